@@ -1,0 +1,206 @@
+//! What a container is made from and what is seen of it.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use jiff::Timestamp;
+
+use crate::{ImageSpec, SandboxId};
+
+/// The runtime's name for a container.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ContainerId(pub String);
+
+impl fmt::Display for ContainerId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// Source: `ContainerConfig`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ContainerConfig {
+    /// Which container of the pod it is.
+    pub metadata: ContainerMetadata,
+    /// The image to run, as [`crate::Images::image_status`] resolved it.
+    pub image: ImageSpec,
+    /// Replaces the image's entrypoint; empty keeps it.
+    pub command: Vec<String>,
+    /// Replaces the image's arguments; empty keeps them, unless `command` is given.
+    pub args: Vec<String>,
+    /// Replaces the image's working directory; empty keeps it.
+    pub working_dir: String,
+    /// Added to the image's environment, later entries winning.
+    pub envs: Vec<(String, String)>,
+    /// What is mounted, in order.
+    pub mounts: Vec<Mount>,
+    /// For finding it again.
+    pub labels: BTreeMap<String, String>,
+    /// For remembering things with it; the runtime gives them back unchanged.
+    pub annotations: BTreeMap<String, String>,
+    /// The log file, relative to the sandbox's log directory.
+    pub log_path: String,
+    /// Whether standard input stays open for an attaching client.
+    pub stdin: bool,
+    /// Whether standard input closes after the first attached client left.
+    pub stdin_once: bool,
+    /// Whether the process gets a terminal.
+    pub tty: bool,
+    /// What it may use of the machine.
+    pub resources: LinuxContainerResources,
+    /// What it may do.
+    pub security_context: LinuxContainerSecurityContext,
+}
+
+/// Source: `ContainerMetadata`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ContainerMetadata {
+    /// The container's name in the pod.
+    pub name: String,
+    /// Counts the containers of this name in the sandbox, from 0.
+    pub attempt: u32,
+}
+
+/// Source: `Mount`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mount {
+    /// The path inside; absolute.
+    pub container_path: String,
+    /// The path on the host; it exists.
+    pub host_path: String,
+    /// Whether it can be written through this mount.
+    pub readonly: bool,
+    /// Which mounts made later are seen on which side.
+    pub propagation: MountPropagation,
+}
+
+/// Source: `MountPropagation`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum MountPropagation {
+    /// None (`rprivate`).
+    Private,
+}
+
+/// Source: `LinuxContainerResources`. Zero is "not set" wherever the kernel has no zero.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LinuxContainerResources {
+    /// Microseconds; 0 is the kernel's own 100 000.
+    pub cpu_period: u64,
+    /// Microseconds of CPU time in each period; 0 is no limit.
+    pub cpu_quota: i64,
+    /// 2 to 262144, of which 1024 stands for one CPU; 0 is not set.
+    pub cpu_shares: u64,
+    /// Bytes; 0 is no limit.
+    pub memory_limit: u64,
+    /// -1000 to 1000: how soon the kernel kills it when memory is short.
+    pub oom_score_adj: i32,
+    /// Further files of cgroup v2 and what to write there, such as `memory.min`.
+    pub unified: BTreeMap<String, String>,
+}
+
+/// Source: `LinuxContainerSecurityContext`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LinuxContainerSecurityContext {
+    /// All capabilities and devices, and nothing masked.
+    pub privileged: bool,
+    /// Capabilities to add to the default ones, without `CAP_`; `ALL` is all.
+    pub add_capabilities: Vec<String>,
+    /// Capabilities to take away, without `CAP_`; `ALL` is all.
+    pub drop_capabilities: Vec<String>,
+    /// Replaces the user of the image.
+    pub run_as_user: Option<u32>,
+    /// Replaces the group of the user.
+    pub run_as_group: Option<u32>,
+    /// Groups besides those that the image's `/etc/group` gives the user.
+    pub supplemental_groups: Vec<u32>,
+    /// Whether the root file system can be written.
+    pub readonly_rootfs: bool,
+    /// Whether `execve` can never grant more than the caller has.
+    pub no_new_privs: bool,
+    /// Which system calls are let through.
+    pub seccomp: SeccompProfile,
+}
+
+/// Source: `SecurityProfile`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum SeccompProfile {
+    /// All system calls.
+    #[default]
+    Unconfined,
+    /// The runtime's own list.
+    RuntimeDefault,
+    /// A profile in a file of the host, absolute, in Docker's JSON format.
+    Localhost(String),
+}
+
+/// Which containers to list; an empty filter matches all. Source: `ContainerFilter`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ContainerFilter {
+    /// Only containers of this sandbox.
+    pub sandbox: Option<SandboxId>,
+    /// Only containers that carry all of these labels.
+    pub labels: BTreeMap<String, String>,
+}
+
+/// Source: `Container`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Container {
+    /// The runtime's name for it.
+    pub id: ContainerId,
+    /// The sandbox that it is in.
+    pub sandbox: SandboxId,
+    /// Which container of the pod it is.
+    pub metadata: ContainerMetadata,
+    /// What it is doing.
+    pub state: ContainerState,
+    /// As given at its making.
+    pub labels: BTreeMap<String, String>,
+}
+
+/// Source: `ContainerState`, with what goes with each state.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ContainerState {
+    /// Made, and not started.
+    Created,
+    /// Its process runs.
+    Running {
+        /// Since when.
+        started_at: Timestamp,
+    },
+    /// Its process ended.
+    Exited {
+        /// When it was started; `None` if it never ran.
+        started_at: Option<Timestamp>,
+        /// When it ended.
+        finished_at: Timestamp,
+        /// 0 to 255, or 128 plus the number of the signal that killed it.
+        exit_code: i32,
+        /// One word: `Completed`, `Error`, `OOMKilled`, `ContainerStatusUnknown` or another.
+        reason: String,
+        /// A sentence for people, or nothing.
+        message: String,
+    },
+}
+
+/// Source: `ContainerStatus`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ContainerStatus {
+    /// The runtime's name for it.
+    pub id: ContainerId,
+    /// Which container of the pod it is.
+    pub metadata: ContainerMetadata,
+    /// What it is doing.
+    pub state: ContainerState,
+    /// When it was made.
+    pub created_at: Timestamp,
+    /// The image as the manifest named it.
+    pub image: ImageSpec,
+    /// `name@digest` if known, else the image's id.
+    pub image_ref: String,
+    /// As given at its making.
+    pub labels: BTreeMap<String, String>,
+    /// As given at its making.
+    pub annotations: BTreeMap<String, String>,
+    /// The log file; absolute.
+    pub log_path: String,
+}

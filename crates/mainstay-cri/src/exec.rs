@@ -1,0 +1,49 @@
+//! Running one more process inside a container.
+
+use std::pin::Pin;
+
+use tokio::io::{AsyncRead, AsyncWrite};
+
+use crate::{ContainerId, Result};
+
+/// What to run, and on which standard streams.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ExecRequest {
+    /// The container.
+    pub container: ContainerId,
+    /// Program and arguments; the program is looked up in the container's `PATH`.
+    pub command: Vec<String>,
+    /// Whether the process gets a terminal. Its output then comes on `stdout` only.
+    pub tty: bool,
+    /// Whether the caller will send standard input.
+    pub stdin: bool,
+}
+
+/// A process that runs inside a container.
+///
+/// Dropping it closes the streams, which ends a process that reads or writes them; it does not
+/// kill one that does neither.
+pub struct Exec {
+    /// Standard input, if it was asked for. Dropping it is end of file.
+    pub stdin: Option<Pin<Box<dyn AsyncWrite + Send>>>,
+    /// Standard output, or the terminal's output.
+    pub stdout: Pin<Box<dyn AsyncRead + Send>>,
+    /// Standard error; absent when there is a terminal.
+    pub stderr: Option<Pin<Box<dyn AsyncRead + Send>>>,
+    /// Tells the terminal its new size; absent without a terminal.
+    pub resize: Option<Box<dyn Fn(TerminalSize) -> Result<()> + Send + Sync>>,
+    /// Resolves when the process ended.
+    pub exit: Pin<Box<dyn Future<Output = Result<ExitCode>> + Send>>,
+}
+
+/// How a process ended: 0 to 255, or 128 plus the number of the signal that killed it.
+pub type ExitCode = i32;
+
+/// The size of a terminal in characters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TerminalSize {
+    /// Columns.
+    pub width: u16,
+    /// Rows.
+    pub height: u16,
+}

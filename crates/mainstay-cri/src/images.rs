@@ -1,0 +1,70 @@
+//! The image half of the contract.
+
+use std::fmt;
+
+use async_trait::async_trait;
+
+use crate::Result;
+
+/// Images on this machine. Source: service `ImageService` in `runtime/v1/api.proto`.
+#[async_trait]
+pub trait Images: Send + Sync {
+    /// The image that a reference, digest or id stands for, if it is here.
+    async fn image_status(&self, image: &ImageSpec) -> Result<Option<Image>>;
+
+    /// Fetches an image from its registry. Callers of the same image share one transfer, and a
+    /// call that is dropped does not end it for the others.
+    async fn pull_image(&self, request: &PullRequest) -> Result<ImageId>;
+
+    /// All images.
+    async fn list_images(&self) -> Result<Vec<Image>>;
+
+    /// Removes an image, or one of its references. Idempotent.
+    async fn remove_image(&self, image: &ImageSpec) -> Result<()>;
+
+    /// Resolves when images may have come or gone by another hand than this trait's, such as a
+    /// file imported by a command. The caller then asks anew for what it was missing.
+    async fn changed(&self);
+}
+
+/// How a manifest names an image: reference, digest or id, as written.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ImageSpec(pub String);
+
+/// The runtime's own name for an image: the digest of its configuration.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ImageId(pub String);
+
+impl fmt::Display for ImageId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl fmt::Display for ImageSpec {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// What to fetch.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PullRequest {
+    /// The image.
+    pub image: ImageSpec,
+}
+
+/// Source: `Image`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Image {
+    /// The digest of the image's configuration.
+    pub id: ImageId,
+    /// `name:tag` references.
+    pub repo_tags: Vec<String>,
+    /// `name@digest` references.
+    pub repo_digests: Vec<String>,
+    /// Bytes on disk.
+    pub size: u64,
+    /// The user that the image asks for: `user`, `uid`, either with `:group`, or empty.
+    pub user: String,
+}

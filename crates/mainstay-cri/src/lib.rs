@@ -1,0 +1,36 @@
+//! The contract between the agent and a container runtime, in the shape of the CRI.
+//!
+//! The Container Runtime Interface (`k8s.io/cri-api`, `runtime/v1/api.proto`) is the protocol by
+//! which a kubelet drives a container runtime. This crate says the same in plain Rust: two traits,
+//! [`Runtime`] and [`Images`], structs without `Option` where the protocol gives a value anyway,
+//! one stream of [`ContainerEvent`]s and one [`Error`] whose kind decides what the caller does
+//! next. Behind the traits stands the embedded engine or somebody else's CRI server, and the
+//! agent cannot tell which.
+//!
+//! Names and meanings are the protocol's; what a field means is documented here only where the
+//! protocol leaves it open. Two deliberate differences: [`Runtime::exec`] returns byte streams
+//! where the protocol returns a URL, and times are [`jiff::Timestamp`] where it has nanoseconds.
+
+mod container;
+mod error;
+mod event;
+mod exec;
+mod images;
+mod runtime;
+mod sandbox;
+
+pub use container::{
+    Container, ContainerConfig, ContainerFilter, ContainerId, ContainerMetadata, ContainerState,
+    ContainerStatus, LinuxContainerResources, LinuxContainerSecurityContext, Mount,
+    MountPropagation, SeccompProfile,
+};
+pub use error::{Error, ErrorKind, Result};
+pub use event::{ContainerEvent, ContainerEventKind};
+pub use exec::{Exec, ExecRequest, ExitCode, TerminalSize};
+pub use images::{Image, ImageId, ImageSpec, Images, PullRequest};
+pub use runtime::{Runtime, RuntimeCondition, RuntimeStatus, Version};
+pub use sandbox::{
+    DnsConfig, LinuxSandboxSecurityContext, NamespaceMode, NamespaceOptions, PodSandbox,
+    PodSandboxConfig, PodSandboxFilter, PodSandboxMetadata, PodSandboxState, PodSandboxStatus,
+    PortMapping, Protocol, SandboxId,
+};

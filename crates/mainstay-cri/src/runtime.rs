@@ -1,0 +1,110 @@
+//! The runtime half of the contract.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use futures_core::stream::BoxStream;
+
+use crate::{
+    Container, ContainerConfig, ContainerEvent, ContainerFilter, ContainerId, ContainerStatus,
+    Exec, ExecRequest, PodSandbox, PodSandboxConfig, PodSandboxFilter, PodSandboxStatus, Result,
+    SandboxId,
+};
+
+/// Sandboxes and containers. Source: service `RuntimeService` in `runtime/v1/api.proto`.
+///
+/// # Guarantees
+///
+/// - A call that was dropped half-way leaves nothing that a repetition, or the removal of the
+///   sandbox, does not deal with.
+/// - Stopping or removing what is stopped or gone succeeds.
+/// - Calls for different sandboxes do not wait for each other.
+#[async_trait]
+pub trait Runtime: Send + Sync {
+    /// The runtime's name and version.
+    async fn version(&self) -> Result<Version>;
+
+    /// Whether the runtime and its network work, and if not, why not.
+    async fn status(&self) -> Result<RuntimeStatus>;
+
+    /// Makes a sandbox: the namespaces, the network and the cgroup that a pod's containers share.
+    async fn run_pod_sandbox(&self, config: &PodSandboxConfig) -> Result<SandboxId>;
+
+    /// Kills what still runs in the sandbox and gives back its network. Idempotent.
+    async fn stop_pod_sandbox(&self, id: &SandboxId) -> Result<()>;
+
+    /// Removes the sandbox and its containers, killing what still runs. Idempotent.
+    async fn remove_pod_sandbox(&self, id: &SandboxId) -> Result<()>;
+
+    /// One sandbox, and all its containers, as of one moment.
+    async fn pod_sandbox_status(&self, id: &SandboxId) -> Result<PodSandboxStatus>;
+
+    /// All sandboxes that match.
+    async fn list_pod_sandboxes(&self, filter: &PodSandboxFilter) -> Result<Vec<PodSandbox>>;
+
+    /// Makes a container in a sandbox, ready to be started.
+    ///
+    /// `sandbox_config` is the one that the sandbox was made with.
+    async fn create_container(
+        &self,
+        sandbox: &SandboxId,
+        config: &ContainerConfig,
+        sandbox_config: &PodSandboxConfig,
+    ) -> Result<ContainerId>;
+
+    /// Starts a created container.
+    async fn start_container(&self, id: &ContainerId) -> Result<()>;
+
+    /// Sends the stop signal, waits up to `timeout`, then kills. Returns when the container has
+    /// ended. Idempotent; a call with a shorter timeout overtakes an earlier one.
+    async fn stop_container(&self, id: &ContainerId, timeout: Duration) -> Result<()>;
+
+    /// Removes a container, killing it if it runs. Idempotent.
+    async fn remove_container(&self, id: &ContainerId) -> Result<()>;
+
+    /// All containers that match.
+    async fn list_containers(&self, filter: &ContainerFilter) -> Result<Vec<Container>>;
+
+    /// One container.
+    async fn container_status(&self, id: &ContainerId) -> Result<ContainerStatus>;
+
+    /// Opens the container's log file anew, after it was renamed for rotation.
+    async fn reopen_container_log(&self, id: &ContainerId) -> Result<()>;
+
+    /// Runs one more process in a running container.
+    async fn exec(&self, request: &ExecRequest) -> Result<Exec>;
+
+    /// What happens from now on.
+    fn events(&self) -> BoxStream<'static, ContainerEvent>;
+}
+
+/// Source: `VersionResponse`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Version {
+    /// The runtime's name, such as `mainstay` or `containerd`.
+    pub runtime_name: String,
+    /// The runtime's own version.
+    pub runtime_version: String,
+    /// The version of the CRI that it speaks, such as `v1`.
+    pub runtime_api_version: String,
+}
+
+/// Source: `RuntimeStatus`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RuntimeStatus {
+    /// At least `RuntimeReady` and `NetworkReady`.
+    pub conditions: Vec<RuntimeCondition>,
+}
+
+/// One thing that has to be so for pods to run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RuntimeCondition {
+    /// `RuntimeReady` or `NetworkReady`.
+    pub kind: String,
+    /// Whether it holds.
+    pub status: bool,
+    /// One word in CamelCase.
+    pub reason: String,
+    /// A sentence for people, with the remedy.
+    pub message: String,
+}

@@ -1,0 +1,34 @@
+//! What the engine and a shim say to each other, with a version.
+//!
+//! A shim outlives the agent that started it, so it may have to talk to a newer or an older one.
+//! The rules that make this work:
+//!
+//! - The shim listens on a Unix stream socket and greets every connection with a [`Hello`], which
+//!   carries [`PROTOCOL`]. The engine drives shims from [`OLDEST_PROTOCOL`] on, and leaves others
+//!   alone, running.
+//! - A frame is a length (four bytes, little endian, at most [`MAX_FRAME`]) and that many bytes of
+//!   JSON. Unknown fields are ignored and new fields have defaults, so adding one needs no new
+//!   version; changing the meaning of one does.
+//! - Every [`Request`] gets one [`Reply`] with its number, in any order. [`Event`]s come without
+//!   being asked for, on connections that sent [`Command::Subscribe`].
+//! - Descriptors travel as `SCM_RIGHTS` with the first byte of the frame that names them.
+
+mod container;
+mod frame;
+mod message;
+
+pub use container::{
+    Capabilities, CgroupDirectories, Container, Device, Mount, MountFlags, MountSource, Process,
+    Root,
+};
+pub use frame::{FrameError, MAX_FRAME, decode, encode, frame_length};
+pub use message::{
+    Command, ContainerPhase, ContainerReport, Event, Exec, ExitStatus, Failure, Hello, Message,
+    Outcome, Reply, Request, SandboxNamespaces, Success,
+};
+
+/// The version of the protocol that this crate describes.
+pub const PROTOCOL: u32 = 1;
+
+/// The oldest version that the engine still drives.
+pub const OLDEST_PROTOCOL: u32 = 1;

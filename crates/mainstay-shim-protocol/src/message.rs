@@ -1,0 +1,234 @@
+//! The messages.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::container::{Container, Process};
+
+/// The first frame on every connection, from the shim.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hello {
+    /// The version that the shim speaks.
+    pub protocol: u32,
+    /// The version of mainstay that the shim was built with.
+    pub version: String,
+    /// The shim's process, as seen from the host.
+    pub pid: i32,
+}
+
+/// From the engine to the shim.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Request {
+    /// Comes back in the reply; unique among the unanswered requests of a connection.
+    pub number: u64,
+    /// What to do.
+    pub command: Command,
+}
+
+/// What the engine can ask for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Command {
+    /// Enter the pod's own namespaces. The first command of a new shim, given once.
+    EnterNamespaces(SandboxNamespaces),
+    /// Mount a root file system and create a container in it. Answered with
+    /// [`Success::Created`] when its first process waits for the start.
+    CreateContainer(Box<Container>),
+    /// Let a created container run. Answered with [`Success::Started`].
+    StartContainer {
+        /// Which container.
+        id: String,
+    },
+    /// Send a signal to a container's first process, if it still runs.
+    SignalContainer {
+        /// Which container.
+        id: String,
+        /// The number of the signal.
+        signal: i32,
+    },
+    /// Forget an ended container.
+    RemoveContainer {
+        /// Which container.
+        id: String,
+    },
+    /// Open the log file anew, after it was renamed.
+    ReopenLog {
+        /// Which container.
+        id: String,
+    },
+    /// Run one more process in a container. Standard input, output and error come with the frame
+    /// as three descriptors. With a terminal, one end of a socket pair comes instead, on which
+    /// the terminal's descriptor is sent back before the reply. Answered with
+    /// [`Success::Executing`]; an [`Event::ExecExited`] on the same connection tells how it ended.
+    Exec(Box<Exec>),
+    /// Tell all that is known. Answered with [`Success::Report`].
+    Report,
+    /// Send [`Event`]s on this connection from now on. Answered with [`Success::Report`], so that
+    /// nothing is missed between.
+    Subscribe,
+    /// End the shim. Refused while a container runs.
+    Shutdown,
+}
+
+/// The namespaces that a pod has for itself, and what to set in them.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SandboxNamespaces {
+    /// A network namespace of its own.
+    pub network: bool,
+    /// A namespace for System V and POSIX message queues of its own.
+    pub ipc: bool,
+    /// A host name of its own.
+    pub hostname: Option<String>,
+    /// Files below `/proc/sys`, named with dots, and what to write there.
+    #[serde(default)]
+    pub sysctls: BTreeMap<String, String>,
+}
+
+/// One more process in a container.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Exec {
+    /// Which container.
+    pub id: String,
+    /// What to run.
+    pub process: Process,
+}
+
+/// From the shim to the engine, after the [`Hello`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Message {
+    /// The answer to a request.
+    Reply(Reply),
+    /// Something happened.
+    Event(Event),
+}
+
+/// The answer to the request with the same number.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reply {
+    /// The request's number.
+    pub number: u64,
+    /// How it went.
+    pub outcome: Outcome,
+}
+
+/// How a request went.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Outcome {
+    /// As asked for.
+    Ok(Success),
+    /// Not done.
+    Err(Failure),
+}
+
+/// What a request brought.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Success {
+    /// Nothing but the fact.
+    Done,
+    /// The container waits for its start.
+    Created {
+        /// Its first process, as seen from the host.
+        pid: i32,
+    },
+    /// The container runs.
+    Started {
+        /// Nanoseconds since 1970.
+        at: i64,
+    },
+    /// The further process runs.
+    Executing {
+        /// It, as seen from the host.
+        pid: i32,
+    },
+    /// All containers that the shim knows.
+    Report(Vec<ContainerReport>),
+}
+
+/// Why a request was not carried out.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Failure {
+    /// The shim does not know the container.
+    NoSuchContainer,
+    /// The container is not in a state that allows this; the text names it.
+    WrongState(String),
+    /// The program is not in the container's file system, or cannot be executed; the text names
+    /// it and why.
+    CannotExecute(String),
+    /// A step failed; the text names it and its cause.
+    Failed(String),
+}
+
+/// One container, as the shim knows it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ContainerReport {
+    /// The engine's name for it.
+    pub id: String,
+    /// What it is doing.
+    pub phase: ContainerPhase,
+}
+
+/// What a container is doing.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ContainerPhase {
+    /// Being created.
+    Creating,
+    /// Waiting for its start.
+    Created {
+        /// Its first process.
+        pid: i32,
+    },
+    /// Running.
+    Running {
+        /// Its first process.
+        pid: i32,
+        /// Since when, in nanoseconds since 1970.
+        started_at: i64,
+    },
+    /// Ended.
+    Exited(ExitStatus),
+}
+
+/// How a container ended. Also the content of the file `exit.json` in its bundle, which remains
+/// when the shim itself dies.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExitStatus {
+    /// When it was started, in nanoseconds since 1970; `None` if it never ran.
+    pub started_at: Option<i64>,
+    /// When it ended, in nanoseconds since 1970.
+    pub finished_at: i64,
+    /// 0 to 255, or 128 plus the number of the signal that killed it.
+    pub exit_code: i32,
+}
+
+/// What a shim reports by itself.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Event {
+    /// A container's first process ended.
+    Exited {
+        /// Which container.
+        id: String,
+        /// How it ended.
+        status: ExitStatus,
+    },
+    /// A further process ended.
+    ExecExited {
+        /// The number of the request that started it.
+        number: u64,
+        /// 0 to 255, or 128 plus the number of the signal that killed it.
+        exit_code: i32,
+    },
+    /// Log lines of a container are being lost; told once, when it begins.
+    LogFailed {
+        /// Which container.
+        id: String,
+        /// The file and the cause.
+        error: String,
+    },
+}

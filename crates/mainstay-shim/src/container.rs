@@ -1,0 +1,352 @@
+//! One container's life in the shim.
+//!
+//! ```text
+//! spawn ──► Creating ──ready──► Created ──start──► Starting ──end of channel──► Running
+//!               │                  │                   │                          │
+//!               └──────────────────┴──── process ends ─┴──────────────────────────┴──► Exited
+//! ```
+//!
+//! The shim is the parent of the first process, so it alone learns how that ended; it writes it
+//! to `exit.json` as well, for the case that it dies itself.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use jiff::Timestamp;
+use mainstay_linux::process::{Pidfd, signal_child};
+use mainstay_shim_protocol::{Container as Spec, ContainerPhase, ExitStatus, Failure, Process};
+use rustix::fs::{Mode, OFlags, open};
+use rustix::pipe::{PipeFlags, pipe_with};
+
+use crate::cri_log::{Lines, Log, Stream};
+use crate::handshake::{self, Report};
+use crate::init::{self, Membership, Stdio};
+
+/// The exit code of a container whose program could not be started, as containerd gives it.
+const START_FAILED: i32 = 128;
+
+pub(crate) struct Container {
+    bundle: PathBuf,
+    membership: Membership,
+    phase: Phase,
+    pid: i32,
+    process: Pidfd,
+    channel: Option<handshake::Parent>,
+    outputs: Vec<Output>,
+    log: Log,
+    /// Kept so that the process does not see the end of its input.
+    _stdin: Option<OwnedFd>,
+}
+
+enum Phase {
+    Creating,
+    Created,
+    Starting { at: Timestamp, failure: Option<Failure> },
+    Running { since: Timestamp },
+    Exited(ExitStatus),
+}
+
+/// Something that a process writes to and the shim reads from.
+pub(crate) struct Output {
+    source: File,
+    stream: Stream,
+    lines: Lines,
+}
+
+/// What came of a report of the child.
+pub(crate) enum Progress {
+    /// There is no report.
+    Silent,
+    /// Nothing to tell yet.
+    None,
+    /// The container waits for its start.
+    Created(i32),
+    /// The program runs.
+    Started(Timestamp),
+    /// It will not come to run. The process ends by itself.
+    Failed(Failure),
+}
+
+impl Container {
+    /// Starts making a container.
+    pub(crate) fn spawn(spec: &Spec) -> io::Result<Self> {
+        let log = Log::open(Path::new(&spec.log_path)).map_err(|error| {
+            io::Error::new(error.kind(), format!("cannot open the log {}: {error}", spec.log_path))
+        })?;
+        let (parent, child) = handshake::channel()?;
+        let mut outputs = Vec::new();
+        let mut stdin = None;
+        let stdio = if spec.process.terminal {
+            Stdio::Terminal
+        } else {
+            let input = if spec.stdin {
+                let (read, write) = pipe_with(PipeFlags::CLOEXEC)?;
+                stdin = Some(write);
+                read
+            } else {
+                open("/dev/null", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?
+            };
+            let (output, error) = (pipe_with(PipeFlags::CLOEXEC)?, pipe_with(PipeFlags::CLOEXEC)?);
+            outputs.push(Output::new(output.0, Stream::Stdout)?);
+            outputs.push(Output::new(error.0, Stream::Stderr)?);
+            Stdio::Streams([input, output.1, error.1])
+        };
+        let pid = init::spawn(spec, stdio, &child)?;
+        Ok(Self {
+            bundle: PathBuf::from(&spec.bundle),
+            membership: Membership {
+                cgroup: spec.cgroup.clone(),
+                new_cgroup_namespace: spec.new_cgroup_namespace,
+            },
+            phase: Phase::Creating,
+            pid,
+            process: Pidfd::open(pid)?,
+            channel: Some(parent),
+            outputs,
+            log,
+            _stdin: stdin,
+        })
+    }
+
+    /// Starts one more process. Its number comes through the channel.
+    pub(crate) fn exec(
+        &self,
+        process: &Process,
+        stdio: Stdio,
+    ) -> Result<handshake::Parent, Failure> {
+        if !matches!(self.phase, Phase::Running { .. }) {
+            return Err(self.wrong_state("running"));
+        }
+        let failed = |error: io::Error| Failure::Failed(error.to_string());
+        let (parent, child) = handshake::channel().map_err(failed)?;
+        init::spawn_in(&self.membership, &self.process, process, stdio, &child).map_err(failed)?;
+        Ok(parent)
+    }
+
+    /// Lets a created container run.
+    pub(crate) fn start(&mut self, now: Timestamp) -> Result<(), Failure> {
+        let (Phase::Created, Some(channel)) = (&self.phase, &self.channel) else {
+            return Err(self.wrong_state("created"));
+        };
+        channel.go_on().map_err(|error| Failure::Failed(format!("cannot start: {error}")))?;
+        self.phase = Phase::Starting { at: now, failure: None };
+        Ok(())
+    }
+
+    /// Sends a signal to the first process. One that has ended is success.
+    pub(crate) fn signal(&self, signal: i32) -> Result<(), Failure> {
+        if matches!(self.phase, Phase::Exited(_)) {
+            return Ok(());
+        }
+        signal_child(self.pid, signal)
+            .map_err(|error| Failure::Failed(format!("cannot send signal {signal}: {error}")))
+    }
+
+    pub(crate) fn reopen_log(&mut self) -> Result<(), Failure> {
+        self.log
+            .reopen()
+            .map_err(|error| Failure::Failed(format!("cannot reopen the log: {error}")))
+    }
+
+    /// Where to listen for the child, until it has become the program.
+    pub(crate) fn channel(&self) -> Option<BorrowedFd<'_>> {
+        self.channel.as_ref().map(AsFd::as_fd)
+    }
+
+    /// Where to listen for output.
+    pub(crate) fn outputs(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        self.outputs.iter().map(|output| output.source.as_fd())
+    }
+
+    pub(crate) fn pid(&self) -> i32 {
+        self.pid
+    }
+
+    /// Takes the child's next report.
+    pub(crate) fn advance(&mut self) -> Progress {
+        let Some(channel) = &self.channel else { return Progress::Silent };
+        let report = match channel.receive() {
+            Ok(report) => report,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Progress::Silent,
+            Err(error) => {
+                self.channel = None;
+                Some(Report::Failed(format!("cannot hear the container: {error}")))
+            }
+        };
+        match (report, &mut self.phase) {
+            (Some(Report::Ready), Phase::Creating) => {
+                self.phase = Phase::Created;
+                Progress::Created(self.pid)
+            }
+            (Some(Report::Terminal(terminal)), _) => match Output::new(terminal, Stream::Stdout) {
+                Ok(output) => {
+                    self.outputs.push(output);
+                    Progress::None
+                }
+                Err(error) => Progress::Failed(Failure::Failed(error.to_string())),
+            },
+            (Some(report), phase) => {
+                let failure = match report {
+                    Report::CannotExecute(text) => Failure::CannotExecute(text),
+                    Report::Failed(text) => Failure::Failed(text),
+                    other => Failure::Failed(format!("an unexpected report: {other:?}")),
+                };
+                if let Phase::Starting { failure: kept, .. } = phase {
+                    *kept = Some(failure.clone());
+                }
+                Progress::Failed(failure)
+            }
+            (None, phase) => {
+                self.channel = None;
+                match phase {
+                    Phase::Starting { at, failure: None } => {
+                        let since = *at;
+                        *phase = Phase::Running { since };
+                        Progress::Started(since)
+                    }
+                    Phase::Creating => Progress::Failed(Failure::Failed(
+                        "its process ended while being set up".into(),
+                    )),
+                    _ => Progress::None,
+                }
+            }
+        }
+    }
+
+    /// Reads one output and writes it to the log. Returns the first error of the log.
+    pub(crate) fn drain(
+        &mut self,
+        which: usize,
+        now: Timestamp,
+        buffer: &mut [u8],
+    ) -> Option<io::Error> {
+        let output = self.outputs.get_mut(which)?;
+        let mut lines = Vec::new();
+        match output.source.read(buffer) {
+            Ok(length) if length > 0 => {
+                output.lines.push(output.stream, &buffer[..length], now, &mut lines);
+            }
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted
+                ) =>
+            {
+                return None;
+            }
+            // The end; a terminal whose last user has left says so with an error (EIO).
+            Ok(_) | Err(_) => {
+                output.lines.finish(output.stream, now, &mut lines);
+                self.outputs.remove(which);
+            }
+        }
+        if lines.is_empty() { None } else { self.log.write(&lines) }
+    }
+
+    /// Reads all that is there, for the last time that it matters.
+    fn drain_all(&mut self, now: Timestamp, buffer: &mut [u8]) -> Option<io::Error> {
+        let mut first = None;
+        let mut which = 0;
+        while which < self.outputs.len() {
+            let before = self.outputs.len();
+            loop {
+                let mut more = [rustix::event::PollFd::new(
+                    &self.outputs[which].source,
+                    rustix::event::PollFlags::IN,
+                )];
+                let none = rustix::event::Timespec { tv_sec: 0, tv_nsec: 0 };
+                if !matches!(rustix::event::poll(&mut more, Some(&none)), Ok(1..)) {
+                    break;
+                }
+                first = first.or(self.drain(which, now, buffer));
+                if self.outputs.len() < before {
+                    break;
+                }
+            }
+            if self.outputs.len() == before {
+                which += 1;
+            }
+        }
+        first
+    }
+
+    /// The first process has ended. Returns how, and the first error of the log.
+    pub(crate) fn ended(
+        &mut self,
+        exit_code: i32,
+        now: Timestamp,
+        buffer: &mut [u8],
+    ) -> (ExitStatus, Option<io::Error>) {
+        // What it wrote last is in the log before anybody hears of its end.
+        let log_error = self.drain_all(now, buffer);
+        let (started_at, exit_code) = match &self.phase {
+            Phase::Starting { failure: Some(_), .. } => (None, START_FAILED),
+            Phase::Starting { at, .. } => (Some(*at), exit_code),
+            Phase::Running { since } => (Some(*since), exit_code),
+            Phase::Creating | Phase::Created | Phase::Exited(_) => (None, exit_code),
+        };
+        let status = ExitStatus {
+            started_at: started_at.map(nanoseconds),
+            finished_at: nanoseconds(now),
+            exit_code,
+        };
+        self.phase = Phase::Exited(status.clone());
+        self.channel = None;
+        self.remember(&status);
+        (status, log_error)
+    }
+
+    /// Leaves the exit status where it is found when the shim is gone.
+    fn remember(&self, status: &ExitStatus) {
+        let write = || -> io::Result<()> {
+            let new = self.bundle.join("exit.json.new");
+            std::fs::write(&new, serde_json::to_vec(status)?)?;
+            std::fs::rename(&new, self.bundle.join("exit.json"))
+        };
+        // It is a second copy: losing it costs the exit code of a container whose shim is killed
+        // before the engine has read the first one.
+        if let Err(error) = write() {
+            eprintln!("cannot write exit.json in {}: {error}", self.bundle.display());
+        }
+    }
+
+    pub(crate) fn has_ended(&self) -> bool {
+        matches!(self.phase, Phase::Exited(_))
+    }
+
+    pub(crate) fn report(&self) -> ContainerPhase {
+        match &self.phase {
+            Phase::Creating => ContainerPhase::Creating,
+            Phase::Created => ContainerPhase::Created { pid: self.pid },
+            Phase::Starting { at: since, .. } | Phase::Running { since } => {
+                ContainerPhase::Running { pid: self.pid, started_at: nanoseconds(*since) }
+            }
+            Phase::Exited(status) => ContainerPhase::Exited(status.clone()),
+        }
+    }
+
+    fn wrong_state(&self, wanted: &str) -> Failure {
+        let is = match self.phase {
+            Phase::Creating => "being created",
+            Phase::Created => "created",
+            Phase::Starting { .. } => "being started",
+            Phase::Running { .. } => "running",
+            Phase::Exited(_) => "ended",
+        };
+        Failure::WrongState(format!("the container is {is}, not {wanted}"))
+    }
+}
+
+impl Output {
+    fn new(source: OwnedFd, stream: Stream) -> io::Result<Self> {
+        rustix::io::ioctl_fionbio(&source, true)?;
+        Ok(Self { source: source.into(), stream, lines: Lines::default() })
+    }
+}
+
+/// Nanoseconds since 1970, which fit until the year 2262.
+pub(crate) fn nanoseconds(at: Timestamp) -> i64 {
+    i64::try_from(at.as_nanosecond()).unwrap_or(i64::MAX)
+}

@@ -1,0 +1,286 @@
+//! From a copy of the shim to a container's first process.
+//!
+//! Each function is a straight line: one step, one reason, one error that names it. The order
+//! matters nearly everywhere, and the comments say why. Source: `config-linux.md` of the OCI
+//! runtime specification, and mount_namespaces(7), capabilities(7), seccomp(2).
+
+mod mounts;
+mod program;
+mod terminal;
+
+use std::fs;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+
+use mainstay_linux::mount::{self, Attributes};
+use mainstay_linux::namespace::{Namespaces, unshare};
+use mainstay_linux::path::open_directory;
+use mainstay_linux::process::{self, CloneOptions, Fork, Pidfd};
+use mainstay_shim_protocol::{CgroupDirectories, Container, Process};
+use rustix::fs::{Mode, OFlags, open};
+
+use crate::handshake::{Child, Report};
+
+/// Why a container does not come to run.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum InitError {
+    /// A step of the way.
+    #[error("cannot {step}")]
+    Step {
+        /// What was tried, as a verb and its object.
+        step: String,
+        /// Why it failed.
+        #[source]
+        source: io::Error,
+    },
+    /// The program itself.
+    #[error("cannot execute {program:?}")]
+    Execute {
+        /// As the container names it.
+        program: String,
+        /// Why it failed.
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// Gives an I/O error the name of its step.
+fn step(step: impl Into<String>) -> impl FnOnce(io::Error) -> InitError {
+    |source| InitError::Step { step: step.into(), source }
+}
+
+/// What a process reads and writes.
+pub(crate) enum Stdio {
+    /// These, as standard input, output and error.
+    Streams([OwnedFd; 3]),
+    /// A terminal of its own, whose other side is sent to the shim.
+    Terminal,
+    /// A terminal of its own, whose other side is sent through this socket.
+    TerminalTo(OwnedFd),
+}
+
+/// The control groups of a process, opened while their directories can still be reached.
+struct Cgroup {
+    unified: Option<OwnedFd>,
+    legacy: Vec<OwnedFd>,
+}
+
+impl Cgroup {
+    fn open(directories: &CgroupDirectories) -> Result<Self, InitError> {
+        let unified = directories.unified.as_deref().map(|directory| {
+            let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+            open(directory, flags, Mode::empty())
+                .map_err(|error| step(format!("open {directory}"))(error.into()))
+        });
+        let legacy = directories.legacy.iter().map(|directory| {
+            let file = Path::new(directory).join("cgroup.procs");
+            open(&file, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())
+                .map_err(|error| step(format!("open {}", file.display()))(error.into()))
+        });
+        Ok(Self { unified: unified.transpose()?, legacy: legacy.collect::<Result<_, _>>()? })
+    }
+
+    /// Moves this process into the version 1 groups. The first move after a pause waits for a
+    /// grace period of the kernel, which is why this comes as late as it can.
+    fn join_legacy(&self) -> Result<(), InitError> {
+        for file in &self.legacy {
+            rustix::io::write(file, b"0")
+                .map_err(|error| step("move into the control group")(error.into()))?;
+        }
+        Ok(())
+    }
+}
+
+/// Makes a container's first process, a child of this one.
+///
+/// Returns its number; in the child it does not return.
+pub(crate) fn spawn(container: &Container, stdio: Stdio, channel: &Child) -> io::Result<i32> {
+    let cgroup = match Cgroup::open(&container.cgroup) {
+        Ok(cgroup) => cgroup,
+        Err(error) => return give_up(channel, &error),
+    };
+    let mut namespaces = Namespaces::NEWNS;
+    namespaces.set(Namespaces::NEWPID, container.new_pid_namespace);
+    let options = CloneOptions {
+        namespaces,
+        cgroup: cgroup.unified.as_ref().map(AsFd::as_fd),
+        sibling: false,
+    };
+    match process::clone(&options)? {
+        Fork::Parent(pid) => Ok(pid),
+        Fork::Child => {
+            let Err(error) = become_container(container, stdio, &cgroup, channel);
+            fail(channel, &error)
+        }
+    }
+}
+
+/// Makes one more process in the container whose first process `init` is.
+///
+/// Two copies of the shim do it: the first one goes where the container is, since a process
+/// namespace is only entered by children; the second one is the process, and a child of the shim.
+pub(crate) fn spawn_in(
+    container: &Membership,
+    init: &Pidfd,
+    process: &Process,
+    stdio: Stdio,
+    channel: &Child,
+) -> io::Result<()> {
+    match process::fork()? {
+        Fork::Parent(_) => Ok(()),
+        Fork::Child => {
+            let Err(error) = enter(container, init, process, stdio, channel);
+            fail(channel, &error)
+        }
+    }
+}
+
+/// What has to be known of a container to add a process to it.
+#[derive(Clone, Debug)]
+pub(crate) struct Membership {
+    pub(crate) cgroup: CgroupDirectories,
+    pub(crate) new_cgroup_namespace: bool,
+}
+
+enum Never {}
+
+fn become_container(
+    container: &Container,
+    stdio: Stdio,
+    cgroup: &Cgroup,
+    channel: &Child,
+) -> Result<Never, InitError> {
+    let process = &container.process;
+    // Read while the host's files can be seen.
+    let filter = program::read_filter(process)?;
+    program::set_oom_score(process)?;
+    program::leave_parent()?;
+    if container.new_cgroup_namespace {
+        // Before the mounts: a cgroup file system shows what its maker's namespace shows.
+        unshare(Namespaces::NEWCGROUP).map_err(step("make a cgroup namespace"))?;
+    }
+
+    let root = mounts::mount_root(container)?;
+    for mount in &container.mounts {
+        mounts::mount_one(&root, mount)?;
+    }
+    mounts::make_devices(&root, &container.devices, &container.links)?;
+    mounts::ensure_working_directory(&root, &process.cwd)?;
+    for path in &container.readonly_paths {
+        mounts::make_readonly(&root, path)?;
+    }
+    mounts::mask(&root, &container.masked_paths)?;
+    pivot(root)?;
+    let console = terminal::connect(process, stdio, channel)?;
+    if let Some(console) = &console {
+        terminal::show_as_console(console)?;
+    }
+    if container.root.readonly {
+        let root = open_directory(Path::new("/")).map_err(step("open the new root"))?;
+        let readonly = Attributes { readonly: true, ..Attributes::default() };
+        mount::restrict(&root, readonly).map_err(step("make the root file system read-only"))?;
+    }
+
+    cgroup.join_legacy()?;
+    channel.send(&Report::Ready).map_err(step("report to the shim"))?;
+    // The shim ended or gave the container up: there is nobody left to tell.
+    channel.wait().map_err(step("wait for the start"))?;
+    program::run(process, filter.as_deref())
+}
+
+fn enter(
+    container: &Membership,
+    init: &Pidfd,
+    process: &Process,
+    stdio: Stdio,
+    channel: &Child,
+) -> Result<Never, InitError> {
+    let filter = program::read_filter(process)?;
+    program::set_oom_score(process)?;
+    let cgroup = Cgroup::open(&container.cgroup)?;
+    cgroup.join_legacy()?;
+    let mut namespaces = Namespaces::NEWNS
+        | Namespaces::NEWPID
+        | Namespaces::NEWNET
+        | Namespaces::NEWIPC
+        | Namespaces::NEWUTS;
+    namespaces.set(Namespaces::NEWCGROUP, container.new_cgroup_namespace);
+    let options = CloneOptions {
+        namespaces: Namespaces::empty(),
+        cgroup: cgroup.unified.as_ref().map(AsFd::as_fd),
+        sibling: true,
+    };
+    // The process goes on when the shim has been told its number, so that its end cannot come
+    // before.
+    let (told, teller) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)
+        .map_err(|error| step("make a pipe")(error.into()))?;
+    let clone = process::clone_within(init, namespaces, &options);
+    match clone.map_err(step("make a process in the container"))? {
+        Fork::Parent(pid) => {
+            channel.send(&Report::Pid(pid)).map_err(step("report to the shim"))?;
+            process::exit_immediately(0)
+        }
+        Fork::Child => {
+            drop(teller);
+            rustix::io::read(&told, &mut [0; 1])
+                .map_err(|error| step("wait for the shim")(error.into()))?;
+            program::leave_parent()?;
+            terminal::connect(process, stdio, channel)?;
+            program::run(process, filter.as_deref())
+        }
+    }
+}
+
+/// Makes `root` the root directory and lets go of the old one.
+fn pivot(root: OwnedFd) -> Result<(), InitError> {
+    rustix::process::fchdir(&root)
+        .map_err(|error| step("enter the root file system")(error.into()))?;
+    // With both names the same, the old root lies on top of the new one and goes with one
+    // unmount; no directory for it has to exist in the image. Source: pivot_root(2), "pivot_root
+    // with the same arguments".
+    rustix::process::pivot_root(".", ".").map_err(|error| step("change the root")(error.into()))?;
+    mount::detach(Path::new(".")).map_err(step("let go of the host's root"))?;
+    rustix::process::chdir("/").map_err(|error| step("enter the new root")(error.into()))?;
+    drop(root);
+    Ok(())
+}
+
+/// Tells the shim and ends; for a child.
+fn fail(channel: &Child, error: &InitError) -> ! {
+    let report = report_of(error);
+    // If the shim cannot be told, it has ended, and will not miss this process.
+    let told = channel.send(&report);
+    process::exit_immediately(if told.is_ok() { 1 } else { 2 })
+}
+
+/// Tells the shim's other half and gives no process; for the shim itself.
+fn give_up(channel: &Child, error: &InitError) -> io::Result<i32> {
+    channel.send(&report_of(error))?;
+    Ok(0)
+}
+
+fn report_of(error: &InitError) -> Report {
+    let text = chain(error);
+    match error {
+        InitError::Step { .. } => Report::Failed(text),
+        InitError::Execute { .. } => Report::CannotExecute(text),
+    }
+}
+
+/// The error and its causes as one line.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(error) = next {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        next = error.source();
+    }
+    text
+}
+
+/// Makes a directory and those above it, as the shim needs them.
+fn make_directory(path: &Path) -> Result<(), InitError> {
+    fs::create_dir_all(path).map_err(step(format!("make {}", path.display())))
+}

@@ -1,0 +1,62 @@
+//! The small single-threaded process that holds one pod's namespaces and containers.
+//!
+//! The engine starts it with a listening socket as standard input and drives it through the
+//! protocol of `mainstay-shim-protocol`. It outlives the agent: it keeps the pod's namespaces,
+//! is the parent of the containers' first processes, writes their logs and remembers how they
+//! ended. It decides nothing.
+
+mod connection;
+mod container;
+mod cri_log;
+mod handshake;
+mod init;
+mod namespaces;
+mod shim;
+
+use std::io;
+use std::os::unix::net::UnixListener;
+use std::process::ExitCode;
+
+use rustix::fs::{Mode, OFlags, open};
+
+fn main() -> ExitCode {
+    if std::env::args().nth(1).as_deref() == Some("--version") {
+        println!("mainstay-shim {}", env!("CARGO_PKG_VERSION"));
+        return ExitCode::SUCCESS;
+    }
+    match serve() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("mainstay-shim: {error}; it is started by mainstay, not by hand");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn serve() -> io::Result<()> {
+    let listener = take_listener()?;
+    // Before anything is started: signals to the agent's process group are not for the pods.
+    // A group leader, as a shell makes one, cannot leave; then there is nothing to leave.
+    match rustix::process::setsid() {
+        Ok(_) | Err(rustix::io::Errno::PERM) => {}
+        Err(error) => return Err(error.into()),
+    }
+    let children = mainstay_linux::process::child_signals()?;
+    // Orphans of containers that use the host's process numbers come here, not to init.
+    rustix::process::set_child_subreaper(Some(rustix::process::getpid()))?;
+    rustix::process::chdir("/")?;
+    shim::Shim::new(listener, children).run()
+}
+
+/// Takes the listening socket from standard input, and leaves `/dev/null` there.
+fn take_listener() -> io::Result<UnixListener> {
+    let listener = rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stdin(), 3)?;
+    if !rustix::net::sockopt::socket_acceptconn(&listener)? {
+        return Err(io::Error::other("standard input is not a listening socket"));
+    }
+    let null = open("/dev/null", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
+    rustix::stdio::dup2_stdin(&null)?;
+    let listener = UnixListener::from(listener);
+    listener.set_nonblocking(true)?;
+    Ok(listener)
+}

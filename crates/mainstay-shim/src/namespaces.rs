@@ -1,0 +1,41 @@
+//! The namespaces that the containers of a pod share; the shim lives in them and so keeps them.
+
+use std::fs;
+use std::io;
+
+use mainstay_linux::namespace::{Namespaces, receive_mounts_only, unshare};
+use mainstay_shim_protocol::SandboxNamespaces;
+
+/// A step of entering the namespaces that failed.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot {step}")]
+pub(crate) struct NamespaceError {
+    step: String,
+    #[source]
+    source: io::Error,
+}
+
+fn step(step: impl Into<String>) -> impl FnOnce(io::Error) -> NamespaceError {
+    |source| NamespaceError { step: step.into(), source }
+}
+
+/// Enters new namespaces and sets what is to be set in them.
+pub(crate) fn enter(which: &SandboxNamespaces) -> Result<(), NamespaceError> {
+    // Mounts of its own always: what is mounted for a container goes with the container, and
+    // what the host mounts and unmounts later arrives here, so that nothing is held busy.
+    let mut namespaces = Namespaces::NEWNS;
+    namespaces.set(Namespaces::NEWNET, which.network);
+    namespaces.set(Namespaces::NEWIPC, which.ipc);
+    namespaces.set(Namespaces::NEWUTS, which.hostname.is_some());
+    unshare(namespaces).map_err(step("make the pod's namespaces"))?;
+    receive_mounts_only().map_err(step("keep the pod's mounts apart from the host's"))?;
+    if let Some(name) = &which.hostname {
+        rustix::system::sethostname(name.as_bytes())
+            .map_err(|error| step(format!("set the host name {name}"))(error.into()))?;
+    }
+    for (name, value) in &which.sysctls {
+        let file = format!("/proc/sys/{}", name.replace('.', "/"));
+        fs::write(&file, value).map_err(step(format!("set {name} to {value}")))?;
+    }
+    Ok(())
+}

@@ -1,0 +1,438 @@
+//! The shim's one loop.
+//!
+//! # Flow
+//!
+//! One `poll` over everything that can speak: the listening socket, `SIGCHLD`, connections, the
+//! channels of processes on their way, and what containers write. Each turn hears them in an order
+//! that keeps the story straight: reports of children before their ends, requests last.
+//!
+//! # Guarantees
+//!
+//! - Nothing here waits for anything but that `poll`.
+//! - A shim without a container ends when its last connection closes and none comes within
+//!   [`IDLE_LIFE`]: the agent that started it is gone, and nobody needs it.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::net::UnixListener;
+use std::time::{Duration, Instant};
+
+use jiff::Timestamp;
+use mainstay_linux::process::{self, Ended};
+use mainstay_shim_protocol::{
+    Command, ContainerReport, Event, Exec, Failure, Hello, Message, Outcome, PROTOCOL, Reply,
+    Request, Success, encode,
+};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+use crate::connection::{Closed, Connection};
+use crate::container::{Container, Progress, nanoseconds};
+use crate::handshake::{self, Report};
+use crate::init::Stdio;
+use crate::namespaces;
+
+/// How long a shim without containers and without connections stays. Long enough for an agent to
+/// restart; the agent finds what it needs in the run directory either way.
+const IDLE_LIFE: Duration = Duration::from_secs(60);
+
+pub(crate) struct Shim {
+    listener: UnixListener,
+    children: OwnedFd,
+    connections: BTreeMap<u64, Connection>,
+    next_connection: u64,
+    containers: BTreeMap<String, Container>,
+    /// Who waits for a container to be created or started.
+    waiting: BTreeMap<String, Asker>,
+    execs: Vec<Execution>,
+    idle_since: Option<Instant>,
+    buffer: Box<[u8]>,
+    done: bool,
+}
+
+/// A request that is answered later.
+#[derive(Clone, Copy)]
+struct Asker {
+    connection: u64,
+    number: u64,
+}
+
+/// One more process in a container.
+struct Execution {
+    asker: Asker,
+    channel: Option<handshake::Parent>,
+    pid: Option<i32>,
+    answered: bool,
+}
+
+/// What a descriptor of the `poll` stands for.
+enum Source {
+    Listener,
+    Children,
+    Connection(u64),
+    Channel(String),
+    Output(String, usize),
+    Exec(usize),
+}
+
+/// What one `poll` listens to.
+#[derive(Default)]
+struct Watch<'a> {
+    sources: Vec<Source>,
+    descriptors: Vec<PollFd<'a>>,
+}
+
+impl<'a> Watch<'a> {
+    fn add(&mut self, source: Source, descriptor: BorrowedFd<'a>) {
+        self.add_for(source, descriptor, PollFlags::IN);
+    }
+
+    fn add_for(&mut self, source: Source, descriptor: BorrowedFd<'a>, flags: PollFlags) {
+        self.sources.push(source);
+        self.descriptors.push(PollFd::from_borrowed_fd(descriptor, flags));
+    }
+
+    fn wait(mut self, timeout: Option<Timespec>) -> io::Result<Vec<Source>> {
+        match poll(&mut self.descriptors, timeout.as_ref()) {
+            Ok(_) | Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+        let heard = self.descriptors.iter().map(|descriptor| !descriptor.revents().is_empty());
+        Ok(self
+            .sources
+            .into_iter()
+            .zip(heard)
+            .filter_map(|(s, heard)| heard.then_some(s))
+            .collect())
+    }
+}
+
+impl Shim {
+    pub(crate) fn new(listener: UnixListener, children: OwnedFd) -> Self {
+        Self {
+            listener,
+            children,
+            connections: BTreeMap::new(),
+            next_connection: 0,
+            containers: BTreeMap::new(),
+            waiting: BTreeMap::new(),
+            execs: Vec::new(),
+            idle_since: Some(Instant::now()),
+            buffer: vec![0; 16 << 10].into_boxed_slice(),
+            done: false,
+        }
+    }
+
+    /// Serves until told to end, or until nobody needs the shim.
+    pub(crate) fn run(&mut self) -> io::Result<()> {
+        while !self.done {
+            let Some(ready) = self.wait()? else { return Ok(()) };
+            let mut children_ended = false;
+            let mut requests = Vec::new();
+            // Outputs are removed by position, so the later ones of a container come first.
+            for source in ready.into_iter().rev() {
+                match source {
+                    Source::Listener => self.accept(),
+                    Source::Children => children_ended = true,
+                    Source::Connection(id) => requests.push(id),
+                    Source::Channel(id) => drop(self.advance(&id)),
+                    Source::Output(id, which) => self.drain(&id, which),
+                    Source::Exec(which) => drop(self.advance_exec(which)),
+                }
+            }
+            if children_ended {
+                self.reap()?;
+            }
+            self.execs.retain(|exec| exec.pid.is_some() || exec.channel.is_some());
+            for id in requests {
+                self.hear(id);
+            }
+            let idle = self.connections.is_empty() && self.containers.is_empty();
+            self.idle_since = idle.then(|| self.idle_since.unwrap_or_else(Instant::now));
+        }
+        Ok(())
+    }
+
+    /// What can be heard without waiting; `None` when the shim is not needed any more.
+    fn wait(&mut self) -> io::Result<Option<Vec<Source>>> {
+        let timeout = match self.idle_since {
+            Some(since) => match IDLE_LIFE.checked_sub(since.elapsed()) {
+                Some(rest) => Some(Timespec::try_from(rest).map_err(io::Error::other)?),
+                None => return Ok(None),
+            },
+            None => None,
+        };
+        let mut watch = Watch::default();
+        watch.add(Source::Listener, self.listener.as_fd());
+        watch.add(Source::Children, self.children.as_fd());
+        for (id, connection) in &self.connections {
+            let mut flags = PollFlags::IN;
+            flags.set(PollFlags::OUT, connection.is_waiting());
+            watch.add_for(Source::Connection(*id), connection.as_fd(), flags);
+        }
+        for (id, container) in &self.containers {
+            if let Some(channel) = container.channel() {
+                watch.add(Source::Channel(id.clone()), channel);
+            }
+            for (which, output) in container.outputs().enumerate() {
+                watch.add(Source::Output(id.clone(), which), output);
+            }
+        }
+        for (which, exec) in self.execs.iter().enumerate() {
+            if let Some(channel) = &exec.channel {
+                watch.add(Source::Exec(which), channel.as_fd());
+            }
+        }
+        watch.wait(timeout).map(Some)
+    }
+
+    fn accept(&mut self) {
+        // A client that is gone again, or no descriptors left: the others are served all the same.
+        let Ok((stream, _)) = self.listener.accept() else { return };
+        let hello = Hello {
+            protocol: PROTOCOL,
+            version: env!("CARGO_PKG_VERSION").into(),
+            pid: std::process::id().cast_signed(),
+        };
+        let greeted = Connection::new(stream).ok().and_then(|mut connection| {
+            let frame = encode(&hello).ok()?;
+            connection.send_frame(&frame).ok()?;
+            Some(connection)
+        });
+        if let Some(connection) = greeted {
+            self.connections.insert(self.next_connection, connection);
+            self.next_connection += 1;
+        }
+    }
+
+    /// Takes in and carries out what came on a connection.
+    fn hear(&mut self, id: u64) {
+        let Some(connection) = self.connections.get_mut(&id) else { return };
+        let mut closed =
+            connection.flush().and_then(|()| connection.fill(&mut self.buffer)).is_err();
+        // What was asked for before the end is carried out all the same.
+        loop {
+            let Some(connection) = self.connections.get_mut(&id) else { return };
+            match connection.next_request() {
+                Ok(Some(request)) => self.carry_out(id, request),
+                Ok(None) => break,
+                Err(Closed) => {
+                    closed = true;
+                    break;
+                }
+            }
+        }
+        if closed {
+            self.connections.remove(&id);
+        }
+    }
+
+    fn carry_out(&mut self, connection: u64, request: Request) {
+        let asker = Asker { connection, number: request.number };
+        let descriptors = self
+            .connections
+            .get_mut(&connection)
+            .map(Connection::take_descriptors)
+            .unwrap_or_default();
+        let done = |result: Result<(), Failure>| Some(result.map(|()| Success::Done));
+        let outcome = match request.command {
+            Command::EnterNamespaces(which) => done(
+                namespaces::enter(&which)
+                    .map_err(|error| Failure::Failed(crate::init::chain(&error))),
+            ),
+            Command::CreateContainer(spec) => match self.containers.get(&spec.id).map(|_| ()) {
+                Some(()) => Some(Err(Failure::WrongState("the container exists already".into()))),
+                None => match Container::spawn(&spec) {
+                    Ok(container) => {
+                        self.containers.insert(spec.id.clone(), container);
+                        self.waiting.insert(spec.id, asker);
+                        None
+                    }
+                    Err(error) => Some(Err(Failure::Failed(error.to_string()))),
+                },
+            },
+            Command::StartContainer { id } => match self.container(&id) {
+                Ok(container) => match container.start(Timestamp::now()) {
+                    Ok(()) => {
+                        self.waiting.insert(id, asker);
+                        None
+                    }
+                    Err(failure) => Some(Err(failure)),
+                },
+                Err(failure) => Some(Err(failure)),
+            },
+            Command::SignalContainer { id, signal } => {
+                done(self.container(&id).and_then(|container| container.signal(signal)))
+            }
+            Command::RemoveContainer { id } => done(self.remove(&id)),
+            Command::ReopenLog { id } => done(self.container(&id).and_then(Container::reopen_log)),
+            Command::Exec(exec) => self.exec(asker, &exec, descriptors).err().map(Err),
+            Command::Report => Some(Ok(self.report())),
+            Command::Subscribe => {
+                if let Some(connection) = self.connections.get_mut(&connection) {
+                    connection.subscribed = true;
+                }
+                Some(Ok(self.report()))
+            }
+            Command::Shutdown => {
+                let busy = self.containers.values().any(|container| !container.has_ended());
+                self.done = !busy;
+                let refused = || Failure::WrongState("a container has not ended".into());
+                Some(if busy { Err(refused()) } else { Ok(Success::Done) })
+            }
+        };
+        if let Some(outcome) = outcome {
+            self.answer(asker, outcome);
+        }
+    }
+
+    fn container(&mut self, id: &str) -> Result<&mut Container, Failure> {
+        self.containers.get_mut(id).ok_or(Failure::NoSuchContainer)
+    }
+
+    fn remove(&mut self, id: &str) -> Result<(), Failure> {
+        if !self.container(id)?.has_ended() {
+            return Err(Failure::WrongState("the container has not ended".into()));
+        }
+        self.containers.remove(id);
+        Ok(())
+    }
+
+    fn exec(
+        &mut self,
+        asker: Asker,
+        exec: &Exec,
+        descriptors: Vec<OwnedFd>,
+    ) -> Result<(), Failure> {
+        let wrong = || Failure::Failed("an exec came without its descriptors".into());
+        let stdio = if exec.process.terminal {
+            let [socket] = <[OwnedFd; 1]>::try_from(descriptors).map_err(|_| wrong())?;
+            Stdio::TerminalTo(socket)
+        } else {
+            Stdio::Streams(<[OwnedFd; 3]>::try_from(descriptors).map_err(|_| wrong())?)
+        };
+        let channel = self.container(&exec.id)?.exec(&exec.process, stdio)?;
+        self.execs.push(Execution { asker, channel: Some(channel), pid: None, answered: false });
+        Ok(())
+    }
+
+    /// Hears one report of a container's process. Returns whether there may be more.
+    fn advance(&mut self, id: &str) -> bool {
+        let Some(container) = self.containers.get_mut(id) else { return false };
+        let outcome = match container.advance() {
+            Progress::Silent => return false,
+            Progress::None => return true,
+            Progress::Created(pid) => Ok(Success::Created { pid }),
+            Progress::Started(at) => Ok(Success::Started { at: nanoseconds(at) }),
+            Progress::Failed(failure) => Err(failure),
+        };
+        if let Some(asker) = self.waiting.remove(id) {
+            self.answer(asker, outcome);
+        }
+        true
+    }
+
+    /// Hears one report of a further process. Returns whether there may be more.
+    fn advance_exec(&mut self, which: usize) -> bool {
+        let Some(exec) = self.execs.get_mut(which) else { return false };
+        let Some(channel) = &exec.channel else { return false };
+        let outcome = match channel.receive() {
+            Ok(Some(Report::Pid(pid))) => {
+                exec.pid = Some(pid);
+                return true;
+            }
+            Ok(Some(Report::CannotExecute(text))) => Err(Failure::CannotExecute(text)),
+            Ok(Some(Report::Failed(text))) => Err(Failure::Failed(text)),
+            Ok(Some(other)) => Err(Failure::Failed(format!("an unexpected report: {other:?}"))),
+            Ok(None) => {
+                exec.channel = None;
+                let vanished = || Failure::Failed("its process ended while being set up".into());
+                exec.pid.map(|pid| Success::Executing { pid }).ok_or_else(vanished)
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return false,
+            Err(error) => {
+                exec.channel = None;
+                Err(Failure::Failed(format!("cannot hear the process: {error}")))
+            }
+        };
+        if !std::mem::replace(&mut exec.answered, true) {
+            let asker = exec.asker;
+            self.answer(asker, outcome);
+        }
+        true
+    }
+
+    fn drain(&mut self, id: &str, which: usize) {
+        let Some(container) = self.containers.get_mut(id) else { return };
+        let failed = container.drain(which, Timestamp::now(), &mut self.buffer);
+        self.tell_log_failure(id, failed);
+    }
+
+    /// Takes leave of all children that have ended.
+    fn reap(&mut self) -> io::Result<()> {
+        // The signals are only a reason to look; one may stand for many.
+        while rustix::io::read(&self.children, &mut self.buffer[..]).is_ok() {}
+        while let Some(Ended { pid, exit_code }) = process::reap_any()? {
+            let ended = self.containers.iter().find(|(_, container)| container.pid() == pid);
+            if let Some(id) = ended.map(|(id, _)| id.clone()) {
+                self.end_container(&id, exit_code);
+            } else if let Some(which) = self.execs.iter().position(|exec| exec.pid == Some(pid)) {
+                self.end_exec(which, exit_code);
+            }
+            // Anything else was an errand of ours, or an orphan of a container.
+        }
+        Ok(())
+    }
+
+    fn end_container(&mut self, id: &str, exit_code: i32) {
+        // What it said before it ended comes first.
+        while self.advance(id) {}
+        let Some(container) = self.containers.get_mut(id) else { return };
+        let (status, log_error) = container.ended(exit_code, Timestamp::now(), &mut self.buffer);
+        self.tell_log_failure(id, log_error);
+        self.tell(&Event::Exited { id: id.to_owned(), status });
+    }
+
+    fn end_exec(&mut self, which: usize, exit_code: i32) {
+        while self.advance_exec(which) {}
+        let exec = self.execs.remove(which);
+        let event = Event::ExecExited { number: exec.asker.number, exit_code };
+        self.send(exec.asker.connection, &Message::Event(event));
+    }
+
+    fn report(&self) -> Success {
+        let one = |(id, container): (&String, &Container)| ContainerReport {
+            id: id.clone(),
+            phase: container.report(),
+        };
+        Success::Report(self.containers.iter().map(one).collect())
+    }
+
+    fn tell_log_failure(&mut self, id: &str, error: Option<io::Error>) {
+        if let Some(error) = error {
+            self.tell(&Event::LogFailed { id: id.to_owned(), error: error.to_string() });
+        }
+    }
+
+    fn tell(&mut self, event: &Event) {
+        let message = Message::Event(event.clone());
+        self.connections
+            .retain(|_, connection| !connection.subscribed || connection.send(&message).is_ok());
+    }
+
+    fn answer(&mut self, asker: Asker, outcome: Result<Success, Failure>) {
+        let outcome = match outcome {
+            Ok(success) => Outcome::Ok(success),
+            Err(failure) => Outcome::Err(failure),
+        };
+        self.send(asker.connection, &Message::Reply(Reply { number: asker.number, outcome }));
+    }
+
+    fn send(&mut self, connection: u64, message: &Message) {
+        let failed =
+            self.connections.get_mut(&connection).is_some_and(|to| to.send(message).is_err());
+        if failed {
+            self.connections.remove(&connection);
+        }
+    }
+}

@@ -1,0 +1,3 @@
+//! What tests share: payload programs, and the means to leave nothing behind.
+
+pub mod tools;
