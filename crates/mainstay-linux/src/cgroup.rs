@@ -4,6 +4,7 @@
 //! controllers live where. Source: cgroups(7), `Documentation/admin-guide/cgroup-v1/`,
 //! `Documentation/admin-guide/cgroup-v2.rst`.
 
+mod devices;
 mod limits;
 mod mounts;
 
@@ -12,6 +13,7 @@ use std::fs;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
+pub use devices::DeviceRule;
 pub use limits::{CpuQuota, Limits};
 
 /// How this machine mounts its control groups.

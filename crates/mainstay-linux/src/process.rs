@@ -5,6 +5,7 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 
+use rustix::event::{PollFd, PollFlags, poll};
 use rustix::process::{
     Pid, PidfdFlags, Signal, WaitOptions, WaitStatus, kill_process, pidfd_open, pidfd_send_signal,
 };
@@ -237,6 +238,18 @@ impl Pidfd {
         }
     }
 
+    /// Waits until the process has ended.
+    pub fn wait(&self) -> io::Result<()> {
+        let mut ended = [PollFd::new(&self.0, PollFlags::IN)];
+        loop {
+            match poll(&mut ended, None) {
+                Ok(_) => return Ok(()),
+                Err(rustix::io::Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
     /// Sends a signal; a process that has ended is success.
     pub fn signal(&self, signal: i32) -> io::Result<()> {
         let signal = signal_of(signal)?;
@@ -350,8 +363,7 @@ mod tests {
         let handle = Pidfd::open(pid).unwrap();
         assert_eq!(reap(pid).unwrap(), None);
         handle.signal(libc::SIGTERM).unwrap();
-        let mut ready = [rustix::event::PollFd::new(&handle, rustix::event::PollFlags::IN)];
-        rustix::event::poll(&mut ready, None).unwrap();
+        handle.wait().unwrap();
         assert_eq!(reap(pid).unwrap(), Some(Ended { pid, exit_code: 128 + libc::SIGTERM }));
         handle.signal(libc::SIGTERM).unwrap();
     }

@@ -18,6 +18,8 @@ pub struct Container {
     pub root: Root,
     /// What is mounted in it, in order.
     pub mounts: Vec<Mount>,
+    /// Mount points that become read-only when all is mounted in them.
+    pub sealed_mounts: Vec<String>,
     /// Device nodes to make below `/dev`, and the links beside them.
     pub devices: Vec<Device>,
     /// Symbolic links to make, as (path, target).
@@ -127,7 +129,7 @@ pub struct Device {
 }
 
 /// A process.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Process {
     /// Program and arguments; at least one. A program without a slash is looked for in the
     /// `PATH` of `env`.

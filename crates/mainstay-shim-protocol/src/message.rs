@@ -80,6 +80,9 @@ pub struct SandboxNamespaces {
     pub ipc: bool,
     /// A host name of its own.
     pub hostname: Option<String>,
+    /// A directory to mount a memory file system at, which the containers then share as
+    /// `/dev/shm`.
+    pub shm: Option<Shm>,
     /// Files below `/proc/sys`, named with dots, and what to write there.
     #[serde(default)]
     pub sysctls: BTreeMap<String, String>,
@@ -92,6 +95,15 @@ pub struct Exec {
     pub id: String,
     /// What to run.
     pub process: Process,
+}
+
+/// The memory that the containers of a pod share by name.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Shm {
+    /// An existing directory; absolute.
+    pub directory: String,
+    /// Bytes.
+    pub size: u64,
 }
 
 /// From the shim to the engine, after the [`Hello`].

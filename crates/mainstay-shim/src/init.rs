@@ -166,6 +166,9 @@ fn become_container(
         mounts::mount_one(&root, mount)?;
     }
     mounts::make_devices(&root, &container.devices, &container.links)?;
+    for path in &container.sealed_mounts {
+        mounts::seal(&root, path)?;
+    }
     mounts::ensure_working_directory(&root, &process.cwd)?;
     for path in &container.readonly_paths {
         mounts::make_readonly(&root, path)?;

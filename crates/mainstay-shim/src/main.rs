@@ -35,6 +35,8 @@ fn main() -> ExitCode {
 
 fn serve() -> io::Result<()> {
     let listener = take_listener()?;
+    // It was executed by a number, which would be its name in lists of processes.
+    rustix::thread::set_name(c"mainstay-shim")?;
     // Before anything is started: signals to the agent's process group are not for the pods.
     // A group leader, as a shell makes one, cannot leave; then there is nothing to leave.
     match rustix::process::setsid() {

@@ -2,7 +2,9 @@
 
 use std::fs;
 use std::io;
+use std::path::Path;
 
+use mainstay_linux::mount;
 use mainstay_linux::namespace::{Namespaces, receive_mounts_only, unshare};
 use mainstay_shim_protocol::SandboxNamespaces;
 
@@ -32,6 +34,11 @@ pub(crate) fn enter(which: &SandboxNamespaces) -> Result<(), NamespaceError> {
     if let Some(name) = &which.hostname {
         rustix::system::sethostname(name.as_bytes())
             .map_err(|error| step(format!("set the host name {name}"))(error.into()))?;
+    }
+    if let Some(shm) = &which.shm {
+        let target = Path::new(&shm.directory);
+        mount::tmpfs(target, Some(shm.size), 0o1777)
+            .map_err(step(format!("mount the shared memory at {}", shm.directory)))?;
     }
     for (name, value) in &which.sysctls {
         let file = format!("/proc/sys/{}", name.replace('.', "/"));

@@ -155,6 +155,7 @@ impl Shim {
                     &[("newinstance", ""), ("ptmxmode", "0666"), ("mode", "0620"), ("gid", "5")],
                 ),
             ],
+            sealed_mounts: vec![],
             devices: vec![mainstay_shim_protocol::Device {
                 path: "/dev/null".into(),
                 block: false,

@@ -181,6 +181,14 @@ fn parent_of(root: &OwnedFd, path: &str) -> io::Result<(OwnedFd, PathBuf)> {
     Ok((make_directories(root, &parent)?, PathBuf::from(name)))
 }
 
+/// Makes a mount read-only in which other things have been mounted.
+pub(super) fn seal(root: &OwnedFd, path: &str) -> Result<(), InitError> {
+    let named = || format!("make the mount at {path} read-only");
+    let mount = open_in_root(root, Path::new(path), OFlags::PATH).map_err(step(named()))?;
+    let readonly = Attributes { readonly: true, ..Attributes::default() };
+    mount::restrict(&mount, readonly).map_err(step(named()))
+}
+
 /// Makes a path read-only, if it exists.
 pub(super) fn make_readonly(root: &OwnedFd, path: &str) -> Result<(), InitError> {
     let Some(target) = existing(root, path)? else { return Ok(()) };

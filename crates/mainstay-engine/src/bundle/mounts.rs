@@ -1,0 +1,125 @@
+//! What is mounted in a container.
+
+use mainstay_cri::{Mount as Wanted, MountPropagation, NamespaceMode};
+use mainstay_linux::cgroup::{Hierarchies, Layout};
+use mainstay_shim_protocol::{Mount, MountFlags, MountSource};
+
+use super::{Ingredients, text};
+
+/// Files of the sandbox that appear in every container, unless the container mounts its own.
+pub(crate) const SANDBOX_FILES: [(&str, &str); 2] =
+    [("resolv.conf", "/etc/resolv.conf"), ("hostname", "/etc/hostname")];
+
+/// The directory of the sandbox that its containers share as `/dev/shm`.
+pub(crate) const SHM: &str = "shm";
+
+const PLAIN: MountFlags =
+    MountFlags { readonly: false, nosuid: false, nodev: false, noexec: false };
+const CLOSED: MountFlags = MountFlags { readonly: false, nosuid: true, nodev: true, noexec: true };
+
+/// The mounts, and what belongs to them.
+pub(super) struct Mounts {
+    pub(super) list: Vec<Mount>,
+    pub(super) sealed: Vec<String>,
+    pub(super) links: Vec<(String, String)>,
+}
+
+/// All mounts in their order: the system's, the pod's, the container's own.
+pub(super) fn list(from: &Ingredients<'_>, layout: Layout) -> Mounts {
+    let privileged = from.config.security_context.privileged;
+    let mut mounts = Mounts { list: Vec::new(), sealed: Vec::new(), links: Vec::new() };
+    mounts.add("/proc", "proc", &[], CLOSED);
+    let dev = MountFlags { nosuid: true, ..PLAIN };
+    mounts.add("/dev", "tmpfs", &[("mode", "755"), ("size", "65536k")], dev);
+    let pts = [("newinstance", ""), ("ptmxmode", "0666"), ("mode", "0620"), ("gid", "5")];
+    mounts.add("/dev/pts", "devpts", &pts, MountFlags { nosuid: true, noexec: true, ..PLAIN });
+    mounts.add("/dev/mqueue", "mqueue", &[], CLOSED);
+    mounts.add("/sys", "sysfs", &[], MountFlags { readonly: !privileged, ..CLOSED });
+    mounts.add_cgroups(from.machine.hierarchies, layout, from.places.cgroup, privileged);
+
+    let own = |path: &str| from.config.mounts.iter().any(|mount| mount.container_path == path);
+    if !own("/dev/shm") {
+        let shm = match from.namespaces.ipc {
+            NamespaceMode::Node => "/dev/shm".to_owned(),
+            NamespaceMode::Pod | NamespaceMode::Container => text(&from.places.sandbox.join(SHM)),
+        };
+        mounts.bind("/dev/shm", &shm, CLOSED);
+    }
+    for (file, path) in SANDBOX_FILES {
+        if !own(path) {
+            let readonly = from.config.security_context.readonly_rootfs;
+            mounts.bind(
+                path,
+                &text(&from.places.sandbox.join(file)),
+                MountFlags { readonly, ..PLAIN },
+            );
+        }
+    }
+    // A mount may lie in another one, so those nearer to the root come first.
+    let mut further: Vec<&Wanted> = from.config.mounts.iter().collect();
+    further.sort_by_key(|mount| {
+        mount.container_path.split('/').filter(|name| !name.is_empty()).count()
+    });
+    for mount in further {
+        // Whoever asks for another propagation gets it when the contract has one.
+        let MountPropagation::Private = mount.propagation;
+        let flags = MountFlags { readonly: mount.readonly, ..PLAIN };
+        mounts.bind(&mount.container_path, &mount.host_path, flags);
+    }
+    mounts
+}
+
+impl Mounts {
+    fn add(&mut self, path: &str, kind: &str, options: &[(&str, &str)], flags: MountFlags) {
+        let options = options.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+        self.list.push(Mount {
+            destination: path.to_owned(),
+            source: MountSource::New { kind: kind.to_owned(), options: options.collect() },
+            flags,
+        });
+    }
+
+    fn bind(&mut self, path: &str, source: &str, flags: MountFlags) {
+        self.list.push(Mount {
+            destination: path.to_owned(),
+            source: MountSource::Bind { path: source.to_owned() },
+            flags,
+        });
+    }
+
+    /// Lets the container read its own limits, where programs look for them.
+    ///
+    /// Version 2 has a namespace for it. On version 1 each hierarchy's part is mounted under its
+    /// name in a directory of its own, as runc has it.
+    fn add_cgroups(
+        &mut self,
+        hierarchies: &Hierarchies,
+        layout: Layout,
+        path: &str,
+        privileged: bool,
+    ) {
+        const ROOT: &str = "/sys/fs/cgroup";
+        let flags = MountFlags { readonly: !privileged, ..CLOSED };
+        if layout == Layout::V2 {
+            self.add(ROOT, "cgroup2", &[], flags);
+            return;
+        }
+        self.add(ROOT, "tmpfs", &[("mode", "755")], CLOSED);
+        for hierarchy in hierarchies.iter().filter(|hierarchy| !hierarchy.unified) {
+            let Some(name) = hierarchy.mount_point.file_name().and_then(|name| name.to_str())
+            else {
+                continue;
+            };
+            let source = hierarchy.mount_point.join(path.trim_start_matches('/'));
+            self.bind(&format!("{ROOT}/{name}"), &text(&source), flags);
+            // Where several controllers share a hierarchy, each is found under its own name too.
+            for controller in &hierarchy.controllers {
+                if controller != name && !controller.starts_with("name=") {
+                    self.links.push((format!("{ROOT}/{controller}"), name.to_owned()));
+                }
+            }
+        }
+        // Links are made before mounts are sealed.
+        self.sealed.push(ROOT.to_owned());
+    }
+}

@@ -1,0 +1,294 @@
+//! Making a container.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use mainstay_cri::{
+    ContainerConfig, ContainerEventKind, ContainerId, ContainerState, Error, ErrorKind, Result,
+    SandboxId, SeccompProfile,
+};
+use mainstay_image::store::Image;
+use mainstay_linux::cgroup::{CpuQuota, Limits};
+use mainstay_shim_protocol::{Command, Container as Spec, Root, Success};
+
+use crate::bundle::{self, Ingredients, Machine, Places};
+use crate::record::{ContainerRecord, SandboxRecord};
+use crate::sandbox::{Container, Sandbox, run::hostname_of};
+use crate::user::{self, Kind, User, UserError, Wanted};
+use crate::{Instance, failed, io_failed, seccomp};
+
+/// The most of an image's `/etc/passwd` or `/etc/group` that is read.
+const MAX_USER_FILE: u64 = 1 << 20;
+
+/// Makes a container, which then waits for its start; one that does not come to be leaves
+/// nothing.
+pub(crate) async fn create(
+    engine: &Arc<Instance>,
+    sandbox_id: &SandboxId,
+    config: &ContainerConfig,
+) -> Result<ContainerId> {
+    let sandbox = engine.sandbox(sandbox_id)?;
+    let id = ContainerId(engine.new_id()?);
+    // 1. All that can be decided and laid out before anything runs.
+    let (spec, record) = {
+        let (engine, sandbox) = (engine.clone(), sandbox.clone());
+        let (id, config) = (id.clone(), config.clone());
+        crate::blocking(move || lay_out(&engine, &sandbox, &id, &config)).await?
+    };
+    let shim = sandbox.change(|state| {
+        let container = Container { record, state: ContainerState::Created, failure: None };
+        state.containers.insert(id.clone(), container);
+        state.shim.clone()
+    });
+    // 2. The shim makes it.
+    let created = match shim {
+        Some(shim) => shim
+            .call(Command::CreateContainer(Box::new(spec)))
+            .await
+            .map_err(failed("cannot create the container")),
+        None => Err(Error::new(ErrorKind::FailedPrecondition, "the sandbox is not ready")),
+    };
+    match created {
+        Ok(Success::Created { .. }) => {
+            engine.tell(&sandbox, Some(id.clone()), ContainerEventKind::Created);
+            Ok(id)
+        }
+        Ok(other) => Err(Error::new(ErrorKind::Internal, format!("an odd answer: {other:?}"))),
+        Err(error) => {
+            if let Err(second) = super::remove::remove(engine, &id).await {
+                tracing::warn!(container = %id, error = second.chain(), "a half-made container remains");
+            }
+            Err(error)
+        }
+    }
+}
+
+/// Decides what the container is, and makes its directories, its control group and its record.
+fn lay_out(
+    engine: &Instance,
+    sandbox: &Sandbox,
+    id: &ContainerId,
+    config: &ContainerConfig,
+) -> Result<(Spec, ContainerRecord)> {
+    let owner = sandbox.state().record.clone();
+    let store = engine.store();
+    let image = store.find(&config.image.0).map_err(failed("cannot look up the image"))?;
+    let image = image.ok_or_else(|| {
+        Error::new(ErrorKind::NotFound, format!("image {} is not on this machine", config.image))
+    })?;
+    let user = find_user(engine, &image, config)?;
+    let bundle = sandbox.bundle(id);
+    let record = ContainerRecord {
+        id: id.clone(),
+        created_at: Timestamp::now(),
+        metadata: config.metadata.clone(),
+        image: config.image.clone(),
+        image_ref: image.digests.first().map_or_else(|| image.id.to_string(), ToString::to_string),
+        labels: config.labels.clone(),
+        annotations: config.annotations.clone(),
+        log_path: format!("{}/{}", owner.log_directory, config.log_path),
+        cgroup: format!("{}/{id}", owner.cgroup_parent.trim_end_matches('/')),
+        stop_signal: stop_signal(&image)?,
+        process: mainstay_shim_protocol::Process::default(),
+    };
+    let layout = lay_out_files(engine, &owner, &record, config, &bundle, &image, &user);
+    if layout.is_err() {
+        // What is there by now is taken away again; the error that counts is the first one.
+        if let Err(second) = super::remove::clear(engine, &record, &bundle) {
+            tracing::warn!(container = %id, error = second.chain(), "a half-made container remains");
+        }
+    }
+    layout
+}
+
+fn lay_out_files(
+    engine: &Instance,
+    owner: &SandboxRecord,
+    record: &ContainerRecord,
+    config: &ContainerConfig,
+    bundle: &Path,
+    image: &Image,
+    user: &User,
+) -> Result<(Spec, ContainerRecord)> {
+    let make = |path: &Path| {
+        fs::create_dir_all(path).map_err(io_failed(format!("cannot make {}", path.display())))
+    };
+    make(bundle)?;
+    engine.store().lease(&record.id.0, &image.id).map_err(failed("cannot hold the image"))?;
+    let writable = engine.writable_directory(&record.id);
+    let (upper, work) = (writable.join("upper"), writable.join("work"));
+    make(&upper)?;
+    make(&work)?;
+    if let Some(directory) = Path::new(&record.log_path).parent() {
+        make(directory)?;
+    }
+    let security = &config.security_context;
+    let devices = if security.privileged { bundle::host_devices() } else { Vec::new() };
+    let spec = bundle::container(&Ingredients {
+        id: &record.id.0,
+        config,
+        namespaces: owner.namespaces,
+        image: &image.config,
+        user,
+        hostname: &hostname_of(owner)?,
+        places: Places {
+            bundle,
+            sandbox: bundle.parent().and_then(Path::parent).unwrap_or(bundle),
+            root: Root {
+                layers: text(engine.store().layers_dir()),
+                lower: image.lower_dirs(),
+                upper: text(&upper),
+                work: text(&work),
+                readonly: security.readonly_rootfs,
+            },
+            log_path: &record.log_path,
+            cgroup: &record.cgroup,
+        },
+        machine: Machine {
+            hierarchies: engine.hierarchies(),
+            capabilities: engine.capabilities(),
+            oom_score_adj: engine.oom_score_adj(),
+            devices: &devices,
+        },
+        seccomp: write_filter(engine, config, bundle)?,
+    })
+    .map_err(|error| {
+        Error::with_source(ErrorKind::InvalidArgument, "cannot make the container", error)
+    })?;
+    let record = ContainerRecord { process: spec.process.clone(), ..record.clone() };
+    // Before the control group: whatever has a control group is found again by its record.
+    record.write(bundle).map_err(failed("cannot write down the container"))?;
+    make_cgroup(engine, &record.cgroup, config)?;
+    Ok((spec, record))
+}
+
+fn find_user(engine: &Instance, image: &Image, config: &ContainerConfig) -> Result<User> {
+    let security = &config.security_context;
+    let wanted = Wanted {
+        image: &image.config.user,
+        run_as_user: security.run_as_user,
+        run_as_group: security.run_as_group,
+    };
+    let root = engine.store().open_root(image).map_err(failed("cannot read the image"))?;
+    let read = |kind: Kind| {
+        let unreadable = |source| UserError::Read { kind, source };
+        let file = root
+            .read(kind.file(), MAX_USER_FILE)
+            .map_err(|error| unreadable(std::io::Error::other(error)))?;
+        Ok(file.map(|bytes| String::from_utf8_lossy(&bytes).into_owned()))
+    };
+    user::resolve(&wanted, read).map_err(|error| {
+        Error::with_source(ErrorKind::InvalidArgument, "cannot find the container's user", error)
+    })
+}
+
+fn write_filter(
+    engine: &Instance,
+    config: &ContainerConfig,
+    bundle: &Path,
+) -> Result<Option<String>> {
+    let security = &config.security_context;
+    if security.privileged || security.seccomp == SeccompProfile::Unconfined {
+        return Ok(None);
+    }
+    let filter = seccomp::filter(&security.seccomp, security, engine.capabilities())?;
+    let path: PathBuf = bundle.join("seccomp.bpf");
+    fs::write(&path, filter).map_err(io_failed(format!("cannot write {}", path.display())))?;
+    Ok(Some(text(&path)))
+}
+
+fn make_cgroup(engine: &Instance, path: &str, config: &ContainerConfig) -> Result<()> {
+    let group = engine.hierarchies().at(path);
+    let resources = &config.resources;
+    let some = |value: u64| (value != 0).then_some(value);
+    let limits = Limits {
+        cpu_shares: some(resources.cpu_shares),
+        cpu_quota: (resources.cpu_quota != 0).then(|| CpuQuota {
+            quota: u64::try_from(resources.cpu_quota).ok(),
+            period: some(resources.cpu_period).unwrap_or(100_000),
+        }),
+        memory: some(resources.memory_limit),
+        pids: None,
+        unified: resources.unified.clone().into_iter().collect(),
+    };
+    let rules = bundle::device_rules();
+    let devices = (!config.security_context.privileged).then_some(rules.as_slice());
+    group
+        .create()
+        .and_then(|()| group.limit(&limits))
+        .and_then(|()| group.allow_devices(devices))
+        .map_err(failed("cannot set up the container's control group"))
+}
+
+/// The number of the image's `STOPSIGNAL`.
+fn stop_signal(image: &Image) -> Result<i32> {
+    let name = image.config.stop_signal.as_str();
+    if name.is_empty() {
+        return Ok(SIGTERM);
+    }
+    signal_number(name).ok_or_else(|| {
+        Error::new(
+            ErrorKind::InvalidArgument,
+            format!("the image's stop signal {name:?} does not exist"),
+        )
+    })
+}
+
+const SIGTERM: i32 = 15;
+
+/// A signal by name, with or without `SIG`, or by number. Source: signal(7), x86 and Arm.
+fn signal_number(name: &str) -> Option<i32> {
+    const NAMES: [&str; 31] = [
+        "HUP", "INT", "QUIT", "ILL", "TRAP", "ABRT", "BUS", "FPE", "KILL", "USR1", "SEGV", "USR2",
+        "PIPE", "ALRM", "TERM", "STKFLT", "CHLD", "CONT", "STOP", "TSTP", "TTIN", "TTOU", "URG",
+        "XCPU", "XFSZ", "VTALRM", "PROF", "WINCH", "IO", "PWR", "SYS",
+    ];
+    /// `SIGRTMIN` as the C library counts it.
+    const REALTIME_FIRST: i32 = 34;
+    const LAST: i32 = 64;
+    if let Ok(number) = name.parse::<i32>() {
+        return (1..=LAST).contains(&number).then_some(number);
+    }
+    let upper = name.to_ascii_uppercase();
+    let short = upper.strip_prefix("SIG").unwrap_or(&upper);
+    if let Some(position) = NAMES.iter().position(|known| *known == short) {
+        return i32::try_from(position + 1).ok();
+    }
+    let offset = |text: &str| if text.is_empty() { Some(0) } else { text.parse::<i32>().ok() };
+    let number = match (short.strip_prefix("RTMIN"), short.strip_prefix("RTMAX")) {
+        (Some(rest), _) => REALTIME_FIRST.checked_add(offset(rest)?)?,
+        (_, Some(rest)) => LAST.checked_add(offset(rest)?)?,
+        _ => return None,
+    };
+    (REALTIME_FIRST..=LAST).contains(&number).then_some(number)
+}
+
+fn text(path: &Path) -> String {
+    path.to_string_lossy().into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn signals_have_names_and_numbers() {
+        for (name, number) in [
+            ("SIGQUIT", Some(3)),
+            ("quit", Some(3)),
+            ("15", Some(15)),
+            ("SIGRTMIN+3", Some(37)),
+            ("RTMAX-1", Some(63)),
+            ("SIGRTMIN", Some(34)),
+            ("0", None),
+            ("65", None),
+            ("SIGRTMAX+1", None),
+            ("SIGNOTHING", None),
+            ("", None),
+        ] {
+            assert_eq!(signal_number(name), number, "{name}");
+        }
+    }
+}

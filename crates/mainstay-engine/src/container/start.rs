@@ -1,0 +1,54 @@
+//! Starting a created container.
+
+use std::sync::Arc;
+
+use mainstay_cri::{ContainerEventKind, ContainerId, ContainerState, Error, ErrorKind, Result};
+use mainstay_shim_protocol::{Command, Success};
+
+use crate::sandbox::timestamp;
+use crate::shim::ShimError;
+use crate::{Instance, failed};
+
+/// Lets a created container run.
+///
+/// # Errors
+///
+/// When the program cannot be executed. The container is then ended, with the code 128 and the
+/// reason `StartError`.
+pub(crate) async fn start(engine: &Arc<Instance>, id: &ContainerId) -> Result<()> {
+    let sandbox = engine.sandbox_of(id)?;
+    let shim = sandbox.state().shim.clone();
+    let shim =
+        shim.ok_or_else(|| Error::new(ErrorKind::Unavailable, "the pod's shim has ended"))?;
+    match shim.call(Command::StartContainer { id: id.0.clone() }).await {
+        Ok(Success::Started { at }) => {
+            sandbox.change(|state| {
+                // Its end may have been told first.
+                if let Some(container) = state.containers.get_mut(id)
+                    && matches!(container.state, ContainerState::Created)
+                {
+                    container.state = ContainerState::Running { started_at: timestamp(at) };
+                }
+            });
+            engine.tell(&sandbox, Some(id.clone()), ContainerEventKind::Started);
+            Ok(())
+        }
+        Ok(other) => Err(Error::new(ErrorKind::Internal, format!("an odd answer: {other:?}"))),
+        Err(error) => {
+            if let ShimError::CannotExecute(text) | ShimError::Failed(text) = &error {
+                let text = text.clone();
+                sandbox.change(|state| {
+                    if let Some(container) = state.containers.get_mut(id) {
+                        if let ContainerState::Exited { reason, message, .. } = &mut container.state
+                        {
+                            "StartError".clone_into(reason);
+                            message.clone_from(&text);
+                        }
+                        container.failure = Some(text);
+                    }
+                });
+            }
+            Err(failed("cannot start the container")(error))
+        }
+    }
+}

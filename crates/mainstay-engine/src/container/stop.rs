@@ -1,0 +1,97 @@
+//! Ending a container.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use mainstay_cri::{ContainerId, ErrorKind, Result};
+use mainstay_shim_protocol::Command;
+use tokio::time::timeout;
+
+use crate::sandbox::{Sandbox, vanished};
+use crate::shim::ShimError;
+use crate::{Instance, failed};
+
+const SIGKILL: i32 = 9;
+
+/// How long after SIGKILL the kernel may take to end the processes before we say that it does
+/// not. A process that waits for a dead disk or server stays for as long as that.
+const KILL_PATIENCE: Duration = Duration::from_secs(10);
+
+/// Sends the stop signal, waits up to `grace`, then kills. Idempotent.
+pub(crate) async fn stop(engine: &Arc<Instance>, id: &ContainerId, grace: Duration) -> Result<()> {
+    let sandbox = match engine.sandbox_of(id) {
+        Ok(sandbox) => sandbox,
+        Err(error) if error.kind == ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(error),
+    };
+    let stop_signal = sandbox.state().containers.get(id).map(|it| it.record.stop_signal);
+    if let Some(stop_signal) = stop_signal
+        && !grace.is_zero()
+        && !has_ended(&sandbox, id)
+    {
+        signal(&sandbox, id, stop_signal).await?;
+        if timeout(grace, ended(&sandbox, id)).await.is_ok() {
+            return Ok(());
+        }
+    }
+    kill(engine, &sandbox, id).await
+}
+
+/// Kills a container with all that it started.
+pub(crate) async fn kill(
+    engine: &Arc<Instance>,
+    sandbox: &Arc<Sandbox>,
+    id: &ContainerId,
+) -> Result<()> {
+    if has_ended(sandbox, id) {
+        return Ok(());
+    }
+    signal(sandbox, id, SIGKILL).await?;
+    // The end of the first process ends all in its namespace. One in the host's has to be killed
+    // group and all.
+    let cgroup = sandbox.state().containers.get(id).map(|it| it.record.cgroup.clone());
+    if let Some(cgroup) = cgroup {
+        engine.kill_cgroup(&cgroup).await?;
+    }
+    let alone = sandbox.state().shim.is_none();
+    if alone {
+        // Nobody is there who would tell of the end that was just made.
+        sandbox.change(|state| {
+            if let Some(container) = state.containers.get_mut(id) {
+                container.state = vanished(&container.state, Timestamp::now());
+            }
+        });
+        return Ok(());
+    }
+    timeout(KILL_PATIENCE, ended(sandbox, id)).await.map_err(|late| {
+        let message = format!(
+            "container {id} does not end, although it was killed; a process of it \
+                               waits for something that the kernel cannot interrupt"
+        );
+        mainstay_cri::Error::with_source(ErrorKind::DeadlineExceeded, message, late)
+    })
+}
+
+async fn signal(sandbox: &Arc<Sandbox>, id: &ContainerId, signal: i32) -> Result<()> {
+    let shim = sandbox.state().shim.clone();
+    // Without a shim, whoever takes leave of it kills what it left.
+    let Some(shim) = shim else { return Ok(()) };
+    match shim.call(Command::SignalContainer { id: id.0.clone(), signal }).await {
+        Ok(_) | Err(ShimError::Gone | ShimError::NoSuchContainer) => Ok(()),
+        Err(error) => Err(failed("cannot signal the container")(error)),
+    }
+}
+
+fn has_ended(sandbox: &Sandbox, id: &ContainerId) -> bool {
+    sandbox.state().containers.get(id).is_none_or(|container| container.has_ended())
+}
+
+/// Waits for a container's end.
+async fn ended(sandbox: &Sandbox, id: &ContainerId) {
+    sandbox
+        .wait_for(|state| {
+            state.containers.get(id).is_none_or(|container| container.has_ended()).then_some(())
+        })
+        .await;
+}

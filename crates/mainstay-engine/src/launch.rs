@@ -1,0 +1,88 @@
+//! Starting shims.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use mainstay_linux::{memfd, socket};
+
+/// The shim's socket in its sandbox's directory.
+pub(crate) const SOCKET: &str = "shim.sock";
+
+/// What a shim prints, which is nothing unless something is very wrong.
+const OUTPUT: &str = "shim.log";
+
+/// A shim that cannot be started.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum LaunchError {
+    /// The program is not where it should be.
+    #[error("cannot load {}; it is installed beside mainstay", path.display())]
+    Load {
+        /// Where it should be.
+        path: PathBuf,
+        /// Why it cannot be read.
+        #[source]
+        source: io::Error,
+    },
+    /// A step of starting it failed.
+    #[error("cannot {step} in {}", directory.display())]
+    Start {
+        /// What was tried.
+        step: &'static str,
+        /// The sandbox's directory.
+        directory: PathBuf,
+        /// Why it failed.
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// The shim's program, held in memory.
+#[derive(Debug)]
+pub(crate) struct Launcher {
+    program: OwnedFd,
+}
+
+/// A shim that was started.
+pub(crate) struct Launched {
+    pub(crate) pid: i32,
+    pub(crate) stream: UnixStream,
+}
+
+impl Launcher {
+    pub(crate) fn load(path: &Path) -> Result<Self, LaunchError> {
+        let load = |source| LaunchError::Load { path: path.to_owned(), source };
+        Ok(Self { program: memfd::sealed_copy(path).map_err(load)? })
+    }
+
+    /// Starts a shim that serves the socket in `directory`, and connects to it.
+    ///
+    /// The socket is bound here and handed to the shim, so there is no moment at which the shim
+    /// exists and cannot be found: a connection is refused exactly when there is no shim.
+    pub(crate) fn launch(&self, directory: &Path) -> Result<Launched, LaunchError> {
+        let failed = |step| {
+            move |source| LaunchError::Start { step, directory: directory.to_owned(), source }
+        };
+        let path = directory.join(SOCKET);
+        let listener = socket::listen(&path).map_err(failed("bind the shim's socket"))?;
+        let output = File::create(directory.join(OUTPUT)).map_err(failed("make the shim's log"))?;
+        #[expect(clippy::disallowed_methods, reason = "the one place where shims are started")]
+        let mut command = Command::new(format!("/proc/self/fd/{}", self.program.as_raw_fd()));
+        // Nothing of the agent's surroundings concerns a pod.
+        let child = command
+            .arg0("mainstay-shim")
+            .env_clear()
+            .current_dir("/")
+            .stdin(Stdio::from(OwnedFd::from(listener)))
+            .stdout(Stdio::null())
+            .stderr(output)
+            .spawn()
+            .map_err(failed("start the shim"))?;
+        let stream = socket::connect(&path).map_err(failed("connect to the shim"))?;
+        Ok(Launched { pid: child.id().cast_signed(), stream })
+    }
+}

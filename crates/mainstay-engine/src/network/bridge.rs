@@ -1,0 +1,108 @@
+//! The bridge of an instance: one per instance, made when the first sandbox needs it.
+
+use std::fs;
+use std::net::{IpAddr, Ipv4Addr};
+
+use mainstay_linux::netlink::{self, Address, Bridge, Link, RouteSocket};
+
+use super::{Names, NetworkError, Range};
+
+/// The switch for forwarding IPv4 packets between any two links of this network namespace.
+const FORWARDING: &str = "/proc/sys/net/ipv4/ip_forward";
+
+/// What [`ensure`] did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Ensured {
+    Found,
+    /// Switched on, or given back its address.
+    Mended,
+    Made,
+}
+
+/// Sees to it that the bridge exists, is on, and has the gateway's address, and returns its
+/// number. `found` is the link that has its name now.
+pub(super) fn ensure(
+    socket: &mut RouteSocket,
+    names: &Names,
+    range: Range,
+    found: Option<Link>,
+) -> Result<(u32, Ensured), NetworkError> {
+    let name = names.bridge.as_str();
+    let failed =
+        |step| move |source| NetworkError::Bridge { step, bridge: names.bridge.clone(), source };
+    let mut ensured = Ensured::Found;
+    let link = match found {
+        Some(link) => link,
+        None => {
+            ensured = Ensured::Made;
+            let bridge =
+                Bridge { name, address: hardware_address(range.gateway()), group: names.group };
+            socket.create_bridge(bridge).map_err(failed("create"))?
+        }
+    };
+    if link.kind != "bridge" {
+        return Err(NetworkError::NotABridge { name: name.into(), kind: link.kind });
+    }
+    if link.group != names.group {
+        socket.set_group(link.index, names.group).map_err(failed("mark"))?;
+    }
+    if !link.up {
+        socket.set_up(link.index).map_err(failed("switch on"))?;
+        ensured = ensured.max(Ensured::Mended);
+    }
+    socket.set_route_localnet(link.index).map_err(failed("route 127.0.0.0/8 over"))?;
+    let gateway =
+        Address { link: link.index, address: range.gateway().into(), prefix: range.prefix() };
+    let addresses = socket.addresses().map_err(failed("read the addresses of"))?;
+    let ours = |address: &&Address| address.link == link.index && address.address.is_ipv4();
+    for other in addresses.iter().filter(ours).filter(|address| **address != gateway) {
+        match socket.delete_address(*other) {
+            Err(error) if !error.is_not_found() => {
+                return Err(failed("take an address from")(error));
+            }
+            _ => {}
+        }
+    }
+    if !addresses.contains(&gateway) {
+        match socket.add_address(gateway) {
+            Err(error) if !error.is_exists() => return Err(failed("give an address to")(error)),
+            _ => {}
+        }
+        ensured = ensured.max(Ensured::Mended);
+    }
+    Ok((link.index, ensured))
+}
+
+/// The IPv4 networks that this machine has addresses in or routes to.
+pub(super) fn taken(socket: &mut RouteSocket) -> Result<Vec<(Ipv4Addr, u8)>, netlink::Error> {
+    let routes = socket.routes()?.into_iter().map(|route| (route.destination, route.prefix));
+    let addresses = socket.addresses()?;
+    let addresses = addresses.into_iter().map(|address| (address.address, address.prefix));
+    Ok(routes
+        .chain(addresses)
+        .filter_map(|(address, prefix)| match address {
+            IpAddr::V4(address) => Some((address, prefix)),
+            IpAddr::V6(_) => None,
+        })
+        .collect())
+}
+
+/// Switches forwarding on; tells whether it was off.
+pub(super) fn ensure_forwarding() -> Result<bool, NetworkError> {
+    let failed = |source| NetworkError::Forwarding { path: FORWARDING, source };
+    if fs::read_to_string(FORWARDING).map_err(failed)?.trim() == "1" {
+        return Ok(false);
+    }
+    fs::write(FORWARDING, "1\n").map_err(failed)?;
+    Ok(true)
+}
+
+/// The hardware address of whoever has an IPv4 address on the bridge.
+///
+/// It follows from the address, so that an address which goes to another sandbox takes its
+/// hardware address along and nobody's ARP cache is ever wrong. The first byte says that it is
+/// locally administered.
+pub(super) fn hardware_address(address: Ipv4Addr) -> [u8; 6] {
+    let [a, b, c, d] = address.octets();
+    [0x02, 0x4d, a, b, c, d]
+}

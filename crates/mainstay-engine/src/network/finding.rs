@@ -1,0 +1,180 @@
+//! What an operator should know about the network.
+
+use std::fmt;
+use std::net::IpAddr;
+
+use mainstay_cri::Protocol;
+use mainstay_linux::nftables::Family;
+
+use super::{Holder, Range};
+
+/// Something that [`super::Network::check`] found. Its text is a sentence for people that names
+/// the thing, the place and the remedy.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Finding {
+    /// Another program's packet filter drops traffic of the sandboxes. Stays until it no longer
+    /// does.
+    Dropped {
+        /// Of the table, or `None` for the older xtables.
+        family: Option<Family>,
+        /// The table.
+        table: String,
+        /// The base chain.
+        chain: String,
+        /// The rule that drops; `None` if the chain's policy does.
+        rule: Option<DroppingRule>,
+        /// Whether all of its rules could be understood; otherwise it may let the traffic pass
+        /// after all.
+        certain: bool,
+        /// Which traffic.
+        traffic: Vec<Traffic>,
+        /// Commands that open it.
+        remedy: String,
+    },
+    /// This machine did not forward IPv4 packets and does now. Told once.
+    ForwardingSwitchedOn,
+    /// Something was missing or wrong and has been put right. Told once.
+    Repaired(Repair),
+    /// A host port leads into a sandbox but could not be reserved, because somebody took it while
+    /// no agent ran. Told once.
+    PortNotReserved {
+        /// The sandbox.
+        sandbox: String,
+        /// The transport.
+        protocol: Protocol,
+        /// The host's address, if the mapping names one.
+        address: Option<IpAddr>,
+        /// The port.
+        port: u16,
+        /// Who has it.
+        holder: Holder,
+    },
+    /// A sandbox's link is gone although the sandbox lives. Stays until it is set up again.
+    Detached {
+        /// The sandbox.
+        sandbox: String,
+    },
+    /// Another range than the remembered or the wanted one is in use. Stays.
+    OtherRange {
+        /// The one that is in use.
+        used: Range,
+        /// Why, and what to do about it.
+        reason: String,
+    },
+    /// Something is wrong and could not be put right. Stays until it can.
+    NotRepaired {
+        /// The error and its causes.
+        error: String,
+    },
+}
+
+/// A rule that drops packets.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DroppingRule {
+    /// The chain it stands in, of the same table.
+    pub chain: String,
+    /// Its number in that table, as `nft --handle list table` shows it.
+    pub handle: u64,
+}
+
+/// Which way packets go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Traffic {
+    /// Connections from sandboxes to other machines.
+    Leaving,
+    /// Connections from other machines to host ports.
+    Entering,
+    /// Connections from sandbox to sandbox.
+    Between,
+    /// Connections from sandboxes to this machine itself.
+    ToMachine,
+}
+
+/// What was put right.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Repair {
+    /// The table was gone or changed, and is as it should be again.
+    Table,
+    /// The bridge was gone, switched off or without its address.
+    Bridge,
+    /// The link of this sandbox was gone or not on the bridge.
+    Link(String),
+    /// Rules that let the sandboxes' traffic pass were added to this chain of table `ip filter`.
+    Opened(String),
+    /// This many links of sandboxes that are no more were deleted.
+    Leftovers(usize),
+}
+
+impl fmt::Display for Finding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Dropped { family, table, chain, rule, certain, traffic, remedy } => {
+                let family = family.map_or("xtables".into(), |family| family.to_string());
+                let verb = if *certain { "drops" } else { "probably drops" };
+                let traffic: Vec<_> = traffic.iter().map(ToString::to_string).collect();
+                let cause = match rule {
+                    None => "its policy is drop".into(),
+                    Some(rule) => format!("the rule with handle {} in {}", rule.handle, rule.chain),
+                };
+                write!(
+                    f,
+                    "chain {chain} of table {family} {table} {verb} {} ({cause}); to let them \
+                     pass: {remedy}",
+                    traffic.join(" and "),
+                )
+            }
+            Self::ForwardingSwitchedOn => f.write_str(
+                "IPv4 forwarding was off and has been switched on for the sandboxes: this machine \
+                 now also forwards packets between its other networks, unless a packet filter \
+                 drops them",
+            ),
+            Self::Repaired(repair) => repair.fmt(f),
+            Self::PortNotReserved { sandbox, protocol, address, port, holder } => {
+                let on = address.map(|address| format!(" on {address}")).unwrap_or_default();
+                write!(
+                    f,
+                    "host port {port}/{protocol}{on} leads into sandbox {sandbox}, but {holder} \
+                     has it too and gets no connections"
+                )
+            }
+            Self::Detached { sandbox } => {
+                write!(f, "the link of sandbox {sandbox} is gone; it is set up again")
+            }
+            Self::OtherRange { used, reason } => {
+                write!(f, "sandboxes have addresses of {used}: {reason}")
+            }
+            Self::NotRepaired { error } => {
+                write!(f, "the network of the sandboxes is not as it should be: {error}")
+            }
+        }
+    }
+}
+
+impl fmt::Display for Traffic {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Leaving => "connections from sandboxes to other machines",
+            Self::Entering => "connections from other machines to host ports",
+            Self::Between => "connections between sandboxes",
+            Self::ToMachine => "connections from sandboxes to this machine",
+        })
+    }
+}
+
+impl fmt::Display for Repair {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Table => f.write_str("the table of nf_tables was changed and has been restored"),
+            Self::Bridge => f.write_str("the bridge was changed and has been restored"),
+            Self::Link(sandbox) => write!(f, "the link of sandbox {sandbox} has been restored"),
+            Self::Opened(chain) => write!(
+                f,
+                "chain {chain} of table ip filter drops what it does not know; rules for the \
+                 sandboxes have been added"
+            ),
+            Self::Leftovers(count) => {
+                write!(f, "links of sandboxes that are no more have been deleted: {count}")
+            }
+        }
+    }
+}

@@ -1,0 +1,293 @@
+//! The built-in network: a bridge on the machine, an address per sandbox, ports of the host.
+//!
+//! Every sandbox that does not use the machine's own network gets a veth pair onto the instance's
+//! bridge and an IPv4 address of the instance's range. Sandboxes reach each other, the machine,
+//! and what the machine reaches, the latter under the machine's address; [`ruleset`] has the
+//! rules for that and for host ports. What an instance has on the machine carries names derived
+//! from its root-dir ([`Names`]), so several live side by side.
+//!
+//! # Flow
+//!
+//! [`Network::open`] takes over what the living sandboxes have and deletes what is left of dead
+//! ones. [`Network::setup`] makes the bridge and the table when they are missing, gives a sandbox
+//! an address and its ports, and makes its link. [`Network::teardown`] takes them back. Both are
+//! quick, and leave to [`Network::settle`] what takes its time and nobody has to wait for.
+//! [`Network::check`], called now and then, mends what others broke. [`Network::remove_all`]
+//! leaves no trace.
+//!
+//! # Guarantees
+//!
+//! - Until the first sandbox needs it, nothing on the machine is touched.
+//! - Who holds which address and port is known from the living sandboxes alone; there is no file
+//!   of it. Only the range is remembered, in a file.
+//! - An address stays taken until its link is gone, and is used again as late as possible.
+//! - Everything may be called again after it was cut off, by an error or by the agent's death.
+//! - No traffic of a running sandbox is disturbed by anything that is done for another one, by
+//!   a restart, or by a repair.
+//!
+//! # Assumptions
+//!
+//! All calls come from threads in one network namespace, the machine's; one process at a time
+//! serves a root-dir; and calls for one sandbox do not overlap. Otherwise every call may come
+//! from any thread at any time.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::os::fd::BorrowedFd;
+use std::path::PathBuf;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use mainstay_cri::PortMapping;
+use mainstay_linux::netlink::{self, RouteSocket};
+
+mod attach;
+mod bridge;
+mod error;
+mod filter;
+mod finding;
+mod firewall;
+mod holder;
+mod host_ports;
+mod leases;
+mod names;
+mod range;
+mod reconcile;
+mod ruleset;
+mod settle;
+#[cfg(test)]
+mod tests;
+
+pub use error::{Holder, NetworkError};
+pub use finding::{DroppingRule, Finding, Repair, Traffic};
+pub use names::Names;
+pub use range::{InvalidRange, Range, RangeFileError};
+
+use filter::Filter;
+use host_ports::{HostPort, HostPorts};
+use leases::{Leases, Stage};
+use settle::Settling;
+
+/// What a [`Network`] needs to know.
+#[derive(Clone, Debug)]
+pub struct NetworkConfig {
+    /// The instance's root-dir; only names are made from it.
+    pub root_dir: PathBuf,
+    /// Where the chosen range is remembered; its directory exists.
+    pub range_file: PathBuf,
+    /// The contents of `/etc/machine-id`, so that two machines rarely choose the same range.
+    pub machine_id: String,
+    /// The range to use; `None` chooses one (`podCIDR` of a KubeletConfiguration).
+    pub range: Option<Range>,
+}
+
+/// A sandbox that lives already when the network is opened.
+#[derive(Clone, Debug)]
+pub struct LiveSandbox<'a> {
+    /// Its id.
+    pub id: String,
+    /// Its network namespace.
+    pub namespace: BorrowedFd<'a>,
+    /// As [`Network::setup`] returned them.
+    pub addresses: Vec<IpAddr>,
+    /// As [`Network::setup`] got them.
+    pub port_mappings: Vec<PortMapping>,
+}
+
+/// The network of a sandbox.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SandboxNetwork {
+    /// Its addresses, the primary one first.
+    pub addresses: Vec<IpAddr>,
+    /// The machine's addresses on the bridge, through which everything else is reached; one per
+    /// family.
+    pub gateways: Vec<IpAddr>,
+}
+
+/// The built-in network of one instance.
+#[derive(Debug)]
+pub struct Network {
+    config: NetworkConfig,
+    names: Names,
+    // Taken in this order, and none of them while a link is made or deleted.
+    base: Mutex<Base>,
+    ports: Mutex<Ports>,
+    leases: Mutex<Leases>,
+    /// Taken before all of these.
+    settling: Mutex<Settling>,
+}
+
+/// What all sandboxes share.
+#[derive(Debug)]
+struct Base {
+    /// `None` until one could be chosen.
+    range: Option<Range>,
+    /// What the file says.
+    remembered: Option<Range>,
+    /// The number of the bridge when it was last seen whole.
+    bridge: Option<u32>,
+    /// What [`Network::check`] has to tell once.
+    untold: Vec<Finding>,
+    /// What it has to tell each time.
+    lasting: Vec<Finding>,
+}
+
+#[derive(Debug)]
+struct Ports {
+    book: HostPorts,
+    filter: Filter,
+}
+
+impl Network {
+    /// Gives a sandbox its network: an address, a link named `eth0` inside, a default route, and
+    /// the host ports that its mappings name.
+    ///
+    /// `namespace` is its network namespace. Called again for a sandbox that has its network
+    /// already, it makes what is missing of it and returns the same; the mappings do not change
+    /// during a sandbox's life.
+    ///
+    /// # Errors
+    ///
+    /// [`NetworkError::PortInUse`] names who has a port that the mappings ask for; the call may
+    /// succeed later. After an error the sandbox holds nothing, unless it did before.
+    pub fn setup(
+        &self,
+        sandbox: &str,
+        namespace: BorrowedFd<'_>,
+        mappings: &[PortMapping],
+    ) -> Result<SandboxNetwork, NetworkError> {
+        if self.stage(sandbox) == Some(Stage::Releasing) {
+            self.settle()?;
+        }
+        let known = self.stage(sandbox).is_some();
+        let result = self.setup_or_leave(sandbox, namespace, mappings);
+        if result.is_err() && !known {
+            // The error at hand tells more than one from cleaning up.
+            let cleanup = self.teardown(sandbox);
+            if let Err(error) = cleanup {
+                self.base().untold.push(Finding::NotRepaired { error: chain(&error) });
+            }
+        }
+        result
+    }
+
+    fn setup_or_leave(
+        &self,
+        sandbox: &str,
+        namespace: BorrowedFd<'_>,
+        mappings: &[PortMapping],
+    ) -> Result<SandboxNetwork, NetworkError> {
+        let (master, range, lease) = {
+            let mut base = self.base();
+            let (master, range) = self.ensure(&mut base)?;
+            let mut leases = self.leases();
+            let lease = match leases.get(sandbox) {
+                Some(lease) => lease,
+                None => {
+                    leases.lease(range, sandbox).ok_or(NetworkError::RangeExhausted { range })?
+                }
+            };
+            (master, range, lease)
+        };
+        let address = lease.address;
+        self.claim(sandbox, address, mappings)?;
+        attach::attach(&self.names, sandbox, namespace, master, (range, address))?;
+        self.publish(sandbox, range)?;
+        self.leases().set_stage(sandbox, Stage::Attached);
+        Ok(SandboxNetwork {
+            addresses: vec![address.into()],
+            gateways: vec![range.gateway().into()],
+        })
+    }
+
+    /// Takes from a sandbox what [`Self::setup`] gave it. Its ports are free when this returns;
+    /// its address is when [`Self::settle`] has deleted its link. Quick, and without effect on a
+    /// sandbox that has nothing.
+    pub fn teardown(&self, sandbox: &str) -> Result<(), NetworkError> {
+        let mut ports = self.ports();
+        let elements = ports.book.of_sandbox(sandbox);
+        ports.filter.delete(&elements)?;
+        ports.book.release(sandbox);
+        drop(ports);
+        self.leases().set_stage(sandbox, Stage::Releasing);
+        Ok(())
+    }
+
+    /// The address of a sandbox, if it has one.
+    pub fn addresses(&self, sandbox: &str) -> Vec<IpAddr> {
+        self.leases().get(sandbox).map(|lease| lease.address.into()).into_iter().collect()
+    }
+
+    fn stage(&self, sandbox: &str) -> Option<Stage> {
+        self.leases().get(sandbox).map(|lease| lease.stage)
+    }
+
+    fn claim(
+        &self,
+        sandbox: &str,
+        address: Ipv4Addr,
+        mappings: &[PortMapping],
+    ) -> Result<(), NetworkError> {
+        let result = self.ports().book.claim(sandbox, address, mappings);
+        match result {
+            Err(NetworkError::PortInUse { protocol, address, port, holder: Holder::Unknown }) => {
+                let port = HostPort::of(&PortMapping {
+                    protocol,
+                    container_port: 0,
+                    host_port: port,
+                    host_ip: address,
+                })?;
+                Err(port.in_use(holder::find(port, &self.names.table)))
+            }
+            result => result,
+        }
+    }
+
+    /// Makes the sandbox's host ports lead into it.
+    fn publish(&self, sandbox: &str, range: Range) -> Result<(), NetworkError> {
+        let mut ports = self.ports();
+        let Ports { book, filter } = &mut *ports;
+        book.publish(sandbox);
+        if filter.add(&book.of_sandbox(sandbox)).is_err() {
+            // The table is not as it was a moment ago: put all of it right, or fail at that.
+            filter.ensure(range, &book.published())?;
+        }
+        Ok(())
+    }
+
+    fn socket(&self) -> Result<RouteSocket, NetworkError> {
+        RouteSocket::open().map_err(self.failed("reach"))
+    }
+
+    fn failed(&self, step: &'static str) -> impl FnOnce(netlink::Error) -> NetworkError {
+        let bridge = self.names.bridge.clone();
+        move |source| NetworkError::Bridge { step, bridge, source }
+    }
+
+    fn base(&self) -> MutexGuard<'_, Base> {
+        lock(&self.base)
+    }
+
+    fn ports(&self) -> MutexGuard<'_, Ports> {
+        lock(&self.ports)
+    }
+
+    fn leases(&self) -> MutexGuard<'_, Leases> {
+        lock(&self.leases)
+    }
+}
+
+/// What the mutexes guard is valid between any two statements, so a panic elsewhere spoils
+/// nothing.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// An error with its causes, as one line for people.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(error) = next {
+        text = format!("{text}: {error}");
+        next = error.source();
+    }
+    text
+}

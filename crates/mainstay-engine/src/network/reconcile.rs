@@ -1,0 +1,363 @@
+//! Making the machine's state what it should be: at the start, at the first need, now and then,
+//! and at the end.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr};
+
+use mainstay_linux::netlink::{Link, RouteSocket};
+
+use super::attach::attach;
+use super::bridge::{self, Ensured};
+use super::filter::Filter;
+use super::host_ports::{HostPort, HostPorts};
+use super::leases::{Leases, Stage};
+use super::settle::Settling;
+use super::{
+    Base, Finding, LiveSandbox, Names, Network, NetworkConfig, NetworkError, Ports, Range, Repair,
+    chain, holder, lock, range,
+};
+
+impl Network {
+    /// Takes over the network of the sandboxes that live, mends what is missing of it, and deletes
+    /// what is left of sandboxes that do not live.
+    ///
+    /// Does not fail: what could not be done is told by [`Self::check`], which should be called
+    /// next, and tried again then.
+    pub fn open(config: NetworkConfig, live: &[LiveSandbox<'_>]) -> Self {
+        let names = Names::of(&config.root_dir);
+        let mut untold = Vec::new();
+        let mut lasting = Vec::new();
+        let remembered = range::remembered(&config.range_file).unwrap_or_else(|error| {
+            untold.push(Finding::NotRepaired { error: chain(&error) });
+            None
+        });
+        let addresses: Vec<_> = live.iter().filter_map(ipv4).collect();
+        let (range, reason) = decide(config.range, remembered, &addresses);
+        if let (Some(used), Some(reason)) = (range, reason) {
+            lasting.push(Finding::OtherRange { used, reason });
+        }
+        let mut leases = Leases::starting_at(random());
+        let mut book = HostPorts::default();
+        for sandbox in live {
+            let Some(address) = ipv4(sandbox) else { continue };
+            leases.hold(&sandbox.id, address, Stage::Attached);
+            for port in book.adopt(&sandbox.id, address, &sandbox.port_mappings) {
+                let HostPort { protocol, address, port: number } = port;
+                untold.push(Finding::PortNotReserved {
+                    sandbox: sandbox.id.clone(),
+                    protocol,
+                    address: address.map(IpAddr::V4),
+                    port: number,
+                    holder: holder::find(port, &names.table),
+                });
+            }
+        }
+        let filter = Filter::new(&names.table, &names.bridge, !live.is_empty());
+        let network = Self {
+            config,
+            names,
+            base: Base { range, remembered, bridge: None, untold, lasting }.into(),
+            ports: Ports { book, filter }.into(),
+            leases: leases.into(),
+            settling: Settling::default().into(),
+        };
+        network.take_over(live);
+        network
+    }
+
+    fn take_over(&self, live: &[LiveSandbox<'_>]) {
+        let take_over = || {
+            if live.is_empty() {
+                let leftover = self.remove()?;
+                let mut base = self.base();
+                if leftover > 0 {
+                    base.untold.push(Finding::Repaired(Repair::Leftovers(leftover)));
+                }
+                return self.settle_range(&mut base, &mut self.socket()?);
+            }
+            let mut base = self.base();
+            let (bridge, _) = self.ensure(&mut base)?;
+            self.mend_links(&mut base, &mut self.socket()?, bridge, live)
+        };
+        if let Err(error) = take_over() {
+            self.base().untold.push(Finding::NotRepaired { error: chain(&error) });
+        }
+    }
+
+    /// Mends what others broke, and tells what is wrong or was put right.
+    ///
+    /// Costs about a millisecond when nothing changed; meant to be called twice a minute, and
+    /// after [`Self::open`].
+    pub fn check(&self) -> Vec<Finding> {
+        let mut findings = Vec::new();
+        let mut failed =
+            |error: NetworkError| findings.push(Finding::NotRepaired { error: chain(&error) });
+        if let Err(error) = self.settle() {
+            failed(error);
+        }
+        let mut base = self.base();
+        let in_use = !self.leases().is_empty();
+        if in_use {
+            // Have it looked at more closely than a setup does.
+            base.bridge = None;
+            let result = (|| {
+                let (bridge, _) = self.ensure(&mut base)?;
+                self.mend_links(&mut base, &mut self.socket()?, bridge, &[])
+            })();
+            if let Err(error) = result {
+                failed(error);
+            }
+        }
+        findings.append(&mut base.untold);
+        findings.extend(base.lasting.iter().cloned());
+        if in_use {
+            findings.extend(self.ports().filter.findings());
+        }
+        findings
+    }
+
+    /// Deletes everything that this instance has on the machine's network, and forgets all
+    /// sandboxes. The remembered range stays. What other instances have is not touched, and IPv4
+    /// forwarding stays on, because others may have come to rely on it.
+    pub fn remove_all(&self) -> Result<(), NetworkError> {
+        self.remove()?;
+        let mut base = self.base();
+        base.untold.clear();
+        base.lasting.clear();
+        Ok(())
+    }
+
+    /// Returns how many links of sandboxes there were.
+    fn remove(&self) -> Result<usize, NetworkError> {
+        let mut settling = lock(&self.settling);
+        let mut base = self.base();
+        let mut ports = self.ports();
+        let mut leases = self.leases();
+        ports.filter.remove()?;
+        let mut socket = self.socket()?;
+        let mut links = socket.links().map_err(self.failed("find the links of"))?;
+        links.retain(|link| self.is_ours(link));
+        self.delete_links(&mut socket, &links)?;
+        settling.begin_anew();
+        ports.book.clear();
+        *leases = Leases::starting_at(random());
+        base.bridge = None;
+        Ok(links.iter().filter(|link| link.name != self.names.bridge).count())
+    }
+
+    /// Sees to it that all that sandboxes share is there, and returns the number of the bridge
+    /// and the range.
+    pub(super) fn ensure(&self, base: &mut Base) -> Result<(u32, Range), NetworkError> {
+        let mut socket = self.socket()?;
+        let found = socket.link(&self.names.bridge).map_err(self.failed("find"))?;
+        let whole = found.as_ref().filter(|link| link.up && base.bridge == Some(link.index));
+        let (bridge, range) = match (whole, base.range) {
+            (Some(link), Some(range)) => (link.index, range),
+            _ => {
+                if found.is_none() || base.range.is_none() {
+                    self.settle_range(base, &mut socket)?;
+                }
+                let range = base.range.ok_or(NetworkError::NoFreeRange)?;
+                let in_use = !self.leases().is_empty();
+                let (bridge, ensured) = bridge::ensure(&mut socket, &self.names, range, found)?;
+                base.bridge = Some(bridge);
+                if in_use && ensured != Ensured::Found {
+                    base.untold.push(Finding::Repaired(Repair::Bridge));
+                }
+                if in_use && ensured == Ensured::Made {
+                    self.mend_links(base, &mut socket, bridge, &[])?;
+                }
+                (bridge, range)
+            }
+        };
+        if bridge::ensure_forwarding()? {
+            base.untold.push(Finding::ForwardingSwitchedOn);
+        }
+        let mut ports = self.ports();
+        let elements = ports.book.published();
+        ports.filter.ensure(range, &elements)?;
+        Ok((bridge, range))
+    }
+
+    /// Chooses a range if there is none, or if nobody uses it and it came to overlap with a
+    /// network that the machine is in now; and remembers it.
+    fn settle_range(&self, base: &mut Base, socket: &mut RouteSocket) -> Result<(), NetworkError> {
+        let settled = self.config.range.is_some() || !self.leases().is_empty();
+        if !settled || base.range.is_none() {
+            let taken = bridge::taken(socket).map_err(self.failed("find a range for"))?;
+            let overlaps = |range: &Range| range.overlaps_any(&taken);
+            base.range = base
+                .range
+                .filter(|range| !overlaps(range))
+                .or_else(|| range::choose(&self.config.machine_id, &self.config.root_dir, &taken));
+        }
+        let range = base.range.ok_or(NetworkError::NoFreeRange)?;
+        if base.remembered != Some(range) {
+            match range::remember(&self.config.range_file, range) {
+                Ok(()) => base.remembered = Some(range),
+                // Without the file it may be another one after a restart, and that is all.
+                Err(error) => {
+                    let error = NetworkError::RangeFile(error);
+                    base.untold.push(Finding::NotRepaired { error: chain(&error) });
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Puts the links of attached sandboxes back on the bridge, makes those of `live` sandboxes
+    /// that are gone, and deletes those of nobody.
+    fn mend_links(
+        &self,
+        base: &mut Base,
+        socket: &mut RouteSocket,
+        bridge: u32,
+        live: &[LiveSandbox<'_>],
+    ) -> Result<(), NetworkError> {
+        // 1. What is there, before what should be: a sandbox is noted before its link is made and
+        // until after it is deleted, so a link of nobody in this list really is nobody's.
+        let links = socket.links().map_err(self.failed("find the links of"))?;
+        let wanted: BTreeMap<_, _> = self
+            .leases()
+            .iter()
+            .map(|(sandbox, lease)| (self.names.link(sandbox), (sandbox.to_owned(), lease)))
+            .collect();
+
+        // 2. Links that are there.
+        let mut leftover = Vec::new();
+        for link in &links {
+            match wanted.get(&link.name) {
+                None if self.is_ours(link) && link.name != self.names.bridge => {
+                    leftover.push(link.clone());
+                }
+                Some((sandbox, lease)) if lease.stage == Stage::Attached => {
+                    let on_bridge = link.up && link.master == Some(bridge);
+                    if !on_bridge || link.group != self.names.group {
+                        self.put_back(socket, link, bridge)?;
+                        base.untold.push(Finding::Repaired(Repair::Link(sandbox.clone())));
+                    }
+                }
+                _ => {}
+            }
+        }
+
+        // 3. Links that are not. One that was made since the list was read is no loss.
+        base.lasting.retain(|finding| !matches!(finding, Finding::Detached { .. }));
+        for (name, (sandbox, lease)) in &wanted {
+            if lease.stage != Stage::Attached || links.iter().any(|link| link.name == *name) {
+                continue;
+            }
+            let there = socket.link(name).map_err(self.failed("find a link of"))?;
+            if there.is_some() || self.stage(sandbox) != Some(Stage::Attached) {
+                continue;
+            }
+            let live = live.iter().find(|live| live.id == *sandbox);
+            match (live, base.range) {
+                (Some(live), Some(range)) => {
+                    let address = (range, lease.address);
+                    attach(&self.names, sandbox, live.namespace, bridge, address)?;
+                    base.untold.push(Finding::Repaired(Repair::Link(sandbox.clone())));
+                }
+                _ => base.lasting.push(Finding::Detached { sandbox: sandbox.clone() }),
+            }
+        }
+
+        // 4. Links of nobody.
+        if !leftover.is_empty() {
+            self.delete_links(socket, &leftover)?;
+            base.untold.push(Finding::Repaired(Repair::Leftovers(leftover.len())));
+        }
+        Ok(())
+    }
+
+    fn put_back(
+        &self,
+        socket: &mut RouteSocket,
+        link: &Link,
+        bridge: u32,
+    ) -> Result<(), NetworkError> {
+        let put = |socket: &mut RouteSocket| {
+            socket.set_group(link.index, self.names.group)?;
+            socket.set_master(link.index, bridge)?;
+            socket.set_hairpin(link.index)?;
+            socket.set_up(link.index)
+        };
+        match put(socket) {
+            // Its namespace ended meanwhile.
+            Err(error) if error.is_not_found() => Ok(()),
+            result => result.map_err(self.failed("put a link back on")),
+        }
+    }
+
+    fn is_ours(&self, link: &Link) -> bool {
+        link.group == self.names.group || link.group == self.names.doomed
+    }
+}
+
+/// Which range to use, and what to tell if it is not the wanted one. Addresses that sandboxes
+/// hold cannot be changed, so theirs goes before all others.
+fn decide(
+    wanted: Option<Range>,
+    remembered: Option<Range>,
+    live: &[Ipv4Addr],
+) -> (Option<Range>, Option<String>) {
+    let holds_all = |range: &Range| live.iter().all(|address| range.holds(*address));
+    if let Some(range) = wanted.or(remembered)
+        && holds_all(&range)
+    {
+        return (Some(range), None);
+    }
+    if let Some(range) = remembered.filter(holds_all) {
+        let wanted = wanted.map(|range| range.to_string()).unwrap_or_default();
+        let reason = format!("podCIDR {wanted} takes effect when all of them are gone");
+        return (Some(range), Some(reason));
+    }
+    let derived = live.first().and_then(|address| Range::new(*address, 24));
+    let reason = "the file that remembers the range does not fit the sandboxes that run; it is \
+                  written anew when they are gone";
+    (derived, derived.map(|_| reason.into()))
+}
+
+fn ipv4(sandbox: &LiveSandbox<'_>) -> Option<Ipv4Addr> {
+    sandbox.addresses.iter().find_map(|address| match address {
+        IpAddr::V4(address) => Some(*address),
+        IpAddr::V6(_) => None,
+    })
+}
+
+/// Where the search for free addresses begins: after a restart nobody knows which addresses were
+/// given back last, and this way the chance to give out one of them at once is small.
+fn random() -> u32 {
+    use std::hash::{BuildHasher, RandomState};
+    // Its keys come from the kernel's random numbers.
+    let number = RandomState::new().hash_one(());
+    u32::try_from(number >> 32).expect("half of 64 bits")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// `used` is the range that is used, or `!` and that when it is not the wanted one.
+    fn check(wanted: &str, remembered: &str, live: &[&str], used: &str) {
+        let range = |text: &str| (!text.is_empty()).then(|| text.parse().unwrap());
+        let live: Vec<_> = live.iter().map(|address| address.parse().unwrap()).collect();
+        let (found, reason) = decide(range(wanted), range(remembered), &live);
+        let mark = if reason.is_some() { "!" } else { "" };
+        let found = found.map(|range| range.to_string()).unwrap_or_default();
+        assert_eq!(format!("{mark}{found}"), used, "{wanted} {remembered} {live:?}");
+    }
+
+    #[test]
+    fn the_range_that_living_sandboxes_are_in_goes_before_all_others() {
+        let (a, b, in_a, in_b) = ("10.1.0.0/16", "10.2.0.0/24", "10.1.7.7", "10.2.0.9");
+        check("", "", &[], "");
+        check("", b, &[], b);
+        check(a, b, &[], a);
+        check(a, b, &[in_a], a);
+        check(a, b, &[in_b], &format!("!{b}"));
+        check("", a, &[in_b], "!10.2.0.0/24");
+        check("", "", &[in_b], "!10.2.0.0/24");
+        check(a, "", &[in_b], "!10.2.0.0/24");
+    }
+}

@@ -1,0 +1,199 @@
+//! What nobody has to wait for.
+
+use std::collections::BTreeSet;
+use std::net::{IpAddr, Ipv4Addr, SocketAddrV4};
+
+use mainstay_linux::netlink::{Connection, ConntrackSocket, Link, RouteSocket};
+
+use super::host_ports::HostPort;
+use super::leases::Stage;
+use super::{Finding, Network, NetworkError, Range, chain, lock};
+
+/// The number of UDP.
+const UDP: u8 = 17;
+
+/// Held while links are deleted, so that nobody deletes them twice.
+#[derive(Debug, Default)]
+pub(super) struct Settling {
+    /// Kept open for the same reason as that of the packet filter.
+    connections: Option<ConntrackSocket>,
+    /// Where UDP ports led when connections to them were last looked through.
+    settled: Vec<(HostPort, SocketAddrV4)>,
+    /// Whether it was told that the kernel cannot forget connections.
+    told: bool,
+}
+
+impl Network {
+    /// Does what [`Self::setup`] and [`Self::teardown`] left to do: deletes the links of sandboxes
+    /// that were torn down and gives their addresses back, and makes UDP senders that go on with
+    /// one socket notice that a host port leads elsewhere now.
+    ///
+    /// To be called after each of them, on a thread that nobody waits for: deleting a link waits
+    /// for RCU grace periods, some tens of milliseconds, for one as for a hundred of them.
+    /// [`Self::check`] does it, too. Costs nothing when there is nothing to do, and little when
+    /// the network namespaces of the sandboxes have ended and taken their links along.
+    ///
+    /// # Errors
+    ///
+    /// What could not be done is tried again the next time.
+    pub fn settle(&self) -> Result<(), NetworkError> {
+        let mut settling = lock(&self.settling);
+        let released: Vec<_> = self
+            .leases()
+            .iter()
+            .filter(|(_, lease)| lease.stage == Stage::Releasing)
+            .map(|(sandbox, lease)| (sandbox.to_owned(), lease.address))
+            .collect();
+        if !released.is_empty() {
+            let mut socket = self.socket()?;
+            let mut links = Vec::new();
+            for (sandbox, _) in &released {
+                let link = socket.link(&self.names.link(sandbox));
+                links.extend(link.map_err(self.failed("find the links of"))?);
+            }
+            self.delete_links(&mut socket, &links)?;
+        }
+        let udp = self.ports().book.udp();
+        if udp != settling.settled {
+            self.forget_connections(&mut settling, &udp)?;
+            settling.settled = udp;
+        }
+        let mut leases = self.leases();
+        for (sandbox, _) in released {
+            leases.free(&sandbox);
+        }
+        Ok(())
+    }
+
+    /// Forgets the UDP connections to this machine's ports that lead elsewhere than `udp` says,
+    /// and those that lead to former sandboxes. TCP and SCTP begin anew by themselves.
+    fn forget_connections(
+        &self,
+        settling: &mut Settling,
+        udp: &[(HostPort, SocketAddrV4)],
+    ) -> Result<(), NetworkError> {
+        let mut socket = self.socket()?;
+        let addresses = socket.addresses().map_err(self.failed("find the addresses besides"))?;
+        let local: BTreeSet<_> = addresses
+            .into_iter()
+            .filter_map(|address| match address.address {
+                IpAddr::V4(address) => Some(address),
+                IpAddr::V6(_) => None,
+            })
+            .collect();
+        let Some(range) = self.base().range else { return Ok(()) };
+        let stale = |connection: &Connection| is_stale(connection, &local, udp, range);
+        let result = match &mut settling.connections {
+            Some(socket) => socket.forget(UDP, stale),
+            none => {
+                ConntrackSocket::open().and_then(|socket| none.insert(socket).forget(UDP, stale))
+            }
+        };
+        match result {
+            Ok(_) => Ok(()),
+            Err(error) if error.is_unsupported() => {
+                // Addresses are translated all the same.
+                if !std::mem::replace(&mut settling.told, true) {
+                    let error = format!(
+                        "UDP senders that go on with one socket may reach a former sandbox of \
+                         their host port, as the kernel lacks nf_conntrack_netlink: {}",
+                        chain(&error)
+                    );
+                    self.base().untold.push(Finding::NotRepaired { error });
+                }
+                Ok(())
+            }
+            Err(source) => Err(NetworkError::Connections { source }),
+        }
+    }
+
+    /// Deletes links in one go, by a group of their own: each deletion waits for grace periods.
+    pub(super) fn delete_links(
+        &self,
+        socket: &mut RouteSocket,
+        links: &[Link],
+    ) -> Result<(), NetworkError> {
+        let mut delete = || {
+            let mut any = false;
+            for link in links {
+                match socket.set_group(link.index, self.names.doomed) {
+                    Ok(()) => any = true,
+                    Err(error) if error.is_not_found() => {}
+                    Err(error) => return Err(error),
+                }
+            }
+            match any.then(|| socket.delete_group(self.names.doomed)) {
+                Some(Err(error)) if !error.is_not_found() => Err(error),
+                _ => Ok(()),
+            }
+        };
+        delete().map_err(self.failed("delete links of"))
+    }
+}
+
+impl Settling {
+    /// After everything was removed.
+    pub(super) fn begin_anew(&mut self) {
+        self.settled.clear();
+    }
+}
+
+/// Whether a connection to one of the machine's `local` addresses leads elsewhere than the ports
+/// `udp` do now: to the machine itself, or to a sandbox (an address of `range`) that no longer has
+/// the port.
+fn is_stale(
+    connection: &Connection,
+    local: &BTreeSet<Ipv4Addr>,
+    udp: &[(HostPort, SocketAddrV4)],
+    range: Range,
+) -> bool {
+    let Connection { destination, answers_from } = *connection;
+    let port = udp.iter().find(|(port, _)| {
+        port.port == destination.port()
+            && port.address.is_none_or(|address| address == *destination.ip())
+    });
+    local.contains(destination.ip())
+        && match port {
+            Some((_, target)) => *target.ip() != answers_from,
+            None => range.holds(answers_from),
+        }
+}
+
+#[cfg(test)]
+mod tests {
+    use mainstay_cri::Protocol;
+
+    use super::*;
+
+    #[test]
+    fn connections_that_lead_elsewhere_are_stale() {
+        let local = ["192.0.2.1", "127.0.0.1"].map(|address| address.parse().unwrap()).into();
+        let port = |address: Option<&str>, port, target: &str| {
+            let address = address.map(|address| address.parse().unwrap());
+            (HostPort { protocol: Protocol::Udp, address, port }, target.parse().unwrap())
+        };
+        let udp = [port(None, 53, "10.88.0.2:5353"), port(Some("127.0.0.1"), 54, "10.88.0.3:5353")];
+        let range = "10.88.0.0/24".parse().unwrap();
+        for (destination, answers_from, stale) in [
+            ("192.0.2.1:53", "10.88.0.2", false),
+            ("192.0.2.1:53", "10.88.0.9", true),
+            ("192.0.2.1:53", "192.0.2.1", true),
+            ("127.0.0.1:54", "10.88.0.3", false),
+            ("127.0.0.1:54", "127.0.0.1", true),
+            // Another address than the port's, and a port of nobody.
+            ("192.0.2.1:54", "192.0.2.1", false),
+            ("192.0.2.1:55", "192.0.2.1", false),
+            ("192.0.2.1:55", "10.88.0.2", true),
+            // Another instance's sandbox, and another machine's port.
+            ("192.0.2.1:55", "10.89.0.2", false),
+            ("198.51.100.1:53", "198.51.100.1", false),
+        ] {
+            let connection = Connection {
+                destination: destination.parse().unwrap(),
+                answers_from: answers_from.parse().unwrap(),
+            };
+            let found = is_stale(&connection, &local, &udp, range);
+            assert_eq!(found, stale, "{destination} {answers_from}");
+        }
+    }
+}

@@ -1,0 +1,7 @@
+//! Real traffic through real kernels' tables, between namespaces that a test makes for itself.
+
+mod firewall;
+mod life;
+mod machine;
+mod repair;
+mod traffic;

@@ -1,0 +1,240 @@
+//! One sandbox: what is known of it, and the task that listens to its shim.
+//!
+//! # Flow
+//!
+//! Each sandbox has one task, [`keep`], which drives the connection to the shim, notes how
+//! containers end, and notices the end of the shim itself. The verbs beside this file ask the shim
+//! through [`Sandbox::shim`] and wait for changes of [`State`].
+//!
+//! # Guarantees
+//!
+//! - When a shim ends before its time, its containers are killed before the sandbox is shown as
+//!   not ready: nothing of it runs when somebody starts the next one.
+
+pub(crate) mod remove;
+pub(crate) mod run;
+pub(crate) mod stop;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use jiff::Timestamp;
+use mainstay_cri::{
+    ContainerEventKind, ContainerId, ContainerState, ContainerStatus, PodSandbox, PodSandboxState,
+    PodSandboxStatus,
+};
+use mainstay_shim_protocol::{Event, ExitStatus};
+use tokio::sync::watch;
+
+use crate::Instance;
+use crate::record::{ContainerRecord, SandboxRecord};
+use crate::shim::{Connection, Shim};
+
+/// Why a container's end is not known. Source: `pkg/kubelet/container/runtime.go`... the kubelet's
+/// own word for it.
+const UNKNOWN: &str = "ContainerStatusUnknown";
+
+/// The exit code of a container whose end nobody saw, as after SIGKILL.
+const KILLED: i32 = 137;
+
+pub(crate) struct Sandbox {
+    pub(crate) directory: PathBuf,
+    state: Mutex<State>,
+    /// Counts the changes of `state`, for those who wait for one.
+    changes: watch::Sender<u64>,
+}
+
+/// What is known of a sandbox.
+pub(crate) struct State {
+    pub(crate) record: SandboxRecord,
+    pub(crate) ready: bool,
+    /// Present as long as its connection is.
+    pub(crate) shim: Option<Shim>,
+    pub(crate) shim_pid: i32,
+    /// Why the shim, although it runs, cannot be driven.
+    pub(crate) foreign: Option<String>,
+    pub(crate) containers: BTreeMap<ContainerId, Container>,
+}
+
+/// What is known of a container.
+#[derive(Clone)]
+pub(crate) struct Container {
+    pub(crate) record: ContainerRecord,
+    pub(crate) state: ContainerState,
+    /// The message of a start that failed.
+    pub(crate) failure: Option<String>,
+}
+
+impl Sandbox {
+    pub(crate) fn new(directory: PathBuf, record: SandboxRecord) -> Self {
+        let state = State {
+            record,
+            ready: false,
+            shim: None,
+            shim_pid: 0,
+            foreign: None,
+            containers: BTreeMap::new(),
+        };
+        Self { directory, state: Mutex::new(state), changes: watch::Sender::new(0) }
+    }
+
+    /// Looks at the state. It is never held across an `await`.
+    pub(crate) fn state(&self) -> MutexGuard<'_, State> {
+        // A panic elsewhere while it was held left whole values behind: each change is one
+        // assignment.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Changes the state and wakes those who wait.
+    pub(crate) fn change<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
+        let result = change(&mut self.state());
+        self.changes.send_modify(|count| *count += 1);
+        result
+    }
+
+    /// Waits until `look` finds what it looks for.
+    pub(crate) async fn wait_for<T>(&self, mut look: impl FnMut(&State) -> Option<T>) -> T {
+        let mut changes = self.changes.subscribe();
+        loop {
+            changes.borrow_and_update();
+            let found = look(&self.state());
+            if let Some(found) = found {
+                return found;
+            }
+            if changes.changed().await.is_err() {
+                // The sender is part of `self`, so it is still there.
+                std::future::pending::<()>().await;
+            }
+        }
+    }
+
+    pub(crate) fn bundle(&self, id: &ContainerId) -> PathBuf {
+        bundle_in(&self.directory, id)
+    }
+
+    pub(crate) fn summary(&self) -> PodSandbox {
+        summary(&self.state())
+    }
+
+    pub(crate) fn status(&self) -> PodSandboxStatus {
+        let state = self.state();
+        PodSandboxStatus {
+            sandbox: summary(&state),
+            ips: state.record.ips.clone(),
+            containers: state.containers.values().map(container_status).collect(),
+        }
+    }
+}
+
+/// A container's directory in its sandbox's.
+pub(crate) fn bundle_in(sandbox: &Path, id: &ContainerId) -> PathBuf {
+    sandbox.join("containers").join(&id.0)
+}
+
+fn summary(state: &State) -> PodSandbox {
+    PodSandbox {
+        id: state.record.id.clone(),
+        metadata: state.record.metadata.clone(),
+        state: if state.ready { PodSandboxState::Ready } else { PodSandboxState::NotReady },
+        created_at: state.record.created_at,
+        labels: state.record.labels.clone(),
+        annotations: state.record.annotations.clone(),
+    }
+}
+
+pub(crate) fn container_status(container: &Container) -> ContainerStatus {
+    let Container { record, state, .. } = container;
+    ContainerStatus {
+        id: record.id.clone(),
+        metadata: record.metadata.clone(),
+        state: state.clone(),
+        created_at: record.created_at,
+        image: record.image.clone(),
+        image_ref: record.image_ref.clone(),
+        labels: record.labels.clone(),
+        annotations: record.annotations.clone(),
+        log_path: record.log_path.clone(),
+    }
+}
+
+/// Drives the connection to a sandbox's shim until the shim is gone, and then sees to what it
+/// left.
+pub(crate) async fn keep(engine: Arc<Instance>, sandbox: Arc<Sandbox>, connection: Connection) {
+    let heard = |event| hear(&engine, &sandbox, event);
+    connection.serve(heard).await;
+    let pid = sandbox.change(|state| {
+        state.shim = None;
+        state.shim_pid
+    });
+    engine.take_leave_of(pid).await;
+    let (was_ready, id) = {
+        let state = sandbox.state();
+        (state.ready, state.record.id.clone())
+    };
+    // Otherwise it was told to end, by somebody who sees to the rest.
+    if was_ready {
+        tracing::warn!(sandbox = %id, "the pod's shim has ended before its time");
+        stop::give_up(&engine, &sandbox).await;
+    }
+}
+
+fn hear(engine: &Instance, sandbox: &Sandbox, event: Event) {
+    match event {
+        Event::Exited { id, status } => {
+            let id = ContainerId(id);
+            let oom = engine.oom_killed(sandbox, &id);
+            let known = sandbox.change(|state| {
+                let container = state.containers.get_mut(&id)?;
+                container.state = exited(&status, oom, container.failure.clone());
+                Some(())
+            });
+            if known.is_some() {
+                engine.tell(sandbox, Some(id), ContainerEventKind::Stopped);
+            }
+        }
+        Event::LogFailed { id, error } => {
+            tracing::warn!(container = %id, error, "log lines of a container are being lost");
+        }
+        // Those come on connections of their own.
+        Event::ExecExited { .. } => {}
+    }
+}
+
+/// The state of a container that ended as the shim says.
+pub(crate) fn exited(status: &ExitStatus, oom: bool, failure: Option<String>) -> ContainerState {
+    let reason = match (&failure, oom, status.exit_code) {
+        (Some(_), ..) => "StartError",
+        (None, true, _) => "OOMKilled",
+        (None, false, 0) => "Completed",
+        (None, false, _) => "Error",
+    };
+    ContainerState::Exited {
+        started_at: status.started_at.map(timestamp),
+        finished_at: timestamp(status.finished_at),
+        exit_code: status.exit_code,
+        reason: reason.to_owned(),
+        message: failure.unwrap_or_default(),
+    }
+}
+
+/// The state of a container whose end nobody saw.
+pub(crate) fn vanished(before: &ContainerState, now: Timestamp) -> ContainerState {
+    let started_at = match before {
+        ContainerState::Running { started_at } => Some(*started_at),
+        ContainerState::Exited { .. } => return before.clone(),
+        ContainerState::Created => None,
+    };
+    ContainerState::Exited {
+        started_at,
+        finished_at: now,
+        exit_code: KILLED,
+        reason: UNKNOWN.to_owned(),
+        message: "The process that watched over the container was killed.".to_owned(),
+    }
+}
+
+pub(crate) fn timestamp(nanoseconds: i64) -> Timestamp {
+    // All numbers of 64 bits are within what a timestamp holds.
+    Timestamp::from_nanosecond(i128::from(nanoseconds)).unwrap_or(Timestamp::UNIX_EPOCH)
+}

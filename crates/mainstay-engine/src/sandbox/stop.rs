@@ -1,0 +1,98 @@
+//! Ending a sandbox.
+
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use mainstay_cri::{ContainerEventKind, ContainerId, ErrorKind, Result, SandboxId};
+use mainstay_shim_protocol::Command;
+
+use super::{Sandbox, vanished};
+use crate::shim::ShimError;
+use crate::{Instance, container, failed, network_failed};
+
+/// Kills what still runs, gives back the network and ends the shim. Idempotent.
+pub(crate) async fn stop(engine: &Arc<Instance>, id: &SandboxId) -> Result<()> {
+    let sandbox = match engine.sandbox(id) {
+        Ok(sandbox) => sandbox,
+        Err(error) if error.kind == ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(error),
+    };
+    // Not ready from now on, so that the end of the shim is not taken for an accident.
+    sandbox.change(|state| state.ready = false);
+    let running: Vec<ContainerId> = sandbox.state().containers.keys().cloned().collect();
+    for container in running {
+        container::stop::kill(engine, &sandbox, &container).await?;
+    }
+    let shim = sandbox.state().shim.clone();
+    if let Some(shim) = shim {
+        match shim.call(Command::Shutdown).await {
+            Ok(_) | Err(ShimError::Gone) => {}
+            Err(error) => return Err(failed("cannot end the pod's shim")(error)),
+        }
+        sandbox.wait_for(|state| state.shim.is_none().then_some(())).await;
+    }
+    disconnect(engine, &sandbox).await?;
+    engine.tell(&sandbox, None, ContainerEventKind::Stopped);
+    Ok(())
+}
+
+/// Gives back what a sandbox without a shim still has: processes are killed, the network goes,
+/// and its containers are shown as ended.
+pub(crate) async fn give_up(engine: &Arc<Instance>, sandbox: &Arc<Sandbox>) {
+    let containers: Vec<_> = {
+        let state = sandbox.state();
+        let alive = state.containers.values().filter(|container| !container.has_ended());
+        alive.map(|container| container.record.clone()).collect()
+    };
+    for record in containers {
+        let id = record.id.clone();
+        if let Err(error) = engine.kill_cgroup(&record.cgroup).await {
+            tracing::error!(container = %id, error = error.chain(), "cannot kill an orphaned container");
+        }
+        let seen = crate::record::read_exit(&sandbox.bundle(&id));
+        sandbox.change(|state| {
+            if let Some(container) = state.containers.get_mut(&id) {
+                container.state = match seen {
+                    Some(status) => super::exited(&status, false, container.failure.clone()),
+                    None => vanished(&container.state, Timestamp::now()),
+                };
+            }
+        });
+        engine.tell(sandbox, Some(id), ContainerEventKind::Stopped);
+    }
+    let was_ready = sandbox.change(|state| std::mem::replace(&mut state.ready, false));
+    if let Err(error) = disconnect(engine, sandbox).await {
+        let id = sandbox.state().record.id.clone();
+        tracing::warn!(sandbox = %id, error = error.chain(), "cannot give back a sandbox's network");
+    }
+    if was_ready {
+        engine.tell(sandbox, None, ContainerEventKind::Stopped);
+    }
+}
+
+async fn disconnect(engine: &Arc<Instance>, sandbox: &Arc<Sandbox>) -> Result<()> {
+    let record = sandbox.change(|state| {
+        state.record.stopped = true;
+        state.record.clone()
+    });
+    let connected = !record.ips.is_empty();
+    if connected {
+        // Deleting the link waits for grace periods of the kernel, and nobody waits for that.
+        engine.settle_network();
+    }
+    let (engine, sandbox) = (engine.clone(), sandbox.clone());
+    crate::blocking(move || {
+        if connected {
+            let teardown = engine.network()?.teardown(&record.id.0);
+            teardown.map_err(network_failed("cannot give back the pod's network"))?;
+        }
+        // A sandbox whose directory is gone has been removed meanwhile.
+        match sandbox.directory.exists() {
+            true => {
+                record.write(&sandbox.directory).map_err(failed("cannot write down the sandbox"))
+            }
+            false => Ok(()),
+        }
+    })
+    .await
+}

@@ -1,0 +1,257 @@
+//! The engine's end of a shim: requests go out, answers and events come in.
+
+use std::collections::BTreeMap;
+use std::io::{self, Write};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::UnixStream as StdStream;
+
+use mainstay_linux::socket;
+use mainstay_shim_protocol::{
+    Command, ContainerReport, Event, Exec, Failure, FrameError, Hello, Message, OLDEST_PROTOCOL,
+    Outcome, PROTOCOL, Reply, Request, Success, decode, encode, frame_length,
+};
+use serde::de::DeserializeOwned;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::UnixStream;
+use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::sync::{mpsc, oneshot};
+
+/// A request that was not carried out.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ShimError {
+    /// The shim has ended, or the connection to it has.
+    #[error("the pod's shim has ended")]
+    Gone,
+    /// The connection failed.
+    #[error("the connection to the pod's shim failed")]
+    Connection(#[source] io::Error),
+    /// The shim said something that is not the protocol.
+    #[error("the pod's shim broke the protocol")]
+    Frame(#[from] FrameError),
+    /// The shim is of a version that cannot be driven.
+    #[error(
+        "the pod's shim, of mainstay {version}, speaks protocol {protocol}; this mainstay drives \
+         {OLDEST_PROTOCOL} to {PROTOCOL}, and leaves the pod running; to replace it, restart the \
+         pod with a mainstay that knows it"
+    )]
+    Version {
+        /// The shim's mainstay.
+        version: String,
+        /// The shim's protocol.
+        protocol: u32,
+    },
+    /// The shim does not know the container.
+    #[error("the pod's shim does not know the container")]
+    NoSuchContainer,
+    /// The container is not in a state that allows this.
+    #[error("{0}")]
+    WrongState(String),
+    /// The program cannot be executed.
+    #[error("{0}")]
+    CannotExecute(String),
+    /// A step failed.
+    #[error("{0}")]
+    Failed(String),
+}
+
+impl From<Failure> for ShimError {
+    fn from(failure: Failure) -> Self {
+        match failure {
+            Failure::NoSuchContainer => Self::NoSuchContainer,
+            Failure::WrongState(text) => Self::WrongState(text),
+            Failure::CannotExecute(text) => Self::CannotExecute(text),
+            Failure::Failed(text) => Self::Failed(text),
+        }
+    }
+}
+
+type Answer = oneshot::Sender<Result<Success, ShimError>>;
+
+/// Asks a shim for things. Clones share the connection.
+#[derive(Clone, Debug)]
+pub(crate) struct Shim {
+    requests: mpsc::UnboundedSender<(Command, Answer)>,
+}
+
+/// What comes of greeting a shim.
+pub(crate) struct Greeting {
+    pub(crate) shim: Shim,
+    pub(crate) connection: Connection,
+    /// The shim's process.
+    pub(crate) pid: i32,
+    /// What it has.
+    pub(crate) containers: Vec<ContainerReport>,
+}
+
+/// The connection itself, to be driven by [`Connection::serve`].
+pub(crate) struct Connection {
+    frames: Frames,
+    writer: OwnedWriteHalf,
+    requests: mpsc::UnboundedReceiver<(Command, Answer)>,
+}
+
+/// Cuts what a shim sends into messages.
+struct Frames {
+    reader: OwnedReadHalf,
+    received: Vec<u8>,
+}
+
+impl Frames {
+    fn new(reader: OwnedReadHalf) -> Self {
+        Self { reader, received: Vec::new() }
+    }
+
+    /// The next message. Cancel-safe: what was read of it stays here.
+    async fn next<T: DeserializeOwned>(&mut self) -> Result<T, ShimError> {
+        loop {
+            if let Some((header, rest)) = self.received.split_first_chunk::<4>()
+                && let Some(json) = rest.get(..frame_length(*header)?)
+            {
+                let (length, message) = (4 + json.len(), decode(json));
+                self.received.drain(..length);
+                return Ok(message?);
+            }
+            match self.reader.read_buf(&mut self.received).await {
+                Ok(0) => return Err(ShimError::Gone),
+                Ok(_) => {}
+                Err(error) => return Err(ShimError::Connection(error)),
+            }
+        }
+    }
+
+    /// The greeting that every connection begins with.
+    async fn hello(&mut self) -> Result<Hello, ShimError> {
+        let hello: Hello = self.next().await?;
+        if (OLDEST_PROTOCOL..=PROTOCOL).contains(&hello.protocol) {
+            return Ok(hello);
+        }
+        let Hello { version, protocol, .. } = hello;
+        Err(ShimError::Version { version, protocol })
+    }
+}
+
+impl Shim {
+    /// Greets a shim on a fresh connection, and hears from now on what happens there.
+    pub(crate) async fn greet(stream: StdStream) -> Result<Greeting, ShimError> {
+        stream.set_nonblocking(true).map_err(ShimError::Connection)?;
+        let stream = UnixStream::from_std(stream).map_err(ShimError::Connection)?;
+        let (reader, mut writer) = stream.into_split();
+        let mut frames = Frames::new(reader);
+        let hello = frames.hello().await?;
+        // Nothing else has been asked for, so the next message is the answer to this.
+        let subscribe = encode(&Request { number: 0, command: Command::Subscribe })?;
+        writer.write_all(&subscribe).await.map_err(ShimError::Connection)?;
+        let containers = match frames.next().await? {
+            Message::Reply(Reply { outcome: Outcome::Ok(Success::Report(list)), .. }) => list,
+            Message::Reply(Reply { outcome: Outcome::Err(failure), .. }) => {
+                return Err(failure.into());
+            }
+            other => return Err(ShimError::Failed(format!("an odd answer: {other:?}"))),
+        };
+        let (sender, requests) = mpsc::unbounded_channel();
+        Ok(Greeting {
+            shim: Self { requests: sender },
+            connection: Connection { frames, writer, requests },
+            pid: hello.pid,
+            containers,
+        })
+    }
+
+    /// Sends a command and waits for its answer.
+    pub(crate) async fn call(&self, command: Command) -> Result<Success, ShimError> {
+        let (sender, answer) = oneshot::channel();
+        self.requests.send((command, sender)).map_err(|_| ShimError::Gone)?;
+        answer.await.map_err(|_| ShimError::Gone)?
+    }
+}
+
+impl Connection {
+    /// Carries requests and answers, and hands on events. Returns when the shim is gone, or when
+    /// nobody is left who could ask it anything.
+    pub(crate) async fn serve(mut self, mut on_event: impl FnMut(Event)) {
+        let mut waiting: BTreeMap<u64, Answer> = BTreeMap::new();
+        let mut number = 0;
+        loop {
+            tokio::select! {
+                // Cancel-safe, as `Frames::next` says.
+                message = self.frames.next() => match message {
+                    Ok(Message::Event(event)) => on_event(event),
+                    Ok(Message::Reply(Reply { number, outcome })) => {
+                        if let Some(answer) = waiting.remove(&number) {
+                            // Whoever asked may have given up, which is its right.
+                            let _ = answer.send(match outcome {
+                                Outcome::Ok(success) => Ok(success),
+                                Outcome::Err(failure) => Err(failure.into()),
+                            });
+                        }
+                    }
+                    // The waiting answers are dropped, which tells those who wait.
+                    Err(_) => return,
+                },
+                // Cancel-safe per docs on `UnboundedReceiver::recv`.
+                request = self.requests.recv() => {
+                    let Some((command, answer)) = request else { return };
+                    number += 1;
+                    match encode(&Request { number, command }) {
+                        Ok(frame) => {
+                            if self.writer.write_all(&frame).await.is_err() {
+                                return;
+                            }
+                            waiting.insert(number, answer);
+                        }
+                        Err(error) => drop(answer.send(Err(error.into()))),
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// A process that was added to a container, on a connection of its own.
+pub(crate) struct Execution {
+    frames: Frames,
+    /// Kept open: the shim tells how the process ended on this connection.
+    _writer: OwnedWriteHalf,
+}
+
+impl Execution {
+    /// Starts a process; `descriptors` are its standard streams, or the socket for its terminal.
+    pub(crate) async fn start(
+        stream: StdStream,
+        exec: Exec,
+        descriptors: Vec<OwnedFd>,
+    ) -> Result<Self, ShimError> {
+        let frame = encode(&Request { number: 1, command: Command::Exec(Box::new(exec)) })?;
+        let stream = tokio::task::spawn_blocking(move || {
+            let borrowed: Vec<_> = descriptors.iter().map(AsFd::as_fd).collect();
+            // Blocking: a shim reads at once, and a frame is short.
+            let sent = socket::send(&stream, &frame, &borrowed)?;
+            (&stream).write_all(&frame[sent..])?;
+            stream.set_nonblocking(true)?;
+            Ok(stream)
+        });
+        let stream = stream.await.map_err(io::Error::other).flatten();
+        let stream = stream.and_then(UnixStream::from_std).map_err(ShimError::Connection)?;
+        let (reader, writer) = stream.into_split();
+        let mut frames = Frames::new(reader);
+        frames.hello().await?;
+        loop {
+            if let Message::Reply(Reply { outcome, .. }) = frames.next().await? {
+                return match outcome {
+                    Outcome::Ok(_) => Ok(Self { frames, _writer: writer }),
+                    Outcome::Err(failure) => Err(failure.into()),
+                };
+            }
+        }
+    }
+
+    /// Waits for the end of the process.
+    pub(crate) async fn wait(mut self) -> Result<i32, ShimError> {
+        loop {
+            let message = self.frames.next().await?;
+            if let Message::Event(Event::ExecExited { exit_code, .. }) = message {
+                return Ok(exit_code);
+            }
+        }
+    }
+}

@@ -1,0 +1,383 @@
+//! Who to be for which registry: Docker's `config.json`, and credentials given for one image.
+//!
+//! Sources: docker/cli `cli/config/types/authconfig.go`; Kubernetes
+//! `pkg/credentialprovider/keyring.go` for which entry is for which image.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use base64::Engine;
+use base64::alphabet::STANDARD;
+use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
+use serde::Deserialize;
+
+use crate::manifest::null_as_default;
+
+/// The largest `config.json` that is read, in bytes.
+pub const CREDENTIALS_MAX: u64 = 1 << 20;
+
+/// What to show a registry.
+#[derive(Clone, PartialEq, Eq)]
+pub enum Credentials {
+    /// A user name and password.
+    Password {
+        /// The name.
+        username: String,
+        /// The password.
+        password: String,
+    },
+    /// A token that the registry's token server exchanges for others: `identitytoken`.
+    IdentityToken(String),
+    /// A token to be shown to the registry itself: `registrytoken`.
+    RegistryToken(String),
+}
+
+/// Credentials by registry, or by part of a registry.
+#[derive(Clone, Debug, Default)]
+pub struct Keyring {
+    /// Most specific first.
+    keys: Vec<Key>,
+    helpers: BTreeMap<String, String>,
+    default_helper: Option<String>,
+}
+
+#[derive(Clone, Debug)]
+struct Key {
+    pattern: Pattern,
+    credentials: Credentials,
+}
+
+/// What an entry is for: `host[:port][/path]`, where parts of the host between dots may have `*`.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Pattern {
+    host: String,
+    port: Option<String>,
+    path: String,
+}
+
+/// Why a `config.json` cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum KeyringError {
+    /// It is not JSON, or a field has the wrong type.
+    #[error("not a config.json with credentials")]
+    Json(#[from] serde_json::Error),
+    /// An `auth` that is not base64 of `user:password`.
+    #[error("the field \"auth\" of the entry {0:?} is not base64 of user:password")]
+    Auth(String),
+}
+
+/// An image whose credentials only a program has, which is not run.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "credentials for {registry} are kept by the credential helper {helper:?}, which is not \
+     supported: put them into \"auths\" of config.json"
+)]
+pub struct HelperError {
+    /// The registry.
+    pub registry: String,
+    /// The helper's name.
+    pub helper: String,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct RawConfig {
+    #[serde(default, deserialize_with = "null_as_default")]
+    auths: BTreeMap<String, RawAuth>,
+    #[serde(default, deserialize_with = "null_as_default")]
+    cred_helpers: BTreeMap<String, String>,
+    #[serde(default)]
+    creds_store: Option<String>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct RawAuth {
+    #[serde(deserialize_with = "null_as_default")]
+    auth: String,
+    #[serde(deserialize_with = "null_as_default")]
+    username: String,
+    #[serde(deserialize_with = "null_as_default")]
+    password: String,
+    #[serde(deserialize_with = "null_as_default")]
+    identitytoken: String,
+    #[serde(deserialize_with = "null_as_default")]
+    registrytoken: String,
+}
+
+// === impl Credentials ===
+
+impl fmt::Debug for Credentials {
+    /// Secrets stay out of logs.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Password { username, .. } => write!(f, "Password({username:?}, ...)"),
+            Self::IdentityToken(_) => f.write_str("IdentityToken(...)"),
+            Self::RegistryToken(_) => f.write_str("RegistryToken(...)"),
+        }
+    }
+}
+
+// === impl Keyring ===
+
+impl Keyring {
+    /// Nobody in particular.
+    pub fn anonymous() -> Self {
+        Self::default()
+    }
+
+    /// Credentials for one registry, named as in references.
+    pub fn single(registry: &str, credentials: Credentials) -> Self {
+        let keys = vec![Key { pattern: Pattern::parse(registry), credentials }];
+        Self { keys, ..Self::default() }
+    }
+
+    /// Reads a `config.json`.
+    pub fn parse(bytes: &[u8]) -> Result<Self, KeyringError> {
+        let RawConfig { auths, cred_helpers, creds_store } = serde_json::from_slice(bytes)?;
+        let mut keys = Vec::new();
+        for (name, auth) in auths {
+            if let Some(credentials) = auth.credentials(&name)? {
+                keys.push(Key { pattern: Pattern::parse(&name), credentials });
+            }
+        }
+        let default_helper = creds_store.filter(|helper| !helper.is_empty());
+        let mut keyring = Self { keys, helpers: cred_helpers, default_helper };
+        keyring.sort();
+        Ok(keyring)
+    }
+
+    /// Both; where both have something for an image, that of `self` is tried first.
+    #[must_use]
+    pub fn merged(mut self, other: Self) -> Self {
+        self.keys.extend(other.keys);
+        self.helpers.extend(other.helpers);
+        self.default_helper = self.default_helper.or(other.default_helper);
+        self.sort();
+        self
+    }
+
+    /// What to try for `repository` at `host`, in order; nothing means to ask as nobody.
+    pub(super) fn find(&self, host: &str, repository: &str) -> Vec<Credentials> {
+        let found = self.keys.iter().filter(|key| key.pattern.matches(host, repository));
+        found.map(|key| key.credentials.clone()).collect()
+    }
+
+    /// The program that may have credentials for `repository` at `host`, if there is one. It is
+    /// not run, which is said when the registry does want credentials.
+    pub(super) fn helper(&self, host: &str, repository: &str) -> Option<HelperError> {
+        let mut of_host = self.helpers.iter();
+        let of_host = of_host.find(|(key, _)| Pattern::parse(key).matches(host, repository));
+        let helper = of_host.map(|(_, helper)| helper).or(self.default_helper.as_ref())?;
+        Some(HelperError { registry: host.into(), helper: helper.clone() })
+    }
+
+    /// The longer path and the longer host first; of equals the one that was there first.
+    fn sort(&mut self) {
+        self.keys.sort_by(|a, b| {
+            let specific = |key: &Key| (key.pattern.path.len(), !key.pattern.host.contains('*'));
+            specific(b).cmp(&specific(a))
+        });
+    }
+}
+
+// === impl Pattern ===
+
+impl Pattern {
+    /// Reads a key as `docker login` and people write it: with or without scheme and version.
+    fn parse(key: &str) -> Self {
+        let key = key.strip_prefix("https://").or(key.strip_prefix("http://")).unwrap_or(key);
+        let (authority, path) = key.split_once('/').unwrap_or((key, ""));
+        let path = path.trim_matches('/');
+        let path = match path {
+            "v1" | "v2" => "",
+            path => path,
+        };
+        let (host, port) = match authority.rsplit_once(':') {
+            Some((host, port)) if !port.contains(']') => (host, Some(port.to_owned())),
+            _ => (authority, None),
+        };
+        let host = match host {
+            "index.docker.io" | "registry-1.docker.io" => "docker.io",
+            host => host,
+        };
+        Self { host: host.to_ascii_lowercase(), port, path: path.into() }
+    }
+
+    fn matches(&self, host: &str, repository: &str) -> bool {
+        let Self { host, port, .. } = Self::parse(host);
+        let parts = |host: &str| host.split('.').map(str::to_owned).collect::<Vec<_>>();
+        let (mine, its) = (parts(&self.host), parts(&host));
+        let path = repository.strip_prefix(&self.path);
+        let whole = |rest: &str| self.path.is_empty() || rest.is_empty() || rest.starts_with('/');
+        port == self.port
+            && mine.len() == its.len()
+            && mine
+                .iter()
+                .zip(&its)
+                .all(|(pattern, part)| glob(pattern.as_bytes(), part.as_bytes()))
+            && path.is_some_and(whole)
+    }
+}
+
+// === impl RawAuth ===
+
+impl RawAuth {
+    /// `None` for an empty entry, as `docker login` leaves it where a helper has the secret.
+    fn credentials(self, name: &str) -> Result<Option<Credentials>, KeyringError> {
+        if !self.registrytoken.is_empty() {
+            return Ok(Some(Credentials::RegistryToken(self.registrytoken)));
+        }
+        if !self.identitytoken.is_empty() {
+            return Ok(Some(Credentials::IdentityToken(self.identitytoken)));
+        }
+        if !self.username.is_empty() {
+            let Self { username, password, .. } = self;
+            return Ok(Some(Credentials::Password { username, password }));
+        }
+        if self.auth.is_empty() {
+            return Ok(None);
+        }
+        decode(&self.auth).map(Some).ok_or_else(|| KeyringError::Auth(name.into()))
+    }
+}
+
+fn decode(auth: &str) -> Option<Credentials> {
+    let config =
+        GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent);
+    let bytes = GeneralPurpose::new(&STANDARD, config).decode(auth.trim()).ok()?;
+    let text = String::from_utf8(bytes).ok()?;
+    let (username, password) = text.split_once(':')?;
+    // Docker once encoded its buffer with what was unused of it.
+    let password = password.trim_end_matches('\0');
+    Some(Credentials::Password { username: username.into(), password: password.into() })
+}
+
+/// Whether `text` is `pattern`, in which `*` stands for any number of characters.
+fn glob(pattern: &[u8], text: &[u8]) -> bool {
+    let (mut p, mut t) = (0, 0);
+    // Where to go on if what follows the last `*` does not fit: it takes one character more.
+    let mut retry = None;
+    while t < text.len() {
+        if pattern.get(p) == Some(&b'*') {
+            retry = Some((p + 1, t + 1));
+            p += 1;
+        } else if pattern.get(p) == Some(&text[t]) {
+            (p, t) = (p + 1, t + 1);
+        } else if let Some((after, next)) = retry {
+            (p, t) = (after, next);
+            retry = Some((after, next + 1));
+        } else {
+            return false;
+        }
+    }
+    pattern[p..].iter().all(|byte| *byte == b'*')
+}
+
+#[cfg(test)]
+mod tests {
+    use expect_test::{Expect, expect};
+
+    use super::*;
+    use crate::testing::chain;
+
+    const CONFIG: &str = r#"{
+        "auths": {
+            "https://index.docker.io/v1/": { "auth": "aHViOnNlY3JldA==" },
+            "registry.example:5000": { "username": "plain", "password": "p" },
+            "registry.example:5000/team": { "auth": "dGVhbTphOmI" },
+            "*.wild.example": { "auth": "d2lsZDp3" },
+            "a.wild.example": { "identitytoken": "token" },
+            "token.example": { "registrytoken": "token" },
+            "empty.example": {}
+        },
+        "credHelpers": { "gcr.io": "gcloud" },
+        "HttpHeaders": { "User-Agent": "x" }
+    }"#;
+
+    fn check(host: &str, repository: &str, expected: &Expect) {
+        let keyring = Keyring::parse(CONFIG.as_bytes()).unwrap();
+        let show = |credentials: &Credentials| match credentials {
+            Credentials::Password { username, password } => format!("{username}:{password}"),
+            other => format!("{other:?}"),
+        };
+        let found: Vec<String> = keyring.find(host, repository).iter().map(show).collect();
+        let helper = keyring.helper(host, repository).map(|error| error.to_string());
+        expected.assert_eq(&(found.join(", ") + &helper.unwrap_or_default()));
+    }
+
+    #[test]
+    fn the_most_specific_entry_comes_first() {
+        check("docker.io", "library/nginx", &expect!["hub:secret"]);
+        check("registry.example:5000", "other/app", &expect!["plain:p"]);
+        check("registry.example:5000", "team/app", &expect!["team:a:b, plain:p"]);
+        check("registry.example:5000", "teammate/app", &expect!["plain:p"]);
+        check("registry.example", "team/app", &expect![""]);
+        check("b.wild.example", "x", &expect!["wild:w"]);
+        check("a.wild.example", "x", &expect!["IdentityToken(...), wild:w"]);
+        check("a.b.wild.example", "x", &expect![""]);
+        check("token.example", "x", &expect!["RegistryToken(...)"]);
+        check("empty.example", "x", &expect![""]);
+        check("elsewhere.example", "x", &expect![""]);
+    }
+
+    #[test]
+    fn globs() {
+        let check = |pattern: &str, text: &str| glob(pattern.as_bytes(), text.as_bytes());
+        for (pattern, text) in
+            [("*", ""), ("*", "abc"), ("a*c", "abbc"), ("*b*", "abc"), ("a", "a")]
+        {
+            assert!(check(pattern, text), "{pattern} {text}");
+        }
+        for (pattern, text) in
+            [("", "a"), ("a", ""), ("a*c", "abcd"), ("b*", "abc"), ("*ab", "aba")]
+        {
+            assert!(!check(pattern, text), "{pattern} {text}");
+        }
+        assert!(!check(&"*a".repeat(30), &"a".repeat(29)));
+    }
+
+    #[test]
+    fn credential_helpers_are_named_not_ignored() {
+        check(
+            "gcr.io",
+            "x",
+            &expect![[
+                r#"credentials for gcr.io are kept by the credential helper "gcloud", which is not supported: put them into "auths" of config.json"#
+            ]],
+        );
+        let store = br#"{"auths":{"a.example":{"auth":"YTpi"}},"credsStore":"desktop"}"#;
+        let keyring = Keyring::parse(store).unwrap();
+        assert_eq!(keyring.find("a.example", "x").len(), 1);
+        assert_eq!(keyring.helper("b.example", "x").unwrap().helper, "desktop");
+    }
+
+    #[test]
+    fn what_is_no_config_is_refused_without_its_secrets() {
+        let check = |json: &str, expected: &Expect| {
+            expected.assert_eq(&chain(&Keyring::parse(json.as_bytes()).unwrap_err()));
+        };
+        check(
+            "",
+            &expect![
+                "not a config.json with credentials: EOF while parsing a value at line 1 column 0"
+            ],
+        );
+        check(
+            r#"{"auths":{"a.example":{"auth":"not base64!"}}}"#,
+            &expect![[
+                r#"the field "auth" of the entry "a.example" is not base64 of user:password"#
+            ]],
+        );
+        check(
+            r#"{"auths":{"a.example":{"auth":"bm9jb2xvbg=="}}}"#,
+            &expect![[
+                r#"the field "auth" of the entry "a.example" is not base64 of user:password"#
+            ]],
+        );
+        assert!(Keyring::parse(br#"{"auths":null}"#).is_ok());
+        let password = Credentials::Password { username: "u".into(), password: "hidden".into() };
+        let keyring = Keyring::single("a.example", password);
+        assert!(!format!("{keyring:?}").contains("hidden"));
+    }
+}

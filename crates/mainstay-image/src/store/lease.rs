@@ -1,0 +1,87 @@
+//! Leases: layers that a container uses, whatever becomes of its image.
+
+use std::fs;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use super::record::LayerUse;
+use super::{RECORD_MAX, Store, StoreError, VERSION, names, parse, to_json};
+use crate::digest::Digest;
+use crate::durable::{self, at};
+
+/// Somebody uses an image.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Lease {
+    /// Who: the id of a container.
+    pub owner: String,
+    /// The image's id.
+    pub image: Digest,
+}
+
+/// What the file of a lease says.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct LeaseRecord {
+    version: u32,
+    pub(super) image: Digest,
+    pub(super) layers: Vec<Digest>,
+}
+
+impl Store {
+    /// Keeps the layers of the image `id` for `owner`, until [`Store::release`]. A lease that
+    /// `owner` has already is replaced.
+    ///
+    /// It is not synced, since it is made on the way to a container's start and no container
+    /// outlives the machine; one that is there after a boot is to be released or taken anew.
+    pub fn lease(&self, owner: &str, id: &Digest) -> Result<(), StoreError> {
+        let path = self.lease_path(owner)?;
+        let scratch = self.scratch()?;
+        // Shared, so that the image cannot be removed between the look and the lease.
+        let _guard = self.shared()?;
+        let image = self.image_record(id)?.ok_or_else(|| StoreError::NotFound(id.to_string()))?;
+        let layers = image.layers.into_iter().map(|LayerUse { diff_id, .. }| diff_id).collect();
+        let content = to_json(&LeaseRecord { version: VERSION, image: image.id, layers });
+        fs::write(scratch.path(), content).map_err(at("writing", scratch.path()))?;
+        let persisted = scratch.persist(&path);
+        persisted.map_err(|error| at("renaming a file to", &path)(error.error))?;
+        Ok(())
+    }
+
+    /// Ends the lease of `owner`; that there is none is fine.
+    pub fn release(&self, owner: &str) -> Result<(), StoreError> {
+        Ok(durable::remove_file(&self.lease_path(owner)?)?)
+    }
+
+    /// All leases, by owner.
+    pub fn leases(&self) -> Result<Vec<Lease>, StoreError> {
+        let _guard = self.shared()?;
+        let records = self.lease_records()?.into_iter();
+        Ok(records.map(|(owner, record)| Lease { owner, image: record.image }).collect())
+    }
+
+    /// The caller holds the lock.
+    pub(super) fn lease_records(&self) -> Result<Vec<(String, LeaseRecord)>, StoreError> {
+        let mut leases = Vec::new();
+        let dir = self.dir().join("leases");
+        for name in names(&dir)? {
+            let path = dir.join(&name);
+            // Released since the directory was read: that takes no lock.
+            let Some(bytes) = durable::read(&path, RECORD_MAX)? else { continue };
+            let owner = name.strip_suffix(".json").unwrap_or(&name);
+            // Only a power cut leaves half a lease, and that ended its container too.
+            if let Ok(record) = parse(&path, &bytes) {
+                leases.push((owner.to_owned(), record));
+            }
+        }
+        leases.sort_by(|(a, _), (b, _)| a.cmp(b));
+        Ok(leases)
+    }
+
+    fn lease_path(&self, owner: &str) -> Result<PathBuf, StoreError> {
+        let allowed = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-');
+        if !(1..=200).contains(&owner.len()) || !owner.bytes().all(allowed) {
+            return Err(StoreError::Owner(owner.into()));
+        }
+        Ok(self.dir().join("leases").join(format!("{owner}.json")))
+    }
+}

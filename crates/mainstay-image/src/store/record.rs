@@ -1,0 +1,117 @@
+//! What the files in `records/` say, and reading them.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use super::{RECORD_MAX, Store, StoreError, VERSION, names, parse};
+use crate::digest::Digest;
+use crate::durable;
+use crate::reference::Reference;
+
+/// One image.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct ImageRecord {
+    pub(super) version: u32,
+    /// The digest of its configuration.
+    pub(super) id: Digest,
+    /// The manifests that lead to it, as far as it came with one.
+    pub(super) manifests: Vec<Digest>,
+    /// Its layers, lowest first.
+    pub(super) layers: Vec<LayerUse>,
+}
+
+/// A layer of an image.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct LayerUse {
+    pub(super) diff_id: Digest,
+    /// Bytes of its files.
+    pub(super) size: u64,
+}
+
+/// One name of an image.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct ReferenceRecord {
+    pub(super) version: u32,
+    /// The canonical form, with a tag or a digest.
+    pub(super) reference: String,
+    /// The image's id.
+    pub(super) image: Digest,
+}
+
+/// All records.
+pub(super) struct Records {
+    pub(super) images: Vec<ImageRecord>,
+    pub(super) references: Vec<ReferenceRecord>,
+    /// Files that are no record. Whoever looks for one image is not bothered by another's.
+    pub(super) damaged: Vec<(PathBuf, StoreError)>,
+}
+
+// === impl ImageRecord ===
+
+impl ImageRecord {
+    pub(super) fn new(id: Digest, manifests: Vec<Digest>, layers: Vec<LayerUse>) -> Self {
+        Self { version: VERSION, id, manifests, layers }
+    }
+}
+
+// === impl ReferenceRecord ===
+
+impl ReferenceRecord {
+    pub(super) fn new(reference: &Reference, image: &Digest) -> Self {
+        Self { version: VERSION, reference: reference.to_string(), image: image.clone() }
+    }
+
+    /// The reference, or `None` if a damaged record has something else there.
+    pub(super) fn parsed(&self) -> Option<Reference> {
+        self.reference.parse().ok()
+    }
+}
+
+// === impl Store ===
+
+impl Store {
+    pub(super) fn image_path(&self, id: &Digest) -> PathBuf {
+        self.inner.records.join(format!("image-{}-{}.json", id.algorithm().name(), id.hex()))
+    }
+
+    /// A reference may be longer than a file name, so the file is named by its hash.
+    pub(super) fn reference_path(&self, reference: &Reference) -> PathBuf {
+        let hash = Digest::of(reference.to_string().as_bytes());
+        self.inner.records.join(format!("reference-{}.json", hash.hex()))
+    }
+
+    pub(super) fn image_record(&self, id: &Digest) -> Result<Option<ImageRecord>, StoreError> {
+        let path = self.image_path(id);
+        durable::read(&path, RECORD_MAX)?.map(|bytes| parse(&path, &bytes)).transpose()
+    }
+
+    pub(super) fn reference_record(
+        &self,
+        reference: &Reference,
+    ) -> Result<Option<ReferenceRecord>, StoreError> {
+        let path = self.reference_path(reference);
+        durable::read(&path, RECORD_MAX)?.map(|bytes| parse(&path, &bytes)).transpose()
+    }
+
+    /// Reads all records. The caller holds the lock.
+    pub(super) fn records(&self) -> Result<Records, StoreError> {
+        let (images, references, damaged) = Default::default();
+        let mut records = Records { images, references, damaged };
+        for name in names(&self.inner.records)? {
+            let path = self.inner.records.join(&name);
+            let Some(bytes) = durable::read(&path, RECORD_MAX)? else { continue };
+            let result = if name.starts_with("image-") {
+                parse(&path, &bytes).map(|record| records.images.push(record))
+            } else {
+                parse(&path, &bytes).map(|record| records.references.push(record))
+            };
+            if let Err(error) = result {
+                records.damaged.push((path, error));
+            }
+        }
+        records.images.sort_by(|a, b| a.id.cmp(&b.id));
+        records.references.sort_by(|a, b| a.reference.cmp(&b.reference));
+        Ok(records)
+    }
+}

@@ -1,0 +1,148 @@
+//! The packet filter that came before nf_tables, as far as one has to know of it.
+//!
+//! Its rules are not in nf_tables' lists, but its hooks drop packets all the same. Source:
+//! `include/uapi/linux/netfilter_ipv4/ip_tables.h`.
+
+use std::io;
+use std::os::fd::AsRawFd;
+
+use rustix::net::{AddressFamily, SocketFlags, SocketType, ipproto, socket_with};
+
+use super::Policy;
+
+const IPT_SO_GET_INFO: libc::c_int = 64;
+const IPT_SO_GET_ENTRIES: libc::c_int = 65;
+/// `XT_TABLE_MAXNAMELEN`.
+const NAME: usize = 32;
+/// `struct ipt_getinfo`: the name, the hooks, five first rules, five policies, and two sizes.
+const INFO: usize = NAME + 4 + 5 * 4 + 5 * 4 + 4 + 4;
+const INFO_FIRST: usize = NAME + 4;
+const INFO_POLICY: usize = INFO_FIRST + 5 * 4;
+const INFO_SIZE: usize = INFO - 4;
+/// `NF_INET_FORWARD`, the number of the chain among the five.
+const FORWARD: usize = 2;
+/// `struct ipt_get_entries` up to its entries, which hold 64-bit counters.
+const ENTRIES: usize = 36_usize.next_multiple_of(align_of::<u64>());
+
+/// `struct ipt_entry`: addresses, their masks, two link names of 16 bytes, their masks, and then.
+const ENTRY: usize = 112;
+const ENTRY_ADDRESS_MASKS: usize = 8;
+const ENTRY_INPUT: usize = 16;
+const ENTRY_OUTPUT: usize = 32;
+/// Protocol and flags.
+const ENTRY_PROTOCOL: usize = 80;
+const ENTRY_TARGET: usize = 88;
+const ENTRY_NEXT: usize = 90;
+/// Of `struct xt_standard_target`: where the verdict stands.
+const VERDICT: usize = 32;
+/// `-NF_ACCEPT - 1`.
+const ACCEPT: i32 = -2;
+
+/// The chain FORWARD of the IPv4 filter table of xtables.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LegacyForward {
+    /// What happens to packets that no rule decides on.
+    pub policy: Policy,
+    /// Links from which every packet is accepted by a rule.
+    pub accepted_inputs: Vec<String>,
+    /// Links to which every packet is accepted by a rule.
+    pub accepted_outputs: Vec<String>,
+}
+
+/// Reads the chain FORWARD of xtables in the network namespace of the calling thread; `None` when
+/// xtables has no filter table there.
+///
+/// # Errors
+///
+/// `EPERM` without `CAP_NET_ADMIN`, `EAGAIN` when the rules changed meanwhile, and `InvalidData`
+/// when the answer is not as the header says.
+pub fn legacy_forward() -> io::Result<Option<LegacyForward>> {
+    // Asking the kernel for a table that does not exist would make it.
+    match std::fs::read_to_string("/proc/thread-self/net/ip_tables_names") {
+        Ok(names) if names.lines().any(|name| name == "filter") => {}
+        Ok(_) => return Ok(None),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error),
+    }
+    let raw = Some(ipproto::RAW);
+    let socket = socket_with(AddressFamily::INET, SocketType::RAW, SocketFlags::CLOEXEC, raw)?;
+    let mut info = vec![0; INFO];
+    info[..6].copy_from_slice(b"filter");
+    get(&socket, IPT_SO_GET_INFO, &mut info)?;
+    let number = |at| read_u32(&info, at).ok_or_else(malformed);
+    let (first, policy) = (number(INFO_FIRST + FORWARD * 4)?, number(INFO_POLICY + FORWARD * 4)?);
+    let size = number(INFO_SIZE)?;
+
+    let mut entries = vec![0; ENTRIES.saturating_add(size)];
+    entries[..6].copy_from_slice(b"filter");
+    let size = u32::try_from(size).map_err(|_| malformed())?;
+    entries[NAME..NAME + 4].copy_from_slice(&size.to_ne_bytes());
+    get(&socket, IPT_SO_GET_ENTRIES, &mut entries)?;
+    read_forward(&entries[ENTRIES..], first, policy).ok_or_else(malformed).map(Some)
+}
+
+/// Reads the rules from the one at `first` up to the policy, which is a rule without conditions.
+fn read_forward(entries: &[u8], first: usize, policy: usize) -> Option<LegacyForward> {
+    let mut forward = LegacyForward {
+        policy: if accepts(entries.get(policy..)?)? { Policy::Accept } else { Policy::Drop },
+        accepted_inputs: Vec::new(),
+        accepted_outputs: Vec::new(),
+    };
+    let mut at = first;
+    while at < policy {
+        let entry = entries.get(at..)?;
+        let next = usize::from(read_u16(entry, ENTRY_NEXT)?);
+        let no_addresses = entry.get(ENTRY_ADDRESS_MASKS..ENTRY_INPUT)?.iter().all(|b| *b == 0);
+        let no_protocol = entry.get(ENTRY_PROTOCOL..ENTRY_PROTOCOL + 4)?.iter().all(|b| *b == 0);
+        let no_matches = usize::from(read_u16(entry, ENTRY_TARGET)?) == ENTRY;
+        if no_addresses && no_protocol && no_matches && accepts(entry)? {
+            match (link_name(entry, ENTRY_INPUT)?, link_name(entry, ENTRY_OUTPUT)?) {
+                (input, output) if output.is_empty() => forward.accepted_inputs.push(input),
+                (input, output) if input.is_empty() => forward.accepted_outputs.push(output),
+                _ => {}
+            }
+        }
+        // The kernel never has an empty entry; one would be read for ever.
+        at += if next < ENTRY { return None } else { next };
+    }
+    Some(forward)
+}
+
+fn accepts(entry: &[u8]) -> Option<bool> {
+    let verdict = usize::from(read_u16(entry, ENTRY_TARGET)?) + VERDICT;
+    let verdict = entry.get(verdict..verdict + 4)?;
+    Some(i32::from_ne_bytes(verdict.try_into().ok()?) == ACCEPT)
+}
+
+fn link_name(entry: &[u8], at: usize) -> Option<String> {
+    let name = entry.get(at..at + 16)?.split(|byte| *byte == 0).next()?;
+    Some(String::from_utf8_lossy(name).into_owned())
+}
+
+fn malformed() -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, "the kernel's table of xtables is malformed")
+}
+
+fn read_u16(bytes: &[u8], at: usize) -> Option<u16> {
+    Some(u16::from_ne_bytes(bytes.get(at..at + 2)?.try_into().ok()?))
+}
+
+fn read_u32(bytes: &[u8], at: usize) -> Option<usize> {
+    usize::try_from(u32::from_ne_bytes(bytes.get(at..at + 4)?.try_into().ok()?)).ok()
+}
+
+fn get(socket: &impl AsRawFd, option: libc::c_int, buffer: &mut [u8]) -> io::Result<()> {
+    let mut length = libc::socklen_t::try_from(buffer.len()).map_err(|_| malformed())?;
+    // SAFETY: getsockopt writes at most `length` bytes to the pointer, which is the start of a
+    // live, exclusively borrowed buffer of that length, and keeps neither pointer.
+    let result = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::IPPROTO_IP,
+            option,
+            buffer.as_mut_ptr().cast(),
+            &raw mut length,
+        )
+    };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}

@@ -1,0 +1,64 @@
+//! The agent: it reads manifests, sees what runs, and carries out what lies between.
+//!
+//! It speaks to a container runtime through the contract of `mainstay-cri` and cannot tell which
+//! one it has. What is to be done is decided in `mainstay-plan`; here it is carried out.
+//!
+//! # Tasks and channels
+//!
+//! | task | hears | tells |
+//! | --- | --- | --- |
+//! | thread `manifests` ([`sources::manifest_dir`]) | inotify, directories | batches of changes → `merge_all` |
+//! | `merge_all` ([`agent`], over [`sources::merge`]) | batches | goals (`watch`) → supervisor; notes (`watch`) → board |
+//! | [`observe::follow`] | the runtime's events | one picture for each pod (`watch`) → its worker |
+//! | [`supervise::Supervisor`] | goals, pods that appear, requests, workers that end | a goal for each worker (`watch`) |
+//! | one [`worker::Worker`] for each pod | its goal, its picture, its actions, time | reports → board |
+//! | [`publish::keep`] | reports, notes | the board (`watch`) → control socket |
+//! | [`http::serve`] | the control socket | requests → supervisor |
+//! | [`logs::rotate_all`] | time | |
+//! | thread `ledger` ([`ledger`]) | changes | files in the root directory |
+//!
+//! # Guarantees
+//!
+//! - From a file to a process nothing waits for a timer, a disk's sync or an API.
+//! - The end of the agent ends no pod, and nothing has to be told to the next one.
+
+mod agent;
+pub mod http;
+mod ledger;
+mod logs;
+mod observe;
+mod publish;
+mod sources;
+mod supervise;
+mod volumes;
+mod worker;
+
+pub use agent::{Agent, AgentConfig};
+pub use logs::LogBounds;
+pub use sources::manifest_dir::is_manifest_name;
+
+/// Something that the agent cannot run without.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot {step}: {cause}")]
+pub struct AgentError {
+    step: &'static str,
+    cause: String,
+}
+
+impl AgentError {
+    fn new(step: &'static str, cause: &dyn std::error::Error) -> Self {
+        Self { step, cause: chain(cause) }
+    }
+}
+
+/// An error and its causes as one line.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(error) = next {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        next = error.source();
+    }
+    text
+}

@@ -1,0 +1,200 @@
+//! What the runtime has: one picture for each pod, kept up by events, by the results of our own
+//! actions, and by looking at everything now and then.
+//!
+//! # Flow
+//!
+//! Whoever learns that something changed asks for a fresh picture of the sandbox at hand
+//! ([`Observer::refresh`]); [`follow`] does so for the runtime's events and, as a safety net, for
+//! everything every [`RELIST`]. Each pod's picture is on a `watch` channel of its own, so that
+//! only its own worker wakes.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use mainstay_cri::{
+    ContainerEventKind, ErrorKind, PodSandboxFilter, PodSandboxStatus, Result, Runtime, SandboxId,
+};
+use mainstay_plan::labels;
+use mainstay_plan::pod::{PodKey, SeenPod, SeenSandbox, SourceKind};
+use tokio::sync::watch;
+
+/// How often everything is listed anew. Events and results of actions come at once; this is for
+/// what they missed.
+const RELIST: Duration = Duration::from_secs(30);
+
+/// Keeps the pictures.
+pub(crate) struct Observer {
+    runtime: Arc<dyn Runtime>,
+    pods: Mutex<BTreeMap<PodKey, watch::Sender<Arc<SeenPod>>>>,
+    /// Told when a pod appears that nobody has asked for yet.
+    appeared: watch::Sender<u64>,
+    /// Numbers the looks, so that an older one that comes in later does not count. Whatever
+    /// happens is followed by an event and a look that began after it.
+    looks: AtomicU64,
+    newest: Mutex<BTreeMap<SandboxId, u64>>,
+}
+
+impl Observer {
+    pub(crate) fn new(runtime: Arc<dyn Runtime>) -> Self {
+        Self {
+            runtime,
+            pods: Mutex::default(),
+            appeared: watch::Sender::new(0),
+            looks: AtomicU64::new(0),
+            newest: Mutex::default(),
+        }
+    }
+
+    /// A pod's picture, now and later. One that the runtime does not have is empty.
+    pub(crate) fn subscribe(&self, key: &PodKey) -> watch::Receiver<Arc<SeenPod>> {
+        let mut pods = self.lock();
+        pods.entry(key.clone()).or_insert_with(|| watch::Sender::new(Arc::default())).subscribe()
+    }
+
+    /// All pods of which the runtime has something.
+    pub(crate) fn keys(&self) -> BTreeSet<PodKey> {
+        let pods = self.lock();
+        let some = |(key, pod): (&PodKey, &watch::Sender<Arc<SeenPod>>)| {
+            (!pod.borrow().sandboxes.is_empty()).then(|| key.clone())
+        };
+        pods.iter().filter_map(some).collect()
+    }
+
+    /// Changes when a pod appears.
+    pub(crate) fn appeared(&self) -> watch::Receiver<u64> {
+        self.appeared.subscribe()
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<PodKey, watch::Sender<Arc<SeenPod>>>> {
+        self.pods.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Looks at one sandbox.
+    pub(crate) async fn refresh(&self, id: &SandboxId) -> Result<()> {
+        let look = self.looks.fetch_add(1, Ordering::SeqCst);
+        match self.runtime.pod_sandbox_status(id).await {
+            Ok(status) => {
+                if let Some(key) = key_of(&status)
+                    && self.is_newest(id, look)
+                {
+                    self.put(&key, SeenSandbox::from_status(&status));
+                }
+                Ok(())
+            }
+            Err(error) if error.kind == ErrorKind::NotFound => {
+                // Names are never used again, so nothing newer can come.
+                self.newest.lock().unwrap_or_else(PoisonError::into_inner).remove(id);
+                self.drop(id);
+                Ok(())
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    fn is_newest(&self, id: &SandboxId, look: u64) -> bool {
+        let mut newest = self.newest.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = newest.entry(id.clone()).or_insert(look);
+        let counts = *known <= look;
+        *known = look.max(*known);
+        counts
+    }
+
+    /// Looks at everything.
+    pub(crate) async fn relist(&self) -> Result<()> {
+        let listed = self.runtime.list_pod_sandboxes(&PodSandboxFilter::default()).await?;
+        let present: BTreeSet<&SandboxId> = listed.iter().map(|sandbox| &sandbox.id).collect();
+        let known: Vec<SandboxId> = {
+            let pods = self.lock();
+            let sandboxes = pods.values().flat_map(|pod| pod.borrow().sandboxes.clone());
+            sandboxes.map(|sandbox| sandbox.id).collect()
+        };
+        for id in known.iter().filter(|id| !present.contains(id)) {
+            // Made after the list was, or gone: looking at it tells.
+            self.refresh(id).await?;
+        }
+        for sandbox in &listed {
+            self.refresh(&sandbox.id).await?;
+        }
+        Ok(())
+    }
+
+    fn put(&self, key: &PodKey, sandbox: SeenSandbox) {
+        let mut pods = self.lock();
+        let pod = pods.entry(key.clone()).or_insert_with(|| watch::Sender::new(Arc::default()));
+        let appeared = pod.borrow().sandboxes.is_empty();
+        pod.send_if_modified(|seen| {
+            let mut sandboxes = seen.sandboxes.clone();
+            match sandboxes.iter_mut().find(|known| known.id == sandbox.id) {
+                Some(known) if *known == sandbox => return false,
+                Some(known) => *known = sandbox,
+                None => sandboxes.push(sandbox),
+            }
+            sandboxes.sort_by(|a, b| b.created_at.cmp(&a.created_at));
+            *seen = Arc::new(SeenPod { sandboxes });
+            true
+        });
+        drop(pods);
+        if appeared {
+            self.appeared.send_modify(|count| *count += 1);
+        }
+    }
+
+    fn drop(&self, id: &SandboxId) {
+        for pod in self.lock().values() {
+            pod.send_if_modified(|seen| {
+                let without = |sandbox: &&SeenSandbox| sandbox.id != *id;
+                if seen.sandboxes.iter().all(|sandbox| without(&sandbox)) {
+                    return false;
+                }
+                let sandboxes = seen.sandboxes.iter().filter(without).cloned().collect();
+                *seen = Arc::new(SeenPod { sandboxes });
+                true
+            });
+        }
+    }
+}
+
+/// Whose sandbox it is; `None` if it is not one of ours.
+fn key_of(status: &PodSandboxStatus) -> Option<PodKey> {
+    let sandbox = &status.sandbox;
+    let source = match sandbox.labels.get(labels::SOURCE)?.as_str() {
+        "http" => SourceKind::Http,
+        _ => SourceKind::File,
+    };
+    Some(PodKey {
+        source,
+        namespace: sandbox.metadata.namespace.clone(),
+        name: sandbox.metadata.name.clone(),
+    })
+}
+
+/// Follows the runtime's events for ever.
+pub(crate) async fn follow(observer: Arc<Observer>) {
+    let mut events = observer.runtime.events();
+    let mut relist = tokio::time::interval(RELIST);
+    // The first tick is at once, and everything has been listed already.
+    relist.tick().await;
+    loop {
+        let result = tokio::select! {
+            // Cancel-safe: a stream's `next` holds nothing.
+            event = events.next() => match event {
+                Some(event) if event.kind == ContainerEventKind::Lagged => observer.relist().await,
+                Some(event) => observer.refresh(&event.sandbox).await,
+                // The runtime is gone; asking for events anew brings it back if it comes back.
+                None => {
+                    tokio::time::sleep(Duration::from_secs(1)).await;
+                    events = observer.runtime.events();
+                    observer.relist().await
+                }
+            },
+            // Cancel-safe per docs on `Interval::tick`.
+            _ = relist.tick() => observer.relist().await,
+        };
+        if let Err(error) = result {
+            tracing::warn!(error = error.chain(), "cannot look at what the runtime has");
+        }
+    }
+}

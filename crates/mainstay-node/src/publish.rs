@@ -1,0 +1,108 @@
+//! What is told to people: the state of every pod, of the manifests, and what happened.
+//!
+//! # Flow
+//!
+//! Workers send what changed ([`Publication`]); one task keeps the whole ([`Board`]) and puts it
+//! on a `watch` channel, from which the control socket answers.
+
+mod events;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use k8s_openapi::api::core::v1::PodStatus;
+use mainstay_plan::pod::{PodKey, Waiting};
+use mainstay_pod::{Diagnostic, Pod};
+use tokio::sync::{mpsc, watch};
+
+pub(crate) use events::{Event, EventKind, Events};
+
+use crate::sources::merge::Notes;
+
+/// What a pod's worker tells.
+#[derive(Debug)]
+pub(crate) enum Publication {
+    /// The pod, as it is now.
+    Pod(Box<PodReport>),
+    /// The pod is not wanted any more, and something of it is still there.
+    Leaving(PodKey),
+    /// Nothing of the pod is left.
+    Gone(PodKey),
+}
+
+/// One pod.
+#[derive(Clone, Debug)]
+pub(crate) struct PodReport {
+    pub(crate) key: PodKey,
+    pub(crate) pod: Arc<Pod>,
+    pub(crate) manifest: Option<Manifest>,
+    pub(crate) status: PodStatus,
+    pub(crate) waiting: Option<Waiting>,
+}
+
+/// The manifest that a pod came from.
+#[derive(Clone, Debug)]
+pub(crate) struct Manifest {
+    pub(crate) path: PathBuf,
+    /// Why it is not valid as it is now; the pod is an earlier version then.
+    pub(crate) invalid: Option<Arc<[Diagnostic]>>,
+}
+
+/// All that is told.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Board {
+    pub(crate) pods: BTreeMap<PodKey, PodEntry>,
+    pub(crate) notes: Notes,
+}
+
+/// One pod on the board.
+#[derive(Clone, Debug)]
+pub(crate) struct PodEntry {
+    /// As it was told last.
+    pub(crate) report: Option<PodReport>,
+    /// Whether it is being taken away.
+    pub(crate) leaving: bool,
+}
+
+/// Keeps the board for ever.
+pub(crate) async fn keep(
+    mut publications: mpsc::UnboundedReceiver<Publication>,
+    mut notes: watch::Receiver<Arc<Notes>>,
+    board: watch::Sender<Arc<Board>>,
+) {
+    loop {
+        tokio::select! {
+            // Cancel-safe per docs on `UnboundedReceiver::recv`.
+            publication = publications.recv() => {
+                let Some(publication) = publication else { return };
+                board.send_modify(|board| put(Arc::make_mut(board), publication));
+            }
+            // Cancel-safe per docs on `watch::Receiver::changed`.
+            changed = notes.changed() => {
+                if changed.is_err() {
+                    return;
+                }
+                let notes = (**notes.borrow_and_update()).clone();
+                board.send_modify(|board| Arc::make_mut(board).notes = notes);
+            }
+        }
+    }
+}
+
+fn put(board: &mut Board, publication: Publication) {
+    match publication {
+        Publication::Pod(report) => {
+            let entry = PodEntry { leaving: false, report: None };
+            let entry = board.pods.entry(report.key.clone()).or_insert(entry);
+            *entry = PodEntry { report: Some(*report), leaving: false };
+        }
+        Publication::Leaving(key) => {
+            let entry = PodEntry { leaving: true, report: None };
+            board.pods.entry(key).or_insert(entry).leaving = true;
+        }
+        Publication::Gone(key) => {
+            board.pods.remove(&key);
+        }
+    }
+}

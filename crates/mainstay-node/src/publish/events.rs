@@ -1,0 +1,82 @@
+//! What happened to pods, the last of it.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use jiff::Timestamp;
+use mainstay_plan::pod::PodKey;
+use mainstay_pod::Pod;
+
+/// How many are kept of each pod.
+const KEPT: usize = 20;
+
+/// Whether all is well. Source: `EventTypeNormal` and `EventTypeWarning`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum EventKind {
+    Normal,
+    Warning,
+}
+
+impl EventKind {
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Normal => "Normal",
+            Self::Warning => "Warning",
+        }
+    }
+}
+
+/// One thing that happened, once or more often.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Event {
+    pub(crate) kind: EventKind,
+    /// One word, as the kubelet has it.
+    pub(crate) reason: &'static str,
+    pub(crate) message: String,
+    pub(crate) count: u32,
+    pub(crate) first: Timestamp,
+    pub(crate) last: Timestamp,
+}
+
+/// The last events of each pod.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Events {
+    by_pod: Arc<Mutex<BTreeMap<PodKey, VecDeque<Event>>>>,
+}
+
+impl Events {
+    /// Tells one. The same again is counted, not repeated.
+    pub(crate) fn tell(&self, pod: &Pod, kind: EventKind, reason: &'static str, message: String) {
+        let now = Timestamp::now();
+        let key = crate::sources::merge::key_of(pod);
+        let mut by_pod = self.by_pod.lock().unwrap_or_else(PoisonError::into_inner);
+        let events = by_pod.entry(key.clone()).or_default();
+        let same = |event: &&mut Event| {
+            event.kind == kind && event.reason == reason && event.message == message
+        };
+        if let Some(known) = events.iter_mut().find(same) {
+            known.count += 1;
+            known.last = now;
+            return;
+        }
+        match kind {
+            EventKind::Normal => tracing::info!(pod = %key, reason, message, "event"),
+            EventKind::Warning => tracing::warn!(pod = %key, reason, message, "event"),
+        }
+        if events.len() == KEPT {
+            events.pop_front();
+        }
+        events.push_back(Event { kind, reason, message, count: 1, first: now, last: now });
+    }
+
+    /// Those of one pod, oldest first.
+    pub(crate) fn of(&self, key: &PodKey) -> Vec<Event> {
+        let by_pod = self.by_pod.lock().unwrap_or_else(PoisonError::into_inner);
+        by_pod.get(key).map(|events| events.iter().cloned().collect()).unwrap_or_default()
+    }
+
+    /// Those of a pod that is gone.
+    pub(crate) fn forget(&self, key: &PodKey) {
+        self.by_pod.lock().unwrap_or_else(PoisonError::into_inner).remove(key);
+    }
+}

@@ -1,0 +1,4 @@
+//! Where pods come from.
+
+pub(crate) mod manifest_dir;
+pub(crate) mod merge;

@@ -1,0 +1,309 @@
+//! From what files say to what should run.
+//!
+//! Pure: batches of changes go in, goals come out.
+//!
+//! # Guarantees
+//!
+//! - A pod goes only when its manifest is seen to be gone, or to be there without it. A manifest
+//!   that cannot be read or is not valid, or a directory that is away, leaves what it had.
+//! - Of several manifests for one pod, the one whose version runs counts, also over restarts of the
+//!   agent; at a first start the one with the lower path. When it goes, the next one counts.
+//! - What is in the ledger counts from the first moment on, until its file says otherwise.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use mainstay_plan::pod::{PodKey, SourceKind};
+use mainstay_pod::{Diagnostic, Entry, FullName, NodeName, Pod, ReadOptions, Validation};
+
+use super::manifest_dir::Change;
+
+/// What should run, by pod.
+pub(crate) type Goals = BTreeMap<PodKey, GoalPod>;
+
+/// A pod that should run, and where it comes from.
+#[derive(Clone, Debug)]
+pub(crate) struct GoalPod {
+    pub(crate) pod: Arc<Pod>,
+    pub(crate) path: PathBuf,
+    /// When it was taken in anew; what ran before does not count for it.
+    pub(crate) not_before: Option<Timestamp>,
+    /// Why its manifest, as it is now, is not what runs.
+    pub(crate) invalid: Option<Arc<[Diagnostic]>>,
+}
+
+/// What is wrong, or worth knowing, about manifests.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Notes {
+    /// By file: errors and warnings, in the order of the file.
+    pub(crate) files: BTreeMap<PathBuf, Vec<Note>>,
+    /// By directory: files that are not read.
+    pub(crate) ignored: BTreeMap<PathBuf, BTreeSet<String>>,
+    /// By path as the user gave it: why it cannot be looked at.
+    pub(crate) unreadable: BTreeMap<PathBuf, String>,
+}
+
+/// One thing about a manifest.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Note {
+    /// As the manifest's reader has it.
+    Diagnostic(Diagnostic),
+    /// The file cannot be read.
+    Unreadable(String),
+    /// Another manifest has the pod.
+    Shadowed { pod: FullName, by: PathBuf },
+}
+
+/// How manifests are read.
+#[derive(Clone, Debug)]
+pub(crate) struct Reading {
+    pub(crate) node_name: NodeName,
+    pub(crate) validation: Validation,
+}
+
+/// What is known of all files.
+pub(crate) struct Merge {
+    reading: Reading,
+    files: BTreeMap<PathBuf, File>,
+    /// Which file each pod is taken from.
+    winners: BTreeMap<PodKey, PathBuf>,
+    ignored: BTreeMap<PathBuf, BTreeSet<String>>,
+    unreadable: BTreeMap<PathBuf, String>,
+    ready: bool,
+}
+
+/// What is known of one file.
+#[derive(Default)]
+struct File {
+    /// The last good version of each pod that it has.
+    pods: BTreeMap<PodKey, Claim>,
+    notes: Vec<Note>,
+    /// The bytes that were read last; `None` when they are from the ledger only.
+    bytes: Option<Vec<u8>>,
+}
+
+struct Claim {
+    pod: Arc<Pod>,
+    not_before: Option<Timestamp>,
+    invalid: Option<Arc<[Diagnostic]>>,
+}
+
+/// A pod that the ledger has.
+pub(crate) struct Remembered {
+    pub(crate) path: PathBuf,
+    pub(crate) pod: Arc<Pod>,
+}
+
+impl Merge {
+    /// Starts from the ledger. `sources` are the paths that are watched now: what came from
+    /// elsewhere is not wanted any more.
+    pub(crate) fn new(
+        reading: Reading,
+        sources: &[PathBuf],
+        remembered: impl IntoIterator<Item = Remembered>,
+    ) -> Self {
+        let mut merge = Self {
+            reading,
+            files: BTreeMap::new(),
+            winners: BTreeMap::new(),
+            ignored: BTreeMap::new(),
+            unreadable: BTreeMap::new(),
+            ready: false,
+        };
+        let watched = |path: &Path| {
+            sources.iter().any(|it| path == it || path.parent() == Some(it.as_path()))
+        };
+        for Remembered { path, pod } in remembered {
+            if watched(&path) {
+                let key = key_of(&pod);
+                merge.winners.insert(key.clone(), path.clone());
+                let claim = Claim { pod, not_before: None, invalid: None };
+                merge.files.entry(path).or_default().pods.insert(key, claim);
+            }
+        }
+        merge
+    }
+
+    /// Takes in what was found out at one moment.
+    pub(crate) fn apply(&mut self, changes: Vec<Change>, now: Timestamp) {
+        // First what is there, then what is gone: a manifest that was renamed keeps its pods.
+        let mut gone = Vec::new();
+        for change in changes {
+            match change {
+                Change::Read { path, bytes } => self.read(path, bytes, now),
+                Change::Unreadable { path, error } => self.keep(path, &error.to_string()),
+                Change::Gone { path } => gone.push(path),
+                Change::Ignored { directory, names } => {
+                    self.ignored.insert(directory, names);
+                }
+                Change::Directory { path, error } => match error {
+                    Some(error) => drop(self.unreadable.insert(path, error)),
+                    None => drop(self.unreadable.remove(&path)),
+                },
+                Change::Ready => {
+                    self.ready = true;
+                    gone.extend(self.never_seen());
+                }
+            }
+        }
+        for path in gone {
+            self.files.remove(&path);
+        }
+        self.elect();
+    }
+
+    /// Files that the ledger knows and nobody found, in directories that can be looked at.
+    fn never_seen(&self) -> Vec<PathBuf> {
+        let away = |path: &Path| {
+            self.unreadable.keys().any(|it| path == it || path.parent() == Some(it.as_path()))
+        };
+        let unseen = |(path, file): (&PathBuf, &File)| {
+            (file.bytes.is_none() && file.notes.is_empty() && !away(path)).then(|| path.clone())
+        };
+        self.files.iter().filter_map(unseen).collect()
+    }
+
+    fn keep(&mut self, path: PathBuf, error: &str) {
+        let file = self.files.entry(path).or_default();
+        file.notes = vec![Note::Unreadable(error.to_owned())];
+        // When it can be read again, it counts as changed even with the same bytes.
+        file.bytes = None;
+    }
+
+    fn read(&mut self, path: PathBuf, bytes: Vec<u8>, now: Timestamp) {
+        if self.files.get(&path).is_some_and(|file| file.bytes.as_ref() == Some(&bytes)) {
+            return;
+        }
+        let options = ReadOptions {
+            validation: self.reading.validation,
+            node_name: self.reading.node_name.clone(),
+            source: SourceKind::File,
+            seen: now.to_string(),
+        };
+        let outcome = mainstay_pod::read(&path.to_string_lossy(), &bytes, &options);
+        let mut notes: Vec<Note> =
+            outcome.diagnostics.iter().cloned().map(Note::Diagnostic).collect();
+        let mut pods: BTreeMap<PodKey, Claim> = BTreeMap::new();
+        let mut refused: BTreeMap<PodKey, Arc<[Diagnostic]>> = BTreeMap::new();
+        // Refused documents of which not even the name is known may be any pod of the file.
+        let mut nameless: Option<Arc<[Diagnostic]>> =
+            (!outcome.diagnostics.is_empty()).then(|| outcome.diagnostics.into());
+        for entry in outcome.entries {
+            match entry {
+                Entry::Pod { pod, warnings } => {
+                    notes.extend(warnings.into_iter().map(Note::Diagnostic));
+                    let claim = self.claim(&path, pod, now);
+                    pods.insert(key_of(&claim.pod), claim);
+                }
+                Entry::Refused { identity, errors, warnings } => {
+                    notes.extend(errors.iter().chain(&warnings).cloned().map(Note::Diagnostic));
+                    match identity {
+                        Some(name) => drop(refused.insert(key_of_name(&name), errors.into())),
+                        None => nameless = Some(errors.into()),
+                    }
+                }
+            }
+        }
+        let file = self.files.entry(path).or_default();
+        for (key, claim) in std::mem::take(&mut file.pods) {
+            let why = refused.get(&key).or(nameless.as_ref());
+            if let Some(why) = why
+                && !pods.contains_key(&key)
+            {
+                pods.insert(key, Claim { invalid: Some(why.clone()), ..claim });
+            }
+        }
+        *file = File { pods, notes, bytes: Some(bytes) };
+    }
+
+    /// A valid pod of a file. The same version as before stays what it was.
+    fn claim(&self, path: &Path, pod: Arc<Pod>, now: Timestamp) -> Claim {
+        let key = key_of(&pod);
+        let before = self.files.get(path).and_then(|file| file.pods.get(&key));
+        match before {
+            Some(before) if before.pod.uid() == pod.uid() => {
+                Claim { pod: before.pod.clone(), not_before: before.not_before, invalid: None }
+            }
+            _ => {
+                // Another version, or a pod that this file did not have. If another file has the
+                // same version, nothing is to be started anew. What is found at the start may be
+                // running already.
+                let running = self.winner(&key).is_some_and(|it| it.pod.uid() == pod.uid());
+                let not_before = (self.ready && !running).then_some(now);
+                Claim { pod, not_before, invalid: None }
+            }
+        }
+    }
+
+    fn winner(&self, key: &PodKey) -> Option<&Claim> {
+        self.files.get(self.winners.get(key)?)?.pods.get(key)
+    }
+
+    /// Settles which file each pod is taken from.
+    fn elect(&mut self) {
+        let mut candidates: BTreeMap<PodKey, Vec<&PathBuf>> = BTreeMap::new();
+        for (path, file) in &self.files {
+            for key in file.pods.keys() {
+                candidates.entry(key.clone()).or_default().push(path);
+            }
+        }
+        let before = std::mem::take(&mut self.winners);
+        for (key, paths) in candidates {
+            // Paths come in order, so the first one is the lowest.
+            let stays = before.get(&key).filter(|path| paths.contains(path));
+            if let Some(winner) = stays.or(paths.first().copied()) {
+                self.winners.insert(key, winner.clone());
+            }
+        }
+    }
+
+    /// What should run.
+    pub(crate) fn goals(&self) -> Goals {
+        let goal = |(key, path): (&PodKey, &PathBuf)| {
+            let claim = self.files.get(path)?.pods.get(key)?;
+            let goal = GoalPod {
+                pod: claim.pod.clone(),
+                path: path.clone(),
+                not_before: claim.not_before,
+                invalid: claim.invalid.clone(),
+            };
+            Some((key.clone(), goal))
+        };
+        self.winners.iter().filter_map(goal).collect()
+    }
+
+    /// Whether all sources have been looked at once. Until then nothing is known to be gone.
+    pub(crate) fn is_ready(&self) -> bool {
+        self.ready
+    }
+
+    /// What there is to say about manifests.
+    pub(crate) fn notes(&self) -> Notes {
+        let mut files: BTreeMap<PathBuf, Vec<Note>> = BTreeMap::new();
+        for (path, file) in &self.files {
+            let shadowed = file.pods.keys().filter_map(|key| {
+                let winner = self.winners.get(key).filter(|winner| *winner != path)?;
+                let pod = FullName { namespace: key.namespace.clone(), name: key.name.clone() };
+                Some(Note::Shadowed { pod, by: winner.clone() })
+            });
+            let notes: Vec<Note> = file.notes.iter().cloned().chain(shadowed).collect();
+            if !notes.is_empty() {
+                files.insert(path.clone(), notes);
+            }
+        }
+        Notes { files, ignored: self.ignored.clone(), unreadable: self.unreadable.clone() }
+    }
+}
+
+pub(crate) fn key_of(pod: &Pod) -> PodKey {
+    key_of_name(&pod.full_name())
+}
+
+fn key_of_name(name: &FullName) -> PodKey {
+    PodKey { source: SourceKind::File, namespace: name.namespace.clone(), name: name.name.clone() }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,285 @@
+//! Which pods have workers, and what their goals are.
+//!
+//! # Guarantees
+//!
+//! - Every pod that should run, or of which the runtime has something, has one worker.
+//! - A worker that panicked is started again, from what is there.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use mainstay_plan::pod::{Finished, Goal, Memory, PodKey, RunGoal};
+use mainstay_plan::status;
+use mainstay_pod::RestartPolicy;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::{Id, JoinSet};
+
+use crate::ledger::Record;
+use crate::publish::{Manifest, Publication};
+use crate::sources::merge::{GoalPod, Goals};
+use crate::volumes;
+use crate::worker::{Performer, Worker, WorkerGoal};
+
+/// How long a worker that panicked stays away.
+const AFTER_PANIC: Duration = Duration::from_secs(1);
+
+/// What can be asked of the supervisor.
+#[derive(Debug)]
+pub(crate) enum Request {
+    /// Stop a pod and start it anew. Answers whether there is such a pod.
+    Restart { pod: PodKey, answer: oneshot::Sender<bool> },
+}
+
+/// Keeps the workers.
+pub(crate) struct Supervisor {
+    performer: Arc<Performer>,
+    reports: mpsc::UnboundedSender<Publication>,
+    chances: watch::Receiver<u64>,
+    /// The versions that have a place on this machine and no worker yet.
+    hosted: BTreeSet<String>,
+    goals: Goals,
+    workers: BTreeMap<PodKey, watch::Sender<WorkerGoal>>,
+    tasks: JoinSet<PodKey>,
+    keys: BTreeMap<Id, PodKey>,
+}
+
+impl Supervisor {
+    pub(crate) fn new(
+        performer: Arc<Performer>,
+        reports: mpsc::UnboundedSender<Publication>,
+        chances: watch::Receiver<u64>,
+        hosted: impl IntoIterator<Item = String>,
+    ) -> Self {
+        Self {
+            performer,
+            reports,
+            chances,
+            hosted: hosted.into_iter().collect(),
+            goals: Goals::new(),
+            workers: BTreeMap::new(),
+            tasks: JoinSet::new(),
+            keys: BTreeMap::new(),
+        }
+    }
+
+    /// Supervises for ever. `goals` is `None` until the sources have been looked at once.
+    pub(crate) async fn run(
+        mut self,
+        mut goals: watch::Receiver<Option<Arc<Goals>>>,
+        mut requests: mpsc::Receiver<Request>,
+    ) {
+        let mut appeared = self.performer.observer.appeared();
+        if goals.wait_for(Option::is_some).await.is_err() {
+            return;
+        }
+        self.turn_to(goals.borrow_and_update().as_deref().cloned().unwrap_or_default());
+        self.clear_orphans().await;
+        loop {
+            tokio::select! {
+                // Cancel-safe per docs on `watch::Receiver::changed`.
+                changed = goals.changed() => {
+                    if changed.is_err() {
+                        return;
+                    }
+                    self.turn_to(goals.borrow_and_update().as_deref().cloned().unwrap_or_default());
+                }
+                // As above; the observer is held by the performer.
+                _ = appeared.changed() => self.see_to_workers(),
+                // Cancel-safe per docs on `mpsc::Receiver::recv`.
+                request = requests.recv() => match request {
+                    Some(Request::Restart { pod, answer }) => {
+                        // Whoever asked may have gone.
+                        let _ = answer.send(self.restart(&pod));
+                    }
+                    None => return,
+                },
+                // Cancel-safe per docs on `JoinSet::join_next_with_id`.
+                Some(ended) = self.tasks.join_next_with_id() => {
+                    let id = match &ended {
+                        Ok((id, _)) => *id,
+                        Err(error) => error.id(),
+                    };
+                    let key = self.keys.remove(&id);
+                    if let (Err(error), Some(key)) = (&ended, &key) {
+                        tracing::error!(pod = %key, %error, "a pod's worker panicked; it is started again");
+                        tokio::time::sleep(AFTER_PANIC).await;
+                    }
+                    if let Some(key) = key {
+                        self.workers.remove(&key);
+                    }
+                    self.see_to_workers();
+                }
+            }
+        }
+    }
+
+    fn turn_to(&mut self, goals: Goals) {
+        for (key, goal) in &goals {
+            self.write_down(key, goal);
+        }
+        for key in self.goals.keys().filter(|key| !goals.contains_key(*key)) {
+            // It may come back with the same content, and is to run then.
+            self.performer.forget(key);
+            self.performer.events.forget(key);
+        }
+        self.goals = goals;
+        self.see_to_workers();
+    }
+
+    /// Lets the ledger know what is accepted, if it is news.
+    fn write_down(&self, key: &PodKey, goal: &GoalPod) {
+        let known = self.performer.record(key);
+        let same = known.as_ref().filter(|it| it.pod.uid() == goal.pod.uid());
+        let record = Record {
+            path: goal.path.clone(),
+            pod: goal.pod.clone(),
+            started: same.is_some_and(|it| it.started),
+            finished: same.and_then(|it| it.finished.clone()),
+            not_before: same.and_then(|it| it.not_before).max(goal.not_before),
+        };
+        let news =
+            same.is_none_or(|it| (&it.path, it.not_before) != (&record.path, record.not_before));
+        if news {
+            self.performer.accept(key, record);
+        }
+    }
+
+    /// Tells every worker its goal, and starts those that are missing.
+    fn see_to_workers(&mut self) {
+        let mut keys: BTreeSet<PodKey> = self.goals.keys().cloned().collect();
+        keys.extend(self.performer.observer.keys());
+        keys.extend(self.workers.keys().cloned());
+        for key in keys {
+            let goal = self.goal_of(&key);
+            match self.workers.get(&key) {
+                Some(worker) => drop(worker.send_if_modified(|known| {
+                    let changed = !known.is_same(&goal);
+                    *known = goal;
+                    changed
+                })),
+                None => self.start(key, goal),
+            }
+        }
+    }
+
+    fn goal_of(&self, key: &PodKey) -> WorkerGoal {
+        let Some(goal) = self.goals.get(key) else {
+            return WorkerGoal { goal: Goal::Gone, manifest: None };
+        };
+        let record = self.performer.record(key);
+        let not_before = record.and_then(|record| record.not_before).max(goal.not_before);
+        WorkerGoal {
+            goal: Goal::Run(RunGoal { pod: goal.pod.clone(), not_before }),
+            manifest: Some(Manifest { path: goal.path.clone(), invalid: goal.invalid.clone() }),
+        }
+    }
+
+    fn start(&mut self, key: PodKey, goal: WorkerGoal) {
+        let seen = self.performer.observer.subscribe(&key);
+        let mut memory = Memory::default();
+        let mut status = None;
+        let uids = seen.borrow().sandboxes.iter().map(|sandbox| sandbox.uid.clone()).collect();
+        let mut own: BTreeSet<String> = uids;
+        if let Goal::Run(run) = &goal.goal {
+            own.insert(run.pod.uid().to_owned());
+            (memory.finished, status) = self.end_of(&key, run, seen.borrow().sandboxes.is_empty());
+        }
+        memory.hosted = self.hosted.iter().filter(|uid| own.contains(*uid)).cloned().collect();
+        self.hosted.retain(|uid| !own.contains(uid));
+        let (sender, receiver) = watch::channel(goal);
+        let worker = Worker {
+            key: key.clone(),
+            goal: receiver,
+            seen,
+            chances: self.chances.clone(),
+            memory,
+            status,
+            performer: self.performer.clone(),
+            reports: self.reports.clone(),
+        };
+        let name = key.clone();
+        let handle = self.tasks.spawn(async move {
+            worker.run().await;
+            name
+        });
+        self.keys.insert(handle.id(), key.clone());
+        self.workers.insert(key, sender);
+    }
+
+    /// The end for good of a pod that came to it before this agent was there.
+    fn end_of(
+        &self,
+        key: &PodKey,
+        run: &RunGoal,
+        nothing_seen: bool,
+    ) -> (Option<Finished>, Option<k8s_openapi::api::core::v1::PodStatus>) {
+        let record = self.performer.record(key).filter(|it| it.pod.uid() == run.pod.uid());
+        let Some(record) = record else { return (None, None) };
+        let uid = run.pod.uid().to_owned();
+        match record.finished {
+            Some((at, status)) => (Some(Finished { uid, at }), Some(status)),
+            // It was started, nothing of it is left, and it may not be started twice.
+            None if record.started
+                && nothing_seen
+                && run.pod.restart_policy() == RestartPolicy::Never =>
+            {
+                let at = Timestamp::now();
+                let status = status::interrupted(&Default::default());
+                self.performer.amend(key, |record| record.finished = Some((at, status.clone())));
+                (Some(Finished { uid, at }), Some(status))
+            }
+            None => (None, None),
+        }
+    }
+
+    fn restart(&mut self, key: &PodKey) -> bool {
+        if !self.goals.contains_key(key) {
+            return false;
+        }
+        self.performer.amend(key, |record| {
+            record.not_before = Some(Timestamp::now());
+            record.finished = None;
+            record.started = false;
+        });
+        self.see_to_workers();
+        true
+    }
+
+    /// Clears the places of versions that nobody knows any more.
+    async fn clear_orphans(&mut self) {
+        for uid in std::mem::take(&mut self.hosted) {
+            let performer = self.performer.clone();
+            let cleared = tokio::task::spawn_blocking(move || {
+                volumes::clean_up(&uid, &performer.facts, &performer.hierarchies)
+            });
+            match cleared.await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => {
+                    let error = crate::chain(&error);
+                    tracing::warn!(error, "cannot clear what is left of a pod");
+                }
+                Err(error) => tracing::error!(%error, "cannot clear what is left of a pod"),
+            }
+        }
+    }
+}
+
+impl WorkerGoal {
+    fn is_same(&self, other: &Self) -> bool {
+        let manifest = match (&self.manifest, &other.manifest) {
+            (Some(a), Some(b)) => a.path == b.path && a.invalid.as_deref() == b.invalid.as_deref(),
+            (None, None) => true,
+            _ => false,
+        };
+        let goal = match (&self.goal, &other.goal) {
+            (Goal::Run(a), Goal::Run(b)) => {
+                a.pod.uid() == b.pod.uid() && a.not_before == b.not_before
+            }
+            (Goal::Gone, Goal::Gone) => true,
+            _ => false,
+        };
+        manifest && goal
+    }
+}

@@ -1,0 +1,176 @@
+//! A pod's place on the host: its directory, its volumes, its hosts file, its control group.
+//!
+//! Everything here can be done again, and mends what is missing.
+
+mod empty_dir;
+mod host_path;
+mod hosts;
+
+use std::fs;
+use std::io;
+use std::net::IpAddr;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+
+use k8s_openapi::api::core::v1::Volume;
+use mainstay_linux::cgroup::{CgroupError, CpuQuota, Hierarchies, Limits};
+use mainstay_linux::path::remove_all;
+use mainstay_plan::resources::{self, PERIOD};
+use mainstay_plan::translate::NodeFacts;
+use mainstay_pod::Pod;
+
+pub(crate) use empty_dir::EmptyDirError;
+pub(crate) use host_path::HostPathError;
+
+/// A step of preparing or clearing a pod's place that failed.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum VolumeError {
+    /// A file or directory of the pod's own.
+    #[error("cannot {step} {}", path.display())]
+    File {
+        step: &'static str,
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    /// A hostPath volume.
+    #[error("volume {volume:?}")]
+    HostPath {
+        volume: String,
+        #[source]
+        source: HostPathError,
+    },
+    /// An emptyDir volume.
+    #[error("volume {volume:?}")]
+    EmptyDir {
+        volume: String,
+        #[source]
+        source: EmptyDirError,
+    },
+    /// The pod's control group.
+    #[error("cannot set up the pod's control group")]
+    Cgroup(#[source] CgroupError),
+}
+
+/// Makes all that a pod's sandbox and containers need on the host.
+pub(crate) fn prepare(
+    pod: &Pod,
+    facts: &NodeFacts,
+    hierarchies: &Hierarchies,
+) -> Result<(), VolumeError> {
+    let directory = facts.pod_directory(pod.uid());
+    let file = |step| {
+        let path = directory.clone();
+        move |source| VolumeError::File { step, path, source }
+    };
+    let mut builder = fs::DirBuilder::new();
+    // Others must not look into it, but a container's user has to get through to its volumes,
+    // which are mounted one by one.
+    builder.recursive(true).mode(0o750).create(&directory).map_err(file("make"))?;
+    let security = pod.spec().security_context.as_ref();
+    let group = security.and_then(|security| security.fs_group);
+    let group = group.and_then(|group| u32::try_from(group).ok());
+    for volume in pod.spec().volumes.iter().flatten() {
+        prepare_volume(pod, volume, group, facts)?;
+    }
+    let group = hierarchies.at(&resources::cgroup(&facts.cgroup_root, pod));
+    let limits = resources::Limits::of_pod(pod);
+    group.create().map_err(VolumeError::Cgroup)?;
+    group
+        .limit(&Limits {
+            cpu_shares: Some(limits.cpu_shares),
+            cpu_quota: Some(CpuQuota { quota: limits.cpu_quota, period: PERIOD }),
+            memory: Some(limits.memory.unwrap_or(u64::MAX)),
+            pids: None,
+            unified: Vec::new(),
+        })
+        .map_err(VolumeError::Cgroup)
+}
+
+fn prepare_volume(
+    pod: &Pod,
+    volume: &Volume,
+    group: Option<u32>,
+    facts: &NodeFacts,
+) -> Result<(), VolumeError> {
+    let named = || volume.name.clone();
+    if let Some(host_path) = &volume.host_path {
+        return host_path::prepare(host_path)
+            .map_err(|source| VolumeError::HostPath { volume: named(), source });
+    }
+    if let (Some(empty_dir), Some(path)) = (&volume.empty_dir, facts.volume_path(pod.uid(), volume))
+    {
+        return empty_dir::prepare(empty_dir, &path, group)
+            .map_err(|source| VolumeError::EmptyDir { volume: named(), source });
+    }
+    // Other kinds are refused when the manifest is read.
+    Ok(())
+}
+
+/// Writes the file that the pod's containers see as `/etc/hosts`.
+pub(crate) fn write_hosts(
+    pod: &Pod,
+    facts: &NodeFacts,
+    addresses: &[IpAddr],
+) -> Result<(), VolumeError> {
+    let path = facts.hosts_file(pod.uid());
+    hosts::write(pod, &path, addresses).map_err(|source| VolumeError::File {
+        step: "write",
+        path,
+        source,
+    })
+}
+
+/// Removes all that a version of a pod has on the host. Nothing of it runs any more.
+pub(crate) fn clean_up(
+    uid: &str,
+    facts: &NodeFacts,
+    hierarchies: &Hierarchies,
+) -> Result<(), VolumeError> {
+    for path in resources::cgroups_of(&facts.cgroup_root, uid) {
+        hierarchies.at(&path).remove().map_err(VolumeError::Cgroup)?;
+    }
+    let directory = facts.pod_directory(uid);
+    empty_dir::unmount_below(&directory).map_err(|source| VolumeError::File {
+        step: "unmount the volumes below",
+        path: directory.clone(),
+        source,
+    })?;
+    remove(&directory)?;
+    let of_pod = |name: &str| name.ends_with(&format!("_{uid}"));
+    for log_directory in matching(&facts.log_directory, of_pod)? {
+        remove(&log_directory)?;
+    }
+    Ok(())
+}
+
+/// The versions of pods that have a directory on this machine.
+pub(crate) fn hosted(facts: &NodeFacts) -> Result<Vec<String>, VolumeError> {
+    let paths = matching(&facts.pods_directory, |_| true)?;
+    let name = |path: PathBuf| path.file_name().map(|name| name.to_string_lossy().into_owned());
+    Ok(paths.into_iter().filter_map(name).collect())
+}
+
+fn remove(path: &Path) -> Result<(), VolumeError> {
+    remove_all(path).map_err(|source| VolumeError::File {
+        step: "remove",
+        path: path.to_owned(),
+        source,
+    })
+}
+
+fn matching(directory: &Path, is: impl Fn(&str) -> bool) -> Result<Vec<PathBuf>, VolumeError> {
+    let failed = |source| VolumeError::File { step: "list", path: directory.to_owned(), source };
+    let entries = match fs::read_dir(directory) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        other => other.map_err(failed)?,
+    };
+    let mut found = Vec::new();
+    for entry in entries {
+        let entry = entry.map_err(failed)?;
+        if entry.file_name().to_str().is_some_and(&is) {
+            found.push(entry.path());
+        }
+    }
+    Ok(found)
+}

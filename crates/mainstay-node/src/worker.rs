@@ -1,0 +1,303 @@
+//! One pod's worker: what should be, what is, and the steps between.
+//!
+//! # Flow
+//!
+//! A loop. It looks at the newest goal and the newest picture, asks [`mainstay_plan::pod::plan`],
+//! starts what the plan asks for, and waits until an action ends, something changes, or the plan's
+//! own time comes. It decides nothing itself.
+//!
+//! # Guarantees
+//!
+//! - At most one action for each key is in flight.
+//! - Every wake-up is logged with its cause.
+//! - A worker that is dropped leaves nothing that the next one for the same pod does not find.
+
+mod perform;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::PodStatus;
+use mainstay_plan::backoff::after_failures;
+use mainstay_plan::pod::{
+    Action, Failure, Finished, Goal, ImageMemory, Key, Memory, PodKey, SeenPod, plan,
+};
+use mainstay_plan::status;
+use tokio::sync::{mpsc, watch};
+use tokio::task::{AbortHandle, JoinSet};
+
+pub(crate) use perform::Performer;
+use perform::{Done, PerformError};
+
+use crate::publish::{PodReport, Publication};
+
+/// The longest time between two attempts at the same action.
+const LONGEST_RETRY: Duration = Duration::from_secs(30);
+/// The same for images. Source: `MaxImageBackOff` of the kubelet, 300 s.
+const LONGEST_IMAGE_RETRY: Duration = Duration::from_secs(300);
+
+/// What a worker is started with.
+pub(crate) struct Worker {
+    pub(crate) key: PodKey,
+    pub(crate) goal: watch::Receiver<WorkerGoal>,
+    pub(crate) seen: watch::Receiver<Arc<SeenPod>>,
+    /// Changes when images or other things appeared that failed actions may have waited for.
+    pub(crate) chances: watch::Receiver<u64>,
+    pub(crate) memory: Memory,
+    pub(crate) status: Option<PodStatus>,
+    pub(crate) performer: Arc<Performer>,
+    pub(crate) reports: mpsc::UnboundedSender<Publication>,
+}
+
+/// A goal, and what is to be told with it.
+#[derive(Clone, Debug)]
+pub(crate) struct WorkerGoal {
+    pub(crate) goal: Goal,
+    /// The manifest, and what is wrong with it now.
+    pub(crate) manifest: Option<crate::publish::Manifest>,
+}
+
+/// Actions that are being carried out.
+#[derive(Default)]
+struct InFlight {
+    tasks: JoinSet<Result<Done, PerformError>>,
+    actions: BTreeMap<tokio::task::Id, (Action, AbortHandle)>,
+}
+
+impl Worker {
+    /// Works until nothing of the pod is left and nothing of it is wanted.
+    pub(crate) async fn run(mut self) {
+        let mut in_flight = InFlight::default();
+        loop {
+            let goal = self.goal.borrow_and_update().clone();
+            let seen = self.seen.borrow_and_update().clone();
+            let now = Timestamp::now();
+            let version = self.memory.version.clone();
+            self.memory.turn_to(&goal.goal);
+            if self.memory.version != version {
+                // Images of a version that is not wanted any more need not be waited for.
+                in_flight.abort_images();
+            }
+            self.memory.forget_gone(&seen);
+            let plan = plan(&goal.goal, &seen, &self.memory, now);
+            for action in plan.actions {
+                tracing::debug!(pod = %self.key, ?action, "begins");
+                self.memory.in_flight.insert(action.key());
+                self.note_stop(&action, &seen, now);
+                in_flight.start(&self.performer, &goal.goal, &seen, action);
+            }
+            self.report(&goal, &seen, plan.waiting, now);
+            if plan.done && matches!(goal.goal, Goal::Gone) {
+                return;
+            }
+            let cause = self.wait(&mut in_flight, plan.wake_at).await;
+            tracing::trace!(pod = %self.key, cause, "wakes");
+        }
+    }
+
+    /// Waits for the next thing that can change the plan; says what it was.
+    async fn wait(&mut self, in_flight: &mut InFlight, wake_at: Option<Timestamp>) -> &'static str {
+        let sleep = async {
+            match wake_at {
+                Some(at) => {
+                    let rest = at.duration_since(Timestamp::now());
+                    tokio::time::sleep(Duration::try_from(rest).unwrap_or_default()).await;
+                }
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            // Cancel-safe per docs on `watch::Receiver::changed`.
+            changed = self.goal.changed() => match changed {
+                Ok(()) => "goal",
+                // The supervisor is ending, and drops this worker next.
+                Err(_) => std::future::pending().await,
+            },
+            // As above; the observer outlives the workers.
+            _ = self.seen.changed() => "seen",
+            _ = self.chances.changed() => {
+                self.memory.retry_all(Timestamp::now());
+                "chance"
+            }
+            // Cancel-safe per docs on `JoinSet::join_next_with_id`.
+            (action, result) = in_flight.next() => {
+                self.take_in(action, result);
+                "action"
+            }
+            // Dropping a sleep loses nothing: the plan says anew when to wake.
+            () = sleep => "time",
+        }
+    }
+
+    fn note_stop(&mut self, action: &Action, seen: &SeenPod, now: Timestamp) {
+        let id = match action {
+            Action::StopSandbox { id } | Action::RemoveSandbox { id } => Some(id.clone()),
+            Action::StopContainer { id, .. } => {
+                let has = |sandbox: &&mainstay_plan::pod::SeenSandbox| {
+                    sandbox.containers.iter().any(|container| container.id == *id)
+                };
+                seen.sandboxes.iter().find(has).map(|sandbox| sandbox.id.clone())
+            }
+            Action::Prepare
+            | Action::EnsureImage { .. }
+            | Action::RunSandbox { .. }
+            | Action::StartContainer { .. }
+            | Action::RemoveContainer { .. }
+            | Action::RecordFinished { .. }
+            | Action::CleanUp { .. } => None,
+        };
+        if let Some(id) = id {
+            self.memory.stopping.entry(id).or_insert(now);
+        }
+    }
+
+    /// Takes in how an action ended.
+    fn take_in(&mut self, action: Action, result: Option<Result<Done, PerformError>>) {
+        let key = action.key();
+        self.memory.in_flight.remove(&key);
+        match result {
+            // Given up for a newer goal.
+            None => {}
+            Some(Ok(done)) => {
+                tracing::debug!(pod = %self.key, ?action, "done");
+                self.memory.failures.remove(&key);
+                self.remember(action, done);
+            }
+            Some(Err(error)) => self.remember_failure(&key, error),
+        }
+    }
+
+    fn remember(&mut self, action: Action, done: Done) {
+        match (action, done) {
+            (Action::Prepare, Done::Prepared(uid)) => {
+                self.memory.hosted.insert(uid.clone());
+                self.memory.prepared = Some(uid);
+            }
+            (Action::EnsureImage { container }, Done::Image(image)) => {
+                self.memory.images.insert(container, ImageMemory::Ready(image));
+            }
+            // The next start asks for the image anew.
+            (Action::StartContainer { container, .. }, _) => {
+                self.memory.images.remove(&container.name);
+            }
+            (Action::RecordFinished { at }, Done::Finished(uid)) => {
+                self.memory.finished = Some(Finished { uid, at });
+            }
+            (Action::CleanUp { uid }, _) => {
+                self.memory.hosted.remove(&uid);
+                if self.memory.prepared.as_ref() == Some(&uid) {
+                    self.memory.prepared = None;
+                }
+                if self.memory.finished.as_ref().is_some_and(|it| it.uid == uid) {
+                    self.memory.finished = None;
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn remember_failure(&mut self, key: &Key, error: PerformError) {
+        let before = self.memory.failures.get(key);
+        let count = before.map_or(1, |failure| failure.count.saturating_add(1));
+        // Said again only when it says something new.
+        if before.is_none_or(|failure| failure.message != error.message) {
+            let (reason, message) = (&error.reason, &error.message);
+            tracing::warn!(pod = %self.key, reason, message, "cannot go on");
+        }
+        if let Key::Container(name) = key {
+            // The image may be what was wrong.
+            self.memory.images.remove(name);
+        }
+        let longest = match key {
+            Key::Image(_) => LONGEST_IMAGE_RETRY,
+            Key::Host | Key::Sandbox | Key::Container(_) | Key::Dead(_) => LONGEST_RETRY,
+        };
+        let wait = match error.retry {
+            perform::Retry::Soon => Some(after_failures(count, longest)),
+            perform::Retry::Backoff => {
+                let first = Duration::from_secs(10);
+                let doubled = first.saturating_mul(1 << (count - 1).min(10));
+                Some(doubled.min(longest))
+            }
+            perform::Retry::WhenChanged => None,
+        };
+        let retry_at = wait.and_then(|wait| Timestamp::now().checked_add(wait).ok());
+        let PerformError { reason, message, .. } = error;
+        let failure = Failure { reason: reason.to_owned(), message, count, retry_at };
+        self.memory.failures.insert(key.clone(), failure);
+    }
+
+    fn report(
+        &mut self,
+        goal: &WorkerGoal,
+        seen: &SeenPod,
+        waiting: Option<mainstay_plan::pod::Waiting>,
+        now: Timestamp,
+    ) {
+        let Goal::Run(run) = &goal.goal else {
+            let leaving = !seen.sandboxes.is_empty() || !self.memory.hosted.is_empty();
+            let publication = if leaving {
+                Publication::Leaving(self.key.clone())
+            } else {
+                Publication::Gone(self.key.clone())
+            };
+            // The publisher outlives the workers.
+            let _ = self.reports.send(publication);
+            return;
+        };
+        let finished = self.memory.finished.as_ref().is_some_and(|it| it.uid == run.pod.uid());
+        let status = match &self.status {
+            // Nothing of it is there any more but what was written down.
+            Some(status) if finished && seen.sandboxes.is_empty() => status.clone(),
+            before => {
+                let node = self.performer.node_addresses();
+                status::compute(&run.pod, seen, &self.memory, node, before.as_ref(), now)
+            }
+        };
+        self.status = Some(status.clone());
+        self.performer.remember_status(&self.key, &status);
+        let report = PodReport {
+            key: self.key.clone(),
+            pod: run.pod.clone(),
+            manifest: goal.manifest.clone(),
+            status,
+            waiting,
+        };
+        let _ = self.reports.send(Publication::Pod(Box::new(report)));
+    }
+}
+
+impl InFlight {
+    fn start(&mut self, performer: &Arc<Performer>, goal: &Goal, seen: &SeenPod, action: Action) {
+        let work = performer.clone().perform(goal.clone(), seen.clone(), action.clone());
+        let handle = self.tasks.spawn(work);
+        self.actions.insert(handle.id(), (action, handle));
+    }
+
+    /// The next action that ends; `None` for one that was given up. Waits for ever when there is
+    /// none.
+    async fn next(&mut self) -> (Action, Option<Result<Done, PerformError>>) {
+        loop {
+            let (id, result) = match self.tasks.join_next_with_id().await {
+                Some(Ok((id, result))) => (id, Some(result)),
+                Some(Err(error)) if error.is_cancelled() => (error.id(), None),
+                // A panic in one action is the failure of one action.
+                Some(Err(error)) => (error.id(), Some(Err(PerformError::panicked(&error)))),
+                None => std::future::pending().await,
+            };
+            if let Some((action, _)) = self.actions.remove(&id) {
+                return (action, result);
+            }
+        }
+    }
+
+    fn abort_images(&mut self) {
+        for (action, handle) in self.actions.values() {
+            if matches!(action, Action::EnsureImage { .. }) {
+                handle.abort();
+            }
+        }
+    }
+}

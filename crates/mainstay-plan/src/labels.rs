@@ -1,0 +1,27 @@
+//! The names under which things are remembered with sandboxes and containers.
+//!
+//! Those of the kubelet where it has one, since tools look for them. Source:
+//! `pkg/kubelet/types/labels.go` and `pkg/kubelet/kuberuntime/labels.go`.
+
+/// The pod's name, on sandboxes and containers.
+pub const POD_NAME: &str = "io.kubernetes.pod.name";
+/// The pod's namespace, on sandboxes and containers.
+pub const POD_NAMESPACE: &str = "io.kubernetes.pod.namespace";
+/// The pod's UID, on sandboxes and containers.
+pub const POD_UID: &str = "io.kubernetes.pod.uid";
+/// The container's name in the pod, on containers.
+pub const CONTAINER_NAME: &str = "io.kubernetes.container.name";
+
+/// How many containers of this name the pod had before, as an annotation of containers.
+pub const RESTART_COUNT: &str = "io.kubernetes.container.restartCount";
+/// The pod's own grace period in seconds, as an annotation of sandboxes: it outlives the
+/// manifest.
+pub const GRACE_PERIOD: &str = "io.kubernetes.pod.terminationGracePeriod";
+
+/// Which kind of source the pod came from, as a label of sandboxes.
+pub const SOURCE: &str = "mainstay.dev/source";
+/// The manifest's path, as an annotation of sandboxes.
+pub const CONFIG_PATH: &str = "mainstay.dev/config.path";
+/// The state of a container's restart back-off when it was made, as an annotation of containers,
+/// so that it outlives the agent.
+pub const BACKOFF: &str = "mainstay.dev/backoff";

@@ -1,0 +1,15 @@
+//! Decides: what a pod worker does next, what status to show, what to run on.
+//!
+//! Everything here is a function of its arguments, and time is one of them: no clock, no file, no
+//! environment, no randomness, nothing asynchronous. Facts go in, actions come out, and the tests
+//! are tables. Whoever carries the actions out has no choices left to make.
+//!
+//! The place to start reading is [`pod::plan`].
+
+pub mod backoff;
+pub mod image;
+pub mod labels;
+pub mod pod;
+pub mod resources;
+pub mod status;
+pub mod translate;

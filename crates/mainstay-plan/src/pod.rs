@@ -1,0 +1,35 @@
+//! What a pod worker does next.
+//!
+//! A worker has one goal and sees the truth of the runtime; [`plan`] says which actions lie
+//! between the two at this moment. It is asked again after every action and every change, so it
+//! needs no memory of where it was: a plan that was interrupted half-way is made again from what is
+//! there.
+//!
+//! # Flow
+//!
+//! ```text
+//! Gone:  stop containers ─► stop sandbox ─► remove sandbox ─► clean up ─► done
+//! Run:   the same for every sandbox that is not the goal's own (the old version's), and
+//!        meanwhile: get the images; then: prepare ─► run sandbox ─► start containers ─┐
+//!                                                              ▲  restart, backed off │
+//!                                                              └──────────────────────┘
+//!        all containers done for good ─► record it ─► stop sandbox
+//! ```
+//!
+//! # Guarantees
+//!
+//! - Two versions of one pod never run at the same time.
+//! - No action is asked for while another one with the same [`Key`] is in flight.
+//! - A pod that has finished, or that runs as it should, asks for nothing.
+
+mod plan;
+mod restart;
+mod state;
+mod tear_down;
+
+pub use plan::plan;
+pub use restart::{Afterwards, after as after_end};
+pub use state::{
+    Action, ContainerPlan, Failure, Finished, Goal, ImageMemory, Key, Memory, Plan, PodKey,
+    RunGoal, SeenContainer, SeenPod, SeenSandbox, SourceKind, Waiting,
+};

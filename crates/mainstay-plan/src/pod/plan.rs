@@ -1,0 +1,279 @@
+//! The decision itself.
+
+use std::collections::BTreeSet;
+
+use jiff::Timestamp;
+use mainstay_cri::ContainerState;
+
+use super::restart::{Afterwards, after};
+use super::state::{
+    Action, ContainerPlan, Goal, ImageMemory, Key, Memory, Plan, RunGoal, SeenContainer, SeenPod,
+    SeenSandbox, Waiting,
+};
+use super::tear_down;
+
+/// Says what lies between what is seen and what should be, at this moment.
+pub fn plan(goal: &Goal, seen: &SeenPod, memory: &Memory, now: Timestamp) -> Plan {
+    let mut planner = Planner { seen, memory, now, plan: Plan::default() };
+    match goal {
+        Goal::Gone => planner.take_away(),
+        Goal::Run(run) => planner.run(run),
+    }
+    planner.plan
+}
+
+struct Planner<'a> {
+    seen: &'a SeenPod,
+    memory: &'a Memory,
+    now: Timestamp,
+    plan: Plan,
+}
+
+impl Planner<'_> {
+    /// Asks for an action, unless one with its key is in flight or has failed and is not due.
+    fn ask(&mut self, action: Action) {
+        let key = action.key();
+        if self.memory.in_flight.contains(&key)
+            || self.plan.actions.iter().any(|other| other.key() == key)
+        {
+            return;
+        }
+        match self.memory.failures.get(&key) {
+            Some(failure) => match failure.retry_at {
+                Some(due) if due > self.now => self.wake_at(due),
+                Some(_) => self.plan.actions.push(action),
+                None => {}
+            },
+            None => self.plan.actions.push(action),
+        }
+    }
+
+    fn wake_at(&mut self, due: Timestamp) {
+        self.plan.wake_at = Some(self.plan.wake_at.map_or(due, |earlier| earlier.min(due)));
+    }
+
+    /// Nothing is to be left.
+    fn take_away(&mut self) {
+        for sandbox in &self.seen.sandboxes {
+            self.tear_down(sandbox, false);
+        }
+        self.clean_up(None);
+        self.plan.done = self.seen.sandboxes.is_empty()
+            && self.memory.hosted.is_empty()
+            && self.memory.in_flight.is_empty();
+    }
+
+    fn tear_down(&mut self, sandbox: &SeenSandbox, keep: bool) {
+        // What is being made first comes to an end; then it is seen, and ended.
+        if tear_down::has_starts_in_flight(self.memory) {
+            return;
+        }
+        for action in tear_down::steps(sandbox, self.memory, self.now, keep) {
+            self.ask(action);
+        }
+    }
+
+    /// Removes what other versions than `kept` have on the host, once nothing of them runs.
+    fn clean_up(&mut self, kept: Option<&str>) {
+        for uid in &self.memory.hosted {
+            let used = self.seen.sandboxes.iter().any(|sandbox| sandbox.uid == *uid);
+            if Some(uid.as_str()) != kept && !used && self.is_idle() {
+                self.ask(Action::CleanUp { uid: uid.clone() });
+            }
+        }
+    }
+
+    /// Whether nothing is being made.
+    fn is_idle(&self) -> bool {
+        let making = |key: &Key| matches!(key, Key::Sandbox | Key::Container(_));
+        !self.memory.in_flight.iter().any(making)
+    }
+
+    fn run(&mut self, run: &RunGoal) {
+        let uid = run.pod.uid();
+        let counts = |at: Timestamp| run.not_before.is_none_or(|from| at >= from);
+        let is_current = |sandbox: &SeenSandbox| {
+            sandbox.uid == uid
+                && sandbox.ready
+                && counts(sandbox.created_at)
+                && !self.memory.stopping.contains_key(&sandbox.id)
+        };
+        // At most one is: a second one is only made when there is none. Newest first.
+        let current = self.seen.sandboxes.iter().find(|sandbox| is_current(sandbox));
+        let others: Vec<&SeenSandbox> = self
+            .seen
+            .sandboxes
+            .iter()
+            .filter(|sandbox| current.is_none_or(|current| current.id != sandbox.id))
+            .collect();
+        let history = History::of(self.seen, uid, run.not_before);
+        let finished = self.memory.finished.as_ref();
+        let finished = finished.is_some_and(|it| it.uid == uid && counts(it.at));
+
+        // The newest sandbox of this version tells how its containers ended, until the next one
+        // can tell more.
+        let replaced = current.is_some_and(|current| self.is_complete(run, current));
+        for sandbox in &others {
+            let newest = self.seen.sandboxes.iter().find(|other| other.uid == uid);
+            let tells = newest.is_some_and(|newest| newest.id == sandbox.id)
+                || (current.is_some() && !replaced && sandbox.uid == uid);
+            self.tear_down(sandbox, tells && counts(sandbox.created_at));
+        }
+        self.clean_up(Some(uid));
+
+        if finished {
+            if let Some(sandbox) = current {
+                self.tear_down(sandbox, true);
+            }
+            self.plan.done = self.plan.actions.is_empty() && self.memory.in_flight.is_empty();
+            return;
+        }
+        self.get_images(run, &history);
+        if let Some(alive) = others.iter().find(|sandbox| sandbox.is_alive()) {
+            self.plan.waiting = Some(Waiting::Predecessor { uid: alive.uid.clone() });
+            return;
+        }
+        if let Some(at) = history.all_done(run, self.now) {
+            self.ask(Action::RecordFinished { at });
+            return;
+        }
+        if self.memory.prepared.as_deref() != Some(uid) {
+            self.ask(Action::Prepare);
+            return;
+        }
+        match current {
+            None => {
+                let attempts = self.seen.sandboxes.iter().filter(|sandbox| sandbox.uid == uid);
+                let attempt = attempts.map(|sandbox| sandbox.attempt + 1).max().unwrap_or(0);
+                self.ask(Action::RunSandbox { attempt });
+            }
+            Some(sandbox) => self.run_containers(run, sandbox, &history),
+        }
+    }
+
+    /// Whether every container of the pod has been made in this sandbox.
+    fn is_complete(&self, run: &RunGoal, sandbox: &SeenSandbox) -> bool {
+        let made = |name: &str| sandbox.containers.iter().any(|container| container.name == name);
+        run.pod.spec().containers.iter().all(|container| made(&container.name))
+    }
+
+    /// Sees to the images of the containers that are to be started, also while an older version
+    /// is still ending.
+    fn get_images(&mut self, run: &RunGoal, history: &History<'_>) {
+        for container in &run.pod.spec().containers {
+            let due = match history.newest(&container.name) {
+                None => true,
+                Some(newest) => match after(newest, run.pod.restart_policy(), self.now) {
+                    Afterwards::Start(_) => true,
+                    Afterwards::Nothing | Afterwards::Done | Afterwards::Wait(_) => false,
+                },
+            };
+            if due && !self.memory.images.contains_key(&container.name) {
+                self.ask(Action::EnsureImage { container: container.name.clone() });
+            }
+        }
+    }
+
+    fn run_containers(&mut self, run: &RunGoal, sandbox: &SeenSandbox, history: &History<'_>) {
+        for container in &run.pod.spec().containers {
+            let newest = history.newest(&container.name);
+            let backoff = match newest {
+                None => None,
+                Some(newest) => {
+                    if matches!(newest.state, ContainerState::Created) {
+                        // Its start was lost with an agent; a new one is made in its place.
+                        if !self.is_in_flight(&container.name) {
+                            self.ask(Action::RemoveContainer { id: newest.id.clone() });
+                        }
+                        continue;
+                    }
+                    match after(newest, run.pod.restart_policy(), self.now) {
+                        Afterwards::Nothing | Afterwards::Done => continue,
+                        Afterwards::Wait(due) => {
+                            self.wake_at(due);
+                            continue;
+                        }
+                        Afterwards::Start(backoff) => Some(backoff),
+                    }
+                }
+            };
+            let Some(ImageMemory::Ready(image)) = self.memory.images.get(&container.name) else {
+                continue;
+            };
+            self.ask(Action::StartContainer {
+                sandbox: sandbox.id.clone(),
+                container: ContainerPlan {
+                    name: container.name.clone(),
+                    restart_count: history.count(&container.name),
+                    backoff,
+                    image: image.clone(),
+                },
+            });
+        }
+        self.remove_old_containers(sandbox);
+    }
+
+    fn is_in_flight(&self, container: &str) -> bool {
+        self.memory.in_flight.contains(&Key::Container(container.to_owned()))
+    }
+
+    /// One ended container of each name is kept beside the newest, for its logs and its status.
+    /// Source: `MaxPerPodContainer` of the kubelet, 1.
+    fn remove_old_containers(&mut self, sandbox: &SeenSandbox) {
+        let names: BTreeSet<&str> = sandbox.containers.iter().map(|c| c.name.as_str()).collect();
+        for name in names {
+            let mut of_name: Vec<&SeenContainer> =
+                sandbox.containers.iter().filter(|container| container.name == name).collect();
+            of_name.sort_by_key(|container| std::cmp::Reverse(container.restart_count));
+            for old in of_name.iter().skip(2).filter(|container| container.has_ended()) {
+                self.ask(Action::RemoveContainer { id: old.id.clone() });
+            }
+        }
+    }
+}
+
+/// The containers of one version of a pod, over all its sandboxes.
+struct History<'a> {
+    /// Those that count for what comes next.
+    containers: Vec<&'a SeenContainer>,
+    /// All, for counting.
+    ever: Vec<&'a SeenContainer>,
+}
+
+impl<'a> History<'a> {
+    fn of(seen: &'a SeenPod, uid: &str, not_before: Option<Timestamp>) -> Self {
+        let own = || seen.sandboxes.iter().filter(|sandbox| sandbox.uid == uid);
+        let counts = |at: Timestamp| not_before.is_none_or(|from| at >= from);
+        let since = own().filter(|sandbox| counts(sandbox.created_at));
+        Self {
+            containers: since.flat_map(|sandbox| &sandbox.containers).collect(),
+            ever: own().flat_map(|sandbox| &sandbox.containers).collect(),
+        }
+    }
+
+    fn newest(&self, name: &str) -> Option<&'a SeenContainer> {
+        let of_name = self.containers.iter().filter(|container| container.name == name);
+        of_name.max_by_key(|container| container.restart_count).copied()
+    }
+
+    /// How many of this name there were, as far as it is still known.
+    fn count(&self, name: &str) -> u32 {
+        let of_name = self.ever.iter().filter(|container| container.name == name);
+        of_name.map(|container| container.restart_count + 1).max().unwrap_or(0)
+    }
+
+    /// When the last container ended, if all have ended for good.
+    fn all_done(&self, run: &RunGoal, now: Timestamp) -> Option<Timestamp> {
+        let mut last = None;
+        for container in &run.pod.spec().containers {
+            let newest = self.newest(&container.name)?;
+            if after(newest, run.pod.restart_policy(), now) != Afterwards::Done {
+                return None;
+            }
+            if let ContainerState::Exited { finished_at, .. } = newest.state {
+                last = last.max(Some(finished_at));
+            }
+        }
+        last
+    }
+}

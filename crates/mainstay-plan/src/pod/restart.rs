@@ -1,0 +1,43 @@
+//! What follows the end of a container.
+
+use jiff::Timestamp;
+use mainstay_cri::ContainerState;
+use mainstay_pod::RestartPolicy;
+
+use super::state::SeenContainer;
+use crate::backoff::{Backoff, Verdict, judge};
+
+/// What follows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Afterwards {
+    /// It runs, or has not ended.
+    Nothing,
+    /// It has ended for good.
+    Done,
+    /// It is started again now.
+    Start(Backoff),
+    /// It is started again at this moment: `CrashLoopBackOff`.
+    Wait(Timestamp),
+}
+
+/// Judges the newest container of a name.
+///
+/// Source: `pkg/kubelet/container/helpers.go`, `ShouldContainerBeRestarted`, and
+/// `kuberuntime_manager.go`, `doBackOff`.
+pub fn after(container: &SeenContainer, policy: RestartPolicy, now: Timestamp) -> Afterwards {
+    let ContainerState::Exited { finished_at, exit_code, .. } = &container.state else {
+        return Afterwards::Nothing;
+    };
+    let again = match policy {
+        RestartPolicy::Always => true,
+        RestartPolicy::OnFailure => *exit_code != 0,
+        RestartPolicy::Never => false,
+    };
+    if !again {
+        return Afterwards::Done;
+    }
+    match judge(container.backoff, *finished_at, now) {
+        Verdict::Start(backoff) => Afterwards::Start(backoff),
+        Verdict::Wait(due) => Afterwards::Wait(due),
+    }
+}

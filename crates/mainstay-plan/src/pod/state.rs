@@ -1,0 +1,354 @@
+//! Goal, seen, memory: what a plan is made from, and what it is made of.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use mainstay_cri::{ContainerId, ContainerState, PodSandboxState, PodSandboxStatus, SandboxId};
+use mainstay_pod::Pod;
+
+use crate::backoff::Backoff;
+use crate::labels;
+
+pub use mainstay_pod::SourceKind;
+
+/// Which pod it is: where it comes from, and its full name. One worker serves one key, so that
+/// versions of a pod follow each other.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct PodKey {
+    /// The kind of source. A static pod and a pod of the API may bear the same name.
+    pub source: SourceKind,
+    /// The namespace.
+    pub namespace: String,
+    /// The name, with the node's name at its end if it is a static pod.
+    pub name: String,
+}
+
+impl fmt::Display for PodKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.namespace, self.name)
+    }
+}
+
+/// What should be.
+#[derive(Clone, Debug)]
+pub enum Goal {
+    /// The pod runs, or has run to its end.
+    Run(RunGoal),
+    /// Nothing of the pod is left.
+    Gone,
+}
+
+/// A pod that should run.
+#[derive(Clone, Debug)]
+pub struct RunGoal {
+    /// The pod.
+    pub pod: Arc<Pod>,
+    /// Sandboxes, and ends for good, from before this moment do not count: the pod was taken out
+    /// and put back, or its restart was asked for.
+    pub not_before: Option<Timestamp>,
+}
+
+/// All that the runtime has of one pod key, of any version of the pod.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SeenPod {
+    /// Newest first.
+    pub sandboxes: Vec<SeenSandbox>,
+}
+
+/// One sandbox.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SeenSandbox {
+    /// The runtime's name for it.
+    pub id: SandboxId,
+    /// The UID of the pod that it was made for.
+    pub uid: String,
+    /// Counts the sandboxes of that pod.
+    pub attempt: u32,
+    /// Whether containers can run in it.
+    pub ready: bool,
+    /// When it was made.
+    pub created_at: Timestamp,
+    /// Its addresses.
+    pub ips: Vec<IpAddr>,
+    /// The grace period of the pod that it was made for.
+    pub grace: Duration,
+    /// Its containers.
+    pub containers: Vec<SeenContainer>,
+}
+
+/// One container.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SeenContainer {
+    /// The runtime's name for it.
+    pub id: ContainerId,
+    /// Its name in the pod.
+    pub name: String,
+    /// How many of this name the pod had before.
+    pub restart_count: u32,
+    /// What it is doing.
+    pub state: ContainerState,
+    /// The back-off that was in force when it was started.
+    pub backoff: Option<Backoff>,
+    /// The image as the manifest named it.
+    pub image: String,
+    /// The image that it really was.
+    pub image_ref: String,
+}
+
+impl SeenSandbox {
+    /// Reads back what [`crate::translate`] left with a sandbox and its containers.
+    pub fn from_status(status: &PodSandboxStatus) -> Self {
+        let sandbox = &status.sandbox;
+        let grace = sandbox.annotations.get(labels::GRACE_PERIOD);
+        let grace = grace.and_then(|seconds| seconds.parse().ok()).unwrap_or(DEFAULT_GRACE);
+        let container = |status: &mainstay_cri::ContainerStatus| {
+            let note = |name: &str| status.annotations.get(name);
+            let count = note(labels::RESTART_COUNT).and_then(|count| count.parse().ok());
+            SeenContainer {
+                id: status.id.clone(),
+                name: status.metadata.name.clone(),
+                restart_count: count.unwrap_or(status.metadata.attempt),
+                state: status.state.clone(),
+                backoff: note(labels::BACKOFF).and_then(|text| text.parse().ok()),
+                image: status.image.0.clone(),
+                image_ref: status.image_ref.clone(),
+            }
+        };
+        Self {
+            id: sandbox.id.clone(),
+            uid: sandbox.metadata.uid.clone(),
+            attempt: sandbox.metadata.attempt,
+            ready: sandbox.state == PodSandboxState::Ready,
+            created_at: sandbox.created_at,
+            ips: status.ips.clone(),
+            grace: Duration::from_secs(grace),
+            containers: status.containers.iter().map(container).collect(),
+        }
+    }
+
+    /// Whether something in it may still run.
+    pub fn is_alive(&self) -> bool {
+        self.ready || self.containers.iter().any(|container| !container.has_ended())
+    }
+}
+
+/// Seconds, for a sandbox that does not say. Source: `DefaultTerminationGracePeriodSeconds`.
+const DEFAULT_GRACE: u64 = 30;
+
+impl SeenContainer {
+    /// Whether its process has ended.
+    pub fn has_ended(&self) -> bool {
+        matches!(self.state, ContainerState::Exited { .. })
+    }
+}
+
+/// What a worker knows beside what it sees.
+#[derive(Clone, Debug, Default)]
+pub struct Memory {
+    /// What is being carried out.
+    pub in_flight: BTreeSet<Key>,
+    /// The UIDs that have directories, mounts or control groups on this machine.
+    pub hosted: BTreeSet<String>,
+    /// The UID that is prepared: all that its sandbox and containers need on the host is there.
+    pub prepared: Option<String>,
+    /// The version that images and failures are remembered for.
+    pub version: Option<String>,
+    /// Images of the goal's containers, by container name, since the last start of each.
+    pub images: BTreeMap<String, ImageMemory>,
+    /// What failed last, until it succeeds.
+    pub failures: BTreeMap<Key, Failure>,
+    /// Sandboxes whose stop has begun, and when.
+    pub stopping: BTreeMap<SandboxId, Timestamp>,
+    /// The end for good of a version of the pod, as the ledger has it.
+    pub finished: Option<Finished>,
+}
+
+impl Memory {
+    /// Turns to a goal: what is known of another version's images and failures is forgotten.
+    pub fn turn_to(&mut self, goal: &Goal) {
+        let version = match goal {
+            Goal::Run(run) => Some(run.pod.uid().to_owned()),
+            Goal::Gone => None,
+        };
+        if self.version != version {
+            self.version = version;
+            self.images.clear();
+            self.failures.retain(|key, _| matches!(key, Key::Dead(_) | Key::Sandbox));
+        }
+    }
+
+    /// Forgets what concerns sandboxes and containers that are gone.
+    pub fn forget_gone(&mut self, seen: &SeenPod) {
+        let sandboxes = &seen.sandboxes;
+        self.stopping.retain(|id, _| sandboxes.iter().any(|sandbox| sandbox.id == *id));
+        let exists = |id: &ContainerId| {
+            sandboxes.iter().flat_map(|sandbox| &sandbox.containers).any(|it| it.id == *id)
+        };
+        self.failures.retain(|key, _| match key {
+            Key::Dead(id) => exists(id),
+            Key::Host | Key::Sandbox | Key::Container(_) | Key::Image(_) => true,
+        });
+    }
+
+    /// Something changed that may cure what only waits for a change.
+    pub fn retry_all(&mut self, now: Timestamp) {
+        for failure in self.failures.values_mut() {
+            failure.retry_at = Some(failure.retry_at.map_or(now, |due| due.min(now)));
+        }
+    }
+}
+
+/// What is known of an image.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ImageMemory {
+    /// It can be run, under this name.
+    Ready(String),
+}
+
+/// An action that failed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failure {
+    /// One word, as the kubelet says it: `ErrImagePull`, `CreateContainerError` and so on.
+    pub reason: String,
+    /// The thing, the place and the remedy.
+    pub message: String,
+    /// How often in a row.
+    pub count: u32,
+    /// When it is tried again; `None` when something has to change first.
+    pub retry_at: Option<Timestamp>,
+}
+
+/// A version of a pod that has run to its end for good.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Finished {
+    /// Which version.
+    pub uid: String,
+    /// When it ended.
+    pub at: Timestamp,
+}
+
+/// What an action works on; no two with the same key are in flight together.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Key {
+    /// The pod's place on the host.
+    Host,
+    /// The pod's sandboxes.
+    Sandbox,
+    /// The container of this name, in the goal's own sandbox.
+    Container(String),
+    /// The image of the container of this name.
+    Image(String),
+    /// A container of the runtime that is being ended or removed.
+    Dead(ContainerId),
+}
+
+/// One thing to do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// Make the pod's directories, mounts and control group on the host.
+    Prepare,
+    /// See to the image of the container of this name, as [`crate::image`] decides.
+    EnsureImage {
+        /// The container.
+        container: String,
+    },
+    /// Make a sandbox.
+    RunSandbox {
+        /// Counts the sandboxes of this version of the pod.
+        attempt: u32,
+    },
+    /// Make a container and start it.
+    StartContainer {
+        /// Where.
+        sandbox: SandboxId,
+        /// What.
+        container: ContainerPlan,
+    },
+    /// End a container: stop signal, grace period, kill.
+    StopContainer {
+        /// Which.
+        id: ContainerId,
+        /// What is left of its grace period.
+        grace: Duration,
+    },
+    /// Remove an ended container of which nothing is needed any more.
+    RemoveContainer {
+        /// Which.
+        id: ContainerId,
+    },
+    /// End a sandbox.
+    StopSandbox {
+        /// Which.
+        id: SandboxId,
+    },
+    /// Remove a sandbox and its containers.
+    RemoveSandbox {
+        /// Which.
+        id: SandboxId,
+    },
+    /// Write down that the goal's pod has run to its end for good.
+    RecordFinished {
+        /// When.
+        at: Timestamp,
+    },
+    /// Remove all that a version of the pod has on the host.
+    CleanUp {
+        /// Which version.
+        uid: String,
+    },
+}
+
+impl Action {
+    /// What it works on.
+    pub fn key(&self) -> Key {
+        match self {
+            Self::Prepare | Self::RecordFinished { .. } | Self::CleanUp { .. } => Key::Host,
+            Self::EnsureImage { container } => Key::Image(container.clone()),
+            Self::RunSandbox { .. } | Self::StopSandbox { .. } | Self::RemoveSandbox { .. } => {
+                Key::Sandbox
+            }
+            Self::StartContainer { container, .. } => Key::Container(container.name.clone()),
+            Self::StopContainer { id, .. } | Self::RemoveContainer { id } => Key::Dead(id.clone()),
+        }
+    }
+}
+
+/// A container to start.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ContainerPlan {
+    /// Its name in the pod.
+    pub name: String,
+    /// How many of this name the pod had before.
+    pub restart_count: u32,
+    /// The back-off that is in force from this start on; `None` before the first end.
+    pub backoff: Option<Backoff>,
+    /// The image to run.
+    pub image: String,
+}
+
+/// What to do now, and when to ask again if nothing happens before.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Plan {
+    /// In any order; all may be carried out at the same time.
+    pub actions: Vec<Action>,
+    /// The next moment at which waiting alone changes the answer.
+    pub wake_at: Option<Timestamp>,
+    /// Why the pod is not further, if it waits for something.
+    pub waiting: Option<Waiting>,
+    /// Whether the goal is reached, and will stay so unless something happens.
+    pub done: bool,
+}
+
+/// Why a pod that should run has not been started.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Waiting {
+    /// An older version of it is still ending.
+    Predecessor {
+        /// Its UID.
+        uid: String,
+    },
+}

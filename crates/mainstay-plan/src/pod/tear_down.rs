@@ -1,0 +1,45 @@
+//! Ending sandboxes that are not wanted any more.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use super::state::{Action, Key, Memory, SeenSandbox};
+
+/// The next steps for one sandbox: end its containers all at once, then it, then remove it.
+///
+/// `keep` leaves the last step out, for a sandbox whose ended containers are still told of.
+pub(super) fn steps(
+    sandbox: &SeenSandbox,
+    memory: &Memory,
+    now: Timestamp,
+    keep: bool,
+) -> Vec<Action> {
+    let alive: Vec<_> = sandbox.containers.iter().filter(|c| !c.has_ended()).collect();
+    if !alive.is_empty() {
+        let grace = remaining(sandbox, memory, now);
+        let stop = |id| Action::StopContainer { id, grace };
+        return alive.into_iter().map(|container| stop(container.id.clone())).collect();
+    }
+    // A sandbox that still is being made, or one of whose containers still is being started, is
+    // seen here again when that has come to its end.
+    let id = sandbox.id.clone();
+    match (sandbox.ready, keep) {
+        (true, _) => vec![Action::StopSandbox { id }],
+        (false, false) => vec![Action::RemoveSandbox { id }],
+        (false, true) => Vec::new(),
+    }
+}
+
+/// What is left of the grace period, which began when the stop did.
+fn remaining(sandbox: &SeenSandbox, memory: &Memory, now: Timestamp) -> Duration {
+    let Some(since) = memory.stopping.get(&sandbox.id) else { return sandbox.grace };
+    let gone = Duration::try_from(now.duration_since(*since)).unwrap_or_default();
+    sandbox.grace.saturating_sub(gone)
+}
+
+/// Whether a container of this sandbox may be on its way, so that the sandbox must not be ended
+/// under it.
+pub(super) fn has_starts_in_flight(memory: &Memory) -> bool {
+    memory.in_flight.iter().any(|key| matches!(key, Key::Container(_)))
+}

@@ -1,0 +1,101 @@
+//! What requests and limits mean to the kernel.
+//!
+//! Source: `pkg/kubelet/cm/helpers_linux.go`, `pkg/kubelet/kuberuntime/kuberuntime_container_linux.go`
+//! and `pkg/kubelet/qos/policy.go`.
+
+use mainstay_pod::{Amounts, Pod, QosClass};
+
+/// Microseconds of a scheduling period.
+pub const PERIOD: u64 = 100_000;
+
+/// What a container or a pod may use.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Limits {
+    /// 2 to 262144; 1024 stands for one CPU.
+    pub cpu_shares: u64,
+    /// Microseconds in each [`PERIOD`]; `None` is no limit.
+    pub cpu_quota: Option<u64>,
+    /// Bytes; `None` is no limit.
+    pub memory: Option<u64>,
+}
+
+impl Limits {
+    /// Of one container, after defaulting has copied limits to requests.
+    pub fn of_container(container: &k8s_openapi::api::core::v1::Container) -> Self {
+        let (request, limit) = (Amounts::requested_by(container), Amounts::limit_of(container));
+        Self::of(request, limit)
+    }
+
+    /// Of a whole pod. Where one container has no limit, the pod has none.
+    pub fn of_pod(pod: &Pod) -> Self {
+        let request = Amounts::requested_by_pod(pod.spec());
+        Self::of(request, Amounts::limit_of_pod(pod.spec()))
+    }
+
+    fn of(request: Amounts, limit: Amounts) -> Self {
+        let cpu_limit = limit.cpu_milli.filter(|milli| *milli != 0);
+        Self {
+            cpu_shares: shares(request.cpu_milli.or(limit.cpu_milli).unwrap_or(0)),
+            cpu_quota: cpu_limit.map(quota),
+            memory: limit.memory_bytes.filter(|bytes| *bytes != 0),
+        }
+    }
+}
+
+/// Source: `MilliCPUToShares`.
+fn shares(milli: u64) -> u64 {
+    (milli.saturating_mul(1024) / 1000).clamp(2, 262_144)
+}
+
+/// Source: `MilliCPUToQuota`; the kernel takes no less than a millisecond.
+fn quota(milli: u64) -> u64 {
+    (milli.saturating_mul(PERIOD) / 1000).max(1000)
+}
+
+/// How soon the kernel kills a container's processes when memory is short, -1000 to 1000.
+///
+/// Source: `GetContainerOOMScoreAdjust`: the fewer of the machine's bytes a burstable container
+/// asked for, the sooner.
+pub fn oom_score_adj(
+    pod: &Pod,
+    container: &k8s_openapi::api::core::v1::Container,
+    machine_memory: u64,
+) -> i32 {
+    const GUARANTEED: i32 = -997;
+    const BEST_EFFORT: i32 = 1000;
+    if pod.spec().priority_class_name.as_deref() == Some("system-node-critical") {
+        return GUARANTEED;
+    }
+    match pod.qos_class() {
+        QosClass::Guaranteed => GUARANTEED,
+        QosClass::BestEffort => BEST_EFFORT,
+        QosClass::Burstable => {
+            let request = Amounts::requested_by(container).memory_bytes.unwrap_or(0);
+            let used = u128::from(request) * 1000 / u128::from(machine_memory.max(1));
+            let score = 1000 - i32::try_from(used).unwrap_or(1000).min(1000);
+            // Between those of the other classes, whose edges are theirs alone.
+            score.clamp(1000 + GUARANTEED, BEST_EFFORT - 1)
+        }
+    }
+}
+
+/// The control group of a pod below the instance's own: one level for each class but the first,
+/// as the kubelet lays them out. Source: `pkg/kubelet/cm/pod_container_manager_linux.go`.
+pub fn cgroup(root: &str, pod: &Pod) -> String {
+    cgroup_of(root, pod.qos_class(), pod.uid())
+}
+
+/// The same from what is left of a pod. Returns every place where it may be.
+pub fn cgroups_of(root: &str, uid: &str) -> [String; 3] {
+    [QosClass::Guaranteed, QosClass::Burstable, QosClass::BestEffort]
+        .map(|class| cgroup_of(root, class, uid))
+}
+
+fn cgroup_of(root: &str, class: QosClass, uid: &str) -> String {
+    let root = root.trim_end_matches('/');
+    match class {
+        QosClass::Guaranteed => format!("{root}/pod{uid}"),
+        QosClass::Burstable => format!("{root}/burstable/pod{uid}"),
+        QosClass::BestEffort => format!("{root}/besteffort/pod{uid}"),
+    }
+}

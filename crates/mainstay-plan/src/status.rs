@@ -1,0 +1,122 @@
+//! What a pod's status says.
+//!
+//! Source: `pkg/kubelet/kubelet_pods.go` (`generateAPIPodStatus`, `getPhase`),
+//! `pkg/kubelet/kuberuntime/kuberuntime_container.go` and `pkg/kubelet/status/generate.go`.
+
+mod conditions;
+mod containers;
+
+use std::net::IpAddr;
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{HostIP, PodIP, PodStatus};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use mainstay_pod::{Pod, RestartPolicy};
+
+use crate::pod::{Memory, SeenPod, SeenSandbox};
+
+/// What is known about the node.
+#[derive(Clone, Debug, Default)]
+pub struct NodeAddresses {
+    /// The host's own, the primary one first.
+    pub ips: Vec<IpAddr>,
+}
+
+/// Which container states a pod has, and so its phase.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// A container has not run yet.
+    Pending,
+    /// At least one runs, or will again.
+    Running,
+    /// All have ended for good, with success.
+    Succeeded,
+    /// All have ended for good, and one without success.
+    Failed,
+}
+
+impl Phase {
+    /// As the API has it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Pending => "Pending",
+            Self::Running => "Running",
+            Self::Succeeded => "Succeeded",
+            Self::Failed => "Failed",
+        }
+    }
+}
+
+/// Computes the status of a pod that should run.
+///
+/// `before` is the status as it was computed last, whose times are kept where nothing changed.
+pub fn compute(
+    pod: &Pod,
+    seen: &SeenPod,
+    memory: &Memory,
+    node: &NodeAddresses,
+    before: Option<&PodStatus>,
+    now: Timestamp,
+) -> PodStatus {
+    let own = || seen.sandboxes.iter().filter(|sandbox| sandbox.uid == pod.uid());
+    let sandbox: Option<&SeenSandbox> = own().next();
+    let views = containers::views(pod, own(), memory, now);
+    let phase = phase(&views, pod.restart_policy());
+    let host_ips: Vec<String> = node.ips.iter().map(ToString::to_string).collect();
+    let pod_ips: Vec<String> = if pod.is_host_network() {
+        host_ips.clone()
+    } else {
+        sandbox.iter().flat_map(|sandbox| &sandbox.ips).map(ToString::to_string).collect()
+    };
+    let ready = sandbox.is_some_and(|sandbox| sandbox.ready);
+    let start_time = before.and_then(|status| status.start_time.clone());
+    PodStatus {
+        phase: Some(phase.as_str().to_owned()),
+        conditions: Some(conditions::all(&views, phase, ready, before, now)),
+        container_statuses: Some(containers::statuses(&views)),
+        host_ip: host_ips.first().cloned(),
+        host_ips: some(host_ips.into_iter().map(|ip| HostIP { ip }).collect()),
+        pod_ip: pod_ips.first().cloned(),
+        pod_ips: some(pod_ips.into_iter().map(|ip| PodIP { ip }).collect()),
+        qos_class: Some(pod.qos_class().as_str().to_owned()),
+        start_time: Some(start_time.unwrap_or(Time(now))),
+        ..PodStatus::default()
+    }
+}
+
+/// The status of a pod that came to its end before the machine restarted, of which nothing is
+/// left but what the ledger has.
+pub fn interrupted(before: &PodStatus) -> PodStatus {
+    PodStatus {
+        phase: Some(Phase::Failed.as_str().to_owned()),
+        reason: Some("MachineRestarted".to_owned()),
+        message: Some(
+            "The machine restarted while the pod ran, and its restartPolicy Never does not let it \
+             run twice."
+                .to_owned(),
+        ),
+        ..before.clone()
+    }
+}
+
+fn some<T>(list: Vec<T>) -> Option<Vec<T>> {
+    (!list.is_empty()).then_some(list)
+}
+
+/// Source: `getPhase`.
+fn phase(views: &[containers::View<'_>], policy: RestartPolicy) -> Phase {
+    use containers::Now;
+    let any = |is: fn(&Now<'_>) -> bool| views.iter().any(|view| is(&view.now));
+    if any(|now| matches!(now, Now::NeverStarted { .. })) {
+        return Phase::Pending;
+    }
+    if any(|now| matches!(now, Now::Running { .. } | Now::BackingOff { .. })) {
+        return Phase::Running;
+    }
+    let failed = any(|now| matches!(now, Now::Ended(end) if end.exit_code != 0));
+    match (policy, failed) {
+        (RestartPolicy::Always, _) | (RestartPolicy::OnFailure, true) => Phase::Running,
+        (RestartPolicy::OnFailure | RestartPolicy::Never, false) => Phase::Succeeded,
+        (RestartPolicy::Never, true) => Phase::Failed,
+    }
+}

@@ -1,0 +1,65 @@
+//! The conditions of a pod.
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{PodCondition, PodStatus};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+
+use super::Phase;
+use super::containers::{Now, View};
+
+/// All five that the kubelet owns, in its order. A condition keeps the time of its last change.
+pub(super) fn all(
+    views: &[View<'_>],
+    phase: Phase,
+    sandbox_ready: bool,
+    before: Option<&PodStatus>,
+    now: Timestamp,
+) -> Vec<PodCondition> {
+    let unready: Vec<&str> = views
+        .iter()
+        .filter(|view| !matches!(view.now, Now::Running { .. }))
+        .map(|view| view.name)
+        .collect();
+    let readiness = match phase {
+        // Source: `GenerateContainersReadyCondition`.
+        Phase::Succeeded => Some(("PodCompleted", None)),
+        Phase::Failed => Some(("PodFailed", None)),
+        Phase::Pending | Phase::Running if unready.is_empty() => None,
+        Phase::Pending | Phase::Running => {
+            let names = unready.join(" ");
+            Some(("ContainersNotReady", Some(format!("containers with unready status: [{names}]"))))
+        }
+    };
+    let started = ("PodReadyToStartContainers", (!sandbox_ready).then_some(("", None)));
+    let list = [
+        started,
+        ("Initialized", None),
+        ("Ready", readiness.clone()),
+        ("ContainersReady", readiness),
+        ("PodScheduled", None),
+    ];
+    list.into_iter().map(|(kind, refusal)| condition(kind, refusal, before, now)).collect()
+}
+
+fn condition(
+    kind: &str,
+    refusal: Option<(&str, Option<String>)>,
+    before: Option<&PodStatus>,
+    now: Timestamp,
+) -> PodCondition {
+    let status = if refusal.is_none() { "True" } else { "False" };
+    let known = before.and_then(|before| before.conditions.as_ref()).into_iter().flatten();
+    let same = known.into_iter().find(|known| known.type_ == kind && known.status == status);
+    let since = same.and_then(|same| same.last_transition_time.clone());
+    let (reason, message) = refusal.map_or((None, None), |(reason, message)| {
+        ((!reason.is_empty()).then(|| reason.to_owned()), message)
+    });
+    PodCondition {
+        type_: kind.to_owned(),
+        status: status.to_owned(),
+        last_transition_time: Some(since.unwrap_or(Time(now))),
+        reason,
+        message,
+        ..PodCondition::default()
+    }
+}

@@ -1,0 +1,213 @@
+//! The status of each container.
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{
+    ContainerState as ApiState, ContainerStateRunning, ContainerStateTerminated,
+    ContainerStateWaiting, ContainerStatus,
+};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use mainstay_cri::ContainerState;
+use mainstay_pod::Pod;
+
+use crate::pod::{Afterwards, Failure, Key, Memory, SeenContainer, SeenSandbox, after_end};
+
+/// A container of the pod and what came of it.
+pub(super) struct View<'a> {
+    pub(super) name: &'a str,
+    image: &'a str,
+    pub(super) now: Now<'a>,
+    newest: Option<&'a SeenContainer>,
+    /// The one before the newest.
+    last: Option<&'a SeenContainer>,
+}
+
+/// What it is doing now.
+pub(super) enum Now<'a> {
+    /// It has not run yet, for this reason.
+    NeverStarted { reason: String, message: Option<String> },
+    /// It runs.
+    Running { since: Timestamp },
+    /// It has ended, and is to run again.
+    BackingOff { reason: String, message: Option<String>, end: End<'a> },
+    /// It has ended for good, or is about to be started again.
+    Ended(End<'a>),
+}
+
+/// How it ended.
+#[derive(Clone, Copy)]
+pub(super) struct End<'a> {
+    started_at: Option<Timestamp>,
+    finished_at: Timestamp,
+    pub(super) exit_code: i32,
+    reason: &'a str,
+    message: &'a str,
+    id: &'a str,
+}
+
+/// Looks at all containers of a pod, in the order of its manifest.
+pub(super) fn views<'a>(
+    pod: &'a Pod,
+    sandboxes: impl Iterator<Item = &'a SeenSandbox>,
+    memory: &'a Memory,
+    now: Timestamp,
+) -> Vec<View<'a>> {
+    let all: Vec<&SeenContainer> = sandboxes.flat_map(|sandbox| &sandbox.containers).collect();
+    let view = |container: &'a k8s_openapi::api::core::v1::Container| {
+        let mut of_name: Vec<&SeenContainer> =
+            all.iter().copied().filter(|seen| seen.name == container.name).collect();
+        of_name.sort_by_key(|seen| std::cmp::Reverse(seen.restart_count));
+        let newest = of_name.first().copied();
+        View {
+            name: &container.name,
+            image: container.image.as_deref().unwrap_or_default(),
+            now: look(pod, container, newest, memory, now),
+            newest,
+            last: of_name.get(1).copied(),
+        }
+    };
+    pod.spec().containers.iter().map(view).collect()
+}
+
+fn look<'a>(
+    pod: &Pod,
+    container: &k8s_openapi::api::core::v1::Container,
+    newest: Option<&'a SeenContainer>,
+    memory: &Memory,
+    now: Timestamp,
+) -> Now<'a> {
+    let name = &container.name;
+    let failure = |key: &Key| memory.failures.get(key);
+    let failure = failure(&Key::Image(name.clone()))
+        .or_else(|| failure(&Key::Container(name.clone())))
+        .or_else(|| failure(&Key::Sandbox))
+        .or_else(|| failure(&Key::Host));
+    let waiting = |failure: Option<&Failure>| match failure {
+        Some(failure) => (failure.reason.clone(), Some(failure.message.clone())),
+        None => ("ContainerCreating".to_owned(), None),
+    };
+    let Some(newest) = newest else {
+        let (reason, message) = waiting(failure);
+        return Now::NeverStarted { reason, message };
+    };
+    match &newest.state {
+        ContainerState::Created => {
+            let (reason, message) = waiting(failure);
+            Now::NeverStarted { reason, message }
+        }
+        ContainerState::Running { started_at } => Now::Running { since: *started_at },
+        ContainerState::Exited { started_at, finished_at, exit_code, reason, message } => {
+            let end = End {
+                started_at: *started_at,
+                finished_at: *finished_at,
+                exit_code: *exit_code,
+                reason,
+                message,
+                id: &newest.id.0,
+            };
+            match (after_end(newest, pod.restart_policy(), now), failure) {
+                (Afterwards::Start(_) | Afterwards::Wait(_), Some(failure)) => Now::BackingOff {
+                    reason: failure.reason.clone(),
+                    message: Some(failure.message.clone()),
+                    end,
+                },
+                (Afterwards::Wait(due), None) => {
+                    let wait = due.duration_since(*finished_at).as_secs();
+                    let (namespace, uid, pod) = (pod.namespace(), pod.uid(), pod.name());
+                    Now::BackingOff {
+                        reason: "CrashLoopBackOff".to_owned(),
+                        message: Some(format!(
+                            "back-off {} restarting failed container={name} pod={pod}_{namespace}({uid})",
+                            go_duration(wait)
+                        )),
+                        end,
+                    }
+                }
+                (Afterwards::Start(_) | Afterwards::Done | Afterwards::Nothing, _) => {
+                    Now::Ended(end)
+                }
+            }
+        }
+    }
+}
+
+/// Seconds as Go prints a duration: `40s`, `2m40s`.
+fn go_duration(seconds: i64) -> String {
+    match (seconds / 60, seconds % 60) {
+        (0, seconds) => format!("{seconds}s"),
+        (minutes, seconds) => format!("{minutes}m{seconds}s"),
+    }
+}
+
+/// As the API shows them.
+pub(super) fn statuses(views: &[View<'_>]) -> Vec<ContainerStatus> {
+    views.iter().map(status).collect()
+}
+
+fn status(view: &View<'_>) -> ContainerStatus {
+    let waiting = |reason: &String, message: &Option<String>| ApiState {
+        waiting: Some(ContainerStateWaiting {
+            reason: Some(reason.clone()),
+            message: message.clone(),
+        }),
+        ..ApiState::default()
+    };
+    let terminated = |end: &End<'_>| ApiState {
+        terminated: Some(ContainerStateTerminated {
+            container_id: Some(container_id(end.id)),
+            exit_code: end.exit_code,
+            finished_at: Some(Time(end.finished_at)),
+            message: (!end.message.is_empty()).then(|| end.message.to_owned()),
+            reason: Some(end.reason.to_owned()),
+            signal: None,
+            started_at: end.started_at.map(Time),
+        }),
+        ..ApiState::default()
+    };
+    let running = |since: &Timestamp| ApiState {
+        running: Some(ContainerStateRunning { started_at: Some(Time(*since)) }),
+        ..ApiState::default()
+    };
+    let (state, mut last) = match &view.now {
+        Now::NeverStarted { reason, message } => (waiting(reason, message), None),
+        Now::Running { since } => (running(since), None),
+        Now::BackingOff { reason, message, end } => {
+            (waiting(reason, message), Some(terminated(end)))
+        }
+        Now::Ended(end) => (terminated(end), None),
+    };
+    if last.is_none()
+        && let Some(before) = view.last
+        && let ContainerState::Exited { started_at, finished_at, exit_code, reason, message } =
+            &before.state
+    {
+        last = Some(terminated(&End {
+            started_at: *started_at,
+            finished_at: *finished_at,
+            exit_code: *exit_code,
+            reason,
+            message,
+            id: &before.id.0,
+        }));
+    }
+    let is_running = matches!(view.now, Now::Running { .. });
+    let newest = view.newest;
+    ContainerStatus {
+        name: view.name.to_owned(),
+        image: newest.map_or_else(|| view.image.to_owned(), |seen| seen.image.clone()),
+        image_id: newest.map(|seen| seen.image_ref.clone()).unwrap_or_default(),
+        container_id: newest.map(|seen| container_id(&seen.id.0)),
+        state: Some(state),
+        last_state: Some(last.unwrap_or_default()),
+        // Without probes a container that runs is ready and started.
+        ready: is_running,
+        started: Some(is_running),
+        restart_count: newest
+            .map_or(0, |seen| i32::try_from(seen.restart_count).unwrap_or(i32::MAX)),
+        ..ContainerStatus::default()
+    }
+}
+
+/// Source: `BuildContainerID`: the runtime's name and its id.
+fn container_id(id: &str) -> String {
+    format!("mainstay://{id}")
+}

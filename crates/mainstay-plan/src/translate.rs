@@ -1,0 +1,263 @@
+//! From a pod to what the runtime is asked for.
+//!
+//! Source: `pkg/kubelet/kuberuntime/{kuberuntime_sandbox,kuberuntime_container,security_context}.go`.
+
+mod expand;
+mod security;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use k8s_openapi::api::core::v1::{Container, Volume};
+use mainstay_cri::{
+    ContainerConfig, ContainerMetadata, DnsConfig, ImageSpec, LinuxContainerResources,
+    LinuxSandboxSecurityContext, Mount, MountPropagation, NamespaceMode, NamespaceOptions,
+    PodSandboxConfig, PodSandboxMetadata, PortMapping, Protocol,
+};
+use mainstay_pod::Pod;
+
+pub use security::{RunsAsRoot, verify_non_root};
+
+use crate::labels;
+use crate::pod::{ContainerPlan, SourceKind};
+use crate::resources::{Limits, PERIOD, oom_score_adj};
+
+/// The file of the pod's directory that its containers see as `/etc/hosts`. Source:
+/// `pkg/kubelet/kubelet_pods.go`, `etcHostsPath`.
+const HOSTS_FILE: &str = "etc-hosts";
+
+/// What the node knows that a pod does not.
+#[derive(Clone, Debug)]
+pub struct NodeFacts {
+    /// The name that the pods' names end in.
+    pub name: String,
+    /// Where pods have their directories: `<root-dir>/pods`.
+    pub pods_directory: PathBuf,
+    /// Where container logs go.
+    pub log_directory: PathBuf,
+    /// The control group of all pods.
+    pub cgroup_root: String,
+    /// The host's own `/etc/resolv.conf`.
+    pub dns: DnsConfig,
+    /// Bytes.
+    pub machine_memory: u64,
+    /// Where the files of `seccompProfile.localhostProfile` are: `<root-dir>/seccomp`.
+    pub seccomp_directory: PathBuf,
+}
+
+impl NodeFacts {
+    /// A pod's own directory.
+    pub fn pod_directory(&self, uid: &str) -> PathBuf {
+        self.pods_directory.join(uid)
+    }
+
+    /// The log directory of a pod. Source: `BuildPodLogsDirectory`.
+    pub fn pod_log_directory(&self, namespace: &str, name: &str, uid: &str) -> PathBuf {
+        self.log_directory.join(format!("{namespace}_{name}_{uid}"))
+    }
+
+    /// The file that a pod's containers see as `/etc/hosts`.
+    pub fn hosts_file(&self, uid: &str) -> PathBuf {
+        self.pod_directory(uid).join(HOSTS_FILE)
+    }
+
+    /// Where a volume is on this machine; `None` for one that has no place of its own.
+    pub fn volume_path(&self, uid: &str, volume: &Volume) -> Option<PathBuf> {
+        if let Some(host_path) = &volume.host_path {
+            return Some(PathBuf::from(&host_path.path));
+        }
+        volume.empty_dir.as_ref()?;
+        let kind = "volumes/kubernetes.io~empty-dir";
+        Some(self.pod_directory(uid).join(kind).join(&volume.name))
+    }
+}
+
+/// A container that cannot be asked for as it stands.
+#[derive(Debug, PartialEq, Eq)]
+pub enum TranslateError {
+    /// A mount of a volume that the pod does not have, which validation refuses.
+    NoSuchVolume(String),
+}
+
+/// The sandbox of a pod.
+pub fn sandbox(
+    pod: &Pod,
+    source: SourceKind,
+    attempt: u32,
+    facts: &NodeFacts,
+    cgroup: &str,
+) -> PodSandboxConfig {
+    let network = if pod.is_host_network() { NamespaceMode::Node } else { NamespaceMode::Pod };
+    let privileged = pod.spec().containers.iter().any(security::is_privileged);
+    let mut labels: BTreeMap<String, String> = pod.metadata().labels.clone().unwrap_or_default();
+    labels.extend(pod_labels(pod));
+    labels.insert(labels::SOURCE.to_owned(), source.as_str().to_owned());
+    let mut annotations = pod.metadata().annotations.clone().unwrap_or_default();
+    let grace = pod.termination_grace_period().as_secs().to_string();
+    annotations.insert(labels::GRACE_PERIOD.to_owned(), grace);
+    PodSandboxConfig {
+        metadata: PodSandboxMetadata {
+            name: pod.name().to_owned(),
+            uid: pod.uid().to_owned(),
+            namespace: pod.namespace().to_owned(),
+            attempt,
+        },
+        hostname: hostname(pod),
+        log_directory: text(&facts.pod_log_directory(pod.namespace(), pod.name(), pod.uid())),
+        dns: facts.dns.clone(),
+        port_mappings: if pod.is_host_network() { Vec::new() } else { port_mappings(pod) },
+        labels,
+        annotations,
+        cgroup_parent: cgroup.to_owned(),
+        security_context: LinuxSandboxSecurityContext {
+            namespaces: NamespaceOptions {
+                network,
+                pid: NamespaceMode::Container,
+                ipc: NamespaceMode::Pod,
+            },
+            privileged,
+            seccomp: security::pod_seccomp(pod, &facts.seccomp_directory),
+        },
+        sysctls: BTreeMap::new(),
+    }
+}
+
+/// A container of a pod.
+pub fn container(
+    pod: &Pod,
+    container: &Container,
+    plan: &ContainerPlan,
+    facts: &NodeFacts,
+) -> Result<ContainerConfig, TranslateError> {
+    let mut annotations = BTreeMap::new();
+    annotations.insert(labels::RESTART_COUNT.to_owned(), plan.restart_count.to_string());
+    if let Some(backoff) = &plan.backoff {
+        annotations.insert(labels::BACKOFF.to_owned(), backoff.to_string());
+    }
+    let mut labels: BTreeMap<String, String> = pod_labels(pod).into_iter().collect();
+    labels.insert(labels::CONTAINER_NAME.to_owned(), container.name.clone());
+    let envs = environment(container);
+    let expand = |list: &Option<Vec<String>>| {
+        let list = list.iter().flatten();
+        list.map(|text| expand::expand(text, |name| lookup(&envs, name))).collect::<Vec<_>>()
+    };
+    Ok(ContainerConfig {
+        metadata: ContainerMetadata { name: container.name.clone(), attempt: plan.restart_count },
+        image: ImageSpec(plan.image.clone()),
+        command: expand(&container.command),
+        args: expand(&container.args),
+        working_dir: container.working_dir.clone().unwrap_or_default(),
+        mounts: mounts(pod, container, facts)?,
+        labels,
+        annotations,
+        log_path: format!("{}/{}.log", container.name, plan.restart_count),
+        stdin: container.stdin.unwrap_or(false),
+        stdin_once: container.stdin_once.unwrap_or(false),
+        tty: container.tty.unwrap_or(false),
+        resources: resources(pod, container, facts),
+        security_context: security::of(pod, container, &facts.seccomp_directory),
+        envs,
+    })
+}
+
+fn pod_labels(pod: &Pod) -> [(String, String); 3] {
+    [
+        (labels::POD_NAME.to_owned(), pod.name().to_owned()),
+        (labels::POD_NAMESPACE.to_owned(), pod.namespace().to_owned()),
+        (labels::POD_UID.to_owned(), pod.uid().to_owned()),
+    ]
+}
+
+/// The pod's host name: as written, else its own name, cut to what a host name may have.
+///
+/// Source: `pkg/kubelet/kubelet_pods.go`, `truncatePodHostnameIfNeeded`.
+fn hostname(pod: &Pod) -> String {
+    const LONGEST: usize = 63;
+    let name = pod.spec().hostname.as_deref().filter(|name| !name.is_empty());
+    let name = name.unwrap_or_else(|| pod.name());
+    // Names are ASCII, as validation sees to.
+    name.chars().take(LONGEST).collect::<String>().trim_end_matches(['-', '.']).to_owned()
+}
+
+fn port_mappings(pod: &Pod) -> Vec<PortMapping> {
+    let ports = pod.host_ports();
+    let mapping = |port: &mainstay_pod::HostPort| {
+        Some(PortMapping {
+            protocol: match port.protocol.as_str() {
+                "UDP" => Protocol::Udp,
+                "SCTP" => Protocol::Sctp,
+                _ => Protocol::Tcp,
+            },
+            container_port: u16::try_from(port.container_port).ok()?,
+            host_port: u16::try_from(port.host_port).ok()?,
+            host_ip: port.host_ip.parse().ok().filter(|ip: &std::net::IpAddr| !ip.is_unspecified()),
+        })
+    };
+    ports.iter().filter_map(mapping).collect()
+}
+
+/// Variables in order; a later one may refer to earlier ones.
+fn environment(container: &Container) -> Vec<(String, String)> {
+    let mut variables: Vec<(String, String)> = Vec::new();
+    for variable in container.env.iter().flatten() {
+        let value = variable.value.as_deref().unwrap_or_default();
+        let value = expand::expand(value, |name| lookup(&variables, name));
+        variables.push((variable.name.clone(), value));
+    }
+    variables
+}
+
+fn lookup(variables: &[(String, String)], name: &str) -> Option<String> {
+    variables.iter().rev().find(|(known, _)| known == name).map(|(_, value)| value.clone())
+}
+
+fn mounts(
+    pod: &Pod,
+    container: &Container,
+    facts: &NodeFacts,
+) -> Result<Vec<Mount>, TranslateError> {
+    let mut mounts = Vec::new();
+    for mount in container.volume_mounts.iter().flatten() {
+        let mut volumes = pod.spec().volumes.iter().flatten();
+        let volume = volumes.find(|volume| volume.name == mount.name);
+        let path = volume.and_then(|volume| facts.volume_path(pod.uid(), volume));
+        let path = path.ok_or_else(|| TranslateError::NoSuchVolume(mount.name.clone()))?;
+        mounts.push(Mount {
+            container_path: absolute(&mount.mount_path),
+            host_path: text(&path),
+            readonly: mount.read_only.unwrap_or(false),
+            propagation: MountPropagation::Private,
+        });
+    }
+    let own_hosts = mounts.iter().any(|mount| mount.container_path == "/etc/hosts");
+    if !own_hosts {
+        mounts.push(Mount {
+            container_path: "/etc/hosts".to_owned(),
+            host_path: text(&facts.hosts_file(pod.uid())),
+            readonly: security::is_rootfs_readonly(container),
+            propagation: MountPropagation::Private,
+        });
+    }
+    Ok(mounts)
+}
+
+/// A relative mount path counts from the root, as the kubelet has it (`makeMounts`).
+fn absolute(path: &str) -> String {
+    if path.starts_with('/') { path.to_owned() } else { format!("/{path}") }
+}
+
+fn resources(pod: &Pod, container: &Container, facts: &NodeFacts) -> LinuxContainerResources {
+    let limits = Limits::of_container(container);
+    LinuxContainerResources {
+        cpu_period: PERIOD,
+        cpu_quota: limits.cpu_quota.and_then(|quota| i64::try_from(quota).ok()).unwrap_or(0),
+        cpu_shares: limits.cpu_shares,
+        memory_limit: limits.memory.unwrap_or(0),
+        oom_score_adj: oom_score_adj(pod, container, facts.machine_memory),
+        unified: BTreeMap::new(),
+    }
+}
+
+fn text(path: &Path) -> String {
+    path.to_string_lossy().into_owned()
+}

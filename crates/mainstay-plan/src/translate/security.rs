@@ -1,0 +1,135 @@
+//! What a pod's and a container's security contexts come to together.
+//!
+//! Source: `pkg/securitycontext/util.go`, `DetermineEffectiveSecurityContext`: the container's
+//! word counts where there is one, else the pod's.
+
+use std::path::Path;
+
+use k8s_openapi::api::core::v1::{Container, SeccompProfile as Profile, SecurityContext};
+use mainstay_cri::{LinuxContainerSecurityContext, SeccompProfile};
+use mainstay_pod::Pod;
+
+pub(super) fn is_privileged(container: &Container) -> bool {
+    context(container).and_then(|it| it.privileged).unwrap_or(false)
+}
+
+pub(super) fn is_rootfs_readonly(container: &Container) -> bool {
+    context(container).and_then(|it| it.read_only_root_filesystem).unwrap_or(false)
+}
+
+fn context(container: &Container) -> Option<&SecurityContext> {
+    container.security_context.as_ref()
+}
+
+pub(super) fn of(
+    pod: &Pod,
+    container: &Container,
+    seccomp_directory: &Path,
+) -> LinuxContainerSecurityContext {
+    let own = context(container);
+    let shared = pod.spec().security_context.as_ref();
+    let capabilities = own.and_then(|it| it.capabilities.as_ref());
+    let mut groups = Vec::new();
+    groups.extend(shared.and_then(|it| it.fs_group));
+    groups.extend(shared.and_then(|it| it.supplemental_groups.as_ref()).into_iter().flatten());
+    let number = |value: i64| u32::try_from(value).ok();
+    let own_profile = own.and_then(|it| it.seccomp_profile.as_ref());
+    let profile = own_profile.or_else(|| shared.and_then(|it| it.seccomp_profile.as_ref()));
+    LinuxContainerSecurityContext {
+        privileged: is_privileged(container),
+        add_capabilities: capabilities.and_then(|it| it.add.clone()).unwrap_or_default(),
+        drop_capabilities: capabilities.and_then(|it| it.drop.clone()).unwrap_or_default(),
+        run_as_user: user(pod, container).and_then(number),
+        run_as_group: own
+            .and_then(|it| it.run_as_group)
+            .or_else(|| shared.and_then(|it| it.run_as_group))
+            .and_then(number),
+        supplemental_groups: groups.into_iter().filter_map(number).collect(),
+        readonly_rootfs: is_rootfs_readonly(container),
+        no_new_privs: own.and_then(|it| it.allow_privilege_escalation) == Some(false),
+        seccomp: profile.map_or(SeccompProfile::Unconfined, |it| seccomp(it, seccomp_directory)),
+    }
+}
+
+fn user(pod: &Pod, container: &Container) -> Option<i64> {
+    let shared = pod.spec().security_context.as_ref();
+    context(container)
+        .and_then(|it| it.run_as_user)
+        .or_else(|| shared.and_then(|it| it.run_as_user))
+}
+
+pub(super) fn pod_seccomp(pod: &Pod, directory: &Path) -> SeccompProfile {
+    let profile = pod.spec().security_context.as_ref().and_then(|it| it.seccomp_profile.as_ref());
+    profile.map_or(SeccompProfile::Unconfined, |profile| seccomp(profile, directory))
+}
+
+/// Without a word a container is unconfined, as in Kubernetes without `seccompDefault`.
+fn seccomp(profile: &Profile, directory: &Path) -> SeccompProfile {
+    match (profile.type_.as_str(), &profile.localhost_profile) {
+        ("RuntimeDefault", _) => SeccompProfile::RuntimeDefault,
+        ("Localhost", Some(file)) => {
+            SeccompProfile::Localhost(directory.join(file).to_string_lossy().into_owned())
+        }
+        _ => SeccompProfile::Unconfined,
+    }
+}
+
+/// A container that must not run as root and would.
+#[derive(Debug, PartialEq, Eq)]
+pub enum RunsAsRoot {
+    /// The pod itself says 0.
+    ByNumber,
+    /// The image says 0 or nothing.
+    ByImage,
+    /// The image names a user, and only a number can be checked.
+    ByName(String),
+}
+
+impl std::fmt::Display for RunsAsRoot {
+    /// In the kubelet's words.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::ByNumber => f.write_str(
+                "container's runAsUser breaks non-root policy: runAsNonRoot is set and \
+                             runAsUser is 0",
+            ),
+            Self::ByImage => {
+                f.write_str("container has runAsNonRoot and image will run as root; set runAsUser")
+            }
+            Self::ByName(name) => write!(
+                f,
+                "container has runAsNonRoot and image has non-numeric user ({name}), cannot verify \
+                 user is non-root; set runAsUser"
+            ),
+        }
+    }
+}
+
+/// Checks `runAsNonRoot` against the user that the image names.
+///
+/// Source: `pkg/kubelet/kuberuntime/security_context_others.go`, `verifyRunAsNonRoot`.
+pub fn verify_non_root(
+    pod: &Pod,
+    container: &Container,
+    image_user: &str,
+) -> Result<(), RunsAsRoot> {
+    let shared = pod.spec().security_context.as_ref();
+    let wanted = context(container)
+        .and_then(|it| it.run_as_non_root)
+        .or_else(|| shared.and_then(|it| it.run_as_non_root));
+    if wanted != Some(true) {
+        return Ok(());
+    }
+    match user(pod, container) {
+        Some(0) => return Err(RunsAsRoot::ByNumber),
+        Some(_) => return Ok(()),
+        None => {}
+    }
+    let name = image_user.split(':').next().unwrap_or_default();
+    match name.parse::<u32>() {
+        Ok(0) => Err(RunsAsRoot::ByImage),
+        Ok(_) => Ok(()),
+        Err(_) if name.is_empty() => Err(RunsAsRoot::ByImage),
+        Err(_) => Err(RunsAsRoot::ByName(name.to_owned())),
+    }
+}

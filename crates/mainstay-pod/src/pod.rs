@@ -1,0 +1,226 @@
+//! A pod that has been read, judged and named.
+
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::{Pod as KubernetesPod, PodSpec};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+use crate::identity::{CONFIG_PATH_ANNOTATION, CONFIG_SEEN_ANNOTATION, FullName};
+use crate::resources::QosClass;
+
+/// A valid pod with all defaults filled in and an identity. There is no way to build another one.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Pod {
+    /// Always with a spec.
+    inner: KubernetesPod,
+    content_hash: String,
+}
+
+/// What happens to a container that ends.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub enum RestartPolicy {
+    /// It is started again.
+    Always,
+    /// It is started again if it failed.
+    OnFailure,
+    /// It stays ended.
+    Never,
+}
+
+/// A port of the host that a pod occupies.
+#[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub struct HostPort {
+    /// `TCP`, `UDP` or `SCTP`.
+    pub protocol: String,
+    /// The address; empty for all of them.
+    pub host_ip: String,
+    /// Port of the host, 1 to 65535.
+    pub host_port: i32,
+    /// The container's port, 1 to 65535.
+    pub container_port: i32,
+    /// The container that listens.
+    pub container: String,
+}
+
+/// What was stored cannot be a pod.
+#[derive(Debug, Error)]
+pub enum RebuildError {
+    /// The text is not the JSON of a stored pod.
+    #[error("a stored pod cannot be read")]
+    Json(#[source] serde_json::Error),
+    /// It was stored by a later version of mainstay.
+    #[error("a stored pod has format {0}, this version of mainstay knows {FORMAT}")]
+    Format(u32),
+    /// A field that every pod has is not there.
+    #[error("a stored pod has no {0}")]
+    Missing(&'static str),
+}
+
+/// The format of stored pods. It changes only if an older mainstay could not read them any more.
+const FORMAT: u32 = 1;
+
+#[derive(Deserialize, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Stored {
+    format: u32,
+    content_hash: String,
+    pod: KubernetesPod,
+}
+
+// === impl Pod ===
+
+impl Pod {
+    /// Only for pods that have been validated.
+    pub(crate) fn new(mut inner: KubernetesPod, content_hash: String) -> Self {
+        inner.spec.get_or_insert_default();
+        Self { inner, content_hash }
+    }
+
+    /// The pod as Kubernetes has it.
+    pub const fn as_k8s(&self) -> &KubernetesPod {
+        &self.inner
+    }
+
+    /// What it consists of.
+    pub fn spec(&self) -> &PodSpec {
+        self.inner.spec.as_ref().expect("new() sees to it that there is one")
+    }
+
+    /// Names, labels, annotations.
+    pub const fn metadata(&self) -> &ObjectMeta {
+        &self.inner.metadata
+    }
+
+    /// The name, with the node's name at its end.
+    pub fn name(&self) -> &str {
+        self.inner.metadata.name.as_deref().unwrap_or_default()
+    }
+
+    /// The namespace.
+    pub fn namespace(&self) -> &str {
+        self.inner.metadata.namespace.as_deref().unwrap_or_default()
+    }
+
+    /// 32 lower-case hexadecimal digits that follow from source, namespace, name and content.
+    pub fn uid(&self) -> &str {
+        self.inner.metadata.uid.as_deref().unwrap_or_default()
+    }
+
+    /// Name and namespace.
+    pub fn full_name(&self) -> FullName {
+        FullName { name: self.name().to_owned(), namespace: self.namespace().to_owned() }
+    }
+
+    /// A hash of what the user wrote: equal for manifests that mean the same pod, whatever their order,
+    /// comments and layout, and the same in every version of mainstay. 32 lower-case hexadecimal digits.
+    pub fn content_hash(&self) -> &str {
+        &self.content_hash
+    }
+
+    /// The manifest's path.
+    pub fn config_path(&self) -> Option<&str> {
+        self.annotation(CONFIG_PATH_ANNOTATION)
+    }
+
+    /// When the pod was first seen, RFC 3339.
+    pub fn config_seen(&self) -> Option<&str> {
+        self.annotation(CONFIG_SEEN_ANNOTATION)
+    }
+
+    /// The same pod, first seen at another time (RFC 3339): a pod that is read again keeps its time.
+    #[must_use]
+    pub fn with_config_seen(mut self, seen: &str) -> Self {
+        let annotations = self.inner.metadata.annotations.get_or_insert_default();
+        annotations.insert(CONFIG_SEEN_ANNOTATION.to_owned(), seen.to_owned());
+        self
+    }
+
+    fn annotation(&self, key: &str) -> Option<&str> {
+        self.inner.metadata.annotations.as_ref()?.get(key).map(String::as_str)
+    }
+
+    /// How long its containers have between being asked and being made to stop.
+    pub fn termination_grace_period(&self) -> Duration {
+        let seconds = self.spec().termination_grace_period_seconds.unwrap_or(30);
+        Duration::from_secs(u64::try_from(seconds).unwrap_or(1))
+    }
+
+    /// What happens to a container of the pod that ends.
+    pub fn restart_policy(&self) -> RestartPolicy {
+        match self.spec().restart_policy.as_deref() {
+            Some("Never") => RestartPolicy::Never,
+            Some("OnFailure") => RestartPolicy::OnFailure,
+            _ => RestartPolicy::Always,
+        }
+    }
+
+    /// Whether it uses the network of the host.
+    pub fn is_host_network(&self) -> bool {
+        self.spec().host_network == Some(true)
+    }
+
+    /// The class of service that follows from its requests and limits.
+    pub fn qos_class(&self) -> QosClass {
+        QosClass::of(self.spec())
+    }
+
+    /// Ports of the host that it occupies, in the order of the manifest.
+    pub fn host_ports(&self) -> Vec<HostPort> {
+        let spec = self.spec();
+        let containers = spec.init_containers.iter().flatten().chain(&spec.containers);
+        containers
+            .flat_map(|container| {
+                container.ports.iter().flatten().map(move |port| (container, port))
+            })
+            .filter_map(|(container, port)| {
+                let host_port = port.host_port.filter(|port| *port != 0)?;
+                Some(HostPort {
+                    protocol: port.protocol.clone().unwrap_or_else(|| "TCP".to_owned()),
+                    host_ip: port.host_ip.clone().unwrap_or_default(),
+                    host_port,
+                    container_port: port.container_port,
+                    container: container.name.clone(),
+                })
+            })
+            .collect()
+    }
+
+    /// The pod as text, from which [`Pod::from_stored`] builds it again, also in a later version.
+    pub fn to_stored(&self) -> String {
+        let stored = Stored {
+            format: FORMAT,
+            content_hash: self.content_hash.clone(),
+            pod: self.inner.clone(),
+        };
+        serde_json::to_string(&stored).expect("a pod has string keys and no values that JSON lacks")
+    }
+
+    /// Builds a pod that was stored again.
+    ///
+    /// It was accepted once and may be running, so it is neither defaulted nor judged again: a rule that a
+    /// later version adds does not make a running pod disappear.
+    ///
+    /// # Errors
+    /// When the text is not that of a stored pod.
+    pub fn from_stored(text: &str) -> Result<Self, RebuildError> {
+        let stored: Stored = serde_json::from_str(text).map_err(RebuildError::Json)?;
+        if stored.format != FORMAT {
+            return Err(RebuildError::Format(stored.format));
+        }
+        let meta = &stored.pod.metadata;
+        let missing = |text: &Option<String>| text.as_ref().is_none_or(String::is_empty);
+        let fields = [("name", &meta.name), ("namespace", &meta.namespace), ("uid", &meta.uid)];
+        if let Some((field, _)) = fields.into_iter().find(|(_, text)| missing(text)) {
+            return Err(RebuildError::Missing(field));
+        }
+        if stored.pod.spec.as_ref().is_none_or(|spec| spec.containers.is_empty()) {
+            return Err(RebuildError::Missing("container"));
+        }
+        Ok(Self::new(stored.pod, stored.content_hash))
+    }
+}
+
+#[cfg(test)]
+mod tests;

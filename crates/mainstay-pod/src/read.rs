@@ -1,0 +1,322 @@
+//! From the bytes of a file to the pods in it.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use k8s_openapi::api::core::v1::Pod as KubernetesPod;
+
+use crate::diagnostic::{Cause, Diagnostic, Finding, Severity};
+use crate::documents::{self, Candidate};
+use crate::identity::{self, Facts, FullName, NodeName, SourceKind};
+use crate::pod::Pod;
+use crate::source::Source;
+use crate::tree::{MAX_FILE_BYTES, Node};
+use crate::yaml::MAX_DOCUMENTS;
+use crate::{clean, defaults, json, schema, unsupported, validate, yaml};
+
+/// What to do about unknown and duplicate fields: the words of `kubectl --validate`.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum Validation {
+    /// They refuse the manifest.
+    #[default]
+    Strict,
+    /// They are left out, with a warning.
+    Warn,
+    /// They are left out.
+    Ignore,
+}
+
+/// What a manifest itself does not say.
+#[derive(Clone, Debug)]
+pub struct ReadOptions {
+    /// What to do about unknown and duplicate fields.
+    pub validation: Validation,
+    /// The node that the pods are for.
+    pub node_name: NodeName,
+    /// Where the manifest comes from.
+    pub source: SourceKind,
+    /// Now, RFC 3339: when the pods are first seen.
+    pub seen: String,
+}
+
+/// What is in a file.
+#[derive(Clone, Debug, Default)]
+pub struct Outcome {
+    /// Everything that is, or should have been, a pod, in the order of the file.
+    pub entries: Vec<Entry>,
+    /// Trouble with the file as a whole: nothing is known about what is in it. If it is not empty, there
+    /// are no entries.
+    pub diagnostics: Vec<Diagnostic>,
+}
+
+/// One pod of a file, or what was to be one.
+#[derive(Clone, Debug)]
+pub enum Entry {
+    /// A pod to run.
+    Pod {
+        /// The pod.
+        pod: Arc<Pod>,
+        /// What was read otherwise than written.
+        warnings: Vec<Diagnostic>,
+    },
+    /// Not to be run as it is; what ran before runs on.
+    Refused {
+        /// What it would have been called, if that could be read. It may equal the name of a pod before
+        /// it in the same file, which then is the one that counts.
+        identity: Option<FullName>,
+        /// Why; never empty.
+        errors: Vec<Diagnostic>,
+        /// What else there is to say.
+        warnings: Vec<Diagnostic>,
+    },
+}
+
+/// Errors, and warnings, of one entry that are handed out.
+const MAX_DIAGNOSTICS: usize = 100;
+
+/// Reads a manifest.
+///
+/// `file` is the name that diagnostics and the annotation `mainstay.dev/config.path` carry. One bad document
+/// does not harm the others. Time and memory are bounded whatever the bytes are.
+pub fn read(file: &str, bytes: &[u8], options: &ReadOptions) -> Outcome {
+    let text = match text(file, bytes) {
+        Ok(text) => text,
+        Err(diagnostic) => return Outcome { entries: Vec::new(), diagnostics: vec![*diagnostic] },
+    };
+    let documents = if json::is_json(text) { json::read(text) } else { yaml::read(text) };
+    if documents.is_empty() {
+        let message = "the file holds no manifest";
+        let hint = "remove the file to stop its pods".to_owned();
+        let diagnostic = Diagnostic::of_file(file, message, Some(hint));
+        return Outcome { entries: Vec::new(), diagnostics: vec![diagnostic] };
+    }
+    let documents: Vec<_> = documents
+        .into_iter()
+        .enumerate()
+        .map(|(index, it)| {
+            let candidates = it.root.map(|root| documents::candidates(root, index + 1));
+            (index + 1, candidates.unwrap_or_default(), it.error)
+        })
+        .collect();
+    let count: usize = documents.iter().map(|(_, candidates, _)| candidates.len().max(1)).sum();
+    if count > MAX_DOCUMENTS {
+        // To read only some of them would look as if the others had been taken away.
+        let message = format!("the file holds more than {MAX_DOCUMENTS} manifests");
+        let hint = "split it into several files".to_owned();
+        let diagnostic = Diagnostic::of_file(file, message, Some(hint));
+        return Outcome { entries: Vec::new(), diagnostics: vec![diagnostic] };
+    }
+    let source = Source::new(file, text);
+    let mut reading = Reading { source, file, options, entries: Vec::new(), names: HashMap::new() };
+    for (number, candidates, error) in documents {
+        reading.document(candidates, error, number);
+    }
+    Outcome { entries: reading.entries, diagnostics: Vec::new() }
+}
+
+/// The text of a file that is small enough and UTF-8.
+fn text<'a>(file: &str, bytes: &'a [u8]) -> Result<&'a str, Box<Diagnostic>> {
+    if bytes.len() >= MAX_FILE_BYTES {
+        let message = format!(
+            "the file has {} bytes; a manifest must have less than {MAX_FILE_BYTES}",
+            bytes.len()
+        );
+        return Err(Box::new(Diagnostic::of_file(file, message, None)));
+    }
+    std::str::from_utf8(bytes).map_err(|error| {
+        let line = bytes[..error.valid_up_to()].iter().filter(|byte| **byte == b'\n').count() + 1;
+        let utf16 = matches!(bytes, [0xff, 0xfe, ..] | [0xfe, 0xff, ..]);
+        let encoding = if utf16 { "; it seems to be UTF-16" } else { "" };
+        let message =
+            format!("the file is not UTF-8: byte {} in line {line}{encoding}", error.valid_up_to());
+        Box::new(Diagnostic::of_file(file, message, Some("save it as UTF-8".to_owned())))
+    })
+}
+
+/// A file that is being read.
+struct Reading<'a> {
+    source: Source<'a>,
+    file: &'a str,
+    options: &'a ReadOptions,
+    entries: Vec<Entry>,
+    /// The accepted pods so far, and their documents.
+    names: HashMap<FullName, usize>,
+}
+
+// === impl Reading ===
+
+impl Reading<'_> {
+    fn document(&mut self, candidates: Vec<Candidate>, error: Option<Finding>, number: usize) {
+        let Some(error) = error else {
+            for candidate in candidates {
+                let entry = match candidate {
+                    Candidate::Pod(node) => self.pod(node, number),
+                    Candidate::Other { node, errors } => self.refused(&node, errors, number),
+                };
+                self.entries.push(entry);
+            }
+            return;
+        };
+        // Whatever pods the document was to hold are refused, by name where it could be read.
+        let named: Vec<Node> = candidates
+            .into_iter()
+            .map(|candidate| match candidate {
+                Candidate::Pod(node) | Candidate::Other { node, .. } => node,
+            })
+            .filter(|node| documents::identity(node).is_some())
+            .collect();
+        if named.is_empty() {
+            let errors = vec![error.into_diagnostic(&self.source, number)];
+            self.entries.push(Entry::Refused { identity: None, errors, warnings: Vec::new() });
+            return;
+        }
+        for node in named {
+            let entry = self.refused(&node, vec![error.clone()], number);
+            self.entries.push(entry);
+        }
+    }
+
+    /// A Pod, from cleaning to identity.
+    fn pod(&mut self, mut node: Node, number: usize) -> Entry {
+        let given = documents::identity(&node);
+        let mut findings: Vec<Finding> = clean::clean(&mut node).into_iter().collect();
+        let validation = self.options.validation;
+        let fits = schema::check(&mut node, schema::pod(), &self.source, validation, &mut findings);
+        let mut pod = None;
+        if fits {
+            let content_hash = identity::content_hash(&node);
+            match serde_json::from_value::<KubernetesPod>(node.to_json()) {
+                Ok(decoded) => {
+                    pod = Some((
+                        self.judge(&node, decoded, &content_hash, &mut findings),
+                        content_hash,
+                    ));
+                }
+                Err(error) => findings.push(
+                    Finding::error(
+                        node.locate(""),
+                        "",
+                        format!("cannot be decoded as a Pod: {error}"),
+                    )
+                    .cause(Cause::WrongType),
+                ),
+            }
+        }
+        let accepted = pod.filter(|_| findings.iter().all(|it| it.severity == Severity::Warning));
+        let Some((pod, content_hash)) = accepted else {
+            return self.refusal(given, findings, number);
+        };
+        let pod = Pod::new(pod, content_hash);
+        if let Some(first) = self.names.get(&pod.full_name()) {
+            let message = format!("Duplicate value: document {first} of this file is the same pod");
+            findings.push(Finding::error(node.locate("metadata.name"), "metadata.name", message));
+            return self.refusal(given, findings, number);
+        }
+        self.names.insert(pod.full_name(), number);
+        let (_, warnings) = self.diagnostics(findings, number);
+        Entry::Pod { pod: Arc::new(pod), warnings }
+    }
+
+    /// Defaults, rules and identity; what is wrong is added to the findings.
+    fn judge(
+        &self,
+        node: &Node,
+        mut pod: KubernetesPod,
+        content_hash: &str,
+        findings: &mut Vec<Finding>,
+    ) -> KubernetesPod {
+        let node_name = &self.options.node_name;
+        defaults::apply(&mut pod);
+        let given_name = pod.metadata.name.clone();
+        let facts = Facts {
+            source: self.options.source,
+            node: node_name,
+            path: self.file,
+            seen: &self.options.seen,
+            content_hash,
+        };
+        identity::apply(&mut pod, &facts);
+        // Rules about the name are about the one that the user gave.
+        let static_name = std::mem::replace(&mut pod.metadata.name, given_name);
+        for error in validate::create(&pod) {
+            let span = node.locate(error.place.as_ref().unwrap_or(&error.field));
+            findings.push(Finding::error(span, &error.field, error.message));
+        }
+        let name = pod.metadata.name.as_deref().unwrap_or("");
+        if identity::is_too_long(name, node_name) {
+            let message = format!(
+                "Invalid value: {name:?}: together with \"-{node_name}\" must be no more than 253 characters"
+            );
+            findings.push(Finding::error(node.locate("metadata.name"), "metadata.name", message));
+        }
+        pod.metadata.name = static_name;
+        let references = validate::api_references(&pod);
+        for reference in &references {
+            let finding = Finding::error(
+                node.locate(&reference.field),
+                &reference.field,
+                reference.to_string(),
+            );
+            let hint = reference.hint().map(str::to_owned);
+            findings.push(finding.hint(hint).cause(Cause::Prohibited));
+        }
+        // "Not yet" would be wrong of what a static pod can never have.
+        let never = |field: &str| {
+            references.iter().any(|it| is_within(&it.field, field) || is_within(field, &it.field))
+        };
+        findings.extend(unsupported::check(node).into_iter().filter(|it| !never(&it.field)));
+        pod
+    }
+
+    fn refused(&self, node: &Node, findings: Vec<Finding>, number: usize) -> Entry {
+        self.refusal(documents::identity(node), findings, number)
+    }
+
+    fn refusal(
+        &self,
+        given: Option<(String, String)>,
+        findings: Vec<Finding>,
+        number: usize,
+    ) -> Entry {
+        let identity = given.map(|(namespace, name)| FullName {
+            name: identity::static_name(&name, &self.options.node_name),
+            namespace,
+        });
+        let (errors, warnings) = self.diagnostics(findings, number);
+        Entry::Refused { identity, errors, warnings }
+    }
+
+    /// Errors and warnings, each in the order of the file and no more than anybody would read.
+    fn diagnostics(
+        &self,
+        mut findings: Vec<Finding>,
+        number: usize,
+    ) -> (Vec<Diagnostic>, Vec<Diagnostic>) {
+        findings.sort_by_key(|finding| finding.span.start);
+        let (errors, warnings) =
+            findings.into_iter().partition(|finding| finding.severity == Severity::Error);
+        let diagnostics = |findings: Vec<Finding>| {
+            let left = findings.len().saturating_sub(MAX_DIAGNOSTICS);
+            let mut shown: Vec<Diagnostic> = findings
+                .into_iter()
+                .take(MAX_DIAGNOSTICS)
+                .map(|finding| finding.into_diagnostic(&self.source, number))
+                .collect();
+            if left > 0
+                && let Some(last) = shown.last_mut()
+            {
+                last.message.push_str(&format!("; and {left} more after this one"));
+            }
+            shown
+        };
+        (diagnostics(errors), diagnostics(warnings))
+    }
+}
+
+/// Whether a field path is the other one or something below it.
+fn is_within(field: &str, above: &str) -> bool {
+    field.strip_prefix(above).is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
+}
+
+#[cfg(test)]
+mod tests;

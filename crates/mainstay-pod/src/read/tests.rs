@@ -1,0 +1,408 @@
+use expect_test::{Expect, expect};
+use proptest::prelude::*;
+
+use super::*;
+
+fn options(validation: Validation) -> ReadOptions {
+    ReadOptions {
+        validation,
+        node_name: NodeName::new("n1").expect("a name"),
+        source: SourceKind::File,
+        seen: "2026-01-02T03:04:05.000000006Z".to_owned(),
+    }
+}
+
+fn read_strictly(text: &str) -> Outcome {
+    read("web.yaml", text.as_bytes(), &options(Validation::Strict))
+}
+
+/// One line for each entry, then its diagnostics.
+fn show(outcome: &Outcome) -> String {
+    let mut out = String::new();
+    for entry in &outcome.entries {
+        let (title, diagnostics): (_, Vec<&Diagnostic>) = match entry {
+            Entry::Pod { pod, warnings } => {
+                (format!("pod {}", pod.full_name()), warnings.iter().collect())
+            }
+            Entry::Refused { identity, errors, warnings } => {
+                assert!(!errors.is_empty());
+                let name = identity.as_ref().map_or_else(|| "?".to_owned(), FullName::to_string);
+                (format!("refused {name}"), errors.iter().chain(warnings).collect())
+            }
+        };
+        out.push_str(&title);
+        out.push('\n');
+        for diagnostic in diagnostics {
+            out.push_str(&format!("  {diagnostic}\n"));
+        }
+    }
+    for diagnostic in &outcome.diagnostics {
+        out.push_str(&format!("{diagnostic}\n"));
+    }
+    out
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "the expectation is written in the call")]
+fn check(text: &str, expected: Expect) {
+    expected.assert_eq(&show(&read_strictly(text)));
+}
+
+fn manifest(name: &str) -> String {
+    format!(
+        "apiVersion: v1\nkind: Pod\nmetadata:\n  name: {name}\nspec:\n  containers:\n  - name: c\n    image: i\n"
+    )
+}
+
+/// The fixtures are what `kubectl run web --image=nginx --dry-run=client -o yaml` wrote, in kubectl 1.20.2
+/// (Debian 12) and 1.32.4, and with `--image=local/x:latest --port=8080 --env=A=b --labels=app=web
+/// --restart=Never --command -- sleep 1`.
+#[test]
+fn what_kubectl_run_writes_runs_without_a_warning() {
+    let fixtures = [
+        include_str!("tests/kubectl-1.20-run.yaml"),
+        include_str!("tests/kubectl-1.32-run.yaml"),
+        include_str!("tests/kubectl-1.32-run-options.yaml"),
+    ];
+    for text in fixtures {
+        assert_eq!(show(&read_strictly(text)), "pod web-n1_default\n");
+    }
+}
+
+#[test]
+fn documents_and_lists() {
+    let list = "---\napiVersion: v1\nkind: List\nmetadata: {resourceVersion: ''}\nitems:\n- apiVersion: v1\n  kind: Pod\n  metadata: {name: c}\n  spec: {containers: [{name: c, image: i}]}\n- apiVersion: v1\n  kind: List\n  items:\n  - apiVersion: v1\n    kind: Service\n    metadata: {name: d}\n---\napiVersion: v1\nkind: PodList\nitems:\n- metadata: {name: e}\n  spec: {containers: [{name: c, image: i}]}\n- metadata: {name: f}\n";
+    check(
+        &format!("{}---\n# nothing\n---\n{}{list}", manifest("a"), manifest("b")),
+        expect![[r#"
+        pod a-n1_default
+        pod b-n1_default
+        pod c-n1_default
+        refused d-n1_default
+          web.yaml:33:11: kind: document 3 is a Service; a manifest directory takes Pods only (apply a Service through the Kubernetes API, with kubectl apply -f)
+        pod e-n1_default
+        refused f-n1_default
+          web.yaml:41:3: spec.containers: Required value
+    "#]],
+    );
+    check(
+        "apiVersion: v1\nkind: List\n---\nkind: List\nitem: []\nitems: []\nitems: []\n---\nkind: List\nitems: []\n",
+        expect![[r#"
+            refused ?
+              web.yaml:1:1: items: Required value
+            refused ?
+              web.yaml:5:1: item: unknown field
+              web.yaml:7:1: items: duplicate field
+        "#]],
+    );
+    check(
+        "apiVersion: v1\nkind: List\nitems: {}\n",
+        expect![[r#"
+        refused ?
+          web.yaml:3:1: items: expected a list of Pods
+    "#]],
+    );
+}
+
+#[test]
+fn other_kinds() {
+    check(
+        "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: web}\n---\napiVersion: v1\nkind: Service\n---\nkind: pod\n---\nmetadata: {name: x}\n---\napiVersion: v2\nkind: Pod\nmetadata: {name: x}\n---\nkind: Pod\n---\n- a\n---\njust text\n---\nkind: [x]\napiVersion: 1\n",
+        expect![[r#"
+            refused web-n1_default
+              web.yaml:2:7: kind: document 1 is a Deployment; a manifest directory takes Pods only (static pods are Pods: write a Pod from the template of the Deployment, or apply the Deployment through the Kubernetes API)
+            refused ?
+              web.yaml:6:7: kind: document 2 is a Service; a manifest directory takes Pods only (apply a Service through the Kubernetes API, with kubectl apply -f)
+            refused ?
+              web.yaml:8:7: kind: document 3 is a pod; a manifest directory takes Pods only (did you mean Pod?)
+            refused x-n1_default
+              web.yaml:10:1: kind: Required value (a static pod starts with apiVersion: v1 and kind: Pod)
+              web.yaml:10:1: apiVersion: Required value (a Pod has apiVersion: v1)
+            refused x-n1_default
+              web.yaml:12:13: apiVersion: Unsupported value: "v2": supported values: "v1"
+            refused ?
+              web.yaml:16:1: apiVersion: Required value (a Pod has apiVersion: v1)
+            refused ?
+              web.yaml:18:1: expected a Pod, found a list
+            refused ?
+              web.yaml:20:1: expected a Pod, found the string "just text"
+            refused ?
+              web.yaml:22:7: kind: expected a string, found a list
+              web.yaml:23:13: apiVersion: expected a string, found the number 1
+        "#]],
+    );
+}
+
+#[test]
+fn one_bad_document_harms_no_other() {
+    let bad = "apiVersion: v1\nkind: Pod\nmetadata:\n  name: bad\n  namespace: x\nspec:\n  containers: [\n";
+    check(
+        &format!("{}---\n{bad}---\n{}", manifest("a"), manifest("b")),
+        expect![[r#"
+        pod a-n1_default
+        refused bad-n1_x
+          web.yaml:16:15: unclosed bracket '['
+        pod b-n1_default
+    "#]],
+    );
+    // A list that breaks keeps the names of everything in it.
+    check(
+        "apiVersion: v1\nkind: List\nitems:\n- apiVersion: v1\n  kind: Pod\n  metadata: {name: a}\n- apiVersion: v1\n  kind: Pod\n  metadata: {name: b}\n  spec: ]\n",
+        expect![[r#"
+            refused a-n1_default
+              web.yaml:10:9: misplaced bracket
+            refused b-n1_default
+              web.yaml:10:9: misplaced bracket
+        "#]],
+    );
+    check(
+        r#"{"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "j"}, "spec": {"#,
+        expect![[r#"
+            refused j-n1_default
+              web.yaml:1:73: expected a key in double quotes, found the end of the file
+        "#]],
+    );
+}
+
+#[test]
+fn files_that_are_no_manifests() {
+    check(
+        "",
+        expect![[r#"
+        web.yaml: the file holds no manifest (remove the file to stop its pods)
+    "#]],
+    );
+    check(
+        "# all of it commented out\n",
+        expect![[r#"
+        web.yaml: the file holds no manifest (remove the file to stop its pods)
+    "#]],
+    );
+    let not_utf8 = read("a.yaml", b"a: 1\nb: \xff\n", &options(Validation::Strict));
+    expect![[r#"
+        a.yaml: the file is not UTF-8: byte 8 in line 2 (save it as UTF-8)
+    "#]]
+    .assert_eq(&show(&not_utf8));
+    let utf16 = read("a.yaml", b"\xff\xfea\x00", &options(Validation::Strict));
+    expect![[r#"
+        a.yaml: the file is not UTF-8: byte 0 in line 1; it seems to be UTF-16 (save it as UTF-8)
+    "#]]
+    .assert_eq(&show(&utf16));
+    let large = vec![b' '; MAX_FILE_BYTES];
+    expect![[r#"
+        a.yaml: the file has 10485760 bytes; a manifest must have less than 10485760
+    "#]]
+    .assert_eq(&show(&read("a.yaml", &large, &options(Validation::Strict))));
+    assert!(read("a.yaml", &large[1..], &options(Validation::Strict)).entries.is_empty());
+}
+
+#[test]
+fn every_error_has_its_place() {
+    check(
+        "apiVersion: v1\nkind: Pod\nmetadata:\n  name: Web\n  labels:\n    ok: fine\n    bad label: x\nspec:\n  serviceAccountName: me\n  imagePullSecrets: [{name: s}]\n  restartPolicy: Sometimes\n  initContainers:\n  - name: init\n  containers:\n  - name: c\n    workdir: /\n    ports:\n    - containerPort: 0\n    volumeMounts:\n    - name: nowhere\n      mountPath: /x\n      subPath: /abs\n    env:\n    - name: SECRET\n      valueFrom: {secretKeyRef: {name: s, key: k}}\n  volumes:\n  - name: claim\n    persistentVolumeClaim: {claimName: x}\n",
+        expect![[r#"
+            refused Web-n1_default
+              web.yaml:4:9: metadata.name: Invalid value: "Web": a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', and must start and end with an alphanumeric character (e.g. 'example.com', regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*')
+              web.yaml:7:16: metadata.labels: Invalid value: "bad label": name part must consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character (e.g. 'MyName',  or 'my.name',  or '123-abc', regex used for validation is '([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]')
+              web.yaml:9:23: spec.serviceAccountName: static pods may not reference serviceaccounts (leave it out: a static pod has no service account)
+              web.yaml:10:22: spec.imagePullSecrets[0]: static pods may not reference secrets
+              web.yaml:11:18: spec.restartPolicy: Unsupported value: "Sometimes": supported values: "Always", "OnFailure", "Never"
+              web.yaml:12:3: spec.initContainers: not supported by this version of mainstay yet
+              web.yaml:13:5: spec.initContainers[0].image: Required value
+              web.yaml:15:5: spec.containers[0].image: Required value
+              web.yaml:16:5: spec.containers[0].workdir: unknown field (did you mean workingDir?)
+              web.yaml:18:22: spec.containers[0].ports[0].containerPort: Required value
+              web.yaml:20:7: spec.containers[0].volumeMounts.subPath: Invalid value: "/abs": must be a relative path
+              web.yaml:20:13: spec.containers[0].volumeMounts[0].name: Not found: "nowhere"
+              web.yaml:22:7: spec.containers[0].volumeMounts[0].subPath: not supported by this version of mainstay yet
+              web.yaml:25:19: spec.containers[0].env[0].valueFrom.secretKeyRef: static pods may not reference secrets (write the value into the manifest, or mount a file of this machine with hostPath)
+              web.yaml:28:5: spec.volumes[0].persistentVolumeClaim: static pods may not reference persistentvolumeclaims (use a hostPath volume for data of this machine)
+        "#]],
+    );
+}
+
+#[test]
+fn nobody_reads_a_thousand_errors() {
+    let unknown: String = (0..5000).map(|at| format!("  unknown{at}: x\n")).collect();
+    let text = manifest("web") + &unknown;
+    let outcome = read_strictly(&text);
+    let Entry::Refused { errors, .. } = &outcome.entries[0] else { panic!("it is refused") };
+    assert_eq!(errors.len(), 100);
+    assert!(errors[99].message.ends_with("more after this one"), "{}", errors[99]);
+    // However many warnings there are, an error after them refuses the manifest.
+    let text = text + "  hostNetwork: 1\n";
+    let outcome = read("f", text.as_bytes(), &options(Validation::Warn));
+    assert!(matches!(&outcome.entries[0], Entry::Refused { errors, .. } if errors.len() == 1));
+}
+
+#[test]
+fn wrong_types_stop_before_the_rules() {
+    check(
+        "apiVersion: v1\nkind: Pod\nmetadata: {name: web}\nspec:\n  containers: {}\n  hostNetwork: 1\n",
+        expect![[r#"
+            refused web-n1_default
+              web.yaml:5:15: spec.containers: expected a list, found an object (start each item with "- ")
+              web.yaml:6:16: spec.hostNetwork: expected true or false, found the number 1
+        "#]],
+    );
+}
+
+#[test]
+fn validation_is_the_users_choice() {
+    let text = format!("{}    workdir: /x\n    image: j\n", manifest("web"));
+    let shown = |validation| show(&read("f", text.as_bytes(), &options(validation)));
+    expect![[r#"
+        refused web-n1_default
+          f:9:5: spec.containers[0].workdir: unknown field (did you mean workingDir?)
+          f:10:5: spec.containers[0].image: duplicate field, already set on line 8
+    "#]]
+    .assert_eq(&shown(Validation::Strict));
+    expect![[r#"
+        pod web-n1_default
+          f:9:5: spec.containers[0].workdir: unknown field (did you mean workingDir?)
+          f:10:5: spec.containers[0].image: duplicate field, already set on line 8
+    "#]]
+    .assert_eq(&shown(Validation::Warn));
+    expect![[r#"
+        pod web-n1_default
+    "#]]
+    .assert_eq(&shown(Validation::Ignore));
+}
+
+#[test]
+fn a_pasted_pod_is_cleaned_with_a_warning() {
+    check(
+        "apiVersion: v1\nkind: Pod\nmetadata:\n  name: web-n1\n  uid: x\n  annotations: {kubernetes.io/config.mirror: abc}\n  ownerReferences: [{apiVersion: v1, kind: Node, name: n1, uid: u}]\nspec:\n  nodeName: n1\n  containers: [{name: c, image: i}]\nstatus: {phase: Running}\n",
+        expect![[r#"
+            pod web-n1_default
+              web.yaml:4:9: dropped what a cluster had added: the suffix -n1 of metadata.name, metadata.uid, metadata.ownerReferences, metadata.annotations[kubernetes.io/config.mirror], status, spec.nodeName
+        "#]],
+    );
+}
+
+#[test]
+fn names() {
+    check(
+        &manifest(&"a".repeat(251)),
+        expect![[r#"
+        refused aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa-n1_default
+          web.yaml:4:9: metadata.name: Invalid value: "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa": together with "-n1" must be no more than 253 characters
+    "#]],
+    );
+    check(
+        &manifest("''"),
+        expect![[r#"
+        refused ?
+          web.yaml:4:9: metadata.name: Required value: name or generateName is required
+    "#]],
+    );
+    check(
+        &manifest("1"),
+        expect![[r#"
+        refused ?
+          web.yaml:4:9: metadata.name: expected a string, found the number 1 (quote the value: "1")
+    "#]],
+    );
+    check(
+        &format!("{}---\n{}", manifest("twice"), manifest("twice")),
+        expect![[r#"
+        pod twice-n1_default
+        refused twice-n1_default
+          web.yaml:13:9: metadata.name: Duplicate value: document 1 of this file is the same pod
+    "#]],
+    );
+}
+
+#[test]
+fn neither_file_nor_node_make_another_pod() {
+    let text = manifest("web");
+    let read = |file: &str, node: &str, seen: &str| {
+        let options = ReadOptions {
+            node_name: NodeName::new(node).expect("a name"),
+            seen: seen.to_owned(),
+            ..options(Validation::Strict)
+        };
+        match super::read(file, text.as_bytes(), &options).entries.remove(0) {
+            Entry::Pod { pod, .. } => pod,
+            Entry::Refused { errors, .. } => panic!("{errors:?}"),
+        }
+    };
+    let (one, two) = (read("a.yaml", "n1", "then"), read("b.yaml", "n2", "now"));
+    assert_eq!(one.uid(), two.uid());
+    assert_ne!(one.name(), two.name());
+}
+
+#[test]
+fn hostile_files_are_refused_quickly() {
+    let bomb: String = std::iter::once("a0: &a0 [x, x]\n".to_owned())
+        .chain((1..60).map(|level| format!("a{level}: &a{level} [*a{0}, *a{0}]\n", level - 1)))
+        .collect();
+    let hostile = [
+        "[".repeat(1 << 17),
+        "{\"a\":".repeat(1 << 17),
+        "- ".repeat(1 << 17),
+        "a: ".repeat(1 << 17),
+        "&a ".repeat(1 << 17),
+        "? ".repeat(1 << 17),
+        "---\n".repeat(1 << 17),
+        "---\na: [\n".repeat(1 << 15),
+        "'".repeat(1 << 17),
+        "\"\\".repeat(1 << 17),
+        "!".repeat(1 << 17),
+        "a: |\n".to_owned() + &" ".repeat(1 << 17),
+        "x".repeat(1 << 20),
+        "a: 1\n".repeat(1 << 17),
+        bomb,
+    ];
+    for text in hostile {
+        let outcome = read_strictly(&text);
+        let refused = outcome.entries.iter().all(|entry| matches!(entry, Entry::Refused { .. }));
+        assert!(refused, "{:?}...", &text[..40.min(text.len())]);
+    }
+}
+
+/// A valid manifest with much in it, for mutation.
+const RICH: &str = "apiVersion: v1\nkind: Pod\nmetadata:\n  name: web\n  labels: {app: web}\nspec:\n  hostNetwork: true\n  volumes:\n  - name: data\n    hostPath: {path: /srv}\n  containers:\n  - name: web\n    image: nginx\n    ports: [{containerPort: 80}]\n    resources: {limits: {cpu: 500m, memory: 64Mi}}\n    env: &env\n    - {name: A, value: \"1\"}\n    volumeMounts: [{name: data, mountPath: /data}]\n  - name: side\n    image: nginx\n    env: *env\n";
+
+proptest! {
+    #[test]
+    fn any_bytes_are_judged(bytes in prop::collection::vec(any::<u8>(), 0..400)) {
+        show(&read("f", &bytes, &options(Validation::Strict)));
+    }
+
+    #[test]
+    fn any_text_in_a_manifest_is_judged(
+        at in 0..RICH.len(),
+        length in 0..20_usize,
+        text in "[-a-z0-9:{}\\[\\]\"'&*!|>%@#,. \n\t\u{e9}]{0,12}",
+    ) {
+        let end = (at + length).min(RICH.len());
+        let mutated = format!("{}{text}{}", &RICH[..at], &RICH[end..]);
+        for validation in [Validation::Strict, Validation::Warn, Validation::Ignore] {
+            let outcome = read("f", mutated.as_bytes(), &options(validation));
+            show(&outcome);
+            for entry in outcome.entries {
+                let diagnostics = match entry {
+                    Entry::Pod { pod, warnings } => {
+                        prop_assert_eq!(&Pod::from_stored(&pod.to_stored()).unwrap(), &*pod);
+                        warnings
+                    }
+                    Entry::Refused { errors, .. } => errors,
+                };
+                for diagnostic in diagnostics {
+                    prop_assert!(diagnostic.line > 0 && diagnostic.column > 0, "{}", diagnostic);
+                    diagnostic.render(&mutated, true);
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn the_rich_manifest_is_valid() {
+    check(
+        RICH,
+        expect![[r#"
+        pod web-n1_default
+    "#]],
+    );
+}

@@ -1,0 +1,236 @@
+//! What a pod asks of a machine: requests, limits and the class of service that follows from them.
+//!
+//! Source: `k8s.io/component-helpers/resource/helpers.go`, `pkg/apis/core/v1/helper/qos/qos.go`.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::api::core::v1::{Container, PodSpec, ResourceRequirements};
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity as QuantityText;
+
+use crate::quantity::Quantity;
+
+/// Amounts by the name of the resource.
+pub(crate) type ResourceList = BTreeMap<String, Quantity>;
+
+/// CPU and memory of a container or of a whole pod. None means that nothing was said.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Amounts {
+    /// Thousandths of a CPU, rounded up.
+    pub cpu_milli: Option<u64>,
+    /// Bytes, rounded up.
+    pub memory_bytes: Option<u64>,
+    /// Bytes of local disk, rounded up.
+    pub ephemeral_storage_bytes: Option<u64>,
+}
+
+/// The class of service that decides who is throttled and killed first.
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub enum QosClass {
+    /// Every container has limits for CPU and memory, and requests equal to them.
+    Guaranteed,
+    /// Something is requested or limited.
+    Burstable,
+    /// Nothing is requested and nothing limited.
+    BestEffort,
+}
+
+// === impl QosClass ===
+
+impl QosClass {
+    /// The name that the status of a pod carries.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Guaranteed => "Guaranteed",
+            Self::Burstable => "Burstable",
+            Self::BestEffort => "BestEffort",
+        }
+    }
+
+    /// The class of a pod, after defaulting (`ComputePodQOS`).
+    pub fn of(spec: &PodSpec) -> Self {
+        let mut requests = ResourceList::new();
+        let mut limits = ResourceList::new();
+        let mut guaranteed = true;
+        let mut count = |resources: Option<&ResourceRequirements>, must_limit: bool| {
+            add_positive(&mut requests, resources.and_then(|it| it.requests.as_ref()));
+            let limited = add_positive(&mut limits, resources.and_then(|it| it.limits.as_ref()));
+            guaranteed &= limited == 2 || !must_limit;
+        };
+        if let Some(resources) = &spec.resources {
+            let limited = resources.limits.as_ref().is_some_and(|limits| !limits.is_empty());
+            count(Some(resources), limited);
+        } else {
+            for container in spec.containers.iter().chain(spec.init_containers.iter().flatten()) {
+                count(container.resources.as_ref(), true);
+            }
+        }
+        if requests.is_empty() && limits.is_empty() {
+            Self::BestEffort
+        } else if guaranteed && requests == limits {
+            Self::Guaranteed
+        } else {
+            Self::Burstable
+        }
+    }
+}
+
+/// Adds CPU and memory that are more than zero; returns how many of the two there were.
+fn add_positive(sum: &mut ResourceList, list: Option<&BTreeMap<String, QuantityText>>) -> usize {
+    let mut found = 0;
+    for (name, text) in list.into_iter().flatten() {
+        if !matches!(name.as_str(), "cpu" | "memory") {
+            continue;
+        }
+        if let Ok(quantity) = Quantity::parse(&text.0)
+            && quantity > Quantity::ZERO
+        {
+            found += 1;
+            let entry = sum.entry(name.clone()).or_insert(Quantity::ZERO);
+            *entry = entry.plus(quantity);
+        }
+    }
+    found
+}
+
+// === impl Amounts ===
+
+impl Amounts {
+    /// What a container requests, after defaulting.
+    pub fn requested_by(container: &Container) -> Self {
+        Self::of_texts(container.resources.as_ref().and_then(|it| it.requests.as_ref()))
+    }
+
+    /// What a container may use at most.
+    pub fn limit_of(container: &Container) -> Self {
+        Self::of_texts(container.resources.as_ref().and_then(|it| it.limits.as_ref()))
+    }
+
+    /// What a pod requests as a whole: the sum of its containers, at least what its init containers need
+    /// one after another, what the pod itself says before either, and its overhead.
+    pub fn requested_by_pod(spec: &PodSpec) -> Self {
+        let mut total = aggregate(spec, |it| it.requests.as_ref());
+        override_by_pod(&mut total, spec.resources.as_ref().and_then(|it| it.requests.as_ref()));
+        add(&mut total, &parse(spec.overhead.as_ref()));
+        Self::of_list(&total)
+    }
+
+    /// What a pod may use as a whole. Of a resource that some container may use without limit, there is
+    /// none, unless the pod itself sets one.
+    pub fn limit_of_pod(spec: &PodSpec) -> Self {
+        let mut total = aggregate(spec, |it| it.limits.as_ref());
+        total.retain(|name, _| {
+            let limits = |container: &Container| {
+                let limits = container.resources.as_ref().and_then(|it| it.limits.as_ref());
+                limits.is_some_and(|limits| limits.contains_key(name))
+            };
+            spec.containers.iter().all(limits)
+                && spec
+                    .init_containers
+                    .iter()
+                    .flatten()
+                    .filter(|it| restarts_always(it))
+                    .all(limits)
+        });
+        override_by_pod(&mut total, spec.resources.as_ref().and_then(|it| it.limits.as_ref()));
+        for (name, overhead) in parse(spec.overhead.as_ref()) {
+            if let Some(limit) = total.get_mut(&name).filter(|limit| !limit.is_zero()) {
+                *limit = limit.plus(overhead);
+            }
+        }
+        Self::of_list(&total)
+    }
+
+    fn of_texts(list: Option<&BTreeMap<String, QuantityText>>) -> Self {
+        Self::of_list(&parse(list))
+    }
+
+    fn of_list(list: &ResourceList) -> Self {
+        let positive = |value: i64| u64::try_from(value).unwrap_or(0);
+        Self {
+            cpu_milli: list.get("cpu").map(|quantity| positive(quantity.milli())),
+            memory_bytes: list.get("memory").map(|quantity| positive(quantity.units())),
+            ephemeral_storage_bytes: list.get("ephemeral-storage").map(|it| positive(it.units())),
+        }
+    }
+}
+
+/// Whether the resource is one that a pod may set for all its containers together.
+pub(crate) fn is_pod_level(name: &str) -> bool {
+    matches!(name, "cpu" | "memory") || is_huge_page(name)
+}
+
+pub(crate) fn is_huge_page(name: &str) -> bool {
+    name.starts_with("hugepages-")
+}
+
+/// Requests or limits of all containers together (`AggregateContainerRequests`, KEP-753): the sum of the
+/// containers and the init containers that keep running, or what one init container needs beside those
+/// started before it, whichever is more.
+pub(crate) fn aggregate(
+    spec: &PodSpec,
+    list: impl Fn(&ResourceRequirements) -> Option<&BTreeMap<String, QuantityText>>,
+) -> ResourceList {
+    let of = |container: &Container| parse(container.resources.as_ref().and_then(&list));
+    let mut total = ResourceList::new();
+    for container in &spec.containers {
+        add(&mut total, &of(container));
+    }
+    let mut sidecars = ResourceList::new();
+    let mut peak = ResourceList::new();
+    for container in spec.init_containers.iter().flatten() {
+        let own = of(container);
+        // What the sidecars need without it has been counted when they were started.
+        let with_sidecars: ResourceList = own
+            .iter()
+            .map(|(name, quantity)| {
+                let before = sidecars.get(name).copied().unwrap_or(Quantity::ZERO);
+                (name.clone(), quantity.plus(before))
+            })
+            .collect();
+        if restarts_always(container) {
+            add(&mut total, &own);
+            add(&mut sidecars, &own);
+        }
+        raise(&mut peak, with_sidecars);
+    }
+    raise(&mut total, peak);
+    total
+}
+
+pub(crate) fn restarts_always(container: &Container) -> bool {
+    container.restart_policy.as_deref() == Some("Always")
+}
+
+fn override_by_pod(total: &mut ResourceList, own: Option<&BTreeMap<String, QuantityText>>) {
+    total.extend(parse(own).into_iter().filter(|(name, _)| is_pod_level(name)));
+}
+
+fn add(total: &mut ResourceList, list: &ResourceList) {
+    for (name, quantity) in list {
+        total.entry(name.clone()).and_modify(|sum| *sum = sum.plus(*quantity)).or_insert(*quantity);
+    }
+}
+
+fn raise(total: &mut ResourceList, list: ResourceList) {
+    for (name, quantity) in list {
+        total
+            .entry(name)
+            .and_modify(|max| {
+                if quantity > *max {
+                    *max = quantity;
+                }
+            })
+            .or_insert(quantity);
+    }
+}
+
+/// Quantities have been checked when the manifest was read; one that is none counts as nothing.
+pub(crate) fn parse(list: Option<&BTreeMap<String, QuantityText>>) -> ResourceList {
+    list.into_iter()
+        .flatten()
+        .map(|(name, text)| (name.clone(), Quantity::parse(&text.0).unwrap_or(Quantity::ZERO)))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,302 @@
+//! Fields of the Pod API that this version of mainstay does not carry out yet, refused by name.
+//!
+//! Every field is decided in [`DECISIONS`]; a test walks the schema and proves it. Supporting a field
+//! means changing its row, and nothing else here.
+
+use crate::diagnostic::{Cause, Finding};
+use crate::path::Path;
+use crate::tree::{Node, Span, Value};
+
+/// Fields of one pod that are named: nobody reads more.
+const MAX_FINDINGS: usize = 200;
+
+const NOT_YET: &str = "not supported by this version of mainstay yet";
+
+/// What is done about a field. A row holds for everything below its path that has no row of its own.
+#[derive(Clone, Copy, Debug)]
+enum Decision {
+    /// Carried out. Only on fields that have nothing below them, so that a new one has to be decided.
+    Supported,
+    /// Accepted and ignored, as a kubelet ignores it in a static pod, or dropped before it gets here.
+    NoEffect,
+    /// Refused, in this case.
+    Refused(When),
+}
+
+#[derive(Clone, Copy, Debug)]
+enum When {
+    /// It is there, even if empty.
+    Present,
+    /// It is there and not empty.
+    Set,
+    /// It is any other value than these.
+    Not(&'static [&'static str]),
+    /// It has other keys than these.
+    Keys(&'static [&'static str]),
+    /// It is there and the field beside it has not this value.
+    Unless(&'static str, &'static str),
+}
+
+use Decision::{NoEffect, Refused, Supported};
+use When::{Keys, Not, Present, Set, Unless};
+
+/// Paths as in the schema: `[]` is any item of a list.
+const DECISIONS: &[(&str, Decision)] = &[
+    ("apiVersion", Supported),
+    ("kind", Supported),
+    ("metadata.annotations", Supported),
+    ("metadata.creationTimestamp", NoEffect),
+    ("metadata.deletionGracePeriodSeconds", NoEffect),
+    ("metadata.deletionTimestamp", NoEffect),
+    ("metadata.finalizers", Refused(Set)),
+    ("metadata.generateName", NoEffect),
+    ("metadata.generation", NoEffect),
+    ("metadata.labels", Supported),
+    ("metadata.managedFields", NoEffect),
+    ("metadata.name", Supported),
+    ("metadata.namespace", Supported),
+    ("metadata.ownerReferences", NoEffect),
+    ("metadata.resourceVersion", NoEffect),
+    ("metadata.selfLink", NoEffect),
+    ("metadata.uid", NoEffect),
+    ("spec.activeDeadlineSeconds", Refused(Set)),
+    ("spec.affinity.nodeAffinity.preferredDuringSchedulingIgnoredDuringExecution", NoEffect),
+    ("spec.affinity.nodeAffinity.requiredDuringSchedulingIgnoredDuringExecution", Refused(Set)),
+    ("spec.affinity.podAffinity", NoEffect),
+    ("spec.affinity.podAntiAffinity", NoEffect),
+    // A static pod gets no token and there are no services to tell it about.
+    ("spec.automountServiceAccountToken", NoEffect),
+    ("spec.containers[].args", Supported),
+    ("spec.containers[].command", Supported),
+    ("spec.containers[].envFrom[].configMapRef", Refused(Present)),
+    ("spec.containers[].envFrom[].prefix", Refused(Set)),
+    ("spec.containers[].envFrom[].secretRef", Refused(Present)),
+    ("spec.containers[].env[].name", Supported),
+    ("spec.containers[].env[].value", Supported),
+    ("spec.containers[].env[].valueFrom.configMapKeyRef", Refused(Present)),
+    ("spec.containers[].env[].valueFrom.fieldRef", Refused(Present)),
+    ("spec.containers[].env[].valueFrom.fileKeyRef", Refused(Present)),
+    ("spec.containers[].env[].valueFrom.resourceFieldRef", Refused(Present)),
+    ("spec.containers[].env[].valueFrom.secretKeyRef", Refused(Present)),
+    ("spec.containers[].image", Supported),
+    ("spec.containers[].imagePullPolicy", Supported),
+    ("spec.containers[].lifecycle", Refused(Set)),
+    ("spec.containers[].livenessProbe", Refused(Set)),
+    ("spec.containers[].name", Supported),
+    ("spec.containers[].ports[].containerPort", Supported),
+    ("spec.containers[].ports[].hostIP", Supported),
+    ("spec.containers[].ports[].hostPort", Supported),
+    ("spec.containers[].ports[].name", Supported),
+    ("spec.containers[].ports[].protocol", Supported),
+    ("spec.containers[].readinessProbe", Refused(Set)),
+    // It says what a resize does to a container, and static pods are never resized.
+    ("spec.containers[].resizePolicy", NoEffect),
+    ("spec.containers[].resources.claims", Refused(Set)),
+    ("spec.containers[].resources.limits", Refused(Keys(&["cpu", "memory"]))),
+    (
+        "spec.containers[].resources.requests",
+        Refused(Keys(&["cpu", "memory", "ephemeral-storage"])),
+    ),
+    ("spec.containers[].restartPolicy", Refused(Set)),
+    ("spec.containers[].restartPolicyRules", Refused(Set)),
+    ("spec.containers[].securityContext.allowPrivilegeEscalation", Supported),
+    ("spec.containers[].securityContext.appArmorProfile.localhostProfile", Refused(Set)),
+    ("spec.containers[].securityContext.appArmorProfile.type", Refused(Not(&["Unconfined"]))),
+    ("spec.containers[].securityContext.capabilities.add", Supported),
+    ("spec.containers[].securityContext.capabilities.drop", Supported),
+    ("spec.containers[].securityContext.privileged", Supported),
+    ("spec.containers[].securityContext.procMount", Refused(Not(&["Default"]))),
+    ("spec.containers[].securityContext.readOnlyRootFilesystem", Supported),
+    ("spec.containers[].securityContext.runAsGroup", Supported),
+    ("spec.containers[].securityContext.runAsNonRoot", Supported),
+    ("spec.containers[].securityContext.runAsUser", Supported),
+    ("spec.containers[].securityContext.seLinuxOptions", Refused(Set)),
+    ("spec.containers[].securityContext.seccompProfile.localhostProfile", Supported),
+    ("spec.containers[].securityContext.seccompProfile.type", Supported),
+    ("spec.containers[].securityContext.windowsOptions", Refused(Set)),
+    ("spec.containers[].startupProbe", Refused(Set)),
+    ("spec.containers[].stdin", Supported),
+    ("spec.containers[].stdinOnce", Supported),
+    ("spec.containers[].terminationMessagePath", Refused(Not(&["", "/dev/termination-log"]))),
+    ("spec.containers[].terminationMessagePolicy", Refused(Not(&["", "File"]))),
+    ("spec.containers[].tty", Supported),
+    ("spec.containers[].volumeDevices", Refused(Set)),
+    ("spec.containers[].volumeMounts[].mountPath", Supported),
+    ("spec.containers[].volumeMounts[].mountPropagation", Refused(Not(&["None"]))),
+    ("spec.containers[].volumeMounts[].name", Supported),
+    ("spec.containers[].volumeMounts[].readOnly", Supported),
+    ("spec.containers[].volumeMounts[].recursiveReadOnly", Refused(Not(&["Disabled"]))),
+    ("spec.containers[].volumeMounts[].subPath", Refused(Set)),
+    ("spec.containers[].volumeMounts[].subPathExpr", Refused(Set)),
+    ("spec.containers[].workingDir", Supported),
+    ("spec.dnsConfig", Refused(Set)),
+    ("spec.dnsPolicy", Refused(Not(&["", "ClusterFirst", "ClusterFirstWithHostNet", "Default"]))),
+    ("spec.enableServiceLinks", NoEffect),
+    ("spec.ephemeralContainers", Refused(Set)),
+    ("spec.hostAliases", Refused(Set)),
+    ("spec.hostIPC", Refused(Not(&["false"]))),
+    ("spec.hostNetwork", Supported),
+    ("spec.hostPID", Refused(Not(&["false"]))),
+    ("spec.hostUsers", Refused(Not(&["true"]))),
+    ("spec.hostname", Supported),
+    ("spec.hostnameOverride", Refused(Set)),
+    ("spec.imagePullSecrets", Refused(Set)),
+    ("spec.initContainers", Refused(Set)),
+    ("spec.nodeName", NoEffect),
+    ("spec.nodeSelector", Refused(Set)),
+    ("spec.os.name", Refused(Not(&["linux"]))),
+    ("spec.overhead", Refused(Set)),
+    ("spec.preemptionPolicy", NoEffect),
+    // Who is evicted and shut down first; it comes with eviction and shutdown.
+    ("spec.priority", NoEffect),
+    ("spec.priorityClassName", NoEffect),
+    ("spec.readinessGates", Refused(Set)),
+    ("spec.resourceClaims", Refused(Set)),
+    ("spec.resources", Refused(Set)),
+    ("spec.restartPolicy", Supported),
+    ("spec.runtimeClassName", Refused(Set)),
+    ("spec.schedulerName", NoEffect),
+    ("spec.schedulingGates", Refused(Set)),
+    ("spec.schedulingGroup", Refused(Set)),
+    ("spec.securityContext.appArmorProfile.localhostProfile", Refused(Set)),
+    ("spec.securityContext.appArmorProfile.type", Refused(Not(&["Unconfined"]))),
+    ("spec.securityContext.fsGroup", Supported),
+    ("spec.securityContext.fsGroupChangePolicy", Supported),
+    ("spec.securityContext.runAsGroup", Supported),
+    ("spec.securityContext.runAsNonRoot", Supported),
+    ("spec.securityContext.runAsUser", Supported),
+    ("spec.securityContext.seLinuxChangePolicy", Refused(Set)),
+    ("spec.securityContext.seLinuxOptions", Refused(Set)),
+    ("spec.securityContext.seccompProfile.localhostProfile", Supported),
+    ("spec.securityContext.seccompProfile.type", Supported),
+    ("spec.securityContext.supplementalGroups", Supported),
+    ("spec.securityContext.supplementalGroupsPolicy", Refused(Not(&["Merge"]))),
+    ("spec.securityContext.sysctls", Refused(Set)),
+    ("spec.securityContext.windowsOptions", Refused(Set)),
+    ("spec.serviceAccount", Refused(Set)),
+    ("spec.serviceAccountName", Refused(Set)),
+    ("spec.setHostnameAsFQDN", Refused(Not(&["false"]))),
+    ("spec.shareProcessNamespace", Refused(Not(&["false"]))),
+    ("spec.subdomain", Refused(Set)),
+    ("spec.terminationGracePeriodSeconds", Supported),
+    ("spec.tolerations", NoEffect),
+    ("spec.topologySpreadConstraints", NoEffect),
+    ("spec.volumes[].awsElasticBlockStore", Refused(Present)),
+    ("spec.volumes[].azureDisk", Refused(Present)),
+    ("spec.volumes[].azureFile", Refused(Present)),
+    ("spec.volumes[].cephfs", Refused(Present)),
+    ("spec.volumes[].cinder", Refused(Present)),
+    ("spec.volumes[].configMap", Refused(Present)),
+    ("spec.volumes[].csi", Refused(Present)),
+    ("spec.volumes[].downwardAPI", Refused(Present)),
+    ("spec.volumes[].emptyDir.medium", Refused(Not(&["", "Memory"]))),
+    ("spec.volumes[].emptyDir.sizeLimit", Refused(Unless("medium", "Memory"))),
+    ("spec.volumes[].ephemeral", Refused(Present)),
+    ("spec.volumes[].fc", Refused(Present)),
+    ("spec.volumes[].flexVolume", Refused(Present)),
+    ("spec.volumes[].flocker", Refused(Present)),
+    ("spec.volumes[].gcePersistentDisk", Refused(Present)),
+    ("spec.volumes[].gitRepo", Refused(Present)),
+    ("spec.volumes[].glusterfs", Refused(Present)),
+    ("spec.volumes[].hostPath.path", Supported),
+    ("spec.volumes[].hostPath.type", Supported),
+    ("spec.volumes[].image", Refused(Present)),
+    ("spec.volumes[].iscsi", Refused(Present)),
+    ("spec.volumes[].name", Supported),
+    ("spec.volumes[].nfs", Refused(Present)),
+    ("spec.volumes[].persistentVolumeClaim", Refused(Present)),
+    ("spec.volumes[].photonPersistentDisk", Refused(Present)),
+    ("spec.volumes[].portworxVolume", Refused(Present)),
+    ("spec.volumes[].projected", Refused(Present)),
+    ("spec.volumes[].quobyte", Refused(Present)),
+    ("spec.volumes[].rbd", Refused(Present)),
+    ("spec.volumes[].scaleIO", Refused(Present)),
+    ("spec.volumes[].secret", Refused(Present)),
+    ("spec.volumes[].storageos", Refused(Present)),
+    ("spec.volumes[].vsphereVolume", Refused(Present)),
+    ("status", NoEffect),
+];
+
+/// Every field of a Pod that is not supported yet. The tree fits the schema and is cleaned.
+pub(crate) fn check(pod: &Node) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    for (path, decision) in DECISIONS {
+        if let Refused(when) = decision {
+            visit(pod, pod.span, None, path, &Path::ROOT, *when, &mut findings);
+        }
+    }
+    findings
+}
+
+/// Follows what is left of a row's path, through every item of its lists.
+fn visit(
+    node: &Node,
+    name_span: Span,
+    parent: Option<&Node>,
+    pattern: &'static str,
+    path: &Path<'_>,
+    when: When,
+    findings: &mut Vec<Finding>,
+) {
+    if findings.len() >= MAX_FINDINGS {
+        return;
+    }
+    if pattern.is_empty() {
+        judge(node, name_span, parent, path, when, findings);
+        return;
+    }
+    if let Some(rest) = pattern.strip_prefix("[]") {
+        for (index, item) in node.items().iter().enumerate() {
+            visit(item, item.span, Some(node), rest, &path.index(index), when, findings);
+        }
+        return;
+    }
+    let pattern = pattern.strip_prefix('.').unwrap_or(pattern);
+    let end = pattern.find(['.', '[']).unwrap_or(pattern.len());
+    let (name, rest) = pattern.split_at(end);
+    if let Some(entry) = node.entries().iter().rev().find(|entry| &*entry.key == name) {
+        visit(&entry.node, entry.key_span, Some(node), rest, &path.field(name), when, findings);
+    }
+}
+
+fn judge(
+    node: &Node,
+    name_span: Span,
+    parent: Option<&Node>,
+    path: &Path<'_>,
+    when: When,
+    findings: &mut Vec<Finding>,
+) {
+    let mut refuse = |span: Span, path: Path<'_>, message: String| {
+        findings.push(Finding::error(span, path, message).cause(Cause::Unsupported));
+    };
+    let empty = node.is_empty() || node.as_str() == Some("");
+    match when {
+        When::Present => refuse(name_span, *path, NOT_YET.to_owned()),
+        When::Set if empty => {}
+        When::Set => refuse(name_span, *path, NOT_YET.to_owned()),
+        When::Not(values) => {
+            let text = match &node.value {
+                Value::Bool(value) => value.to_string(),
+                Value::Number(text) | Value::String(text) => String::from(&**text),
+                Value::Null | Value::List(_) | Value::Map(_) => return,
+            };
+            if !values.contains(&text.as_str()) {
+                refuse(node.span, *path, format!("{text} is {NOT_YET}"));
+            }
+        }
+        When::Keys(keys) => {
+            for entry in node.entries().iter().filter(|entry| !keys.contains(&&*entry.key)) {
+                refuse(entry.key_span, path.key(&entry.key), NOT_YET.to_owned());
+            }
+        }
+        When::Unless(sibling, value) => {
+            if parent.and_then(|parent| parent.get_str(sibling)) != Some(value) {
+                refuse(name_span, *path, format!("{NOT_YET}, unless {sibling} is {value}"));
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,122 @@
+use std::collections::BTreeSet;
+
+use expect_test::{Expect, expect};
+
+use super::*;
+use crate::schema::{self, Kind};
+use crate::yaml;
+
+/// Every field of the schema, as a path of the table.
+fn fields(object: &'static schema::Type, path: &str, visit: &mut dyn FnMut(String, &Kind)) {
+    for field in object.fields {
+        let path =
+            if path.is_empty() { field.name.to_owned() } else { format!("{path}.{}", field.name) };
+        visit(path.clone(), &field.kind);
+        let mut kind = &field.kind;
+        let mut path = path;
+        while let Kind::List(inner) = kind {
+            path.push_str("[]");
+            kind = inner;
+        }
+        if let Kind::Object(object) = kind {
+            fields(object, &path, visit);
+        }
+    }
+}
+
+fn holds_objects(kind: &Kind) -> bool {
+    match kind {
+        Kind::Object(_) => true,
+        Kind::List(inner) | Kind::Map(inner) => holds_objects(inner),
+        _ => false,
+    }
+}
+
+/// The row that holds for a path: its own, or that of the nearest thing above it.
+fn row(path: &str) -> Option<&'static (&'static str, Decision)> {
+    DECISIONS
+        .iter()
+        .filter(|(row, _)| {
+            path.strip_prefix(row)
+                .is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
+        })
+        .max_by_key(|(row, _)| row.len())
+}
+
+#[test]
+fn every_field_is_decided() {
+    let mut undecided = Vec::new();
+    let mut known = BTreeSet::new();
+    let mut leaves = 0;
+    fields(schema::pod(), "", &mut |path, kind| {
+        known.insert(path.clone());
+        let is_leaf = !holds_objects(kind);
+        leaves += usize::from(is_leaf);
+        match row(&path) {
+            None if is_leaf => undecided.push(path),
+            // What is below a supported field would be supported without anybody having decided it.
+            Some((row, Decision::Supported)) => assert!(is_leaf, "{row} has fields of its own"),
+            Some(_) | None => {}
+        }
+    });
+    assert_eq!(undecided, Vec::<String>::new(), "add rows for these fields");
+    assert!(leaves > 1000, "the schema has only {leaves} fields");
+    for (row, _) in DECISIONS {
+        assert!(known.contains(*row), "{row} is no field of a Pod");
+    }
+}
+
+#[test]
+fn rows_are_sorted_and_unique() {
+    let rows: Vec<&str> = DECISIONS.iter().map(|(row, _)| *row).collect();
+    let mut sorted = rows.clone();
+    sorted.sort_unstable();
+    sorted.dedup();
+    assert_eq!(rows, sorted);
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "the expectation is written in the call")]
+fn check(spec: &str, expected: Expect) {
+    let text = format!("spec:\n{spec}");
+    let root = yaml::read(&text).remove(0).root.expect("it parses");
+    let found: Vec<String> =
+        super::check(&root).iter().map(|it| format!("{}: {}\n", it.field, it.message)).collect();
+    expected.assert_eq(&found.concat());
+}
+
+#[test]
+fn refused_by_name() {
+    check(
+        "  hostPID: true\n  hostIPC: false\n  hostUsers: false\n  dnsPolicy: None\n  initContainers: [{name: a}]\n  os: {name: windows}\n  containers:\n  - name: a\n    livenessProbe: {exec: {}}\n    env: [{name: a, value: b}, {name: c, valueFrom: {fieldRef: {}}}]\n    envFrom: [{configMapRef: {name: x}}]\n    resources: {limits: {cpu: 1, nvidia.com/gpu: 1}, requests: {ephemeral-storage: 1Gi, hugepages-2Mi: 1}}\n    terminationMessagePath: /log\n    volumeMounts: [{name: a}, {name: b, subPath: c, mountPropagation: HostToContainer}]\n    securityContext: {procMount: Unmasked, seLinuxOptions: {level: a}, appArmorProfile: {type: RuntimeDefault}}\n  volumes:\n  - {name: a, emptyDir: {sizeLimit: 1Gi}}\n  - {name: b, emptyDir: {medium: Memory, sizeLimit: 1Gi}}\n  - {name: c, emptyDir: {medium: HugePages}}\n  - {name: d, projected: {}}\n  - {name: e, nfs: {server: a}}\n",
+        expect![[r#"
+            spec.containers[0].envFrom[0].configMapRef: not supported by this version of mainstay yet
+            spec.containers[0].env[1].valueFrom.fieldRef: not supported by this version of mainstay yet
+            spec.containers[0].livenessProbe: not supported by this version of mainstay yet
+            spec.containers[0].resources.limits[nvidia.com/gpu]: not supported by this version of mainstay yet
+            spec.containers[0].resources.requests[hugepages-2Mi]: not supported by this version of mainstay yet
+            spec.containers[0].securityContext.appArmorProfile.type: RuntimeDefault is not supported by this version of mainstay yet
+            spec.containers[0].securityContext.procMount: Unmasked is not supported by this version of mainstay yet
+            spec.containers[0].securityContext.seLinuxOptions: not supported by this version of mainstay yet
+            spec.containers[0].terminationMessagePath: /log is not supported by this version of mainstay yet
+            spec.containers[0].volumeMounts[1].mountPropagation: HostToContainer is not supported by this version of mainstay yet
+            spec.containers[0].volumeMounts[1].subPath: not supported by this version of mainstay yet
+            spec.dnsPolicy: None is not supported by this version of mainstay yet
+            spec.hostPID: true is not supported by this version of mainstay yet
+            spec.hostUsers: false is not supported by this version of mainstay yet
+            spec.initContainers: not supported by this version of mainstay yet
+            spec.os.name: windows is not supported by this version of mainstay yet
+            spec.volumes[2].emptyDir.medium: HugePages is not supported by this version of mainstay yet
+            spec.volumes[0].emptyDir.sizeLimit: not supported by this version of mainstay yet, unless medium is Memory
+            spec.volumes[4].nfs: not supported by this version of mainstay yet
+            spec.volumes[3].projected: not supported by this version of mainstay yet
+        "#]],
+    );
+}
+
+#[test]
+fn defaults_and_empty_values_are_no_trouble() {
+    check(
+        "  hostPID: false\n  hostUsers: true\n  dnsPolicy: Default\n  initContainers: []\n  nodeSelector: {}\n  hostAliases: []\n  os: {name: linux}\n  shareProcessNamespace: false\n  schedulerName: mine\n  affinity: {podAffinity: {requiredDuringSchedulingIgnoredDuringExecution: [{topologyKey: a}]}}\n  securityContext: {supplementalGroupsPolicy: Merge}\n  containers: [{name: a, terminationMessagePolicy: File, volumeMounts: [{mountPropagation: None, recursiveReadOnly: Disabled, subPath: ''}], securityContext: {procMount: Default, appArmorProfile: {type: Unconfined}}}]\n",
+        expect![[""]],
+    );
+}

@@ -1,0 +1,97 @@
+//! Commands and their options.
+
+mod check;
+mod image;
+mod run;
+mod status;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::instance::{DEFAULT_ROOT_DIR, DEFAULT_RUN_DIR, Instance};
+
+/// Runs Kubernetes static pods on this machine: a Pod manifest put into a directory runs, taken
+/// out it stops, broken it leaves what ran running.
+#[derive(Debug, Parser)]
+#[command(name = "mainstay", version, about, max_term_width = 100)]
+pub struct Cli {
+    #[command(flatten)]
+    directories: Directories,
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// Which instance is meant.
+#[derive(Debug, Args)]
+struct Directories {
+    /// Everything durable: images, accepted pods, volumes. With `--run-dir` it says which
+    /// instance is meant.
+    #[arg(long, global = true, default_value = DEFAULT_ROOT_DIR, value_name = "DIR")]
+    root_dir: PathBuf,
+    /// Sockets and what may vanish at boot.
+    #[arg(long, global = true, default_value = DEFAULT_RUN_DIR, value_name = "DIR")]
+    run_dir: PathBuf,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Run(run::Run),
+    Check(check::Check),
+    Status(status::Status),
+    #[command(subcommand)]
+    Image(image::Image),
+}
+
+/// How something is printed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+enum Output {
+    /// For people.
+    #[default]
+    Text,
+    /// For programs.
+    Json,
+}
+
+/// What to do about unknown and duplicate fields, in kubectl's words.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+enum Validate {
+    /// They refuse the manifest.
+    #[default]
+    #[value(alias = "true")]
+    Strict,
+    /// They are left out, with a warning.
+    Warn,
+    /// They are left out.
+    #[value(alias = "false")]
+    Ignore,
+}
+
+impl From<Validate> for mainstay_pod::Validation {
+    fn from(validate: Validate) -> Self {
+        match validate {
+            Validate::Strict => Self::Strict,
+            Validate::Warn => Self::Warn,
+            Validate::Ignore => Self::Ignore,
+        }
+    }
+}
+
+impl Cli {
+    /// Carries out the command.
+    pub fn run(self) -> anyhow::Result<ExitCode> {
+        let instance = Instance::new(&self.directories.root_dir, &self.directories.run_dir)?;
+        match self.command {
+            Command::Run(run) => run.run(instance),
+            Command::Check(check) => check.run(),
+            Command::Status(status) => status.run(&instance),
+            Command::Image(image) => image.run(&instance),
+        }
+    }
+}
+
+/// A runtime for a command that waits for something.
+fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
+    Ok(tokio::runtime::Builder::new_current_thread().enable_all().build()?)
+}

@@ -1,0 +1,130 @@
+//! `mainstay check`
+
+use std::io::{IsTerminal, Write};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::Context;
+use clap::Args;
+use mainstay_pod::{Diagnostic, Entry, NodeName, ReadOptions, SourceKind, diagnostic::wire};
+use serde::Serialize;
+
+use super::{Output, Validate};
+
+/// Judge manifests without running them.
+///
+/// Exit status 0 when all would be accepted, 1 when one would not.
+#[derive(Debug, Args)]
+pub(super) struct Check {
+    /// Manifests, or directories with manifests.
+    #[arg(required = true, value_name = "PATH")]
+    paths: Vec<PathBuf>,
+    /// What to do about unknown and duplicate fields.
+    #[arg(long, value_enum, default_value_t)]
+    validate: Validate,
+    /// How to print the result.
+    #[arg(short, long, value_enum, default_value_t)]
+    output: Output,
+}
+
+/// What a file came to.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Verdict {
+    file: String,
+    accepted: bool,
+    pods: Vec<String>,
+    diagnostics: Vec<serde_json::Value>,
+}
+
+impl Check {
+    pub(super) fn run(self) -> anyhow::Result<ExitCode> {
+        let mut out = std::io::stdout().lock();
+        let color = out.is_terminal();
+        let mut verdicts = Vec::new();
+        for path in self.files()? {
+            let bytes =
+                std::fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
+            let (pods, diagnostics, accepted) = judge(&path, &bytes, self.validate)?;
+            if self.output == Output::Text {
+                let text = String::from_utf8_lossy(&bytes);
+                for diagnostic in &diagnostics {
+                    writeln!(out, "{}", diagnostic.render(&text, color))?;
+                }
+                let word = if accepted { "ok" } else { "refused" };
+                writeln!(out, "{}: {word}{}", path.display(), listed(&pods))?;
+            }
+            verdicts.push(Verdict {
+                file: path.display().to_string(),
+                accepted,
+                pods,
+                diagnostics: diagnostics
+                    .iter()
+                    .map(|diagnostic| serde_json::to_value(wire::Diagnostic::from(diagnostic)))
+                    .collect::<Result<_, _>>()?,
+            });
+        }
+        if self.output == Output::Json {
+            serde_json::to_writer_pretty(&mut out, &verdicts)?;
+            writeln!(out)?;
+        }
+        let accepted = verdicts.iter().all(|verdict| verdict.accepted);
+        Ok(if accepted { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    }
+
+    fn files(&self) -> anyhow::Result<Vec<PathBuf>> {
+        let mut files = Vec::new();
+        for path in &self.paths {
+            if !path.is_dir() {
+                files.push(path.clone());
+                continue;
+            }
+            let mut found: Vec<PathBuf> = std::fs::read_dir(path)
+                .and_then(Iterator::collect::<Result<Vec<_>, _>>)
+                .with_context(|| format!("cannot list {}", path.display()))?
+                .into_iter()
+                .map(|entry| entry.path())
+                .filter(|path| mainstay_node::is_manifest_name(path))
+                .collect();
+            found.sort();
+            files.extend(found);
+        }
+        Ok(files)
+    }
+}
+
+fn judge(
+    path: &Path,
+    bytes: &[u8],
+    validate: Validate,
+) -> anyhow::Result<(Vec<String>, Vec<Diagnostic>, bool)> {
+    let options = ReadOptions {
+        validation: validate.into(),
+        node_name: NodeName::new("node")?,
+        source: SourceKind::File,
+        seen: jiff::Timestamp::UNIX_EPOCH.to_string(),
+    };
+    let outcome = mainstay_pod::read(&path.to_string_lossy(), bytes, &options);
+    let mut accepted = outcome.diagnostics.is_empty();
+    let mut diagnostics = outcome.diagnostics;
+    let mut pods = Vec::new();
+    for entry in outcome.entries {
+        match entry {
+            Entry::Pod { pod, warnings } => {
+                let name = pod.name().strip_suffix("-node").unwrap_or(pod.name());
+                pods.push(format!("{}/{name}", pod.namespace()));
+                diagnostics.extend(warnings);
+            }
+            Entry::Refused { errors, warnings, .. } => {
+                accepted = false;
+                diagnostics.extend(errors);
+                diagnostics.extend(warnings);
+            }
+        }
+    }
+    Ok((pods, diagnostics, accepted))
+}
+
+fn listed(pods: &[String]) -> String {
+    if pods.is_empty() { String::new() } else { format!(" (pod {})", pods.join(", ")) }
+}
