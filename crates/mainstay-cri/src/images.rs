@@ -65,6 +65,8 @@ pub struct Image {
     pub repo_digests: Vec<String>,
     /// Bytes on disk.
     pub size: u64,
+    /// Whether the node wants it to stay, as the images of its own image directory.
+    pub pinned: bool,
     /// The user that the image asks for: `user`, `uid`, either with `:group`, or empty.
     pub user: String,
 }

@@ -9,6 +9,7 @@ mod devices;
 mod environment;
 mod mounts;
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use mainstay_cri::{ContainerConfig, NamespaceMode, NamespaceOptions};
@@ -17,7 +18,7 @@ use mainstay_linux::capability::Capabilities;
 use mainstay_linux::cgroup::{Hierarchies, Layout};
 use mainstay_shim_protocol::{CgroupDirectories, Container, Process, Root};
 
-pub(crate) use capabilities::UnknownCapability;
+pub(crate) use capabilities::{UnknownCapability, of as capabilities};
 pub(crate) use devices::{HostDevice, host_devices, rules as device_rules};
 pub(crate) use mounts::SHM;
 
@@ -129,7 +130,8 @@ fn process(from: &Ingredients<'_>) -> Result<Process, BundleError> {
     // a file that only it may not read stays unreadable (CVE-2022-36109).
     let mut groups = vec![user.gid];
     groups.extend(user.additional_gids.iter().chain(&security.supplemental_groups));
-    groups.dedup();
+    let mut seen = BTreeSet::new();
+    groups.retain(|group| seen.insert(*group));
     let cwd = [&config.working_dir, &image.working_dir].into_iter().find(|path| !path.is_empty());
     Ok(Process {
         args: arguments(config, image)?,

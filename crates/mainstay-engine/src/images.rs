@@ -55,7 +55,7 @@ impl Images for EngineImages {
     }
 
     async fn changed(&self) {
-        std::future::pending().await
+        std::future::pending::<()>().await;
     }
 }
 
@@ -75,6 +75,7 @@ fn image_of(image: &Stored) -> Image {
         repo_tags: image.references.iter().map(ToString::to_string).collect(),
         repo_digests: image.digests.iter().map(ToString::to_string).collect(),
         size: image.size,
+        pinned: false,
         user: image.config.user.clone(),
     }
 }

@@ -4,8 +4,8 @@
 //! # Flow
 //!
 //! The members are found, the documents read and checked, and the layers unpacked that are not here
-//! yet. Only when everything of every image in the file is durable, all of them get their names at
-//! once: an import that fails or is interrupted shows nothing, and what it unpacked is not unpacked
+//! yet. Only when everything of every image in the file is durable, all of them are shown, together:
+//! an import that fails or is interrupted before shows nothing, and what it unpacked is not unpacked
 //! again by the next one.
 
 mod docker;

@@ -75,3 +75,46 @@ pub fn challenge(text: &str) {
 pub fn endpoint(text: &str) {
     let _ = text.parse::<Endpoint>();
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::testing::{Layer, TestImage, gzip, zstd};
+
+    /// Something that begins as it should, with a few bytes changed.
+    fn damaged() -> impl Strategy<Value = Vec<u8>> {
+        let layer = Layer::new().dir("a/", 0o755).file("a/b", "content").symlink("c", "a").build();
+        let config = TestImage::new("", vec![layer.clone()]).config();
+        let manifest = TestImage::new("", vec![layer.clone()]).manifest(gzip).0;
+        let whole = vec![gzip(&layer), zstd(&layer), layer, config, manifest];
+        let changes = proptest::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..8);
+        (prop::sample::select(whole), changes).prop_map(|(mut bytes, changes)| {
+            for (place, byte) in changes {
+                let place = place.index(bytes.len());
+                bytes[place] = byte;
+            }
+            bytes
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_panic(bytes in damaged()) {
+            layer(&bytes);
+            document(&bytes);
+            image_config(&bytes);
+            docker_manifest(&bytes);
+            credentials(&bytes);
+        }
+
+        #[test]
+        fn no_text_panics(text in ".{0,80}") {
+            reference(&text);
+            challenge(&text);
+            endpoint(&text);
+            credentials(text.as_bytes());
+        }
+    }
+}

@@ -25,7 +25,7 @@
 //! - Whatever is visible is whole. Layers and blobs are made under another name, synced and
 //!   renamed; an image gets its record after everything it consists of is durable, and its names
 //!   after that. A process that is killed, a power cut and a full disk leave only things in `work/`
-//!   and `jobs/`, which the next [`Store::open`] clears away.
+//!   and `jobs/`, which the next [`Store::open`] clears away, or an image that lacks a name.
 //! - A layer that an image, a lease or a running job needs is never removed.
 //!
 //! # Several processes

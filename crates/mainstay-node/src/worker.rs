@@ -140,7 +140,7 @@ impl Worker {
                 };
                 seen.sandboxes.iter().find(has).map(|sandbox| sandbox.id.clone())
             }
-            Action::Prepare
+            Action::Prepare { .. }
             | Action::EnsureImage { .. }
             | Action::RunSandbox { .. }
             | Action::StartContainer { .. }
@@ -171,11 +171,14 @@ impl Worker {
 
     fn remember(&mut self, action: Action, done: Done) {
         match (action, done) {
-            (Action::Prepare, Done::Prepared(uid)) => {
+            (Action::Prepare { uid }, Done::Done) => {
                 self.memory.hosted.insert(uid.clone());
                 self.memory.prepared = Some(uid);
             }
-            (Action::EnsureImage { container }, Done::Image(image)) => {
+            // It may have come for a version that is not wanted any more.
+            (Action::EnsureImage { container }, Done::Image { version, image })
+                if self.memory.version.as_ref() == Some(&version) =>
+            {
                 self.memory.images.insert(container, ImageMemory::Ready(image));
             }
             // The next start asks for the image anew.
@@ -212,7 +215,7 @@ impl Worker {
         }
         let longest = match key {
             Key::Image(_) => LONGEST_IMAGE_RETRY,
-            Key::Host | Key::Sandbox | Key::Container(_) | Key::Dead(_) => LONGEST_RETRY,
+            Key::Host(_) | Key::Ledger | Key::Sandbox | Key::Container(_) | Key::Dead(_) => LONGEST_RETRY,
         };
         let wait = match error.retry {
             perform::Retry::Soon => Some(after_failures(count, longest)),

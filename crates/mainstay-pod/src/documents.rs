@@ -105,8 +105,9 @@ fn judge(node: &Node, number: usize, typed: bool) -> Judged {
             }
         }
         Some(kind) => {
-            let message =
-                format!("document {number} is a {kind}; a manifest directory takes Pods only");
+            let message = format!(
+                "document {number} is of kind {kind}; a manifest directory takes Pods only"
+            );
             let finding = Finding::error(place("kind"), "kind", message).hint(kind_hint(kind));
             return Judged::Refused(vec![finding]);
         }
@@ -171,7 +172,7 @@ fn kind_hint(kind: &str) -> String {
             "static pods are Pods: write a Pod from the template of the {kind}, or apply the {kind} through the Kubernetes API"
         );
     }
-    format!("apply a {kind} through the Kubernetes API, with kubectl apply -f")
+    format!("objects of kind {kind} are applied through the Kubernetes API: kubectl apply -f")
 }
 
 fn items(mut node: Node) -> Vec<Node> {

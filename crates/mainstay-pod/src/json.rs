@@ -52,17 +52,23 @@ impl Reader<'_> {
     }
 
     fn fail<T>(&mut self, message: impl Into<String>) -> Option<T> {
+        self.fail_with(message, None)
+    }
+
+    fn fail_with<T>(&mut self, message: impl Into<String>, hint: Option<String>) -> Option<T> {
         let end = self.text[self.at..].chars().next().map_or(0, char::len_utf8);
-        let finding = Finding::error(Span::new(self.at, self.at + end), "", message);
+        let finding = Finding::error(Span::new(self.at, self.at + end), "", message).hint(hint);
         self.error.get_or_insert(finding.cause(Cause::Syntax));
         None
     }
 
     fn unexpected<T>(&mut self, wanted: &str) -> Option<T> {
-        match self.text[self.at..].chars().next() {
-            Some(c) => self.fail(format!("expected {wanted}, found {c:?}")),
-            None => self.fail(format!("expected {wanted}, found the end of the file")),
-        }
+        let Some(found) = self.text[self.at..].chars().next() else {
+            return self.fail(format!("expected {wanted}, found the end of the file"));
+        };
+        // YAML in braces is no JSON, but looks much like it.
+        let hint = "a file that begins with { is read as JSON".to_owned();
+        self.fail_with(format!("expected {wanted}, found {found:?}"), Some(hint))
     }
 
     /// A value; after an error what there is of it, if it is a list or an object.

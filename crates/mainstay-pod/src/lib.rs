@@ -2,7 +2,7 @@
 //!
 //! # Flow
 //!
-//! [`read`] goes through these stages; each is a module, each is pure:
+//! [`read()`] goes through these stages; each is a module, each is pure:
 //!
 //! 1. `yaml` and `json` make trees whose keys and values know their places in the file, with the meaning
 //!    that Kubernetes gives to YAML.

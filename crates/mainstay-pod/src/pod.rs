@@ -1,5 +1,6 @@
 //! A pod that has been read, judged and named.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{Pod as KubernetesPod, PodSpec};
@@ -16,6 +17,8 @@ pub struct Pod {
     /// Always with a spec.
     inner: KubernetesPod,
     content_hash: String,
+    /// Containers whose pull policy nobody wrote.
+    unwritten_pull_policies: BTreeSet<String>,
 }
 
 /// What happens to a container that ends.
@@ -66,6 +69,8 @@ const FORMAT: u32 = 1;
 struct Stored {
     format: u32,
     content_hash: String,
+    #[serde(default)]
+    unwritten_pull_policies: BTreeSet<String>,
     pod: KubernetesPod,
 }
 
@@ -73,9 +78,13 @@ struct Stored {
 
 impl Pod {
     /// Only for pods that have been validated.
-    pub(crate) fn new(mut inner: KubernetesPod, content_hash: String) -> Self {
+    pub(crate) fn new(
+        mut inner: KubernetesPod,
+        content_hash: String,
+        unwritten_pull_policies: BTreeSet<String>,
+    ) -> Self {
         inner.spec.get_or_insert_default();
-        Self { inner, content_hash }
+        Self { inner, content_hash, unwritten_pull_policies }
     }
 
     /// The pod as Kubernetes has it.
@@ -166,6 +175,11 @@ impl Pod {
         QosClass::of(self.spec())
     }
 
+    /// Whether the manifest says when the image of a container is pulled, or defaulting did.
+    pub fn has_written_pull_policy(&self, container: &str) -> bool {
+        !self.unwritten_pull_policies.contains(container)
+    }
+
     /// Ports of the host that it occupies, in the order of the manifest.
     pub fn host_ports(&self) -> Vec<HostPort> {
         let spec = self.spec();
@@ -192,6 +206,7 @@ impl Pod {
         let stored = Stored {
             format: FORMAT,
             content_hash: self.content_hash.clone(),
+            unwritten_pull_policies: self.unwritten_pull_policies.clone(),
             pod: self.inner.clone(),
         };
         serde_json::to_string(&stored).expect("a pod has string keys and no values that JSON lacks")
@@ -218,7 +233,7 @@ impl Pod {
         if stored.pod.spec.as_ref().is_none_or(|spec| spec.containers.is_empty()) {
             return Err(RebuildError::Missing("container"));
         }
-        Ok(Self::new(stored.pod, stored.content_hash))
+        Ok(Self::new(stored.pod, stored.content_hash, stored.unwritten_pull_policies))
     }
 }
 

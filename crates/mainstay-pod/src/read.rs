@@ -1,6 +1,6 @@
 //! From the bytes of a file to the pods in it.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::Pod as KubernetesPod;
@@ -114,6 +114,15 @@ pub fn read(file: &str, bytes: &[u8], options: &ReadOptions) -> Outcome {
     Outcome { entries: reading.entries, diagnostics: Vec::new() }
 }
 
+/// Containers of a pod as it was written that say nothing about pulling.
+fn unwritten_pull_policies(pod: &KubernetesPod) -> BTreeSet<String> {
+    let spec = pod.spec.iter();
+    let containers =
+        spec.flat_map(|spec| spec.init_containers.iter().flatten().chain(&spec.containers));
+    let unwritten = containers.filter(|container| container.image_pull_policy.is_none());
+    unwritten.map(|container| container.name.clone()).collect()
+}
+
 /// The text of a file that is small enough and UTF-8.
 fn text<'a>(file: &str, bytes: &'a [u8]) -> Result<&'a str, Box<Diagnostic>> {
     if bytes.len() >= MAX_FILE_BYTES {
@@ -187,10 +196,9 @@ impl Reading<'_> {
             let content_hash = identity::content_hash(&node);
             match serde_json::from_value::<KubernetesPod>(node.to_json()) {
                 Ok(decoded) => {
-                    pod = Some((
-                        self.judge(&node, decoded, &content_hash, &mut findings),
-                        content_hash,
-                    ));
+                    let unwritten = unwritten_pull_policies(&decoded);
+                    let judged = self.judge(&node, decoded, &content_hash, &mut findings);
+                    pod = Some((judged, content_hash, unwritten));
                 }
                 Err(error) => findings.push(
                     Finding::error(
@@ -203,10 +211,10 @@ impl Reading<'_> {
             }
         }
         let accepted = pod.filter(|_| findings.iter().all(|it| it.severity == Severity::Warning));
-        let Some((pod, content_hash)) = accepted else {
+        let Some((pod, content_hash, unwritten)) = accepted else {
             return self.refusal(given, findings, number);
         };
-        let pod = Pod::new(pod, content_hash);
+        let pod = Pod::new(pod, content_hash, unwritten);
         if let Some(first) = self.names.get(&pod.full_name()) {
             let message = format!("Duplicate value: document {first} of this file is the same pod");
             findings.push(Finding::error(node.locate("metadata.name"), "metadata.name", message));

@@ -1,3 +1,4 @@
 //! What tests share: payload programs, and the means to leave nothing behind.
 
+pub mod pods;
 pub mod tools;

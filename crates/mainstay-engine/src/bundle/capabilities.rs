@@ -41,7 +41,7 @@ pub(crate) enum UnknownCapability {
 ///
 /// Added and dropped ones as the CRI says (`ALL` first, then by name). What was added by name has
 /// to be there; what comes by default or with `ALL` is given as far as it is.
-pub(super) fn of(
+pub(crate) fn of(
     security: &LinuxContainerSecurityContext,
     held: Capabilities,
 ) -> Result<Sets, UnknownCapability> {

@@ -10,6 +10,7 @@ use mainstay_cri::{
     SandboxId, SeccompProfile,
 };
 use mainstay_image::store::Image;
+use mainstay_linux::capability::Capabilities;
 use mainstay_linux::cgroup::{CpuQuota, Limits};
 use mainstay_shim_protocol::{Command, Container as Spec, Root, Success};
 
@@ -193,7 +194,12 @@ fn write_filter(
     if security.privileged || security.seccomp == SeccompProfile::Unconfined {
         return Ok(None);
     }
-    let filter = seccomp::filter(&security.seccomp, security, engine.capabilities())?;
+    // Parts of a profile depend on what the container may hold at most.
+    let sets = bundle::capabilities(security, engine.capabilities()).map_err(|error| {
+        Error::with_source(ErrorKind::InvalidArgument, "cannot make the container", error)
+    })?;
+    let held = Capabilities::from_bits(sets.bounding);
+    let filter = seccomp::filter(&security.seccomp, held)?;
     let path: PathBuf = bundle.join("seccomp.bpf");
     fs::write(&path, filter).map_err(io_failed(format!("cannot write {}", path.display())))?;
     Ok(Some(text(&path)))

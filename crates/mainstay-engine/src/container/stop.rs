@@ -8,7 +8,7 @@ use mainstay_cri::{ContainerId, ErrorKind, Result};
 use mainstay_shim_protocol::Command;
 use tokio::time::timeout;
 
-use crate::sandbox::{Sandbox, vanished};
+use crate::sandbox::{Container, Sandbox, vanished};
 use crate::shim::ShimError;
 use crate::{Instance, failed};
 
@@ -84,14 +84,14 @@ async fn signal(sandbox: &Arc<Sandbox>, id: &ContainerId, signal: i32) -> Result
 }
 
 fn has_ended(sandbox: &Sandbox, id: &ContainerId) -> bool {
-    sandbox.state().containers.get(id).is_none_or(|container| container.has_ended())
+    sandbox.state().containers.get(id).is_none_or(Container::has_ended)
 }
 
 /// Waits for a container's end.
 async fn ended(sandbox: &Sandbox, id: &ContainerId) {
     sandbox
         .wait_for(|state| {
-            state.containers.get(id).is_none_or(|container| container.has_ended()).then_some(())
+            state.containers.get(id).is_none_or(Container::has_ended).then_some(())
         })
         .await;
 }

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::PathBuf;
 
 use super::layer::LayerName;
-use super::record::{ImageRecord, LayerUse, Records, ReferenceRecord};
+use super::record::{ImageRecord, LayerUse};
 use super::{Store, StoreError};
 use crate::config::{CONFIG_MAX, ImageConfig};
 use crate::digest::Digest;
@@ -79,8 +79,8 @@ impl Store {
         let records = self.records()?;
         let mut damaged = Vec::new();
         let mut images = Vec::new();
-        for record in &records.images {
-            match self.image_of(record.clone(), &records) {
+        for record in records.images {
+            match self.image(record) {
                 Ok(image) => images.push(image),
                 Err(error) => damaged.push(error),
             }
@@ -133,16 +133,9 @@ impl Store {
         self.image_record(&record.image)
     }
 
-    fn image(&self, record: ImageRecord) -> Result<Image, StoreError> {
-        let records = self.records()?;
-        self.image_of(record, &records)
-    }
-
-    pub(super) fn image_of(
-        &self,
-        record: ImageRecord,
-        records: &Records,
-    ) -> Result<Image, StoreError> {
+    /// The image of a record. The caller holds the lock.
+    pub(super) fn image(&self, record: ImageRecord) -> Result<Image, StoreError> {
+        let names = self.names_of(&record)?;
         let ImageRecord { id, layers, .. } = record;
         let damaged = |source| StoreError::Config { image: id.clone(), source };
         let config =
@@ -154,10 +147,8 @@ impl Store {
                 return Err(StoreError::LayerMissing { image: id, layer: diff_id.clone() });
             }
         }
-        let names = records.references.iter().filter(|reference| reference.image == id);
-        let (digests, references) = names
-            .filter_map(ReferenceRecord::parsed)
-            .partition(|reference| reference.digest().is_some());
+        let (digests, references) =
+            names.into_iter().partition(|reference| reference.digest().is_some());
         Ok(Image {
             references,
             digests,

@@ -2,7 +2,7 @@
 
 use super::job::Job;
 use super::record::{ImageRecord, LayerUse, ReferenceRecord};
-use super::{Image, Store, StoreError, to_json};
+use super::{Image, Store, StoreError, VERSION, to_json};
 use crate::digest::Digest;
 use crate::durable::{self, Prepared};
 use crate::reference::Reference;
@@ -18,6 +18,14 @@ pub(crate) struct NewImage {
     pub(crate) references: Vec<Reference>,
 }
 
+/// What is recorded about an image before it is published.
+#[derive(PartialEq, Eq)]
+struct Known {
+    image: Option<ImageRecord>,
+    /// For each of its new names, in their order.
+    references: Vec<Option<ReferenceRecord>>,
+}
+
 /// What was removed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Removed {
@@ -28,26 +36,26 @@ pub struct Removed {
 }
 
 impl Store {
-    /// Shows images, all at once: everything about them is durable before the first is seen. The
-    /// caller holds a [`super::Job`] for their layers and blobs.
+    /// Shows images: everything about them is durable before the first is seen, and whoever looks
+    /// sees all of them or none. If this process is killed just then, some may lack a name, which
+    /// importing or pulling them again gives them; no name leads nowhere. The caller holds a
+    /// [`Job`] for their layers and blobs.
     pub(crate) fn publish(&self, images: &[NewImage]) -> Result<Vec<Image>, StoreError> {
         loop {
             let known = self.known(images);
             let (prepared, _jobs) = self.prepare_records(images, &known)?;
             let shown = {
                 let _guard = self.exclusive()?;
-                // Somebody else published one of the images since, so the records are out of date.
+                // Somebody else changed one of them since, so what is prepared is out of date.
                 if self.known(images) != known {
                     continue;
                 }
                 prepared.into_iter().try_for_each(Prepared::publish)?;
                 // Before anybody can remove them again.
-                let records = self.records()?;
                 let of = |image: &NewImage| {
-                    let record = records.images.iter().find(|record| record.id == image.id);
-                    let record =
-                        record.ok_or_else(|| StoreError::NotFound(image.id.to_string()))?;
-                    self.image_of(record.clone(), &records)
+                    let record = self.image_record(&image.id)?;
+                    let gone = || StoreError::NotFound(image.id.to_string());
+                    self.image(record.ok_or_else(gone)?)
                 };
                 images.iter().map(of).collect::<Result<_, _>>()?
             };
@@ -56,15 +64,20 @@ impl Store {
         }
     }
 
-    /// The records that the images have by now; a damaged one counts as none.
-    fn known(&self, images: &[NewImage]) -> Vec<Option<ImageRecord>> {
-        images.iter().map(|image| self.image_record(&image.id).ok().flatten()).collect()
+    /// The records that the images and their names have by now; a damaged one counts as none.
+    fn known(&self, images: &[NewImage]) -> Vec<Known> {
+        let reference = |name| self.reference_record(name).ok().flatten();
+        let known = |image: &NewImage| Known {
+            image: self.image_record(&image.id).ok().flatten(),
+            references: image.references.iter().map(reference).collect(),
+        };
+        images.iter().map(known).collect()
     }
 
     fn prepare_records(
         &self,
         images: &[NewImage],
-        known: &[Option<ImageRecord>],
+        known: &[Known],
     ) -> Result<(Vec<Prepared>, Vec<Job>), StoreError> {
         let (mut prepared, mut jobs) = (Vec::new(), Vec::new());
         let prepare = |path, content: &[u8]| durable::prepare(self.scratch()?, path, content);
@@ -82,16 +95,28 @@ impl Store {
                 jobs.push(job);
             }
             // An image that came by another way before keeps what is known from then.
-            let mut manifests: Vec<Digest> =
-                known.iter().flat_map(|record| record.manifests.clone()).collect();
-            manifests.extend(image.manifest.clone().filter(|new| !manifests.contains(new)));
-            let record = ImageRecord::new(image.id.clone(), manifests, layers);
-            prepared.push(prepare(self.image_path(&image.id), &to_json(&record))?);
+            let mut record = known.image.clone().unwrap_or_else(|| ImageRecord {
+                version: VERSION,
+                id: image.id.clone(),
+                manifests: Vec::new(),
+                layers: Vec::new(),
+                names: Vec::new(),
+            });
+            record.layers = layers;
+            let manifest = image.manifest.iter();
+            add(&mut record.manifests, manifest.cloned());
+            add(&mut record.names, image.references.iter().map(ToString::to_string));
+            if known.image.as_ref() != Some(&record) {
+                prepared.push(prepare(self.image_path(&image.id), &to_json(&record))?);
+            }
         }
-        for image in images {
-            for reference in &image.references {
+        // After those of all images, so that no name leads nowhere.
+        for (image, known) in images.iter().zip(known) {
+            for (reference, known) in image.references.iter().zip(&known.references) {
                 let record = ReferenceRecord::new(reference, &image.id);
-                prepared.push(prepare(self.reference_path(reference), &to_json(&record))?);
+                if known.as_ref() != Some(&record) {
+                    prepared.push(prepare(self.reference_path(reference), &to_json(&record))?);
+                }
             }
         }
         Ok((prepared, jobs))
@@ -116,9 +141,7 @@ impl Store {
 
     fn remove_locked(&self, name: &str) -> Result<Removed, StoreError> {
         let record = self.resolve(name)?.ok_or_else(|| StoreError::NotFound(name.into()))?;
-        let records = self.records()?.references.into_iter();
-        let names = records.filter(|reference| reference.image == record.id);
-        let names: Vec<Reference> = names.filter_map(|reference| reference.parsed()).collect();
+        let names = self.names_of(&record)?;
         if let Ok(reference) = name.parse::<Reference>()
             && let reference = reference.without_redundant_tag()
             && names.contains(&reference)
@@ -129,8 +152,8 @@ impl Store {
         }
 
         let leases = self.lease_records()?.into_iter();
-        let owners: Vec<String> =
-            leases.filter(|(_, lease)| lease.image == record.id).map(|(owner, _)| owner).collect();
+        let leases = leases.filter(|(_, lease)| lease.image == record.id);
+        let owners: Vec<String> = leases.map(|(owner, _)| owner).collect();
         if !owners.is_empty() {
             return Err(StoreError::InUse { image: record.id, owners });
         }
@@ -139,5 +162,14 @@ impl Store {
         }
         durable::remove_file(&self.image_path(&record.id))?;
         Ok(Removed { references: names, image: Some(record.id) })
+    }
+}
+
+/// Adds what is not in the list yet.
+fn add<T: PartialEq>(list: &mut Vec<T>, more: impl Iterator<Item = T>) {
+    for item in more {
+        if !list.contains(&item) {
+            list.push(item);
+        }
     }
 }

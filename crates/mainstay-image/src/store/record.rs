@@ -19,6 +19,9 @@ pub(super) struct ImageRecord {
     pub(super) manifests: Vec<Digest>,
     /// Its layers, lowest first.
     pub(super) layers: Vec<LayerUse>,
+    /// The names it was ever given, in canonical form. Some may lead to another image by now, or
+    /// nowhere: that is for their own records to say. This is where to look.
+    pub(super) names: Vec<String>,
 }
 
 /// A layer of an image.
@@ -30,7 +33,7 @@ pub(super) struct LayerUse {
 }
 
 /// One name of an image.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct ReferenceRecord {
     pub(super) version: u32,
     /// The canonical form, with a tag or a digest.
@@ -42,17 +45,8 @@ pub(super) struct ReferenceRecord {
 /// All records.
 pub(super) struct Records {
     pub(super) images: Vec<ImageRecord>,
-    pub(super) references: Vec<ReferenceRecord>,
     /// Files that are no record. Whoever looks for one image is not bothered by another's.
     pub(super) damaged: Vec<(PathBuf, StoreError)>,
-}
-
-// === impl ImageRecord ===
-
-impl ImageRecord {
-    pub(super) fn new(id: Digest, manifests: Vec<Digest>, layers: Vec<LayerUse>) -> Self {
-        Self { version: VERSION, id, manifests, layers }
-    }
 }
 
 // === impl ReferenceRecord ===
@@ -60,11 +54,6 @@ impl ImageRecord {
 impl ReferenceRecord {
     pub(super) fn new(reference: &Reference, image: &Digest) -> Self {
         Self { version: VERSION, reference: reference.to_string(), image: image.clone() }
-    }
-
-    /// The reference, or `None` if a damaged record has something else there.
-    pub(super) fn parsed(&self) -> Option<Reference> {
-        self.reference.parse().ok()
     }
 }
 
@@ -94,24 +83,38 @@ impl Store {
         durable::read(&path, RECORD_MAX)?.map(|bytes| parse(&path, &bytes)).transpose()
     }
 
+    /// The names that lead to an image, sorted. The caller holds the lock.
+    pub(super) fn names_of(&self, image: &ImageRecord) -> Result<Vec<Reference>, StoreError> {
+        let mut names = Vec::new();
+        for name in &image.names {
+            let Ok(reference) = name.parse::<Reference>() else { continue };
+            match self.reference_record(&reference) {
+                Ok(Some(record)) if record.image == image.id => names.push(reference),
+                // A damaged one leads nowhere; [`Store::verify`] says so.
+                Ok(_) | Err(StoreError::Record { .. }) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        names.sort();
+        Ok(names)
+    }
+
     /// Reads all records. The caller holds the lock.
     pub(super) fn records(&self) -> Result<Records, StoreError> {
-        let (images, references, damaged) = Default::default();
-        let mut records = Records { images, references, damaged };
+        let mut records = Records { images: Vec::new(), damaged: Vec::new() };
         for name in names(&self.inner.records)? {
             let path = self.inner.records.join(&name);
             let Some(bytes) = durable::read(&path, RECORD_MAX)? else { continue };
             let result = if name.starts_with("image-") {
                 parse(&path, &bytes).map(|record| records.images.push(record))
             } else {
-                parse(&path, &bytes).map(|record| records.references.push(record))
+                parse(&path, &bytes).map(|_: ReferenceRecord| ())
             };
             if let Err(error) = result {
                 records.damaged.push((path, error));
             }
         }
         records.images.sort_by(|a, b| a.id.cmp(&b.id));
-        records.references.sort_by(|a, b| a.reference.cmp(&b.reference));
         Ok(records)
     }
 }

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use super::record::{ImageRecord, ReferenceRecord};
+use super::record::ImageRecord;
 use super::{Store, StoreError};
 use crate::config::CONFIG_MAX;
 use crate::digest::Digest;
@@ -52,8 +52,7 @@ impl Store {
         let mut problems = Vec::new();
         for image in &records.images {
             let damage = self.damage(image)?;
-            let names = records.references.iter().filter(|name| name.image == image.id);
-            let references: Vec<Reference> = names.filter_map(ReferenceRecord::parsed).collect();
+            let references = self.names_of(image)?;
             problems.extend(damage.into_iter().map(|damage| Problem {
                 image: Some(image.id.clone()),
                 references: references.clone(),

@@ -48,10 +48,8 @@ pub(crate) struct Performer {
 pub(super) enum Done {
     /// Nothing but the fact.
     Done,
-    /// The place of this version is ready.
-    Prepared(String),
-    /// The image can be run under this name.
-    Image(String),
+    /// The image of a container of this version can be run under this name.
+    Image { version: String, image: String },
     /// The end of this version has been written down.
     Finished(String),
 }
@@ -176,7 +174,7 @@ impl Performer {
         action: Action,
     ) -> Result<Done, PerformError> {
         match (action, &goal) {
-            (Action::Prepare, Goal::Run(run)) => self.prepare(run).await,
+            (Action::Prepare { .. }, Goal::Run(run)) => self.prepare(run).await,
             (Action::EnsureImage { container }, Goal::Run(run)) => {
                 self.ensure_image(run, &container).await
             }
@@ -219,7 +217,7 @@ impl Performer {
             (Action::CleanUp { uid }, _) => self.clean_up(uid).await,
             // The plan asks for these only with a goal to run.
             (
-                Action::Prepare
+                Action::Prepare { .. }
                 | Action::EnsureImage { .. }
                 | Action::RunSandbox { .. }
                 | Action::StartContainer { .. }
@@ -234,7 +232,7 @@ impl Performer {
         let prepared =
             blocking(move || volumes::prepare(&pod, &performer.facts, &performer.hierarchies));
         prepared.await?;
-        Ok(Done::Prepared(run.pod.uid().to_owned()))
+        Ok(Done::Done)
     }
 
     async fn clean_up(self: &Arc<Self>, uid: String) -> Result<Done, PerformError> {
@@ -249,8 +247,9 @@ impl Performer {
         let policy = pull_policy(run, container);
         let present = self.image(&image).await?;
         let presence = presence(present.as_ref());
+        let ready = |image| Done::Image { version: run.pod.uid().to_owned(), image };
         match image::decide(policy, presence) {
-            Decision::Use => Ok(Done::Image(image)),
+            Decision::Use => Ok(ready(image)),
             Decision::Refuse => Err(PerformError {
                 reason: "ErrImageNeverPull",
                 message: format!(
@@ -273,7 +272,7 @@ impl Performer {
                     None => pull.await,
                 };
                 match pulled {
-                    Ok(_) => Ok(Done::Image(image)),
+                    Ok(_) => Ok(ready(image)),
                     Err(error) if image::use_after_failure(policy, presence, error.kind) => {
                         let message = format!(
                             "Using the present image {image:?}, since a newer one cannot be had: {}",
@@ -285,7 +284,7 @@ impl Performer {
                             "ImageNotRefreshed",
                             message,
                         );
-                        Ok(Done::Image(image))
+                        Ok(ready(image))
                     }
                     Err(error) => Err(PerformError {
                         reason: "ErrImagePull",
@@ -410,10 +409,12 @@ fn container<'a>(run: &'a RunGoal, name: &str) -> Option<&'a Container> {
     run.pod.spec().containers.iter().find(|container| container.name == name)
 }
 
-fn pull_policy(_run: &RunGoal, container: &Container) -> PullPolicy {
+fn pull_policy(run: &RunGoal, container: &Container) -> PullPolicy {
+    let written = run.pod.has_written_pull_policy(&container.name);
     match container.image_pull_policy.as_deref() {
         Some("Never") => PullPolicy::Never,
         Some("IfNotPresent") => PullPolicy::IfNotPresent,
+        _ if written => PullPolicy::Always,
         _ => PullPolicy::AlwaysByDefault,
     }
 }
@@ -421,6 +422,7 @@ fn pull_policy(_run: &RunGoal, container: &Container) -> PullPolicy {
 fn presence(image: Option<&Image>) -> Presence {
     match image {
         None => Presence::Missing,
+        Some(image) if image.pinned => Presence::Provided,
         Some(_) => Presence::Present,
     }
 }

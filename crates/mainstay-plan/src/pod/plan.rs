@@ -117,7 +117,7 @@ impl Planner<'_> {
             let newest = self.seen.sandboxes.iter().find(|other| other.uid == uid);
             let tells = newest.is_some_and(|newest| newest.id == sandbox.id)
                 || (current.is_some() && !replaced && sandbox.uid == uid);
-            self.tear_down(sandbox, tells && counts(sandbox.created_at));
+            self.tear_down(sandbox, tells);
         }
         self.clean_up(Some(uid));
 
@@ -137,8 +137,11 @@ impl Planner<'_> {
             self.ask(Action::RecordFinished { at });
             return;
         }
-        if self.memory.prepared.as_deref() != Some(uid) {
-            self.ask(Action::Prepare);
+        // A clearing that was begun for this version, when it was not wanted, comes to its end
+        // first; then its place is made anew.
+        let place = Key::Host(uid.to_owned());
+        if self.memory.prepared.as_deref() != Some(uid) || self.memory.in_flight.contains(&place) {
+            self.ask(Action::Prepare { uid: uid.to_owned() });
             return;
         }
         match current {
@@ -277,3 +280,6 @@ impl<'a> History<'a> {
         last
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -177,7 +177,7 @@ impl Memory {
         if self.version != version {
             self.version = version;
             self.images.clear();
-            self.failures.retain(|key, _| matches!(key, Key::Dead(_) | Key::Sandbox));
+            self.failures.retain(|key, _| matches!(key, Key::Dead(_) | Key::Sandbox | Key::Host(_)));
         }
     }
 
@@ -190,7 +190,7 @@ impl Memory {
         };
         self.failures.retain(|key, _| match key {
             Key::Dead(id) => exists(id),
-            Key::Host | Key::Sandbox | Key::Container(_) | Key::Image(_) => true,
+            Key::Host(_) | Key::Ledger | Key::Sandbox | Key::Container(_) | Key::Image(_) => true,
         });
     }
 
@@ -234,8 +234,10 @@ pub struct Finished {
 /// What an action works on; no two with the same key are in flight together.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Key {
-    /// The pod's place on the host.
-    Host,
+    /// The place of a version of the pod on the host.
+    Host(String),
+    /// What is written down of the pod.
+    Ledger,
     /// The pod's sandboxes.
     Sandbox,
     /// The container of this name, in the goal's own sandbox.
@@ -250,7 +252,10 @@ pub enum Key {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Action {
     /// Make the pod's directories, mounts and control group on the host.
-    Prepare,
+    Prepare {
+        /// The version.
+        uid: String,
+    },
     /// See to the image of the container of this name, as [`crate::image`] decides.
     EnsureImage {
         /// The container.
@@ -306,7 +311,8 @@ impl Action {
     /// What it works on.
     pub fn key(&self) -> Key {
         match self {
-            Self::Prepare | Self::RecordFinished { .. } | Self::CleanUp { .. } => Key::Host,
+            Self::Prepare { uid } | Self::CleanUp { uid } => Key::Host(uid.clone()),
+            Self::RecordFinished { .. } => Key::Ledger,
             Self::EnsureImage { container } => Key::Image(container.clone()),
             Self::RunSandbox { .. } | Self::StopSandbox { .. } | Self::RemoveSandbox { .. } => {
                 Key::Sandbox

@@ -80,7 +80,7 @@ fn look<'a>(
     let failure = failure(&Key::Image(name.clone()))
         .or_else(|| failure(&Key::Container(name.clone())))
         .or_else(|| failure(&Key::Sandbox))
-        .or_else(|| failure(&Key::Host));
+        .or_else(|| failure(&Key::Host(pod.uid().to_owned())));
     let waiting = |failure: Option<&Failure>| match failure {
         Some(failure) => (failure.reason.clone(), Some(failure.message.clone())),
         None => ("ContainerCreating".to_owned(), None),

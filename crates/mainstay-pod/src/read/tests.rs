@@ -74,15 +74,15 @@ fn documents_and_lists() {
     check(
         &format!("{}---\n# nothing\n---\n{}{list}", manifest("a"), manifest("b")),
         expect![[r#"
-        pod a-n1_default
-        pod b-n1_default
-        pod c-n1_default
-        refused d-n1_default
-          web.yaml:33:11: kind: document 3 is a Service; a manifest directory takes Pods only (apply a Service through the Kubernetes API, with kubectl apply -f)
-        pod e-n1_default
-        refused f-n1_default
-          web.yaml:41:3: spec.containers: Required value
-    "#]],
+            pod a-n1_default
+            pod b-n1_default
+            pod c-n1_default
+            refused d-n1_default
+              web.yaml:33:11: kind: document 3 is of kind Service; a manifest directory takes Pods only (objects of kind Service are applied through the Kubernetes API: kubectl apply -f)
+            pod e-n1_default
+            refused f-n1_default
+              web.yaml:41:3: spec.containers: Required value
+        "#]],
     );
     check(
         "apiVersion: v1\nkind: List\n---\nkind: List\nitem: []\nitems: []\nitems: []\n---\nkind: List\nitems: []\n",
@@ -109,11 +109,11 @@ fn other_kinds() {
         "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: web}\n---\napiVersion: v1\nkind: Service\n---\nkind: pod\n---\nmetadata: {name: x}\n---\napiVersion: v2\nkind: Pod\nmetadata: {name: x}\n---\nkind: Pod\n---\n- a\n---\njust text\n---\nkind: [x]\napiVersion: 1\n",
         expect![[r#"
             refused web-n1_default
-              web.yaml:2:7: kind: document 1 is a Deployment; a manifest directory takes Pods only (static pods are Pods: write a Pod from the template of the Deployment, or apply the Deployment through the Kubernetes API)
+              web.yaml:2:7: kind: document 1 is of kind Deployment; a manifest directory takes Pods only (static pods are Pods: write a Pod from the template of the Deployment, or apply the Deployment through the Kubernetes API)
             refused ?
-              web.yaml:6:7: kind: document 2 is a Service; a manifest directory takes Pods only (apply a Service through the Kubernetes API, with kubectl apply -f)
+              web.yaml:6:7: kind: document 2 is of kind Service; a manifest directory takes Pods only (objects of kind Service are applied through the Kubernetes API: kubectl apply -f)
             refused ?
-              web.yaml:8:7: kind: document 3 is a pod; a manifest directory takes Pods only (did you mean Pod?)
+              web.yaml:8:7: kind: document 3 is of kind pod; a manifest directory takes Pods only (did you mean Pod?)
             refused x-n1_default
               web.yaml:10:1: kind: Required value (a static pod starts with apiVersion: v1 and kind: Pod)
               web.yaml:10:1: apiVersion: Required value (a Pod has apiVersion: v1)
@@ -160,6 +160,13 @@ fn one_bad_document_harms_no_other() {
             refused j-n1_default
               web.yaml:1:73: expected a key in double quotes, found the end of the file
         "#]],
+    );
+    check(
+        "{apiVersion: v1, kind: Pod}",
+        expect![[r#"
+        refused ?
+          web.yaml:1:2: expected a key in double quotes, found 'a' (a file that begins with { is read as JSON)
+    "#]],
     );
 }
 
@@ -329,6 +336,43 @@ fn neither_file_nor_node_make_another_pod() {
     let (one, two) = (read("a.yaml", "n1", "then"), read("b.yaml", "n2", "now"));
     assert_eq!(one.uid(), two.uid());
     assert_ne!(one.name(), two.name());
+}
+
+#[test]
+fn the_way_a_list_is_written_makes_no_other_pod() {
+    let pod = |text: &str| match read_strictly(text).entries.remove(0) {
+        Entry::Pod { pod, .. } => pod.uid().to_owned(),
+        Entry::Refused { errors, .. } => panic!("{errors:?}"),
+    };
+    let content = "metadata: {name: a}, spec: {containers: [{name: c, image: i}]}";
+    let alone = pod(&format!("--- {{apiVersion: v1, kind: Pod, {content}}}"));
+    for list in [
+        format!("apiVersion: v1\nkind: PodList\nitems:\n- {{{content}}}\n"),
+        format!(
+            "apiVersion: v1\nkind: PodList\nitems:\n- {{apiVersion: v1, kind: Pod, {content}}}\n"
+        ),
+        format!("apiVersion: v1\nkind: List\nitems:\n- {{apiVersion: v1, kind: Pod, {content}}}\n"),
+    ] {
+        assert_eq!(pod(&list), alone, "{list}");
+    }
+}
+
+/// To take only some of them would stop the others.
+#[test]
+fn of_too_many_manifests_none_is_read() {
+    let texts = [
+        "--- {apiVersion: v1}\n".repeat(10_001),
+        "{}".repeat(10_001),
+        format!("apiVersion: v1\nkind: List\nitems: [{}]\n", "1, ".repeat(10_001)),
+    ];
+    for text in texts {
+        let outcome = read_strictly(&text);
+        assert!(outcome.entries.is_empty());
+        let messages: Vec<_> = outcome.diagnostics.iter().map(ToString::to_string).collect();
+        let expected =
+            "web.yaml: the file holds more than 10000 manifests (split it into several files)";
+        assert_eq!(messages, [expected]);
+    }
 }
 
 #[test]

@@ -1,0 +1,2 @@
+mod table;
+mod world;

@@ -1,0 +1,374 @@
+//! One situation, one answer.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use expect_test::{Expect, expect};
+use jiff::Timestamp;
+use mainstay_cri::{ContainerId, ContainerState, SandboxId};
+use mainstay_testkit::pods::pod;
+
+use crate::backoff::{Backoff, FIRST};
+use crate::pod::{
+    Failure, Finished, Goal, ImageMemory, Key, Memory, RunGoal, SeenContainer, SeenPod,
+    SeenSandbox, plan,
+};
+
+/// A pod with two containers.
+fn goal(policy: &str) -> Goal {
+    let manifest = format!(
+        "apiVersion: v1\nkind: Pod\nmetadata: {{name: p}}\nspec: {{restartPolicy: {policy}, \
+         containers: [{{name: a, image: i}}, {{name: b, image: i}}]}}"
+    );
+    Goal::Run(RunGoal { pod: pod(&manifest), not_before: None })
+}
+
+fn uid(goal: &Goal) -> String {
+    let Goal::Run(run) = goal else { panic!("not a pod that runs") };
+    run.pod.uid().to_owned()
+}
+
+fn at(second: i64) -> Timestamp {
+    Timestamp::from_second(second).unwrap()
+}
+
+/// `a0 running`, `b2 exited 1 at 90`, `b2 created`; the number counts restarts.
+fn container(text: &str) -> SeenContainer {
+    let words: Vec<&str> = text.split(' ').collect();
+    let (name, count) = words[0].split_at(1);
+    let state = match words[1..] {
+        ["running"] => ContainerState::Running { started_at: at(50) },
+        ["created"] => ContainerState::Created,
+        ["exited", code, "at", second] => ContainerState::Exited {
+            started_at: Some(at(50)),
+            finished_at: at(second.parse().unwrap()),
+            exit_code: code.parse().unwrap(),
+            reason: "Error".into(),
+            message: String::new(),
+        },
+        _ => panic!("{text}"),
+    };
+    let restart_count: u32 = count.parse().unwrap();
+    // As the first restart leaves it; the one before had none.
+    let backoff = (restart_count > 0).then_some(Backoff { wait: FIRST, since: at(80) });
+    SeenContainer {
+        id: ContainerId(words[0].to_owned()),
+        name: name.to_owned(),
+        restart_count,
+        state,
+        backoff,
+        image: "i".into(),
+        image_ref: "i".into(),
+    }
+}
+
+fn sandbox(id: &str, uid: &str, ready: bool, containers: &[&str]) -> SeenSandbox {
+    SeenSandbox {
+        id: SandboxId(id.into()),
+        uid: uid.into(),
+        attempt: 0,
+        ready,
+        created_at: at(40),
+        ips: vec![],
+        grace: Duration::from_secs(30),
+        containers: containers.iter().map(|text| container(text)).collect(),
+    }
+}
+
+fn ready(goal: &Goal) -> Memory {
+    let image = || ImageMemory::Ready("i".into());
+    Memory {
+        prepared: Some(uid(goal)),
+        hosted: [uid(goal)].into(),
+        version: Some(uid(goal)),
+        images: BTreeMap::from([("a".to_owned(), image()), ("b".to_owned(), image())]),
+        ..Memory::default()
+    }
+}
+
+/// The plan at second 100, one line for each action, names instead of UIDs.
+fn check(goal: &Goal, sandboxes: Vec<SeenSandbox>, memory: &Memory, expected: &Expect) {
+    let plan = plan(goal, &SeenPod { sandboxes }, memory, at(100));
+    let mut lines: Vec<String> = plan.actions.iter().map(|action| format!("{action:?}")).collect();
+    lines.extend(plan.wake_at.map(|at| format!("wake at {}", at.as_second())));
+    lines.extend(plan.waiting.map(|waiting| format!("waiting: {waiting:?}")));
+    lines.extend(plan.done.then(|| "done".to_owned()));
+    let mut text = lines.join("\n");
+    if let Goal::Run(run) = goal {
+        text = text.replace(run.pod.uid(), "UID");
+    }
+    expected.assert_eq(&text);
+}
+
+#[test]
+fn a_new_pod_is_prepared_while_its_images_come() {
+    check(
+        &goal("Always"),
+        vec![],
+        &Memory::default(),
+        &expect![[r#"
+            EnsureImage { container: "a" }
+            EnsureImage { container: "b" }
+            Prepare { uid: "UID" }"#]],
+    );
+}
+
+#[test]
+fn a_prepared_pod_gets_its_sandbox() {
+    let goal = goal("Always");
+    check(&goal, vec![], &ready(&goal), &expect!["RunSandbox { attempt: 0 }"]);
+}
+
+#[test]
+fn all_containers_are_started_at_once_when_their_images_are_there() {
+    let goal = goal("Always");
+    let mut memory = ready(&goal);
+    memory.images.remove("b");
+    check(
+        &goal,
+        vec![sandbox("s", &uid(&goal), true, &[])],
+        &memory,
+        &expect![[r#"
+        EnsureImage { container: "b" }
+        StartContainer { sandbox: SandboxId("s"), container: ContainerPlan { name: "a", restart_count: 0, backoff: None, image: "i" } }"#]],
+    );
+}
+
+#[test]
+fn nothing_is_asked_for_twice() {
+    let goal = goal("Always");
+    let mut memory = ready(&goal);
+    memory.in_flight = [Key::Container("a".into()), Key::Container("b".into())].into();
+    check(&goal, vec![sandbox("s", &uid(&goal), true, &["a0 created"])], &memory, &expect![""]);
+}
+
+#[test]
+fn a_start_that_was_lost_with_an_agent_is_made_anew() {
+    let goal = goal("Always");
+    let seen = vec![sandbox("s", &uid(&goal), true, &["a0 created", "b0 running"])];
+    check(&goal, seen, &ready(&goal), &expect![[r#"RemoveContainer { id: ContainerId("a0") }"#]]);
+}
+
+#[test]
+fn a_pod_that_runs_asks_for_nothing() {
+    let goal = goal("Always");
+    let seen = vec![sandbox("s", &uid(&goal), true, &["a0 running", "b0 running"])];
+    check(&goal, seen, &ready(&goal), &expect![""]);
+}
+
+#[test]
+fn a_container_is_restarted_as_its_policy_says() {
+    for (policy, ended, expected) in [
+        (
+            "Always",
+            "a0 exited 0 at 99",
+            expect![[
+                r#"StartContainer { sandbox: SandboxId("s"), container: ContainerPlan { name: "a", restart_count: 1, backoff: Some(Backoff { wait: 10s, since: 1970-01-01T00:01:40Z }), image: "i" } }"#
+            ]],
+        ),
+        ("Always", "a1 exited 0 at 99", expect!["wake at 109"]),
+        (
+            "Always",
+            "a1 exited 0 at 85",
+            expect![[
+                r#"StartContainer { sandbox: SandboxId("s"), container: ContainerPlan { name: "a", restart_count: 2, backoff: Some(Backoff { wait: 20s, since: 1970-01-01T00:01:40Z }), image: "i" } }"#
+            ]],
+        ),
+        ("OnFailure", "a0 exited 0 at 99", expect![""]),
+        (
+            "OnFailure",
+            "a0 exited 1 at 99",
+            expect![[
+                r#"StartContainer { sandbox: SandboxId("s"), container: ContainerPlan { name: "a", restart_count: 1, backoff: Some(Backoff { wait: 10s, since: 1970-01-01T00:01:40Z }), image: "i" } }"#
+            ]],
+        ),
+        ("Never", "a0 exited 1 at 99", expect![""]),
+    ] {
+        let goal = goal(policy);
+        let seen = vec![sandbox("s", &uid(&goal), true, &[ended, "b0 running"])];
+        check(&goal, seen, &ready(&goal), &expected);
+    }
+}
+
+#[test]
+fn the_image_is_asked_for_again_before_a_restart() {
+    let goal = goal("Always");
+    let mut memory = ready(&goal);
+    memory.images.clear();
+    let seen = vec![sandbox("s", &uid(&goal), true, &["a0 exited 1 at 99", "b0 running"])];
+    check(&goal, seen, &memory, &expect![[r#"EnsureImage { container: "a" }"#]]);
+}
+
+#[test]
+fn one_ended_container_of_each_name_is_kept() {
+    let goal = goal("Always");
+    let seen = ["a0 exited 1 at 60", "a1 exited 1 at 70", "a2 running", "b0 running"];
+    let seen = vec![sandbox("s", &uid(&goal), true, &seen)];
+    check(&goal, seen, &ready(&goal), &expect![[r#"RemoveContainer { id: ContainerId("a0") }"#]]);
+}
+
+#[test]
+fn a_pod_that_is_through_is_written_down_and_then_its_sandbox_goes() {
+    let goal = goal("Never");
+    let seen =
+        || vec![sandbox("s", &uid(&goal), true, &["a0 exited 0 at 90", "b0 exited 3 at 95"])];
+    let mut memory = ready(&goal);
+    check(&goal, seen(), &memory, &expect!["RecordFinished { at: 1970-01-01T00:01:35Z }"]);
+    memory.finished = Some(Finished { uid: uid(&goal), at: at(95) });
+    check(&goal, seen(), &memory, &expect![[r#"StopSandbox { id: SandboxId("s") }"#]]);
+    let stopped =
+        vec![sandbox("s", &uid(&goal), false, &["a0 exited 0 at 90", "b0 exited 3 at 95"])];
+    check(&goal, stopped, &memory, &expect!["done"]);
+    // After a reboot nothing of it is there, and it stays so.
+    check(&goal, vec![], &memory, &expect!["done"]);
+}
+
+#[test]
+fn an_older_version_is_ended_first_and_the_images_come_meanwhile() {
+    let goal = goal("Always");
+    let mut memory = ready(&goal);
+    memory.images.remove("a");
+    memory.hosted.insert("old".into());
+    let old = |ready, containers: &[&str]| vec![sandbox("o", "old", ready, containers)];
+    check(
+        &goal,
+        old(true, &["a0 running", "b0 exited 1 at 99"]),
+        &memory,
+        &expect![[r#"
+        StopContainer { id: ContainerId("a0"), grace: 30s }
+        EnsureImage { container: "a" }
+        waiting: Predecessor { uid: "old" }"#]],
+    );
+    memory.stopping.insert(SandboxId("o".into()), at(90));
+    check(
+        &goal,
+        old(true, &["a0 running"]),
+        &memory,
+        &expect![[r#"
+        StopContainer { id: ContainerId("a0"), grace: 20s }
+        EnsureImage { container: "a" }
+        waiting: Predecessor { uid: "old" }"#]],
+    );
+    check(
+        &goal,
+        old(true, &["a0 exited 1 at 99"]),
+        &memory,
+        &expect![[r#"
+        StopSandbox { id: SandboxId("o") }
+        EnsureImage { container: "a" }
+        waiting: Predecessor { uid: "old" }"#]],
+    );
+    // What is left of it holds nobody up.
+    check(
+        &goal,
+        old(false, &["a0 exited 1 at 99"]),
+        &memory,
+        &expect![[r#"
+        RemoveSandbox { id: SandboxId("o") }
+        EnsureImage { container: "a" }"#]],
+    );
+    check(
+        &goal,
+        vec![],
+        &memory,
+        &expect![[r#"
+        CleanUp { uid: "old" }
+        EnsureImage { container: "a" }
+        RunSandbox { attempt: 0 }"#]],
+    );
+}
+
+#[test]
+fn a_sandbox_whose_shim_died_is_replaced_and_tells_until_the_new_one_can() {
+    let goal = goal("Always");
+    let dead = || sandbox("s", &uid(&goal), false, &["a0 exited 137 at 99", "b0 exited 137 at 99"]);
+    let next = |containers: &[&str]| SeenSandbox {
+        created_at: at(99),
+        attempt: 1,
+        ..sandbox("t", &uid(&goal), true, containers)
+    };
+    check(&goal, vec![dead()], &ready(&goal), &expect!["RunSandbox { attempt: 1 }"]);
+    check(
+        &goal,
+        vec![next(&[]), dead()],
+        &ready(&goal),
+        &expect![[r#"
+        StartContainer { sandbox: SandboxId("t"), container: ContainerPlan { name: "a", restart_count: 1, backoff: Some(Backoff { wait: 10s, since: 1970-01-01T00:01:40Z }), image: "i" } }
+        StartContainer { sandbox: SandboxId("t"), container: ContainerPlan { name: "b", restart_count: 1, backoff: Some(Backoff { wait: 10s, since: 1970-01-01T00:01:40Z }), image: "i" } }"#]],
+    );
+    let running = next(&["a1 running", "b1 running"]);
+    check(
+        &goal,
+        vec![running, dead()],
+        &ready(&goal),
+        &expect![[r#"RemoveSandbox { id: SandboxId("s") }"#]],
+    );
+}
+
+#[test]
+fn what_failed_waits_its_time_and_what_needs_a_change_waits_for_that() {
+    let goal = goal("Always");
+    let mut memory = ready(&goal);
+    let failure = |retry_at| Failure {
+        reason: "FailedCreatePodSandBox".into(),
+        message: String::new(),
+        count: 1,
+        retry_at,
+    };
+    memory.failures.insert(Key::Sandbox, failure(Some(at(107))));
+    check(&goal, vec![], &memory, &expect!["wake at 107"]);
+    memory.failures.insert(Key::Sandbox, failure(Some(at(100))));
+    check(&goal, vec![], &memory, &expect!["RunSandbox { attempt: 0 }"]);
+    memory.failures.insert(Key::Sandbox, failure(None));
+    check(&goal, vec![], &memory, &expect![""]);
+}
+
+#[test]
+fn a_restart_ends_what_was_there_before_and_counts_on() {
+    let Goal::Run(mut run) = goal("Never") else { unreachable!() };
+    run.not_before = Some(at(98));
+    let goal = Goal::Run(run);
+    let mut memory = ready(&goal);
+    memory.finished = Some(Finished { uid: uid(&goal), at: at(95) });
+    let old = sandbox("s", &uid(&goal), true, &["a0 running", "b2 exited 0 at 95"]);
+    check(
+        &goal,
+        vec![old],
+        &memory,
+        &expect![[r#"
+        StopContainer { id: ContainerId("a0"), grace: 30s }
+        waiting: Predecessor { uid: "UID" }"#]],
+    );
+    let old = sandbox("s", &uid(&goal), false, &["a0 exited 0 at 99", "b2 exited 0 at 95"]);
+    let new = SeenSandbox { created_at: at(99), ..sandbox("t", &uid(&goal), true, &[]) };
+    check(
+        &goal,
+        vec![new, old],
+        &memory,
+        &expect![[r#"
+        StartContainer { sandbox: SandboxId("t"), container: ContainerPlan { name: "a", restart_count: 1, backoff: None, image: "i" } }
+        StartContainer { sandbox: SandboxId("t"), container: ContainerPlan { name: "b", restart_count: 3, backoff: None, image: "i" } }"#]],
+    );
+}
+
+#[test]
+fn a_pod_that_is_not_wanted_goes_step_by_step() {
+    let mut memory = Memory { hosted: ["old".to_owned()].into(), ..Memory::default() };
+    let old = |ready, containers: &[&str]| vec![sandbox("o", "old", ready, containers)];
+    let gone = Goal::Gone;
+    check(
+        &gone,
+        old(true, &["a0 running"]),
+        &memory,
+        &expect![[r#"StopContainer { id: ContainerId("a0"), grace: 30s }"#]],
+    );
+    // A start that is under way comes to its end first.
+    memory.in_flight = [Key::Container("b".into())].into();
+    check(&gone, old(true, &["a0 running"]), &memory, &expect![""]);
+    memory.in_flight.clear();
+    check(&gone, old(true, &[]), &memory, &expect![[r#"StopSandbox { id: SandboxId("o") }"#]]);
+    check(&gone, old(false, &[]), &memory, &expect![[r#"RemoveSandbox { id: SandboxId("o") }"#]]);
+    check(&gone, vec![], &memory, &expect![[r#"CleanUp { uid: "old" }"#]]);
+    memory.hosted.clear();
+    check(&gone, vec![], &memory, &expect!["done"]);
+}
