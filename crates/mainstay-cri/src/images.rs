@@ -1,6 +1,7 @@
 //! The image half of the contract.
 
 use std::fmt;
+use std::time::Duration;
 
 use async_trait::async_trait;
 
@@ -25,6 +26,10 @@ pub trait Images: Send + Sync {
     /// Resolves when images may have come or gone by another hand than this trait's, such as a
     /// file imported by a command. The caller then asks anew for what it was missing.
     async fn changed(&self);
+
+    /// What is wrong with images of this machine, in sentences that name the file and the remedy;
+    /// nothing when all is well. Not in the protocol, whose runtimes have nothing to say.
+    async fn problems(&self) -> Vec<String>;
 }
 
 /// How a manifest names an image: reference, digest or id, as written.
@@ -52,6 +57,10 @@ impl fmt::Display for ImageSpec {
 pub struct PullRequest {
     /// The image.
     pub image: ImageSpec,
+    /// How long the registry may take to say what the name stands for; the transfer itself may
+    /// take longer. `None` is the runtime's own limits. A runtime that cannot tell the two apart
+    /// applies it to both. Not in the protocol.
+    pub patience: Option<Duration>,
 }
 
 /// Source: `Image`.

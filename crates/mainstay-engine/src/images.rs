@@ -1,46 +1,111 @@
 //! Images as the contract has them.
 
+mod files;
+mod registries;
+
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use mainstay_cri::{Error, ErrorKind, Image, ImageId, ImageSpec, Images, PullRequest, Result};
+use mainstay_image::registry::{self, Puller, RegistryConfig};
 use mainstay_image::store::{Image as Stored, Store, StoreError};
+use tokio::sync::watch;
+
+pub use registries::{Keyrings, KeyringsError};
 
 use crate::{blocking, failed};
+use files::{ImageFiles, Looked};
+
+/// Where images come from.
+#[derive(Clone, Debug)]
+pub struct ImagesConfig {
+    /// Files in this directory are imported by themselves.
+    pub files: PathBuf,
+    /// What is remembered about them, so that each is imported once.
+    pub files_record: PathBuf,
+    /// How registries are reached.
+    pub registries: RegistryConfig,
+    /// As whom.
+    pub keyrings: Keyrings,
+}
 
 /// The images of an instance, for the agent.
+#[derive(Clone)]
 pub struct EngineImages {
     store: Arc<Store>,
+    puller: Arc<Puller>,
+    keyrings: Keyrings,
+    looked: watch::Receiver<Arc<Looked>>,
 }
 
 impl EngineImages {
-    /// Images in `store`.
-    pub fn new(store: Arc<Store>) -> Self {
-        Self { store }
+    /// Images in `store`. Starts the thread that looks after image files and tells when images
+    /// come and go.
+    ///
+    /// # Errors
+    ///
+    /// When the thread cannot be started.
+    pub fn open(store: Arc<Store>, config: ImagesConfig) -> Result<Self> {
+        let puller = Puller::new((*store).clone(), config.registries);
+        let (sender, looked) = watch::channel(Arc::default());
+        let files = ImageFiles::new(store.clone(), config.files, config.files_record);
+        std::thread::Builder::new()
+            .name("images".into())
+            .spawn(move || files.look_after(&sender))
+            .map_err(crate::io_failed("cannot look after images"))?;
+        Ok(Self { store, puller: Arc::new(puller), keyrings: config.keyrings, looked })
+    }
+
+    async fn find(&self, name: &str) -> Result<Option<Image>> {
+        let (store, name) = (self.store.clone(), name.to_owned());
+        let looked = self.looked.borrow().clone();
+        blocking(move || {
+            let found = store.find(&name).map_err(lookup_failed(&name))?;
+            Ok(found.as_ref().map(|image| image_of(image, &looked)))
+        })
+        .await
     }
 }
 
 #[async_trait]
 impl Images for EngineImages {
     async fn image_status(&self, image: &ImageSpec) -> Result<Option<Image>> {
-        let (store, name) = (self.store.clone(), image.0.clone());
-        blocking(move || {
-            let found = store.find(&name).map_err(lookup_failed(&name))?;
-            Ok(found.as_ref().map(image_of))
-        })
-        .await
+        if let Some(found) = self.find(&image.0).await? {
+            return Ok(Some(found));
+        }
+        // At a first start it may lie in a file that is being imported.
+        let mut looked = self.looked.clone();
+        let waited = looked.wait_for(|looked| looked.once).await.is_ok();
+        if waited { self.find(&image.0).await } else { Ok(None) }
     }
 
     async fn pull_image(&self, request: &PullRequest) -> Result<ImageId> {
-        let message = format!("image {} is not here, and pulling comes later", request.image);
-        Err(Error::new(ErrorKind::RegistryUnavailable, message))
+        let name = &request.image.0;
+        let reference = name.parse().map_err(|error| {
+            let message = format!("{name:?} is not the name of an image");
+            Error::with_source(ErrorKind::InvalidArgument, message, error)
+        })?;
+        let keyrings = self.keyrings.clone();
+        let keyring = blocking(move || {
+            keyrings.read().map_err(failed("cannot read the registries' credentials"))
+        });
+        let request = registry::PullRequest {
+            reference,
+            keyring: Arc::new(keyring.await?),
+            answer_within: request.patience,
+            progress: Arc::new(|event| tracing::debug!(?event, "pull")),
+        };
+        let pulled = self.puller.pull(&request).await;
+        pulled.map(|image| ImageId(image.id.to_string())).map_err(pull_failed)
     }
 
     async fn list_images(&self) -> Result<Vec<Image>> {
         let store = self.store.clone();
+        let looked = self.looked.borrow().clone();
         blocking(move || {
             let (images, _) = store.list().map_err(failed("cannot list the images"))?;
-            Ok(images.iter().map(image_of).collect())
+            Ok(images.iter().map(|image| image_of(image, &looked)).collect())
         })
         .await
     }
@@ -55,7 +120,17 @@ impl Images for EngineImages {
     }
 
     async fn changed(&self) {
-        std::future::pending::<()>().await;
+        let mut looked = self.looked.clone();
+        looked.borrow_and_update();
+        if looked.changed().await.is_err() {
+            // The thread is gone, so nothing will be told any more.
+            std::future::pending::<()>().await;
+        }
+    }
+
+    async fn problems(&self) -> Vec<String> {
+        // The errors name their files.
+        self.looked.borrow().problems.values().cloned().collect()
     }
 }
 
@@ -69,13 +144,31 @@ fn lookup_failed(name: &str) -> impl FnOnce(StoreError) -> Error + '_ {
     }
 }
 
-fn image_of(image: &Stored) -> Image {
+/// What the agent decides by. A registry answers for an image that it does not have, and for one
+/// that it does not show to everybody, with the same refusal.
+fn pull_failed(error: registry::PullError) -> Error {
+    use registry::PullErrorKind;
+    let kind = match error.kind() {
+        PullErrorKind::NotFound => ErrorKind::NotFound,
+        PullErrorKind::Unauthorized { .. } => ErrorKind::PermissionDenied,
+        PullErrorKind::RegistryUnavailable => ErrorKind::RegistryUnavailable,
+        PullErrorKind::Credentials => ErrorKind::InvalidArgument,
+        PullErrorKind::DiskFull => ErrorKind::ResourceExhausted,
+        PullErrorKind::Untrusted | PullErrorKind::Invalid | PullErrorKind::Store => {
+            ErrorKind::Internal
+        }
+    };
+    Error::with_source(kind, "cannot pull the image", error)
+}
+
+fn image_of(image: &Stored, looked: &Looked) -> Image {
+    let id = image.id.to_string();
     Image {
-        id: ImageId(image.id.to_string()),
         repo_tags: image.references.iter().map(ToString::to_string).collect(),
         repo_digests: image.digests.iter().map(ToString::to_string).collect(),
         size: image.size,
-        pinned: false,
+        pinned: looked.provided.contains(&id),
         user: image.config.user.clone(),
+        id: ImageId(id),
     }
 }

@@ -16,6 +16,7 @@
 //! One for each sandbox, [`sandbox::keep`], which listens to the sandbox's shim.
 
 mod bundle;
+mod check;
 mod container;
 mod images;
 mod launch;
@@ -51,7 +52,7 @@ use tokio::sync::broadcast;
 use tokio::task::JoinSet;
 use tokio_stream::wrappers::BroadcastStream;
 
-pub use images::EngineImages;
+pub use images::{EngineImages, ImagesConfig, Keyrings, KeyringsError};
 
 use launch::Launcher;
 use network::{Network, NetworkConfig, NetworkError};
@@ -81,9 +82,19 @@ const EVENT_BACKLOG: usize = 1024;
 #[derive(Clone)]
 pub struct Engine(Arc<Instance>);
 
+/// As what an engine looks at an instance.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Role {
+    /// It mends what is broken.
+    Owner,
+    /// It leaves everything as it is.
+    Visitor,
+}
+
 /// What an engine works with.
 struct Instance {
     config: EngineConfig,
+    role: Role,
     store: Arc<Store>,
     launcher: OnceLock<Launcher>,
     network: OnceLock<Network>,
@@ -104,14 +115,14 @@ impl Engine {
     /// When a directory cannot be used, or this machine lacks something that no pod can do
     /// without; the message names it.
     pub async fn own(config: EngineConfig) -> Result<Self> {
-        let instance = Instance::open(config).await?;
+        let instance = Instance::open(config, Role::Owner).await?;
         recover::own(&instance).await?;
         Ok(Self(instance))
     }
 
     /// Opens the instance beside its owner: to look, to run commands in containers.
     pub async fn visit(config: EngineConfig) -> Result<Self> {
-        let instance = Instance::open(config).await?;
+        let instance = Instance::open(config, Role::Visitor).await?;
         recover::visit(&instance).await?;
         Ok(Self(instance))
     }
@@ -119,14 +130,6 @@ impl Engine {
     /// The images of this instance.
     pub fn store(&self) -> &Arc<Store> {
         self.0.store()
-    }
-
-    /// Mends what others may have broken in the network, and says what it found.
-    pub async fn check_network(&self) -> Vec<network::Finding> {
-        let instance = self.0.clone();
-        let checked = blocking(move || Ok(instance.network()?.check()));
-        // A visitor has no network to check.
-        checked.await.unwrap_or_default()
     }
 
     /// Removes all that is not a sandbox's: the network, the control groups, the directories of
@@ -149,7 +152,7 @@ impl Engine {
 }
 
 impl Instance {
-    async fn open(config: EngineConfig) -> Result<Arc<Self>> {
+    async fn open(config: EngineConfig, role: Role) -> Result<Arc<Self>> {
         blocking(move || {
             let store = Store::open(&config.image_dir).map_err(failed(format!(
                 "cannot open the images in {}",
@@ -172,6 +175,7 @@ impl Instance {
                 events: broadcast::Sender::new(EVENT_BACKLOG),
                 tasks: Mutex::default(),
                 config,
+                role,
             }))
         })
         .await
@@ -357,16 +361,24 @@ impl Runtime for Engine {
         })
     }
 
+    /// Also mends what others broke in the network, so it is asked for now and then.
     async fn status(&self) -> Result<RuntimeStatus> {
-        let condition = |kind: &str, result: Result<()>| RuntimeCondition {
+        let runtime = self.0.launcher().map(drop).err().map(|error| error.chain());
+        let instance = self.0.clone();
+        let network = blocking(move || check::network(&instance)).await?;
+        let condition = |kind: &str, failure: Option<String>, told: String| RuntimeCondition {
             kind: kind.to_owned(),
-            status: result.is_ok(),
-            reason: if result.is_ok() { "Ready" } else { "Failed" }.to_owned(),
-            message: result.err().map(|error| error.chain()).unwrap_or_default(),
+            status: failure.is_none(),
+            reason: if failure.is_none() { "Ready" } else { "Failed" }.to_owned(),
+            message: failure.unwrap_or(told),
         };
-        let runtime = self.0.launcher().map(drop);
+        let foreign =
+            self.0.all().iter().filter_map(|it| it.state().foreign.clone()).collect::<Vec<_>>();
         Ok(RuntimeStatus {
-            conditions: vec![condition("RuntimeReady", runtime), condition("NetworkReady", Ok(()))],
+            conditions: vec![
+                condition("RuntimeReady", runtime, foreign.join("; ")),
+                condition("NetworkReady", network.failures, network.told),
+            ],
         })
     }
 

@@ -74,16 +74,20 @@ pub(crate) async fn own(engine: &Arc<Instance>) -> Result<()> {
 pub(crate) async fn visit(engine: &Arc<Instance>) -> Result<()> {
     for path in entries(&engine.sandboxes_directory())? {
         let Some(sandbox) = from_records(&path, Missing::PassOver)? else { continue };
-        // The connection is dropped again: a visitor sees what is, not what happens.
+        let sandbox = Arc::new(sandbox);
         match reach(&sandbox).await {
-            Ok(_) | Err(ShimError::Gone) => {}
+            Ok((shim, connection)) => {
+                sandbox.change(|state| state.shim = Some(shim));
+                engine.spawn(keep(engine.clone(), sandbox.clone(), connection));
+            }
+            Err(ShimError::Gone) => {}
             Err(error) => {
                 let error = failed("cannot drive a running pod")(error).chain();
                 sandbox.change(|state| state.foreign = Some(error));
             }
         }
         let id = sandbox.state().record.id.clone();
-        engine.insert(&id, &Arc::new(sandbox));
+        engine.insert(&id, &sandbox);
     }
     Ok(())
 }

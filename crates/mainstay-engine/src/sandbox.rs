@@ -27,9 +27,9 @@ use mainstay_cri::{
 use mainstay_shim_protocol::{Event, ExitStatus};
 use tokio::sync::watch;
 
-use crate::Instance;
 use crate::record::{ContainerRecord, SandboxRecord};
 use crate::shim::{Connection, Shim};
+use crate::{Instance, Role};
 
 /// Why a container's end is not known. Source: `pkg/kubelet/container/runtime.go`... the kubelet's
 /// own word for it.
@@ -167,6 +167,11 @@ pub(crate) async fn keep(engine: Arc<Instance>, sandbox: Arc<Sandbox>, connectio
         state.shim = None;
         state.shim_pid
     });
+    if engine.role == Role::Visitor {
+        // What is to be done about it is the owner's to know.
+        engine.tell(&sandbox, None, ContainerEventKind::Stopped);
+        return;
+    }
     engine.take_leave_of(pid).await;
     let (was_ready, id) = {
         let state = sandbox.state();

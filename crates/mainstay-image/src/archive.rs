@@ -290,10 +290,11 @@ impl Store {
         progress: Progress<'_>,
     ) -> Result<Vec<Image>, ImportProblem> {
         let source = Source::open(path, self)?;
-        let mut found = match oci::images(&source, &options.platform)? {
+        let found = match oci::images(&source, &options.platform)? {
             Some(found) => found,
             None => docker::images(&source)?.ok_or_else(|| source.no_image())?,
         };
+        let mut found = merged(found);
         if let ([found], Some(name)) = (&mut found[..], &options.name)
             && found.references.is_empty()
         {
@@ -380,6 +381,18 @@ impl Store {
         }
         Ok(())
     }
+}
+
+/// One image under several names has several entries.
+fn merged(found: Vec<Found>) -> Vec<Found> {
+    let mut images: Vec<Found> = Vec::new();
+    for mut image in found {
+        match images.iter_mut().find(|other| other.id == image.id) {
+            Some(other) => other.references.append(&mut image.references),
+            None => images.push(image),
+        }
+    }
+    images
 }
 
 fn parse_config(found: &Found) -> Result<ImageConfig, ImportProblem> {

@@ -14,7 +14,8 @@ pub(crate) enum Compression {
     None,
     /// RFC 1952, one member or several.
     Gzip,
-    /// RFC 8878, one frame or several.
+    /// RFC 8878, one frame or several. Frames with a window of more than 128 MiB, which the decoder
+    /// would have to hold in memory, are refused: that is the decoder's own limit.
     Zstd,
 }
 

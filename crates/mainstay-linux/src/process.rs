@@ -288,16 +288,55 @@ fn signal_of(number: i32) -> io::Result<Signal> {
     Ok(unsafe { Signal::from_raw_unchecked(number) })
 }
 
-/// A descriptor that becomes readable when a child ends. Blocks the signal's usual delivery for
-/// this thread and those it starts.
+/// Signals that come as data instead of by surprise.
+#[derive(Debug)]
+pub struct Signals(OwnedFd);
+
+/// What came since the last look. One may stand for many.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Heard {
+    /// A child ended (`SIGCHLD`).
+    pub child: bool,
+    /// This process was asked to end (`SIGTERM`).
+    pub terminate: bool,
+}
+
+impl AsFd for Signals {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+impl Signals {
+    /// What came since the last look, without waiting.
+    pub fn take(&self) -> Heard {
+        // `struct signalfd_siginfo` is 128 bytes and starts with the number. Source: signalfd(2).
+        const RECORD: usize = 128;
+        let mut buffer = [0; 8 * RECORD];
+        let mut heard = Heard::default();
+        while let Ok(read @ 1..) = rustix::io::read(&self.0, &mut buffer[..]) {
+            for record in buffer[..read].chunks_exact(RECORD) {
+                let number = i32::from_ne_bytes([record[0], record[1], record[2], record[3]]);
+                heard.child |= number == libc::SIGCHLD;
+                heard.terminate |= number == libc::SIGTERM;
+            }
+        }
+        heard
+    }
+}
+
+/// Hears `SIGCHLD` and `SIGTERM` as data. Blocks their usual delivery for this thread and those
+/// it starts.
 ///
 /// Source: signalfd(2).
-pub fn child_signals() -> io::Result<OwnedFd> {
+pub fn signals() -> io::Result<Signals> {
     let mut set = std::mem::MaybeUninit::<libc::sigset_t>::uninit();
     // SAFETY: sigemptyset(3) initialises the set that it is given.
     unsafe { libc::sigemptyset(set.as_mut_ptr()) };
     // SAFETY: the set is initialised, and SIGCHLD is a valid signal.
     unsafe { libc::sigaddset(set.as_mut_ptr(), libc::SIGCHLD) };
+    // SAFETY: as above, for SIGTERM.
+    unsafe { libc::sigaddset(set.as_mut_ptr(), libc::SIGTERM) };
     // SAFETY: the set is initialised; a null third argument means that the old mask is not wanted.
     let blocked =
         unsafe { libc::pthread_sigmask(libc::SIG_BLOCK, set.as_ptr(), std::ptr::null_mut()) };
@@ -310,13 +349,12 @@ pub fn child_signals() -> io::Result<OwnedFd> {
         return Err(io::Error::last_os_error());
     }
     // SAFETY: the kernel just gave this descriptor to us and to nobody else.
-    Ok(unsafe { OwnedFd::from_raw_fd(raw) })
+    Ok(Signals(unsafe { OwnedFd::from_raw_fd(raw) }))
 }
 
 /// Gives every signal its default effect and blocks none, as a new program expects it.
 ///
-/// The Rust runtime ignores `SIGPIPE` and [`child_signals`] blocks `SIGCHLD`; both would outlive
-/// [`exec`]. Source: signal(7), "Execution of signal handlers".
+/// The Rust runtime ignores `SIGPIPE` and [`signals`] blocks others; both would outlive [`exec`]. Source: signal(7), "Execution of signal handlers".
 pub fn reset_signals() -> io::Result<()> {
     // `struct sigaction` of the kernel, all of it zero: the default effect, no flags, no mask.
     let default = [0u64; 4];

@@ -1,14 +1,15 @@
 //! Putting the agent's tasks together and letting them run.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use mainstay_cri::{Images, Runtime};
+use mainstay_cri::{Images, Runtime, RuntimeCondition};
 use mainstay_linux::cgroup::Hierarchies;
-use mainstay_plan::pod::PodKey;
+use mainstay_plan::pod::{Goal, Memory, PodKey};
 use mainstay_plan::status::NodeAddresses;
 use mainstay_plan::translate::NodeFacts;
 use mainstay_pod::{NodeName, Validation};
@@ -18,12 +19,18 @@ use tokio::task::JoinSet;
 use crate::ledger::{Ledger, Record};
 use crate::logs::{LogBounds, rotate_all};
 use crate::observe::{Observer, follow};
-use crate::publish::{self, Board, Events};
+use crate::publish::{self, Board};
 use crate::sources::manifest_dir::{self, Batch};
 use crate::sources::merge::{Goals, Merge, Note, Notes, Reading, Remembered};
 use crate::supervise::Supervisor;
-use crate::worker::Performer;
-use crate::{AgentError, http, volumes};
+use crate::worker::{Performer, Worker, WorkerGoal};
+use crate::{AgentError, addresses, http, volumes};
+
+/// How long the end of pods may take beyond their grace periods.
+pub const STOP_PATIENCE: Duration = Duration::from_secs(60);
+
+/// How often the runtime is asked how it is.
+const RUNTIME_STATUS_INTERVAL: Duration = Duration::from_secs(30);
 
 /// What an agent is made with.
 #[derive(Clone, Debug)]
@@ -42,8 +49,10 @@ pub struct AgentConfig {
     pub control_socket: PathBuf,
     /// What pods cannot know by themselves.
     pub facts: NodeFacts,
-    /// The node's own addresses.
-    pub addresses: NodeAddresses,
+    /// The host's resolver settings, a file of the form of resolv.conf(5).
+    pub resolv_conf: PathBuf,
+    /// The node's own addresses, the primary one first; with none the machine is asked.
+    pub addresses: Vec<IpAddr>,
     /// Bounds for container logs.
     pub log_bounds: LogBounds,
 }
@@ -54,6 +63,7 @@ pub struct Agent {
     performer: Arc<Performer>,
     records: BTreeMap<PodKey, Record>,
     listener: http::Listener,
+    addresses: watch::Sender<NodeAddresses>,
 }
 
 impl Agent {
@@ -80,29 +90,71 @@ impl Agent {
             .relist()
             .await
             .map_err(|error| AgentError::new("ask the runtime what runs", &error))?;
+        let (addresses, addresses_seen) = watch::channel(addresses::now(&config.addresses));
         let performer = Arc::new(Performer::new(
+            &config,
             runtime,
             images,
             observer,
-            config.facts.clone(),
-            config.addresses.clone(),
             hierarchies,
             (ledger, records.clone()),
-            Events::default(),
+            addresses_seen,
         ));
-        Ok(Self { config, performer, records, listener })
+        Ok(Self { config, performer, records, listener, addresses })
+    }
+
+    /// Stops every pod, each with its own grace period, instead of running. What they have on disk
+    /// stays.
+    ///
+    /// # Errors
+    ///
+    /// The pods that did not end in their time and [`STOP_PATIENCE`].
+    pub async fn stop_pods(self) -> Result<(), Vec<PodKey>> {
+        let (reports, _told) = mpsc::unbounded_channel();
+        let (_changes, images) = watch::channel(0u64);
+        let mut workers = JoinSet::new();
+        let mut goals = Vec::new();
+        let mut longest = Duration::ZERO;
+        for key in self.performer.observer.keys() {
+            let seen = self.performer.observer.subscribe(&key);
+            let graces = seen.borrow().sandboxes.iter().map(|sandbox| sandbox.grace).max();
+            longest = longest.max(graces.unwrap_or_default());
+            let goal = WorkerGoal { goal: Goal::Gone, manifest: None };
+            let (sender, goal) = watch::channel(goal);
+            goals.push(sender);
+            let worker = Worker {
+                key: key.clone(),
+                goal,
+                seen,
+                images: images.clone(),
+                memory: Memory::default(),
+                status: None,
+                performer: self.performer.clone(),
+                reports: reports.clone(),
+            };
+            workers.spawn(worker.run());
+        }
+        let follow = follow(self.performer.observer.clone());
+        let ended = async { while workers.join_next().await.is_some() {} };
+        tokio::select! {
+            () = ended => {}
+            () = follow => {}
+            () = tokio::time::sleep(longest + STOP_PATIENCE) => {}
+        }
+        let left: Vec<PodKey> = self.performer.observer.keys().into_iter().collect();
+        if left.is_empty() { Ok(()) } else { Err(left) }
     }
 
     /// Runs until `shutdown` resolves. Pods run on.
     pub async fn run(self, shutdown: impl Future<Output = ()>) {
-        let Self { config, performer, records, listener } = self;
+        let Self { config, performer, records, listener, addresses } = self;
         let mut tasks = JoinSet::new();
         let (reports, publications) = mpsc::unbounded_channel();
         let (notes, notes_seen) = watch::channel(Arc::new(Notes::default()));
         let (goals, goals_seen) = watch::channel(None);
         let (board, board_seen) = watch::channel(Arc::new(Board::default()));
         let (requests, requested) = mpsc::channel(16);
-        let (chance, chances) = watch::channel(0u64);
+        let (image_changes, images) = watch::channel(0u64);
 
         // Manifests: a thread that looks, a task that merges.
         let (batches, found) = mpsc::unbounded_channel();
@@ -129,13 +181,16 @@ impl Agent {
             );
             Vec::new()
         });
-        let supervisor = Supervisor::new(performer.clone(), reports, chances, hosted);
+        let supervisor = Supervisor::new(performer.clone(), reports, images.clone(), hosted);
         tasks.spawn(supervisor.run(goals_seen, requested));
-        tasks.spawn(tell_chances(performer.images.clone(), chance));
+        tasks.spawn(tell_images(performer.images.clone(), image_changes));
         tasks.spawn(rotate_all(performer.runtime.clone(), config.log_bounds));
+        tasks.spawn(addresses::keep(config.addresses, addresses));
 
         // People: the board and the socket.
-        tasks.spawn(publish::keep(publications, notes_seen, board));
+        let (health, healths) = watch::channel(Vec::new());
+        tasks.spawn(ask_runtime(performer.clone(), images.clone(), health));
+        tasks.spawn(publish::keep(publications, notes_seen, healths, board));
         let context = http::Context {
             node_name: config.node_name.as_str().to_owned(),
             board: board_seen,
@@ -220,10 +275,54 @@ fn log_news(before: &Notes, now: &Notes) {
     }
 }
 
-/// Tells workers that something came that they may have missed.
-async fn tell_chances(images: Arc<dyn Images>, chance: watch::Sender<u64>) {
+/// Asks the runtime how it is, for ever.
+async fn ask_runtime(
+    performer: Arc<Performer>,
+    mut images: watch::Receiver<u64>,
+    health: watch::Sender<Vec<RuntimeCondition>>,
+) {
+    let mut interval = tokio::time::interval(RUNTIME_STATUS_INTERVAL);
+    loop {
+        tokio::select! {
+            // Cancel-safe per docs on `Interval::tick`.
+            _ = interval.tick() => {}
+            // Cancel-safe per docs on `watch::Receiver::changed`. Without a sender the agent ends.
+            _ = images.changed() => {}
+        }
+        let mut conditions = match performer.runtime.status().await {
+            Ok(status) => status.conditions,
+            Err(error) => vec![unready("RuntimeReady", "Unreachable", error.chain())],
+        };
+        let problems = performer.images.problems().await;
+        if !problems.is_empty() {
+            conditions.push(unready("ImagesReady", "Unusable", problems.join("; ")));
+        }
+        health.send_if_modified(|known| {
+            conditions.iter().filter(|it| !known.contains(it)).for_each(log_condition);
+            let changed = *known != conditions;
+            *known = conditions;
+            changed
+        });
+    }
+}
+
+fn unready(kind: &str, reason: &str, message: String) -> RuntimeCondition {
+    RuntimeCondition { kind: kind.to_owned(), status: false, reason: reason.to_owned(), message }
+}
+
+fn log_condition(condition: &RuntimeCondition) {
+    let (kind, message) = (&condition.kind, &condition.message);
+    match (condition.status, message.is_empty()) {
+        (true, true) => {}
+        (true, false) => tracing::info!(kind, message, "the runtime"),
+        (false, _) => tracing::warn!(kind, message, "the runtime is not as it should be"),
+    }
+}
+
+/// Tells workers that images came or went.
+async fn tell_images(images: Arc<dyn Images>, changes: watch::Sender<u64>) {
     loop {
         images.changed().await;
-        chance.send_modify(|count| *count += 1);
+        changes.send_modify(|count| *count += 1);
     }
 }

@@ -15,6 +15,8 @@
 //! | [`publish::keep`] | reports, notes | the board (`watch`) → control socket |
 //! | [`http::serve`] | the control socket | requests → supervisor |
 //! | [`logs::rotate_all`] | time | |
+//! | [`addresses::keep`] | time | the node's addresses (`watch`) → workers, when they report |
+//! | `ask_runtime` ([`agent`]) | time, changes of images | how the runtime is (`watch`) → board |
 //! | thread `ledger` ([`ledger`]) | changes | files in the root directory |
 //!
 //! # Guarantees
@@ -22,7 +24,9 @@
 //! - From a file to a process nothing waits for a timer, a disk's sync or an API.
 //! - The end of the agent ends no pod, and nothing has to be told to the next one.
 
+mod addresses;
 mod agent;
+mod dns;
 pub mod http;
 mod ledger;
 mod logs;
@@ -33,9 +37,11 @@ mod supervise;
 mod volumes;
 mod worker;
 
-pub use agent::{Agent, AgentConfig};
-pub use logs::LogBounds;
+pub use agent::{Agent, AgentConfig, STOP_PATIENCE};
+pub use logs::{LogBounds, LogOptions, LogReader};
+pub use mainstay_plan::pod::PodKey;
 pub use sources::manifest_dir::is_manifest_name;
+pub use volumes::unmount_below;
 
 /// Something that the agent cannot run without.
 #[derive(Debug, thiserror::Error)]

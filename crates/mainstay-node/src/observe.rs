@@ -54,6 +54,14 @@ impl Observer {
         pods.entry(key.clone()).or_insert_with(|| watch::Sender::new(Arc::default())).subscribe()
     }
 
+    /// Forgets a pod that nobody works for any more and of which the runtime has nothing.
+    pub(crate) fn forget(&self, key: &PodKey) {
+        let mut pods = self.lock();
+        if pods.get(key).is_some_and(|pod| pod.borrow().sandboxes.is_empty() && pod.is_closed()) {
+            pods.remove(key);
+        }
+    }
+
     /// All pods of which the runtime has something.
     pub(crate) fn keys(&self) -> BTreeSet<PodKey> {
         let pods = self.lock();
@@ -132,7 +140,7 @@ impl Observer {
                 Some(known) => *known = sandbox,
                 None => sandboxes.push(sandbox),
             }
-            sandboxes.sort_by(|a, b| b.created_at.cmp(&a.created_at));
+            sandboxes.sort_by_key(|sandbox| std::cmp::Reverse(sandbox.created_at));
             *seen = Arc::new(SeenPod { sandboxes });
             true
         });

@@ -12,6 +12,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::PodStatus;
+use mainstay_cri::RuntimeCondition;
 use mainstay_plan::pod::{PodKey, Waiting};
 use mainstay_pod::{Diagnostic, Pod};
 use tokio::sync::{mpsc, watch};
@@ -54,6 +55,7 @@ pub(crate) struct Manifest {
 pub(crate) struct Board {
     pub(crate) pods: BTreeMap<PodKey, PodEntry>,
     pub(crate) notes: Notes,
+    pub(crate) runtime: Vec<RuntimeCondition>,
 }
 
 /// One pod on the board.
@@ -69,6 +71,7 @@ pub(crate) struct PodEntry {
 pub(crate) async fn keep(
     mut publications: mpsc::UnboundedReceiver<Publication>,
     mut notes: watch::Receiver<Arc<Notes>>,
+    mut health: watch::Receiver<Vec<RuntimeCondition>>,
     board: watch::Sender<Arc<Board>>,
 ) {
     loop {
@@ -85,6 +88,14 @@ pub(crate) async fn keep(
                 }
                 let notes = (**notes.borrow_and_update()).clone();
                 board.send_modify(|board| Arc::make_mut(board).notes = notes);
+            }
+            // As above.
+            changed = health.changed() => {
+                if changed.is_err() {
+                    return;
+                }
+                let health = health.borrow_and_update().clone();
+                board.send_modify(|board| Arc::make_mut(board).runtime = health);
             }
         }
     }

@@ -36,7 +36,7 @@ pub(crate) enum Request {
 pub(crate) struct Supervisor {
     performer: Arc<Performer>,
     reports: mpsc::UnboundedSender<Publication>,
-    chances: watch::Receiver<u64>,
+    images: watch::Receiver<u64>,
     /// The versions that have a place on this machine and no worker yet.
     hosted: BTreeSet<String>,
     goals: Goals,
@@ -49,13 +49,13 @@ impl Supervisor {
     pub(crate) fn new(
         performer: Arc<Performer>,
         reports: mpsc::UnboundedSender<Publication>,
-        chances: watch::Receiver<u64>,
+        images: watch::Receiver<u64>,
         hosted: impl IntoIterator<Item = String>,
     ) -> Self {
         Self {
             performer,
             reports,
-            chances,
+            images,
             hosted: hosted.into_iter().collect(),
             goals: Goals::new(),
             workers: BTreeMap::new(),
@@ -108,6 +108,7 @@ impl Supervisor {
                     }
                     if let Some(key) = key {
                         self.workers.remove(&key);
+                        self.performer.observer.forget(&key);
                     }
                     self.see_to_workers();
                 }
@@ -193,7 +194,7 @@ impl Supervisor {
             key: key.clone(),
             goal: receiver,
             seen,
-            chances: self.chances.clone(),
+            images: self.images.clone(),
             memory,
             status,
             performer: self.performer.clone(),

@@ -20,6 +20,7 @@ use mainstay_plan::translate::NodeFacts;
 use mainstay_pod::Pod;
 
 pub(crate) use empty_dir::EmptyDirError;
+pub use empty_dir::unmount_below;
 pub(crate) use host_path::HostPathError;
 
 /// A step of preparing or clearing a pod's place that failed.

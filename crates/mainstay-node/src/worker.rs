@@ -43,8 +43,8 @@ pub(crate) struct Worker {
     pub(crate) key: PodKey,
     pub(crate) goal: watch::Receiver<WorkerGoal>,
     pub(crate) seen: watch::Receiver<Arc<SeenPod>>,
-    /// Changes when images or other things appeared that failed actions may have waited for.
-    pub(crate) chances: watch::Receiver<u64>,
+    /// Changes when images come or go.
+    pub(crate) images: watch::Receiver<u64>,
     pub(crate) memory: Memory,
     pub(crate) status: Option<PodStatus>,
     pub(crate) performer: Arc<Performer>,
@@ -117,9 +117,9 @@ impl Worker {
             },
             // As above; the observer outlives the workers.
             _ = self.seen.changed() => "seen",
-            _ = self.chances.changed() => {
-                self.memory.retry_all(Timestamp::now());
-                "chance"
+            _ = self.images.changed() => {
+                self.memory.retry_images(Timestamp::now());
+                "images"
             }
             // Cancel-safe per docs on `JoinSet::join_next_with_id`.
             (action, result) = in_flight.next() => {
@@ -171,7 +171,7 @@ impl Worker {
 
     fn remember(&mut self, action: Action, done: Done) {
         match (action, done) {
-            (Action::Prepare { uid }, Done::Done) => {
+            (Action::Prepare { uid }, Done::AsAsked) => {
                 self.memory.hosted.insert(uid.clone());
                 self.memory.prepared = Some(uid);
             }
@@ -215,7 +215,9 @@ impl Worker {
         }
         let longest = match key {
             Key::Image(_) => LONGEST_IMAGE_RETRY,
-            Key::Host(_) | Key::Ledger | Key::Sandbox | Key::Container(_) | Key::Dead(_) => LONGEST_RETRY,
+            Key::Host(_) | Key::Ledger | Key::Sandbox | Key::Container(_) | Key::Dead(_) => {
+                LONGEST_RETRY
+            }
         };
         let wait = match error.retry {
             perform::Retry::Soon => Some(after_failures(count, longest)),
@@ -256,7 +258,7 @@ impl Worker {
             Some(status) if finished && seen.sandboxes.is_empty() => status.clone(),
             before => {
                 let node = self.performer.node_addresses();
-                status::compute(&run.pod, seen, &self.memory, node, before.as_ref(), now)
+                status::compute(&run.pod, seen, &self.memory, &node, before.as_ref(), now)
             }
         };
         self.status = Some(status.clone());

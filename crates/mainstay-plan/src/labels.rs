@@ -20,8 +20,8 @@ pub const GRACE_PERIOD: &str = "io.kubernetes.pod.terminationGracePeriod";
 
 /// Which kind of source the pod came from, as a label of sandboxes.
 pub const SOURCE: &str = "mainstay.dev/source";
-/// The manifest's path, as an annotation of sandboxes.
-pub const CONFIG_PATH: &str = "mainstay.dev/config.path";
+/// The node's name, as an annotation of sandboxes: pods of static sources have it in their names.
+pub const NODE_NAME: &str = "mainstay.dev/node";
 /// The state of a container's restart back-off when it was made, as an annotation of containers,
 /// so that it outlives the agent.
 pub const BACKOFF: &str = "mainstay.dev/backoff";

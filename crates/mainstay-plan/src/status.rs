@@ -16,7 +16,7 @@ use mainstay_pod::{Pod, RestartPolicy};
 use crate::pod::{Memory, SeenPod, SeenSandbox};
 
 /// What is known about the node.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct NodeAddresses {
     /// The host's own, the primary one first.
     pub ips: Vec<IpAddr>,

@@ -12,7 +12,7 @@ use k8s_openapi::api::core::v1::{Container, Volume};
 use mainstay_cri::{
     ContainerConfig, ContainerMetadata, DnsConfig, ImageSpec, LinuxContainerResources,
     LinuxSandboxSecurityContext, Mount, MountPropagation, NamespaceMode, NamespaceOptions,
-    PodSandboxConfig, PodSandboxMetadata, PortMapping, Protocol,
+    PodSandboxConfig, PodSandboxMetadata, PortMapping, Protocol, SeccompProfile,
 };
 use mainstay_pod::Pod;
 
@@ -37,12 +37,12 @@ pub struct NodeFacts {
     pub log_directory: PathBuf,
     /// The control group of all pods.
     pub cgroup_root: String,
-    /// The host's own `/etc/resolv.conf`.
-    pub dns: DnsConfig,
     /// Bytes.
     pub machine_memory: u64,
     /// Where the files of `seccompProfile.localhostProfile` are: `<root-dir>/seccomp`.
     pub seccomp_directory: PathBuf,
+    /// What containers get that say nothing: `seccompDefault` of the configuration.
+    pub seccomp_default: SeccompProfile,
 }
 
 impl NodeFacts {
@@ -85,6 +85,7 @@ pub fn sandbox(
     source: SourceKind,
     attempt: u32,
     facts: &NodeFacts,
+    dns: DnsConfig,
     cgroup: &str,
 ) -> PodSandboxConfig {
     let network = if pod.is_host_network() { NamespaceMode::Node } else { NamespaceMode::Pod };
@@ -95,6 +96,7 @@ pub fn sandbox(
     let mut annotations = pod.metadata().annotations.clone().unwrap_or_default();
     let grace = pod.termination_grace_period().as_secs().to_string();
     annotations.insert(labels::GRACE_PERIOD.to_owned(), grace);
+    annotations.insert(labels::NODE_NAME.to_owned(), facts.name.clone());
     PodSandboxConfig {
         metadata: PodSandboxMetadata {
             name: pod.name().to_owned(),
@@ -104,7 +106,7 @@ pub fn sandbox(
         },
         hostname: hostname(pod),
         log_directory: text(&facts.pod_log_directory(pod.namespace(), pod.name(), pod.uid())),
-        dns: facts.dns.clone(),
+        dns,
         port_mappings: if pod.is_host_network() { Vec::new() } else { port_mappings(pod) },
         labels,
         annotations,
@@ -116,7 +118,7 @@ pub fn sandbox(
                 ipc: NamespaceMode::Pod,
             },
             privileged,
-            seccomp: security::pod_seccomp(pod, &facts.seccomp_directory),
+            seccomp: security::pod_seccomp(pod, facts),
         },
         sysctls: BTreeMap::new(),
     }
@@ -155,7 +157,7 @@ pub fn container(
         stdin_once: container.stdin_once.unwrap_or(false),
         tty: container.tty.unwrap_or(false),
         resources: resources(pod, container, facts),
-        security_context: security::of(pod, container, &facts.seccomp_directory),
+        security_context: security::of(pod, container, facts),
         envs,
     })
 }

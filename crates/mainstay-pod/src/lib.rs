@@ -47,6 +47,6 @@ pub use diagnostic::{Cause, Diagnostic, Severity};
 pub use identity::{FullName, NodeName, NodeNameError, SourceKind};
 pub use pod::{HostPort, Pod, RebuildError, RestartPolicy};
 pub use quantity::Quantity;
-pub use read::{Entry, Outcome, ReadOptions, Validation, read};
+pub use read::{Entry, Outcome, ReadOptions, Validation, read, read_value};
 pub use resources::{Amounts, QosClass};
 pub use tree::MAX_FILE_BYTES;

@@ -1,6 +1,6 @@
 //! From the bytes of a file to the pods in it.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::Pod as KubernetesPod;
@@ -112,6 +112,47 @@ pub fn read(file: &str, bytes: &[u8], options: &ReadOptions) -> Outcome {
         reading.document(candidates, error, number);
     }
     Outcome { entries: reading.entries, diagnostics: Vec::new() }
+}
+
+/// Reads one document of another kind, such as a configuration file, as Kubernetes reads it.
+///
+/// # Errors
+/// When the file is not one document of YAML or JSON, or has a field twice.
+pub fn read_value(file: &str, bytes: &[u8]) -> Result<serde_json::Value, Vec<Diagnostic>> {
+    let text = text(file, bytes).map_err(|diagnostic| vec![*diagnostic])?;
+    let documents = if json::is_json(text) { json::read(text) } else { yaml::read(text) };
+    let mut documents: Vec<yaml::Document> =
+        documents.into_iter().filter(|it| it.root.is_some() || it.error.is_some()).collect();
+    let (Some(document), true) = (documents.pop(), documents.is_empty()) else {
+        let message = "the file has to hold one document";
+        return Err(vec![Diagnostic::of_file(file, message, None)]);
+    };
+    let source = Source::new(file, text);
+    let mut findings: Vec<Finding> = document.error.into_iter().collect();
+    let json = document.root.map_or(serde_json::Value::Null, |root| {
+        find_duplicates(&root, &mut findings);
+        root.to_json()
+    });
+    if findings.is_empty() {
+        return Ok(json);
+    }
+    Err(findings.into_iter().map(|finding| finding.into_diagnostic(&source, 1)).collect())
+}
+
+/// Keys that a map has twice. A tree is as deep as `MAX_DEPTH` at the most.
+fn find_duplicates(node: &Node, findings: &mut Vec<Finding>) {
+    let mut seen = HashSet::new();
+    for entry in node.entries() {
+        if !seen.insert(&entry.key) {
+            let message = "duplicate field";
+            let finding = Finding::error(entry.key_span, &entry.key, message);
+            findings.push(finding.cause(Cause::DuplicateField));
+        }
+        find_duplicates(&entry.node, findings);
+    }
+    for item in node.items() {
+        find_duplicates(item, findings);
+    }
 }
 
 /// Containers of a pod as it was written that say nothing about pulling.

@@ -43,11 +43,11 @@ fn serve() -> io::Result<()> {
         Ok(_) | Err(rustix::io::Errno::PERM) => {}
         Err(error) => return Err(error.into()),
     }
-    let children = mainstay_linux::process::child_signals()?;
+    let signals = mainstay_linux::process::signals()?;
     // Orphans of containers that use the host's process numbers come here, not to init.
     rustix::process::set_child_subreaper(Some(rustix::process::getpid()))?;
     rustix::process::chdir("/")?;
-    shim::Shim::new(listener, children).run()
+    shim::Shim::new(listener, signals).run()
 }
 
 /// Takes the listening socket from standard input, and leaves `/dev/null` there.

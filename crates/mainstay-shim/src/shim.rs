@@ -2,7 +2,7 @@
 //!
 //! # Flow
 //!
-//! One `poll` over everything that can speak: the listening socket, `SIGCHLD`, connections, the
+//! One `poll` over everything that can speak: the listening socket, signals, connections, the
 //! channels of processes on their way, and what containers write. Each turn hears them in an order
 //! that keeps the story straight: reports of children before their ends, requests last.
 //!
@@ -11,6 +11,8 @@
 //! - Nothing here waits for anything but that `poll`.
 //! - A shim without a container ends when its last connection closes and none comes within
 //!   [`IDLE_LIFE`]: the agent that started it is gone, and nobody needs it.
+//! - Asked to end by a signal, as all processes are when the machine is shut down, the shim ends
+//!   when its last container has: until then their logs have a writer.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -19,7 +21,7 @@ use std::os::unix::net::UnixListener;
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
-use mainstay_linux::process::{self, Ended};
+use mainstay_linux::process::{self, Ended, Heard, Signals};
 use mainstay_shim_protocol::{
     Command, ContainerReport, Event, Exec, Failure, Hello, Message, Outcome, PROTOCOL, Reply,
     Request, Success, encode,
@@ -38,7 +40,7 @@ const IDLE_LIFE: Duration = Duration::from_secs(60);
 
 pub(crate) struct Shim {
     listener: UnixListener,
-    children: OwnedFd,
+    signals: Signals,
     connections: BTreeMap<u64, Connection>,
     next_connection: u64,
     containers: BTreeMap<String, Container>,
@@ -47,6 +49,8 @@ pub(crate) struct Shim {
     execs: Vec<Execution>,
     idle_since: Option<Instant>,
     buffer: Box<[u8]>,
+    /// A signal asked for the end.
+    terminating: bool,
     done: bool,
 }
 
@@ -68,7 +72,7 @@ struct Execution {
 /// What a descriptor of the `poll` stands for.
 enum Source {
     Listener,
-    Children,
+    Signals,
     Connection(u64),
     Channel(String),
     Output(String, usize),
@@ -108,10 +112,10 @@ impl<'a> Watch<'a> {
 }
 
 impl Shim {
-    pub(crate) fn new(listener: UnixListener, children: OwnedFd) -> Self {
+    pub(crate) fn new(listener: UnixListener, signals: Signals) -> Self {
         Self {
             listener,
-            children,
+            signals,
             connections: BTreeMap::new(),
             next_connection: 0,
             containers: BTreeMap::new(),
@@ -119,6 +123,7 @@ impl Shim {
             execs: Vec::new(),
             idle_since: Some(Instant::now()),
             buffer: vec![0; 16 << 10].into_boxed_slice(),
+            terminating: false,
             done: false,
         }
     }
@@ -127,20 +132,20 @@ impl Shim {
     pub(crate) fn run(&mut self) -> io::Result<()> {
         while !self.done {
             let Some(ready) = self.wait()? else { return Ok(()) };
-            let mut children_ended = false;
+            let mut heard = Heard::default();
             let mut requests = Vec::new();
             // Outputs are removed by position, so the later ones of a container come first.
             for source in ready.into_iter().rev() {
                 match source {
                     Source::Listener => self.accept(),
-                    Source::Children => children_ended = true,
+                    Source::Signals => heard = self.signals.take(),
                     Source::Connection(id) => requests.push(id),
                     Source::Channel(id) => drop(self.advance(&id)),
                     Source::Output(id, which) => self.drain(&id, which),
                     Source::Exec(which) => drop(self.advance_exec(which)),
                 }
             }
-            if children_ended {
+            if heard.child {
                 self.reap()?;
             }
             self.execs.retain(|exec| exec.pid.is_some() || exec.channel.is_some());
@@ -148,6 +153,8 @@ impl Shim {
                 self.hear(id);
             }
             let idle = self.connections.is_empty() && self.containers.is_empty();
+            self.terminating |= heard.terminate;
+            self.done |= self.terminating && !self.is_busy();
             self.idle_since = idle.then(|| self.idle_since.unwrap_or_else(Instant::now));
         }
         Ok(())
@@ -164,7 +171,7 @@ impl Shim {
         };
         let mut watch = Watch::default();
         watch.add(Source::Listener, self.listener.as_fd());
-        watch.add(Source::Children, self.children.as_fd());
+        watch.add(Source::Signals, self.signals.as_fd());
         for (id, connection) in &self.connections {
             let mut flags = PollFlags::IN;
             flags.set(PollFlags::OUT, connection.is_waiting());
@@ -275,7 +282,7 @@ impl Shim {
                 Some(Ok(self.report()))
             }
             Command::Shutdown => {
-                let busy = self.containers.values().any(|container| !container.has_ended());
+                let busy = self.is_busy();
                 self.done = !busy;
                 let refused = || Failure::WrongState("a container has not ended".into());
                 Some(if busy { Err(refused()) } else { Ok(Success::Done) })
@@ -284,6 +291,10 @@ impl Shim {
         if let Some(outcome) = outcome {
             self.answer(asker, outcome);
         }
+    }
+
+    fn is_busy(&self) -> bool {
+        self.containers.values().any(|container| !container.has_ended())
     }
 
     fn container(&mut self, id: &str) -> Result<&mut Container, Failure> {
@@ -370,8 +381,7 @@ impl Shim {
 
     /// Takes leave of all children that have ended.
     fn reap(&mut self) -> io::Result<()> {
-        // The signals are only a reason to look; one may stand for many.
-        while rustix::io::read(&self.children, &mut self.buffer[..]).is_ok() {}
+        // The signal is only a reason to look; one may stand for many.
         while let Some(Ended { pid, exit_code }) = process::reap_any()? {
             let ended = self.containers.iter().find(|(_, container)| container.pid() == pid);
             if let Some(id) = ended.map(|(id, _)| id.clone()) {

@@ -1,6 +1,6 @@
 //! The shim as a program, driven by its protocol, with real containers.
 
-#![expect(clippy::unwrap_used, reason = "tests")]
+#![expect(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
 use std::fs;
 use std::io::{Read, Write};
@@ -435,6 +435,29 @@ fn one_more_process_is_where_the_container_is_under_the_same_filter() {
     assert_eq!(shim.exit_of("a").exit_code, 137);
     assert_eq!(shim.call(Command::Shutdown), Ok(Success::Done));
     assert!(shim.process.wait().unwrap().success());
+}
+
+#[test]
+fn a_shim_that_is_asked_to_end_first_sees_its_containers_end() {
+    if !tools::is_root() {
+        return;
+    }
+    let mut shim = Shim::start();
+    let script = "trap 'echo goodbye; exit 4' TERM; echo ready; busybox sleep 600 & wait";
+    let container = shim.container("a", script);
+    shim.call(Command::CreateContainer(Box::new(container.clone()))).unwrap();
+    shim.call(Command::StartContainer { id: "a".into() }).unwrap();
+    let pid = rustix::process::Pid::from_child(&shim.process);
+    rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+    // It still answers, and what the container says last is written down.
+    assert!(matches!(shim.call(Command::Report), Ok(Success::Report(_))));
+    while log_of(&container) != ["stdout F ready"] {
+        std::thread::yield_now();
+    }
+    shim.call(Command::SignalContainer { id: "a".into(), signal: 15 }).unwrap();
+    assert_eq!(shim.exit_of("a").exit_code, 4);
+    assert!(shim.process.wait().unwrap().success());
+    assert_eq!(log_of(&container), ["stdout F ready", "stdout F goodbye"]);
 }
 
 fn rustix_pipe() -> (fs::File, fs::File) {

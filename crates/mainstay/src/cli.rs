@@ -1,7 +1,13 @@
 //! Commands and their options.
 
 mod check;
+mod completion;
+mod down;
+mod exec;
 mod image;
+mod logs;
+mod pods;
+mod restart;
 mod run;
 mod status;
 
@@ -16,7 +22,7 @@ use crate::instance::{DEFAULT_ROOT_DIR, DEFAULT_RUN_DIR, Instance};
 /// out it stops, broken it leaves what ran running.
 #[derive(Debug, Parser)]
 #[command(name = "mainstay", version, about, max_term_width = 100)]
-pub struct Cli {
+pub(crate) struct Cli {
     #[command(flatten)]
     directories: Directories,
     #[command(subcommand)]
@@ -40,8 +46,13 @@ enum Command {
     Run(run::Run),
     Check(check::Check),
     Status(status::Status),
+    Logs(logs::Logs),
+    Exec(exec::Exec),
+    Restart(restart::Restart),
     #[command(subcommand)]
     Image(image::Image),
+    Down(down::Down),
+    Completion(completion::Completion),
 }
 
 /// How something is printed.
@@ -80,13 +91,18 @@ impl From<Validate> for mainstay_pod::Validation {
 
 impl Cli {
     /// Carries out the command.
-    pub fn run(self) -> anyhow::Result<ExitCode> {
+    pub(crate) fn run(self) -> anyhow::Result<ExitCode> {
         let instance = Instance::new(&self.directories.root_dir, &self.directories.run_dir)?;
         match self.command {
             Command::Run(run) => run.run(instance),
             Command::Check(check) => check.run(),
             Command::Status(status) => status.run(&instance),
+            Command::Logs(logs) => logs.run(&instance),
+            Command::Exec(exec) => exec.run(&instance),
+            Command::Restart(restart) => restart.run(&instance),
             Command::Image(image) => image.run(&instance),
+            Command::Down(down) => down.run(&instance),
+            Command::Completion(completion) => Ok(completion.run()),
         }
     }
 }

@@ -7,32 +7,32 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
 use mainstay_engine::EngineConfig;
-use mainstay_engine::network::{Names, NetworkConfig};
+use mainstay_engine::network::{Names, NetworkConfig, Range};
 use rustix::fs::{FlockOperation, flock};
 
 /// The root directory whose instance uses the plain names.
-pub const DEFAULT_ROOT_DIR: &str = "/var/lib/mainstay";
+pub(crate) const DEFAULT_ROOT_DIR: &str = "/var/lib/mainstay";
 /// The run directory that goes with it.
-pub const DEFAULT_RUN_DIR: &str = "/run/mainstay";
+pub(crate) const DEFAULT_RUN_DIR: &str = "/run/mainstay";
 
 /// Where an instance keeps things.
 #[derive(Clone, Debug)]
-pub struct Instance {
+pub(crate) struct Instance {
     /// Everything durable.
-    pub root_dir: PathBuf,
+    pub(crate) root_dir: PathBuf,
     /// Sockets, records, what may vanish at boot.
-    pub run_dir: PathBuf,
+    pub(crate) run_dir: PathBuf,
 }
 
 /// The right to own an instance, as long as it is held.
 #[derive(Debug)]
-pub struct Ownership {
+pub(crate) struct Ownership {
     _locks: [File; 2],
 }
 
 impl Instance {
     /// An instance from its directories, made absolute.
-    pub fn new(root_dir: &Path, run_dir: &Path) -> anyhow::Result<Self> {
+    pub(crate) fn new(root_dir: &Path, run_dir: &Path) -> anyhow::Result<Self> {
         let absolute = |path: &Path| {
             std::path::absolute(path).with_context(|| format!("cannot use {}", path.display()))
         };
@@ -40,17 +40,17 @@ impl Instance {
     }
 
     /// What all that is global on a machine is named after.
-    pub fn name(&self) -> String {
+    pub(crate) fn name(&self) -> String {
         Names::of(&self.root_dir).table
     }
 
     /// Where image files lie that are imported by themselves.
-    pub fn image_files(&self) -> PathBuf {
+    pub(crate) fn image_files(&self) -> PathBuf {
         self.root_dir.join("images")
     }
 
     /// Where container logs go unless the configuration says otherwise.
-    pub fn log_directory(&self) -> PathBuf {
+    pub(crate) fn log_directory(&self) -> PathBuf {
         if self.root_dir == Path::new(DEFAULT_ROOT_DIR) {
             PathBuf::from("/var/log/pods")
         } else {
@@ -58,36 +58,55 @@ impl Instance {
         }
     }
 
-    /// The control group of all that runs.
-    pub fn cgroup_root(&self) -> String {
+    /// The control group of all that runs, unless systemd hands over another one.
+    pub(crate) fn cgroup_root(&self) -> String {
         format!("/{}", self.name())
     }
 
     /// The agent's socket.
-    pub fn control_socket(&self) -> PathBuf {
+    pub(crate) fn control_socket(&self) -> PathBuf {
         self.run_dir.join("mainstay.sock")
     }
 
-    /// What the engine needs to know.
-    pub fn engine(&self, shim: PathBuf) -> EngineConfig {
-        EngineConfig {
+    /// Where images are kept.
+    pub(crate) fn store(&self) -> PathBuf {
+        self.root_dir.join("store")
+    }
+
+    /// What the engine needs to know. Pods get their addresses from `range`, or from one that is
+    /// chosen.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be found out where this program is installed.
+    pub(crate) fn engine(
+        &self,
+        cgroup_root: &str,
+        range: Option<Range>,
+    ) -> anyhow::Result<EngineConfig> {
+        Ok(EngineConfig {
             root_dir: self.root_dir.clone(),
             run_dir: self.run_dir.clone(),
-            image_dir: self.root_dir.join("store"),
-            shim,
-            cgroup_root: self.cgroup_root(),
+            image_dir: self.store(),
+            shim: shim()?,
+            cgroup_root: cgroup_root.to_owned(),
             network: NetworkConfig {
                 root_dir: self.root_dir.clone(),
                 range_file: self.root_dir.join("network.json"),
                 // A machine without one chooses by its root directory alone.
                 machine_id: fs::read_to_string("/etc/machine-id").unwrap_or_default(),
-                range: None,
+                range,
             },
-        }
+        })
+    }
+
+    /// Whether there is anything of it on this machine.
+    pub(crate) fn exists(&self) -> bool {
+        self.root_dir.exists() || self.run_dir.exists()
     }
 
     /// Makes the directories, for root only.
-    pub fn create(&self) -> anyhow::Result<()> {
+    pub(crate) fn create(&self) -> anyhow::Result<()> {
         for directory in [&self.root_dir, &self.run_dir] {
             fs::DirBuilder::new()
                 .recursive(true)
@@ -105,10 +124,20 @@ impl Instance {
     /// # Errors
     ///
     /// When somebody has it, who is named.
-    pub fn own(&self) -> anyhow::Result<Ownership> {
+    pub(crate) fn own(&self) -> anyhow::Result<Ownership> {
         self.create()?;
         let locks = [self.lock(&self.root_dir)?, self.lock(&self.run_dir)?];
         Ok(Ownership { _locks: locks })
+    }
+
+    /// The process that has the instance, if one has.
+    pub(crate) fn owner(&self) -> Option<i32> {
+        let mut file = File::open(self.root_dir.join("lock")).ok()?;
+        match flock(&file, FlockOperation::NonBlockingLockShared) {
+            Err(rustix::io::Errno::WOULDBLOCK) => holder(&mut file),
+            // Nobody has it; closing the file gives the lock back.
+            _ => None,
+        }
     }
 
     fn lock(&self, directory: &Path) -> anyhow::Result<File> {
@@ -123,14 +152,12 @@ impl Instance {
         match flock(&file, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => {}
             Err(rustix::io::Errno::WOULDBLOCK) => {
-                let mut holder = String::new();
-                // Whoever has it wrote its number there; an unreadable one is told without.
-                let _ = file.read_to_string(&mut holder);
+                let holder = holder(&mut file).map_or("unknown".to_owned(), |it| it.to_string());
                 bail!(
                     "{} is in use by another mainstay (process {}); give this one a --root-dir \
                      and a --run-dir of its own, or stop the other",
                     directory.display(),
-                    holder.trim()
+                    holder
                 );
             }
             Err(error) => {
@@ -146,8 +173,15 @@ impl Instance {
     }
 }
 
+/// Whoever has a lock wrote its number there.
+fn holder(file: &mut File) -> Option<i32> {
+    let mut text = String::new();
+    file.read_to_string(&mut text).ok()?;
+    text.trim().parse().ok()
+}
+
 /// The shim's program: beside this one.
-pub fn shim() -> anyhow::Result<PathBuf> {
+fn shim() -> anyhow::Result<PathBuf> {
     let own = std::env::current_exe().context("cannot find out where mainstay is installed")?;
     Ok(own.with_file_name("mainstay-shim"))
 }

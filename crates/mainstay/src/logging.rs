@@ -8,7 +8,7 @@ use tracing_subscriber::EnvFilter;
 const VARIABLE: &str = "MAINSTAY_LOG";
 
 /// Logs to standard error from now on.
-pub fn start() {
+pub(crate) fn start() {
     let filter = EnvFilter::try_from_env(VARIABLE).unwrap_or_else(|_| EnvFilter::new("info"));
     let terminal = std::io::stderr().is_terminal();
     let builder = tracing_subscriber::fmt()

@@ -1,8 +1,10 @@
 //! The mainstay command.
 
 mod cli;
+mod config;
 mod instance;
 mod logging;
+mod systemd;
 mod wiring;
 
 use std::process::ExitCode;

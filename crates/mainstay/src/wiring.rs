@@ -1,75 +1,100 @@
 //! Putting the agent and its runtime together. The only place that knows both.
 
+use std::net::IpAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
 use anyhow::Context;
-use mainstay_cri::DnsConfig;
-use mainstay_engine::{Engine, EngineImages};
-use mainstay_node::{Agent, AgentConfig, LogBounds};
-use mainstay_plan::status::NodeAddresses;
+use mainstay_cri::SeccompProfile;
+use mainstay_engine::{Engine, EngineImages, ImagesConfig, Keyrings};
+use mainstay_node::{Agent, AgentConfig};
 use mainstay_plan::translate::NodeFacts;
 use mainstay_pod::{NodeName, Validation};
 
-use crate::instance::{Instance, shim};
+use crate::config::{Config, Registries};
+use crate::instance::Instance;
 
 /// What a node is started with, resolved.
 #[derive(Clone, Debug)]
-pub struct NodeConfig {
-    pub instance: Instance,
-    pub node_name: NodeName,
-    pub manifest_paths: Vec<std::path::PathBuf>,
-    pub validation: Validation,
-    pub manifest_interval: Duration,
-    pub log_directory: std::path::PathBuf,
-    pub log_bounds: LogBounds,
-    pub addresses: NodeAddresses,
+pub(crate) struct NodeConfig {
+    pub(crate) instance: Instance,
+    pub(crate) node_name: NodeName,
+    pub(crate) manifest_paths: Vec<PathBuf>,
+    pub(crate) validation: Validation,
+    /// The node's addresses; with none the machine is asked.
+    pub(crate) node_ips: Vec<IpAddr>,
+    pub(crate) config: Config,
+    pub(crate) registries: Registries,
+    /// The control group of all that runs.
+    pub(crate) cgroup_root: String,
+}
+
+/// An agent on the embedded runtime.
+pub(crate) struct Node {
+    pub(crate) agent: Agent,
+    pub(crate) engine: Engine,
+}
+
+impl NodeConfig {
+    /// Where container logs go.
+    pub(crate) fn log_directory(&self) -> PathBuf {
+        self.config.pod_logs_dir.clone().unwrap_or_else(|| self.instance.log_directory())
+    }
 }
 
 /// Opens the embedded runtime and an agent on it.
-pub async fn node(config: NodeConfig) -> anyhow::Result<Agent> {
-    let engine =
-        Engine::own(config.instance.engine(shim()?)).await.context("cannot open the engine")?;
-    let images = EngineImages::new(engine.store().clone());
+pub(crate) async fn node(config: NodeConfig) -> anyhow::Result<Node> {
+    let instance = &config.instance;
+    let engine = Engine::own(instance.engine(&config.cgroup_root, config.config.pod_cidr)?);
+    let engine = engine.await.context("cannot open the engine")?;
+    let images = EngineImages::open(
+        engine.store().clone(),
+        ImagesConfig {
+            files: instance.image_files(),
+            files_record: instance.root_dir.join("image-files.json"),
+            registries: config.registries.config.clone(),
+            keyrings: keyrings(instance, &config.registries),
+        },
+    );
+    let images = images.context("cannot open the images")?;
     let facts = NodeFacts {
         name: config.node_name.as_str().to_owned(),
-        pods_directory: config.instance.root_dir.join("pods"),
-        log_directory: config.log_directory,
-        cgroup_root: config.instance.cgroup_root(),
-        dns: host_dns(),
+        pods_directory: instance.root_dir.join("pods"),
+        log_directory: config.log_directory(),
+        cgroup_root: config.cgroup_root.clone(),
         machine_memory: machine_memory(),
-        seccomp_directory: config.instance.root_dir.join("seccomp"),
+        seccomp_directory: instance.root_dir.join("seccomp"),
+        seccomp_default: match config.config.seccomp_default {
+            true => SeccompProfile::RuntimeDefault,
+            false => SeccompProfile::Unconfined,
+        },
     };
     let agent = AgentConfig {
-        node_name: config.node_name,
-        manifest_paths: config.manifest_paths,
+        node_name: config.node_name.clone(),
+        manifest_paths: config.manifest_paths.clone(),
         validation: config.validation,
-        manifest_interval: config.manifest_interval,
-        ledger_directory: config.instance.root_dir.join("ledger"),
-        control_socket: config.instance.control_socket(),
+        manifest_interval: config.config.file_check_frequency,
+        ledger_directory: instance.root_dir.join("ledger"),
+        control_socket: instance.control_socket(),
         facts,
-        addresses: config.addresses,
-        log_bounds: config.log_bounds,
+        resolv_conf: config.config.resolv_conf.clone(),
+        addresses: config.node_ips.clone(),
+        log_bounds: config.config.log_bounds,
     };
-    Agent::open(agent, Arc::new(engine), Arc::new(images)).await.context("cannot open the agent")
+    let runtime = Arc::new(engine.clone());
+    let agent =
+        Agent::open(agent, runtime, Arc::new(images)).await.context("cannot open the agent")?;
+    Ok(Node { agent, engine })
 }
 
-/// The host's own resolver settings, which pods get too. Source: resolv.conf(5).
-fn host_dns() -> DnsConfig {
-    // A host without the file resolves no names, and neither do its pods.
-    let text = std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
-    let mut dns = DnsConfig::default();
-    for line in text.lines() {
-        let mut words = line.split_whitespace();
-        let list = |words: std::str::SplitWhitespace<'_>| words.map(str::to_owned).collect();
-        match words.next() {
-            Some("nameserver") => dns.servers.extend(words.next().map(str::to_owned)),
-            Some("search") => dns.searches = list(words),
-            Some("options") => dns.options = list(words),
-            _ => {}
-        }
+/// Where credentials for registries come from. Source for the order: the kubelet's
+/// `pkg/credentialprovider/config.go`, whose own root directory comes first.
+pub(crate) fn keyrings(instance: &Instance, registries: &Registries) -> Keyrings {
+    let home = std::env::var_os("HOME").map_or_else(|| PathBuf::from("/root"), PathBuf::from);
+    Keyrings {
+        configured: registries.keyring.clone(),
+        files: vec![instance.root_dir.join("config.json"), home.join(".docker/config.json")],
     }
-    dns
 }
 
 /// Bytes of memory of this machine. Source: proc_meminfo(5).

@@ -113,6 +113,8 @@ async fn connect(
         let network = engine.network()?.setup(&id, namespace.as_fd(), &mappings);
         let network = network.map_err(network_failed("cannot set up the pod's network"))?;
         sandbox.change(|state| state.record.ips = network.addresses);
+        // What is left to do for it, such as forgetting where a port led before, can wait.
+        engine.settle_network();
         Ok(())
     })
     .await

@@ -75,16 +75,13 @@ async fn disconnect(engine: &Arc<Instance>, sandbox: &Arc<Sandbox>) -> Result<()
         state.record.stopped = true;
         state.record.clone()
     });
-    let connected = !record.ips.is_empty();
-    if connected {
-        // Deleting the link waits for grace periods of the kernel, and nobody waits for that.
-        engine.settle_network();
-    }
     let (engine, sandbox) = (engine.clone(), sandbox.clone());
     crate::blocking(move || {
-        if connected {
+        if !record.ips.is_empty() {
             let teardown = engine.network()?.teardown(&record.id.0);
             teardown.map_err(network_failed("cannot give back the pod's network"))?;
+            // Deleting the link waits for grace periods of the kernel, and nobody waits for that.
+            engine.settle_network();
         }
         // A sandbox whose directory is gone has been removed meanwhile.
         match sandbox.directory.exists() {

@@ -48,11 +48,7 @@ pub(super) fn images(
                 image.tag = Some(name.clone());
             }
         }
-        // One image under several names has several descriptors.
-        match found.iter_mut().find(|other| other.id == image.id) {
-            Some(other) => other.references.append(&mut image.references),
-            None => found.push(image),
-        }
+        found.push(image);
         if found.len() > IMAGES_MAX {
             return Err(ImportProblem::TooManyImages);
         }

@@ -99,6 +99,11 @@ impl FromStr for Endpoint {
     }
 }
 
+/// What a host is called in the configuration.
+pub(super) fn configured_as(authority: &str) -> &str {
+    if authority == DOCKER_HUB { DEFAULT_DOMAIN } else { authority }
+}
+
 /// Whether a host is this machine. Source: `isSecureIndex` in moby `registry/config.go`.
 fn is_loopback(authority: &str) -> bool {
     let host = match authority.strip_prefix('[') {

@@ -23,7 +23,7 @@ use serde::Deserialize;
 use tokio::time::timeout;
 
 use super::challenge;
-use super::endpoint::{Endpoint, Scheme};
+use super::endpoint::{Endpoint, Scheme, configured_as};
 use super::error::RequestError;
 use super::identity::Identity;
 use super::{RegistryConfig, retry};
@@ -253,7 +253,8 @@ impl Session {
             Arc::new(load.await.unwrap_or_else(|_| RootCertStore::empty()))
         });
         let mut roots = RootCertStore::clone(of_machine.await);
-        let configured = self.config.hosts.get(host).into_iter().flat_map(|host| &host.authorities);
+        let configured = self.config.hosts.get(configured_as(host));
+        let configured = configured.into_iter().flat_map(|host| &host.authorities);
         for pem in configured {
             let wrong = || RequestError::Authority { host: host.into() };
             let certificates: Vec<CertificateDer<'_>> = CertificateDer::pem_slice_iter(pem)

@@ -40,8 +40,9 @@ impl Pull<'_> {
             name: reference.to_string(),
             layers: manifest.layers.iter().map(info).collect(),
         });
-        let layers = manifest.layers.iter().zip(&config.diff_ids).enumerate();
-        let layers = layers.map(|(index, (layer, diff_id))| self.layer(index, layer, diff_id));
+        let layers = 0..manifest.layers.len().min(config.diff_ids.len());
+        let layers =
+            layers.map(|index| self.layer(index, &manifest.layers[index], &config.diff_ids[index]));
         let parallel = self.config.parallel_layers.max(1);
         stream::iter(layers).buffer_unordered(parallel).try_collect::<Vec<()>>().await?;
         Ok(())

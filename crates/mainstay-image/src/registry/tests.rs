@@ -138,6 +138,12 @@ async fn an_image_is_pulled_and_then_only_compared() {
     assert_eq!(registry.log().len(), before + 1);
 }
 
+#[test]
+fn pulls_can_be_tasks_of_their_own() {
+    fn is_a_task<T: Send + 'static>(_: impl FnOnce(Puller, PullRequest) -> T) {}
+    is_a_task(|puller, request| async move { puller.pull(&request).await });
+}
+
 #[tokio::test]
 async fn layers_that_are_here_are_not_downloaded_again() {
     if not_root() {

@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime};
 
 use super::job::JobRecord;
 use super::layer::LayerName;
+use super::record::Records;
 use super::{RECORD_MAX, Store, StoreError, names, parse};
 use crate::digest::Digest;
 use crate::durable::{self, FileError, at};
@@ -55,7 +56,9 @@ impl Store {
         let mut trash = Vec::new();
         {
             let _guard = self.exclusive()?;
-            let roots = self.roots()?;
+            let records = self.records()?;
+            let roots = self.roots(&records)?;
+            records.stray.iter().try_for_each(|path| durable::remove_file(path))?;
             for name in names(self.layers_dir())? {
                 if !roots.layers.contains(&name) {
                     let path = self.layers_dir().join(&name);
@@ -151,12 +154,11 @@ impl Store {
         Ok(trash)
     }
 
-    fn roots(&self) -> Result<Roots, StoreError> {
+    fn roots(&self, records: &Records) -> Result<Roots, StoreError> {
         let mut roots = Roots::default();
         let mut keep = |layer: &Digest| {
             roots.layers.insert(LayerName::of(layer).to_string());
         };
-        let records = self.records()?;
         let mut blobs = BTreeSet::new();
         for image in &records.images {
             image.layers.iter().for_each(|layer| keep(&layer.diff_id));

@@ -66,7 +66,7 @@ impl Store {
 
     /// The records that the images and their names have by now; a damaged one counts as none.
     fn known(&self, images: &[NewImage]) -> Vec<Known> {
-        let reference = |name| self.reference_record(name).ok().flatten();
+        let reference = |name: &Reference| self.reference_record(name).ok().flatten();
         let known = |image: &NewImage| Known {
             image: self.image_record(&image.id).ok().flatten(),
             references: image.references.iter().map(reference).collect(),

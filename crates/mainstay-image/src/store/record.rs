@@ -45,6 +45,8 @@ pub(super) struct ReferenceRecord {
 /// All records.
 pub(super) struct Records {
     pub(super) images: Vec<ImageRecord>,
+    /// Names that lead nowhere: what is left when a removal is interrupted by a power cut.
+    pub(super) stray: Vec<PathBuf>,
     /// Files that are no record. Whoever looks for one image is not bothered by another's.
     pub(super) damaged: Vec<(PathBuf, StoreError)>,
 }
@@ -95,26 +97,32 @@ impl Store {
                 Err(error) => return Err(error),
             }
         }
-        names.sort();
+        names.sort_by_cached_key(ToString::to_string);
         Ok(names)
     }
 
     /// Reads all records. The caller holds the lock.
     pub(super) fn records(&self) -> Result<Records, StoreError> {
-        let mut records = Records { images: Vec::new(), damaged: Vec::new() };
+        let (images, stray, damaged) = Default::default();
+        let mut records = Records { images, stray, damaged };
+        let mut references: Vec<(PathBuf, ReferenceRecord)> = Vec::new();
         for name in names(&self.inner.records)? {
             let path = self.inner.records.join(&name);
             let Some(bytes) = durable::read(&path, RECORD_MAX)? else { continue };
             let result = if name.starts_with("image-") {
                 parse(&path, &bytes).map(|record| records.images.push(record))
             } else {
-                parse(&path, &bytes).map(|_: ReferenceRecord| ())
+                parse(&path, &bytes).map(|record| references.push((path.clone(), record)))
             };
             if let Err(error) = result {
                 records.damaged.push((path, error));
             }
         }
         records.images.sort_by(|a, b| a.id.cmp(&b.id));
+        let exists =
+            |id: &Digest| records.images.binary_search_by(|image| image.id.cmp(id)).is_ok();
+        let stray = references.into_iter().filter(|(_, record)| !exists(&record.image));
+        records.stray = stray.map(|(path, _)| path).collect();
         Ok(records)
     }
 }

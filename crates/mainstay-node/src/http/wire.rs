@@ -2,6 +2,7 @@
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{ContainerStatus, PodStatus};
+use mainstay_cri::RuntimeCondition;
 use mainstay_plan::pod::Waiting;
 use serde::{Deserialize, Serialize};
 
@@ -9,9 +10,11 @@ use crate::publish::{Board, Events, PodEntry, PodReport};
 use crate::sources::merge::Note;
 
 /// The whole answer.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Status {
+    /// Whether an agent says this; without one, it is what can be seen from outside.
+    pub agent: bool,
     /// The node's name.
     pub node: String,
     /// The agent's version.
@@ -22,10 +25,25 @@ pub struct Status {
     pub manifests: Vec<Manifest>,
     /// Files that are not read, and directories that cannot be looked at.
     pub sources: Vec<Source>,
+    /// How the container runtime and its network are.
+    pub runtime: Vec<Condition>,
+}
+
+/// One thing that has to be so for pods to run.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Condition {
+    /// `RuntimeReady`, `NetworkReady` or another.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// Whether it holds.
+    pub status: bool,
+    /// What there is to say about it, with the remedy.
+    pub message: String,
 }
 
 /// One pod.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Pod {
     /// Its namespace.
@@ -97,7 +115,7 @@ pub struct Event {
 
 impl Status {
     pub(crate) fn of(node: &str, board: &Board, events: &Events) -> Self {
-        let pods = board.pods.iter().filter_map(|(_, entry)| {
+        let pods = board.pods.values().filter_map(|entry| {
             let report = entry.report.as_ref()?;
             Some(Pod::of(report, entry, events))
         });
@@ -120,12 +138,22 @@ impl Status {
             ignored: Vec::new(),
         }));
         Self {
+            agent: true,
             node: node.to_owned(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             pods: pods.collect(),
             manifests: manifests.collect(),
             sources,
+            runtime: board.runtime.iter().map(condition).collect(),
         }
+    }
+}
+
+fn condition(condition: &RuntimeCondition) -> Condition {
+    Condition {
+        kind: condition.kind.clone(),
+        status: condition.status,
+        message: condition.message.clone(),
     }
 }
 

@@ -57,7 +57,7 @@ fn is_mount_point(path: &Path) -> io::Result<bool> {
 }
 
 /// Takes out of sight all that is mounted below a directory.
-pub(super) fn unmount_below(directory: &Path) -> io::Result<()> {
+pub fn unmount_below(directory: &Path) -> io::Result<()> {
     if !directory.exists() {
         return Ok(());
     }

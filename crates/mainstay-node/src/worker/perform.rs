@@ -2,6 +2,7 @@
 //! of from `mainstay_plan::translate` and its neighbours.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use jiff::Timestamp;
@@ -15,8 +16,10 @@ use mainstay_plan::pod::{Action, ContainerPlan, Goal, PodKey, RunGoal, SeenPod};
 use mainstay_plan::resources;
 use mainstay_plan::status::NodeAddresses;
 use mainstay_plan::translate::{self, NodeFacts};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 
+use crate::agent::AgentConfig;
+use crate::dns;
 use crate::ledger::{Ledger, Record};
 use crate::observe::Observer;
 use crate::publish::{EventKind, Events};
@@ -32,7 +35,9 @@ pub(crate) struct Performer {
     pub(crate) images: Arc<dyn Images>,
     pub(crate) observer: Arc<Observer>,
     pub(crate) facts: NodeFacts,
-    pub(crate) addresses: NodeAddresses,
+    /// The host's resolver settings.
+    pub(crate) resolv_conf: PathBuf,
+    pub(crate) addresses: watch::Receiver<NodeAddresses>,
     pub(crate) hierarchies: Hierarchies,
     pub(crate) ledger: Ledger,
     pub(crate) events: Events,
@@ -47,7 +52,7 @@ pub(crate) struct Performer {
 #[derive(Debug)]
 pub(super) enum Done {
     /// Nothing but the fact.
-    Done,
+    AsAsked,
     /// The image of a container of this version can be run under this name.
     Image { version: String, image: String },
     /// The end of this version has been written down.
@@ -99,35 +104,34 @@ impl PerformError {
 }
 
 impl Performer {
-    #[expect(clippy::too_many_arguments, reason = "each is one of the agent's parts")]
     pub(crate) fn new(
+        config: &AgentConfig,
         runtime: Arc<dyn Runtime>,
         images: Arc<dyn Images>,
         observer: Arc<Observer>,
-        facts: NodeFacts,
-        addresses: NodeAddresses,
         hierarchies: Hierarchies,
         (ledger, records): (Ledger, BTreeMap<PodKey, Record>),
-        events: Events,
+        addresses: watch::Receiver<NodeAddresses>,
     ) -> Self {
         let processors = std::thread::available_parallelism().map_or(1, usize::from);
         Self {
             runtime,
             images,
             observer,
-            facts,
+            facts: config.facts.clone(),
+            resolv_conf: config.resolv_conf.clone(),
             addresses,
             hierarchies,
             ledger,
-            events,
+            events: Events::default(),
             starts: Semaphore::new(processors * STARTS_PER_PROCESSOR),
             statuses: Mutex::default(),
             records: Mutex::new(records),
         }
     }
 
-    pub(super) fn node_addresses(&self) -> &NodeAddresses {
-        &self.addresses
+    pub(super) fn node_addresses(&self) -> NodeAddresses {
+        self.addresses.borrow().clone()
     }
 
     pub(super) fn remember_status(&self, key: &PodKey, status: &PodStatus) {
@@ -223,7 +227,7 @@ impl Performer {
                 | Action::StartContainer { .. }
                 | Action::RecordFinished { .. },
                 Goal::Gone,
-            ) => Ok(Done::Done),
+            ) => Ok(Done::AsAsked),
         }
     }
 
@@ -232,17 +236,17 @@ impl Performer {
         let prepared =
             blocking(move || volumes::prepare(&pod, &performer.facts, &performer.hierarchies));
         prepared.await?;
-        Ok(Done::Done)
+        Ok(Done::AsAsked)
     }
 
     async fn clean_up(self: &Arc<Self>, uid: String) -> Result<Done, PerformError> {
         let performer = self.clone();
         blocking(move || volumes::clean_up(&uid, &performer.facts, &performer.hierarchies)).await?;
-        Ok(Done::Done)
+        Ok(Done::AsAsked)
     }
 
     async fn ensure_image(&self, run: &RunGoal, name: &str) -> Result<Done, PerformError> {
-        let Some(container) = container(run, name) else { return Ok(Done::Done) };
+        let Some(container) = container(run, name) else { return Ok(Done::AsAsked) };
         let image = container.image.clone().unwrap_or_default();
         let policy = pull_policy(run, container);
         let present = self.image(&image).await?;
@@ -259,18 +263,8 @@ impl Performer {
                 retry: Retry::WhenChanged,
             }),
             Decision::Pull { patience } => {
-                let request = PullRequest { image: ImageSpec(image.clone()) };
-                let pull = self.images.pull_image(&request);
-                let pulled = match patience {
-                    Some(patience) => {
-                        let late = || {
-                            let message = format!("the registry of {image} did not answer in time");
-                            Err(Error::new(ErrorKind::DeadlineExceeded, message))
-                        };
-                        tokio::time::timeout(patience, pull).await.unwrap_or_else(|_| late())
-                    }
-                    None => pull.await,
-                };
+                let request = PullRequest { image: ImageSpec(image.clone()), patience };
+                let pulled = self.images.pull_image(&request).await;
                 match pulled {
                     Ok(_) => Ok(ready(image)),
                     Err(error) if image::use_after_failure(policy, presence, error.kind) => {
@@ -304,7 +298,8 @@ impl Performer {
     fn sandbox_config(&self, run: &RunGoal, attempt: u32) -> PodSandboxConfig {
         let cgroup = resources::cgroup(&self.facts.cgroup_root, &run.pod);
         let source = mainstay_plan::pod::SourceKind::File;
-        translate::sandbox(&run.pod, source, attempt, &self.facts, &cgroup)
+        let dns = dns::of_host(&self.resolv_conf, !run.pod.is_host_network());
+        translate::sandbox(&run.pod, source, attempt, &self.facts, dns, &cgroup)
     }
 
     async fn run_sandbox(&self, run: &RunGoal, attempt: u32) -> Result<Done, PerformError> {
@@ -313,7 +308,7 @@ impl Performer {
         let made = self.runtime.run_pod_sandbox(&config).await;
         let id = made.map_err(|error| PerformError::new("FailedCreatePodSandBox", &error))?;
         self.refresh(&id).await;
-        Ok(Done::Done)
+        Ok(Done::AsAsked)
     }
 
     async fn start_container(
@@ -323,7 +318,7 @@ impl Performer {
         sandbox: &SandboxId,
         plan: &ContainerPlan,
     ) -> Result<Done, PerformError> {
-        let Some(container) = container(run, &plan.name) else { return Ok(Done::Done) };
+        let Some(container) = container(run, &plan.name) else { return Ok(Done::AsAsked) };
         let _turn = self.starts.acquire().await;
         let refused = |message: String| PerformError {
             reason: "CreateContainerConfigError",
@@ -358,13 +353,13 @@ impl Performer {
                 let name = &plan.name;
                 let message = format!("Container started: {name}");
                 self.events.tell(&run.pod, EventKind::Normal, "Started", message);
-                Ok(Done::Done)
+                Ok(Done::AsAsked)
             }
             Err(error) => {
                 // The container is there, ended, and says why; what follows is its restart policy.
                 let message = format!("Error: {}", error.chain());
                 self.events.tell(&run.pod, EventKind::Warning, "Failed", message);
-                Ok(Done::Done)
+                Ok(Done::AsAsked)
             }
         }
     }
@@ -402,7 +397,7 @@ impl Performer {
 }
 
 fn done(reason: &'static str, result: mainstay_cri::Result<()>) -> Result<Done, PerformError> {
-    result.map(|()| Done::Done).map_err(|error| PerformError::new(reason, &error))
+    result.map(|()| Done::AsAsked).map_err(|error| PerformError::new(reason, &error))
 }
 
 fn container<'a>(run: &'a RunGoal, name: &str) -> Option<&'a Container> {

@@ -177,7 +177,8 @@ impl Memory {
         if self.version != version {
             self.version = version;
             self.images.clear();
-            self.failures.retain(|key, _| matches!(key, Key::Dead(_) | Key::Sandbox | Key::Host(_)));
+            self.failures
+                .retain(|key, _| matches!(key, Key::Dead(_) | Key::Sandbox | Key::Host(_)));
         }
     }
 
@@ -194,9 +195,10 @@ impl Memory {
         });
     }
 
-    /// Something changed that may cure what only waits for a change.
-    pub fn retry_all(&mut self, now: Timestamp) {
-        for failure in self.failures.values_mut() {
+    /// Images came or went, so those that were missed may be there now.
+    pub fn retry_images(&mut self, now: Timestamp) {
+        let images = self.failures.iter_mut().filter(|(key, _)| matches!(key, Key::Image(_)));
+        for (_, failure) in images {
             failure.retry_at = Some(failure.retry_at.map_or(now, |due| due.min(now)));
         }
     }

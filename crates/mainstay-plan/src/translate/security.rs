@@ -3,11 +3,11 @@
 //! Source: `pkg/securitycontext/util.go`, `DetermineEffectiveSecurityContext`: the container's
 //! word counts where there is one, else the pod's.
 
-use std::path::Path;
-
 use k8s_openapi::api::core::v1::{Container, SeccompProfile as Profile, SecurityContext};
 use mainstay_cri::{LinuxContainerSecurityContext, SeccompProfile};
 use mainstay_pod::Pod;
+
+use super::NodeFacts;
 
 pub(super) fn is_privileged(container: &Container) -> bool {
     context(container).and_then(|it| it.privileged).unwrap_or(false)
@@ -24,7 +24,7 @@ fn context(container: &Container) -> Option<&SecurityContext> {
 pub(super) fn of(
     pod: &Pod,
     container: &Container,
-    seccomp_directory: &Path,
+    facts: &NodeFacts,
 ) -> LinuxContainerSecurityContext {
     let own = context(container);
     let shared = pod.spec().security_context.as_ref();
@@ -47,7 +47,7 @@ pub(super) fn of(
         supplemental_groups: groups.into_iter().filter_map(number).collect(),
         readonly_rootfs: is_rootfs_readonly(container),
         no_new_privs: own.and_then(|it| it.allow_privilege_escalation) == Some(false),
-        seccomp: profile.map_or(SeccompProfile::Unconfined, |it| seccomp(it, seccomp_directory)),
+        seccomp: seccomp(profile, facts),
     }
 }
 
@@ -58,17 +58,18 @@ fn user(pod: &Pod, container: &Container) -> Option<i64> {
         .or_else(|| shared.and_then(|it| it.run_as_user))
 }
 
-pub(super) fn pod_seccomp(pod: &Pod, directory: &Path) -> SeccompProfile {
+pub(super) fn pod_seccomp(pod: &Pod, facts: &NodeFacts) -> SeccompProfile {
     let profile = pod.spec().security_context.as_ref().and_then(|it| it.seccomp_profile.as_ref());
-    profile.map_or(SeccompProfile::Unconfined, |profile| seccomp(profile, directory))
+    seccomp(profile, facts)
 }
 
-/// Without a word a container is unconfined, as in Kubernetes without `seccompDefault`.
-fn seccomp(profile: &Profile, directory: &Path) -> SeccompProfile {
+fn seccomp(profile: Option<&Profile>, facts: &NodeFacts) -> SeccompProfile {
+    let Some(profile) = profile else { return facts.seccomp_default.clone() };
     match (profile.type_.as_str(), &profile.localhost_profile) {
         ("RuntimeDefault", _) => SeccompProfile::RuntimeDefault,
         ("Localhost", Some(file)) => {
-            SeccompProfile::Localhost(directory.join(file).to_string_lossy().into_owned())
+            let path = facts.seccomp_directory.join(file);
+            SeccompProfile::Localhost(path.to_string_lossy().into_owned())
         }
         _ => SeccompProfile::Unconfined,
     }

@@ -1,40 +1,55 @@
 //! `mainstay run`
 
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::Duration;
 
 use anyhow::Context;
 use clap::Args;
-use mainstay_node::LogBounds;
-use mainstay_plan::status::NodeAddresses;
+use mainstay_linux::cgroup::{Hierarchies, Layout};
 use mainstay_pod::NodeName;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::Validate;
+use crate::config::{CgroupDriver, Config, Registries};
 use crate::instance::Instance;
-use crate::logging;
 use crate::wiring::{NodeConfig, node};
+use crate::{logging, systemd};
+
+/// Where manifests are looked for when nothing says otherwise.
+const DEFAULT_MANIFESTS: &str = "/etc/mainstay/manifests";
 
 /// Run the node: watch the manifests and keep their pods running.
 ///
-/// It ends with SIGTERM or SIGINT; pods run on, and the next start finds them.
+/// It ends with SIGTERM or SIGINT; pods run on, and the next start finds them. `mainstay down`
+/// stops them.
+///
+/// What is logged: MAINSTAY_LOG=debug, or another filter of tracing's EnvFilter.
 #[derive(Debug, Args)]
 pub(super) struct Run {
     /// A directory with Pod manifests (*.yaml, *.yml, *.json), or one manifest. May be given
-    /// several times.
-    #[arg(long, value_name = "PATH", default_value = "/etc/mainstay/manifests")]
+    /// several times. Default: staticPodPath of the configuration, else /etc/mainstay/manifests.
+    #[arg(long, value_name = "PATH")]
     pod_manifest_path: Vec<PathBuf>,
-    /// The node's name, which pods' names end in. The host's name by default.
+    /// A KubeletConfiguration. Effective are staticPodPath, fileCheckFrequency, podLogsDir,
+    /// containerLogMaxSize, containerLogMaxFiles, cgroupDriver, podCIDR, resolvConf and
+    /// seccompDefault; others are named in the log.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Mirrors, credentials and certificate authorities of registries, as k3s has them in
+    /// registries.yaml. Default: /etc/mainstay/registries.yaml if it is there.
+    #[arg(long, value_name = "FILE")]
+    registries: Option<PathBuf>,
+    /// The node's name, which pods' names end in. Default: the host's name.
     #[arg(long, value_name = "NAME")]
     hostname_override: Option<String>,
+    /// The node's addresses, the primary one first. Default: what the machine would leave with.
+    #[arg(long, value_name = "IP", value_delimiter = ',')]
+    node_ip: Vec<IpAddr>,
     /// What to do about unknown and duplicate fields of a manifest.
     #[arg(long, value_enum, default_value_t)]
     validate: Validate,
 }
-
-/// How often manifests are looked at although nothing was heard of them.
-const MANIFEST_INTERVAL: Duration = Duration::from_secs(5);
 
 /// What one node has to do does not need more, and each has a stack.
 const WORKERS: usize = 2;
@@ -45,22 +60,8 @@ impl Run {
         logging::start();
         // What whoever started us left open is not for shims and pods.
         mainstay_linux::process::close_on_exec_from(3).context("cannot close inherited files")?;
-        let node_name = match self.hostname_override {
-            Some(name) => name,
-            None => rustix::system::uname().nodename().to_string_lossy().into_owned(),
-        };
-        let node_name = NodeName::new(&node_name)?;
-        let _ownership = instance.own()?;
-        let config = NodeConfig {
-            log_directory: instance.log_directory(),
-            instance,
-            node_name,
-            manifest_paths: self.pod_manifest_path,
-            validation: self.validate.into(),
-            manifest_interval: MANIFEST_INTERVAL,
-            log_bounds: LogBounds::default(),
-            addresses: NodeAddresses::default(),
-        };
+        let config = self.resolve(instance)?;
+        let _ownership = config.instance.own()?;
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(WORKERS)
             .max_blocking_threads(BLOCKING_THREADS)
@@ -72,13 +73,15 @@ impl Run {
             let mut interrupt = signal(SignalKind::interrupt())?;
             let version = env!("CARGO_PKG_VERSION");
             tracing::info!(version, node = config.node_name.as_str(), "mainstay starts");
-            let agent = node(config).await?;
+            let agent = node(config).await?.agent;
+            systemd::tell_ready();
             agent
                 .run(async {
                     tokio::select! {
                         _ = terminate.recv() => {}
                         _ = interrupt.recv() => {}
                     }
+                    systemd::tell_stopping();
                     tracing::info!("mainstay ends; pods run on");
                 })
                 .await;
@@ -88,4 +91,65 @@ impl Run {
         runtime.shutdown_background();
         result.map(|()| ExitCode::SUCCESS)
     }
+
+    /// Takes flags, files and the machine together.
+    fn resolve(self, instance: Instance) -> anyhow::Result<NodeConfig> {
+        let config = self.config.as_deref().map(Config::read).transpose()?.unwrap_or_default();
+        if !config.without_effect.is_empty() {
+            let fields = config.without_effect.join(", ");
+            tracing::warn!(fields, "fields of the configuration that have no effect here");
+        }
+        let registries = Registries::read(self.registries.as_deref())?;
+        let mut manifest_paths = self.pod_manifest_path;
+        if manifest_paths.is_empty() {
+            manifest_paths.extend(config.static_pod_path.clone());
+        }
+        if manifest_paths.is_empty() {
+            let usual = PathBuf::from(DEFAULT_MANIFESTS);
+            std::fs::create_dir_all(&usual)
+                .with_context(|| format!("cannot make {}", usual.display()))?;
+            manifest_paths.push(usual);
+        }
+        let cgroup_root = match cgroup_driver(&config)? {
+            CgroupDriver::Cgroupfs => instance.cgroup_root(),
+            CgroupDriver::Systemd => {
+                systemd::delegate(&instance)?;
+                systemd::delegated(&instance)
+            }
+        };
+        Ok(NodeConfig {
+            node_name: node_name(self.hostname_override)?,
+            instance,
+            manifest_paths,
+            validation: self.validate.into(),
+            node_ips: self.node_ip,
+            config,
+            registries,
+            cgroup_root,
+        })
+    }
+}
+
+/// The node's name. Source: `GetHostname` in `pkg/util/node/node.go`: without spaces around it,
+/// in lower case.
+pub(super) fn node_name(given: Option<String>) -> anyhow::Result<NodeName> {
+    let name =
+        given.unwrap_or_else(|| rustix::system::uname().nodename().to_string_lossy().into_owned());
+    let name = name.trim().to_lowercase();
+    NodeName::new(&name).with_context(|| {
+        format!("{name:?} cannot be the node's name; give another one with --hostname-override")
+    })
+}
+
+/// Whoever makes control groups when the configuration does not say: systemd where the whole tree
+/// is its own, which is version 2.
+fn cgroup_driver(config: &Config) -> anyhow::Result<CgroupDriver> {
+    if let Some(driver) = config.cgroup_driver {
+        return Ok(driver);
+    }
+    let layout = Hierarchies::mounted()?.layout();
+    Ok(match layout {
+        Layout::V2 if systemd::is_running() => CgroupDriver::Systemd,
+        Layout::V1 | Layout::Hybrid | Layout::V2 => CgroupDriver::Cgroupfs,
+    })
 }

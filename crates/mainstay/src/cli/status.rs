@@ -1,6 +1,7 @@
 //! `mainstay status`
 
-use std::io::Write;
+use std::io::{self, Write};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{Context, bail};
@@ -9,9 +10,13 @@ use clap::Args;
 use http_body_util::{BodyExt, Empty};
 use hyper::Request;
 use hyper_util::rt::TokioIo;
+use k8s_openapi::api::core::v1::PodStatus;
+use mainstay_cri::{ContainerStatus, PodSandboxState};
 use mainstay_node::http::wire;
+use mainstay_plan::labels;
 
 use super::Output;
+use super::pods::{self, is_meant};
 use crate::instance::Instance;
 
 /// Show what runs, what does not, and why.
@@ -28,13 +33,10 @@ pub(super) struct Status {
 
 impl Status {
     pub(super) fn run(self, instance: &Instance) -> anyhow::Result<ExitCode> {
-        let body = super::runtime()?.block_on(ask(instance, "GET", "/status"))?;
-        let mut status: wire::Status = serde_json::from_slice(&body).context(
-            "the agent's answer is not understood; it is \
-                                                   of another version",
-        )?;
+        let mut status = super::runtime()?.block_on(look(instance))?;
         if let Some(name) = &self.pod {
-            status.pods.retain(|pod| is_named(pod, name, &status.node));
+            let node = status.node.clone();
+            status.pods.retain(|pod| is_meant(name, &pod.namespace, &pod.name, &node));
             if status.pods.is_empty() {
                 bail!("there is no pod {name}; `mainstay status` lists those that there are");
             }
@@ -47,33 +49,77 @@ impl Status {
             }
             Output::Text => print(&mut out, &status, self.pod.is_some())?,
         }
-        let well = status.pods.iter().all(|pod| pod.problem.is_none())
+        let well = status.agent
+            && status.pods.iter().all(|pod| pod.problem.is_none())
             && status.manifests.is_empty()
-            && status.sources.iter().all(|source| source.error.is_none());
+            && status.sources.iter().all(|source| source.error.is_none())
+            && status.runtime.iter().all(|condition| condition.status);
         Ok(if well { ExitCode::SUCCESS } else { ExitCode::FAILURE })
     }
 }
 
-/// Whether a pod is meant by a name: with or without namespace, with or without the node's name.
-pub(super) fn is_named(pod: &wire::Pod, wanted: &str, node: &str) -> bool {
-    let (namespace, name) = match wanted.split_once('/') {
-        Some((namespace, name)) => (Some(namespace), name),
-        None => (None, wanted),
-    };
-    let short = pod.name.strip_suffix(&format!("-{node}")).unwrap_or(&pod.name);
-    namespace.is_none_or(|it| it == pod.namespace) && (name == pod.name || name == short)
+/// What the agent says, or, if there is none, what can be seen without it.
+async fn look(instance: &Instance) -> anyhow::Result<wire::Status> {
+    match ask(instance, "GET", "/status").await {
+        Ok(body) => serde_json::from_slice(&body)
+            .context("the agent's answer is not understood; it is of another version"),
+        Err(error) if error.is::<NoAgent>() => see(instance).await,
+        Err(error) => Err(error),
+    }
+}
+
+/// What runs, as far as it can be seen without an agent.
+async fn see(instance: &Instance) -> anyhow::Result<wire::Status> {
+    let engine = pods::visit(instance).await?;
+    let mut status = wire::Status::default();
+    for seen in pods::sandboxes(&engine).await? {
+        let sandbox = &seen.sandbox;
+        if let Some(node) = sandbox.annotations.get(labels::NODE_NAME) {
+            status.node.clone_from(node);
+        }
+        let running = seen.containers.iter().filter(|it| pods::is_running(it)).count();
+        let ready = sandbox.state == PodSandboxState::Ready;
+        status.pods.push(wire::Pod {
+            namespace: sandbox.metadata.namespace.clone(),
+            name: sandbox.metadata.name.clone(),
+            uid: sandbox.metadata.uid.clone(),
+            state: if ready { "Running" } else { "NotReady" }.to_owned(),
+            ready: running,
+            containers: seen.containers.len(),
+            restarts: seen.containers.iter().filter_map(restarts).sum(),
+            status: PodStatus {
+                pod_ip: seen.ips.first().map(ToString::to_string),
+                ..PodStatus::default()
+            },
+            ..wire::Pod::default()
+        });
+    }
+    Ok(status)
+}
+
+fn restarts(container: &ContainerStatus) -> Option<i32> {
+    container.annotations.get(labels::RESTART_COUNT)?.parse().ok()
+}
+
+/// Nobody listens on the control socket.
+#[derive(Debug, thiserror::Error)]
+#[error("no agent runs for {}; start it with `mainstay run`", root_dir.display())]
+struct NoAgent {
+    root_dir: PathBuf,
+    #[source]
+    source: io::Error,
 }
 
 /// Asks the instance's agent.
 pub(super) async fn ask(instance: &Instance, method: &str, path: &str) -> anyhow::Result<Bytes> {
     let socket = instance.control_socket();
-    let stream = mainstay_linux::socket::connect(&socket).map_err(|error| {
-        anyhow::anyhow!(
-            "no agent runs for {} ({}: {error}); start it with `mainstay run`",
-            instance.root_dir.display(),
-            socket.display()
-        )
-    })?;
+    let stream =
+        mainstay_linux::socket::connect(&socket).map_err(|source| match source.kind() {
+            io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => {
+                NoAgent { root_dir: instance.root_dir.clone(), source }.into()
+            }
+            _ => anyhow::Error::from(source).context(format!("cannot ask {}", socket.display())),
+        })?;
     stream.set_nonblocking(true)?;
     let stream = tokio::net::UnixStream::from_std(stream)?;
     let (mut sender, connection) =
@@ -116,6 +162,9 @@ fn print(out: &mut impl Write, status: &wire::Status, detailed: bool) -> std::io
             ]
         })
         .collect();
+    if !status.agent {
+        writeln!(out, "no agent runs; what runs, runs on, and nothing new is started\n")?;
+    }
     if rows.is_empty() {
         writeln!(out, "no pods")?;
     } else {
@@ -140,6 +189,9 @@ fn print(out: &mut impl Write, status: &wire::Status, detailed: bool) -> std::io
     }
     if detailed {
         return Ok(());
+    }
+    for condition in status.runtime.iter().filter(|it| !it.message.is_empty()) {
+        writeln!(out, "\n{}: {}", condition.kind, condition.message)?;
     }
     for manifest in &status.manifests {
         writeln!(out, "\n{}", manifest.path)?;

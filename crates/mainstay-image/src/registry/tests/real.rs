@@ -11,10 +11,6 @@ use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 use super::*;
 use crate::digest::Digest;
 
-/// Where the registry's binary is, if not where the command below puts it.
-const BINARY: &str = "MAINSTAY_TEST_DOCKER_REGISTRY";
-const INSTALL: &str = "mkdir -p target/test-tools && cd target/test-tools && \
-    apt-get download docker-registry && dpkg-deb -x docker-registry_*.deb .";
 /// `user` with the password `secret`, hashed with bcrypt at the lowest cost.
 const HTPASSWD: &str = "user:$2y$04$abcdefghijklmnopqrstuu2r9OfJnfCsdneAXAGHnS4UpFFP8WIrW";
 
@@ -94,15 +90,12 @@ impl Drop for Registry {
     }
 }
 
+/// Where `cargo xtask test-tools` puts it.
 fn binary() -> PathBuf {
-    let installed = "../../target/test-tools/usr/bin/docker-registry";
-    let installed = Path::new(env!("CARGO_MANIFEST_DIR")).join(installed);
-    let path = std::env::var_os(BINARY).map_or(installed, PathBuf::from);
-    assert!(
-        path.exists(),
-        "{} is missing; to have it, run `{INSTALL}` in the top directory, or set {BINARY}",
-        path.display()
-    );
+    let here = concat!(env!("CARGO_MANIFEST_DIR"), "/../../target/test-tools");
+    let tools = std::env::var_os("MAINSTAY_TEST_TOOLS").unwrap_or_else(|| here.into());
+    let path = Path::new(&tools).join("docker-registry");
+    assert!(path.exists(), "{} is missing; `cargo xtask test-tools` brings it", path.display());
     path
 }
 

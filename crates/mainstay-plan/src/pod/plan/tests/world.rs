@@ -310,10 +310,8 @@ impl World {
         let Some(uid) = version else { return };
         match action {
             Action::Prepare { uid } => self.memory.prepared = Some(uid),
-            Action::EnsureImage { container } => {
-                if self.memory.version == Some(uid) {
-                    self.memory.images.insert(container, ImageMemory::Ready("i".into()));
-                }
+            Action::EnsureImage { container } if self.memory.version == Some(uid.clone()) => {
+                self.memory.images.insert(container, ImageMemory::Ready("i".into()));
             }
             Action::StartContainer { container, .. } => {
                 self.memory.images.remove(&container.name);

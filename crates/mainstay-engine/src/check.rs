@@ -1,0 +1,59 @@
+//! Looking after the network.
+
+use std::os::fd::AsFd;
+use std::sync::Arc;
+
+use mainstay_cri::{Result, SandboxId};
+use mainstay_linux::namespace;
+
+use crate::network::Finding;
+use crate::{Instance, io_failed, network_failed};
+
+/// How the network is.
+#[derive(Debug, Default)]
+pub(crate) struct NetworkHealth {
+    /// What keeps pods from being reached, in sentences with their remedies.
+    pub(crate) failures: Option<String>,
+    /// What else there is to say.
+    pub(crate) told: String,
+}
+
+/// Mends what others broke and says what it found.
+pub(crate) fn network(instance: &Arc<Instance>) -> Result<NetworkHealth> {
+    // A visitor does not look after it.
+    let Ok(network) = instance.network() else { return Ok(NetworkHealth::default()) };
+    let (mut failures, mut told) = (Vec::new(), Vec::new());
+    for finding in network.check() {
+        match &finding {
+            Finding::Dropped { .. } | Finding::NotRepaired { .. } => {
+                failures.push(finding.to_string());
+            }
+            Finding::OtherRange { .. } | Finding::PortNotReserved { .. } => {
+                told.push(finding.to_string());
+            }
+            // Told once, by the log.
+            Finding::ForwardingSwitchedOn | Finding::Repaired(_) => tracing::info!("{finding}"),
+            Finding::Detached { sandbox } => {
+                tracing::warn!("{finding}");
+                if let Err(error) = reconnect(instance, &SandboxId(sandbox.clone())) {
+                    failures.push(error.chain());
+                }
+            }
+        }
+    }
+    let failures = (!failures.is_empty()).then(|| failures.join("; "));
+    Ok(NetworkHealth { failures, told: told.join("; ") })
+}
+
+/// Gives a sandbox its link again.
+fn reconnect(instance: &Arc<Instance>, id: &SandboxId) -> Result<()> {
+    let sandbox = instance.sandbox(id)?;
+    let (pid, mappings) = {
+        let state = sandbox.state();
+        (state.shim_pid, state.record.port_mappings.clone())
+    };
+    let namespace =
+        namespace::network_of(pid).map_err(io_failed("cannot open the pod's network namespace"))?;
+    let network = instance.network()?.setup(&id.0, namespace.as_fd(), &mappings);
+    network.map(drop).map_err(network_failed("cannot set up the pod's network again"))
+}

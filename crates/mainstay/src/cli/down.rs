@@ -1,0 +1,168 @@
+//! `mainstay down`
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::{Context, bail};
+use clap::Args;
+use mainstay_linux::path::remove_all;
+use mainstay_linux::process::Pidfd;
+use mainstay_pod::{NodeName, Validation};
+use rustix::process::Signal;
+
+use crate::config::{Config, Registries};
+use crate::instance::Instance;
+use crate::wiring::{Node, NodeConfig, node};
+use crate::{logging, systemd};
+
+/// Stop every pod of this instance and remove what it has on this machine.
+///
+/// An agent that runs is ended first. Every pod has its own grace period. Images, accepted
+/// manifests and volumes stay in the root directory, so that the next `mainstay run` goes on
+/// with them, unless --purge is given. Manifests are not touched.
+///
+/// Exit status 0 only when nothing is left; it can be given again.
+#[derive(Debug, Args)]
+pub(super) struct Down {
+    /// Remove the root directory with images and volumes, and the pods' logs, too.
+    #[arg(long)]
+    purge: bool,
+    /// The configuration that the node was run with, if it says where logs are.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+}
+
+impl Down {
+    pub(super) fn run(self, instance: &Instance) -> anyhow::Result<ExitCode> {
+        if !instance.exists() {
+            println!("nothing of {} is here", instance.root_dir.display());
+            return Ok(ExitCode::SUCCESS);
+        }
+        logging::start();
+        let config = self.config.as_deref().map(Config::read).transpose()?.unwrap_or_default();
+        let config = NodeConfig {
+            instance: instance.clone(),
+            // Nothing gets its name from it any more.
+            node_name: NodeName::new("down")?,
+            manifest_paths: Vec::new(),
+            validation: Validation::default(),
+            node_ips: Vec::new(),
+            registries: Registries::default(),
+            cgroup_root: instance.cgroup_root(),
+            config,
+        };
+        end_agent(instance)?;
+        let ownership = instance.own()?;
+        let log_directory = config.log_directory();
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(2)
+            .enable_all()
+            .build()
+            .context("cannot start")?;
+        let stopped = runtime.block_on(async {
+            let Node { agent, engine } = node(config).await?;
+            let left = agent.stop_pods().await.err().unwrap_or_default();
+            if !left.is_empty() {
+                let names: Vec<String> = left.iter().map(ToString::to_string).collect();
+                bail!("these pods could not be stopped: {}", names.join(", "));
+            }
+            engine.remove_all().await.context("cannot remove what the pods shared")
+        });
+        runtime.shutdown_background();
+        stopped?;
+        systemd::release(instance)?;
+        unmount_below(&instance.root_dir.join("pods"))?;
+        if self.purge {
+            remove_logs(instance, &log_directory)?;
+        }
+        // The locks go with their directories, so that nobody can come in between.
+        remove(&instance.run_dir)?;
+        if self.purge {
+            remove(&instance.root_dir)?;
+        }
+        drop(ownership);
+        verify_gone(instance, self.purge)?;
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+/// Ends the agent that owns the instance, if there is one.
+fn end_agent(instance: &Instance) -> anyhow::Result<()> {
+    let Some(pid) = instance.owner() else { return Ok(()) };
+    let process = match Pidfd::open(pid) {
+        Ok(process) => process,
+        Err(error) if error.raw_os_error() == Some(rustix::io::Errno::SRCH.raw_os_error()) => {
+            return Ok(());
+        }
+        Err(error) => return Err(error).with_context(|| format!("cannot end process {pid}")),
+    };
+    process
+        .signal(Signal::TERM.as_raw())
+        .and_then(|()| process.wait())
+        .with_context(|| format!("cannot end the agent, process {pid}"))
+}
+
+/// Unmounts the volumes that are file systems of their own.
+fn unmount_below(directory: &Path) -> anyhow::Result<()> {
+    mainstay_node::unmount_below(directory)
+        .with_context(|| format!("cannot unmount what is below {}", directory.display()))
+}
+
+/// Removes the logs of this instance's pods. The directory may be shared with others.
+fn remove_logs(instance: &Instance, log_directory: &Path) -> anyhow::Result<()> {
+    let uids = names_in(&instance.root_dir.join("pods"))?;
+    for name in names_in(log_directory)? {
+        if uids.iter().any(|uid| name.ends_with(&format!("_{uid}"))) {
+            remove(&log_directory.join(name))?;
+        }
+    }
+    match fs::remove_dir(log_directory) {
+        Err(error)
+            if !matches!(
+                error.kind(),
+                io::ErrorKind::NotFound | io::ErrorKind::DirectoryNotEmpty
+            ) =>
+        {
+            Err(error).with_context(|| format!("cannot remove {}", log_directory.display()))
+        }
+        // Others may have logs in it.
+        _ => Ok(()),
+    }
+}
+
+fn names_in(directory: &Path) -> anyhow::Result<Vec<String>> {
+    let entries = match fs::read_dir(directory) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        other => other.with_context(|| format!("cannot list {}", directory.display()))?,
+    };
+    let mut names = Vec::new();
+    for entry in entries {
+        names.push(entry?.file_name().to_string_lossy().into_owned());
+    }
+    Ok(names)
+}
+
+fn remove(path: &Path) -> anyhow::Result<()> {
+    remove_all(path).with_context(|| format!("cannot remove {}", path.display()))
+}
+
+fn verify_gone(instance: &Instance, purged: bool) -> anyhow::Result<()> {
+    let mut left = Vec::new();
+    let directories = [(&instance.run_dir, true), (&instance.root_dir, purged)];
+    for (directory, _) in directories.iter().filter(|(path, gone)| *gone && path.exists()) {
+        left.push(directory.display().to_string());
+    }
+    let hierarchies = mainstay_linux::cgroup::Hierarchies::mounted()?;
+    for root in [instance.cgroup_root(), systemd::delegated(instance)] {
+        let group = hierarchies.at(&root);
+        left.extend(
+            group.directories().filter(|path| path.exists()).map(|path| path.display().to_string()),
+        );
+    }
+    if !left.is_empty() {
+        bail!("these are left: {}", left.join(", "));
+    }
+    Ok(())
+}

@@ -1,0 +1,133 @@
+//! The service manager, where it is systemd: telling it that the agent is ready, and having it
+//! hand over a part of the control groups.
+//!
+//! # Why a service without processes
+//!
+//! Of the units that systemd delegates control groups to, a scope ends with its last process, and
+//! a slice cannot be delegated. A service that ran once and counts as active stays, with nothing
+//! in it but what we put below. It is stopped at shutdown, after the agent and before the network
+//! goes, so pods get their SIGTERM while the world is still there. Source: systemd.service(5),
+//! systemd.resource-control(5), "CGROUP_DELEGATION" of systemd's documentation.
+
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, bail};
+use mainstay_linux::cgroup::Hierarchies;
+
+use crate::instance::Instance;
+
+/// The slice of all instances.
+const SLICE: &str = "mainstay.slice";
+
+/// How long pods have at shutdown, in seconds, before they are killed: the usual grace period.
+const SHUTDOWN_GRACE: u32 = 30;
+
+/// Whether systemd manages this machine. Source: sd_booted(3).
+pub(crate) fn is_running() -> bool {
+    Path::new("/run/systemd/system").is_dir()
+}
+
+/// Tells whoever started this process that it is ready, if they want to know.
+pub(crate) fn tell_ready() {
+    notify(sd_notify::NotifyState::Ready);
+}
+
+/// Tells whoever started this process that it ends.
+pub(crate) fn tell_stopping() {
+    notify(sd_notify::NotifyState::Stopping);
+}
+
+fn notify(state: sd_notify::NotifyState<'_>) {
+    if let Err(error) = sd_notify::notify(&[state]) {
+        tracing::warn!(%error, "cannot tell the service manager how far the start is");
+    }
+}
+
+/// The control group that systemd hands over to an instance.
+pub(crate) fn delegated(instance: &Instance) -> String {
+    format!("/{SLICE}/{}", unit(instance))
+}
+
+/// Has systemd hand it over, if it has not done so yet.
+///
+/// # Errors
+///
+/// When systemd does not manage this machine, or refuses.
+pub(crate) fn delegate(instance: &Instance) -> anyhow::Result<()> {
+    if !is_running() {
+        bail!(
+            "systemd does not manage this machine, so it cannot make control groups; set \
+             cgroupDriver to cgroupfs"
+        );
+    }
+    if is_delegated(instance)? {
+        return Ok(());
+    }
+    let unit = unit(instance);
+    let mut arguments = vec![
+        "--quiet".to_owned(),
+        format!("--unit={unit}"),
+        format!("--slice={SLICE}"),
+        format!("--description=Pods of mainstay in {}", instance.root_dir.display()),
+    ];
+    let mut set = |property: &str| arguments.push(format!("--property={property}"));
+    set("Type=oneshot");
+    set("RemainAfterExit=yes");
+    set("Delegate=yes");
+    // The limits for one service are not for all pods of a machine.
+    set("TasksMax=infinity");
+    // A container that is killed for want of memory is no reason to stop all others.
+    set("OOMPolicy=continue");
+    set(&format!("TimeoutStopSec={SHUTDOWN_GRACE}"));
+    // Units are stopped in the reverse order: the agent, which would start pods again, comes
+    // first, and the network stays until the pods have ended.
+    set("After=network.target");
+    if let Some(own) = own_unit() {
+        set(&format!("Before={own}"));
+    }
+    arguments.push("true".to_owned());
+    run("systemd-run", &arguments).with_context(|| format!("cannot make the unit {unit}"))
+}
+
+/// Gives it back. Nothing runs in it any more.
+pub(crate) fn release(instance: &Instance) -> anyhow::Result<()> {
+    if !is_running() || !is_delegated(instance)? {
+        return Ok(());
+    }
+    let unit = unit(instance);
+    let stopped = run("systemctl", &["stop".to_owned(), unit.clone()]);
+    stopped.with_context(|| format!("cannot stop the unit {unit}"))
+}
+
+fn unit(instance: &Instance) -> String {
+    format!("{}-pods.service", instance.name())
+}
+
+fn is_delegated(instance: &Instance) -> anyhow::Result<bool> {
+    let hierarchies = Hierarchies::mounted()?;
+    Ok(hierarchies.at(&delegated(instance)).directories().any(|directory| directory.is_dir()))
+}
+
+/// The unit that this process is in, if it is a service.
+fn own_unit() -> Option<String> {
+    // `0::/system.slice/x.service`, or `1:name=systemd:/...` on version 1. Source: cgroups(7).
+    let text = std::fs::read_to_string("/proc/self/cgroup").ok()?;
+    let line =
+        text.lines().find(|line| line.starts_with("0::") || line.contains("name=systemd"))?;
+    let unit = line.rsplit('/').next()?;
+    unit.ends_with(".service").then(|| unit.to_owned())
+}
+
+fn run(program: &str, arguments: &[String]) -> anyhow::Result<()> {
+    #[expect(clippy::disallowed_methods, reason = "systemd's own tools; no pod is waiting")]
+    let output = Command::new(program)
+        .args(arguments)
+        .stdin(Stdio::null())
+        .output()
+        .with_context(|| format!("cannot run {program}"))?;
+    if !output.status.success() {
+        bail!("{program}: {}", String::from_utf8_lossy(&output.stderr).trim());
+    }
+    Ok(())
+}

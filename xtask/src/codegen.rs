@@ -1,0 +1,41 @@
+//! `cargo xtask codegen`: sources that a program writes.
+
+use std::fs;
+
+use anyhow::{Context, bail};
+
+use crate::process;
+
+/// What is generated, and by which package. Each is a workspace of its own, so that the features
+/// that only it needs do not reach the product.
+const GENERATED: &[(&str, &str)] =
+    &[("crates/mainstay-pod/src/schema/table.rs", "xtask/schema/Cargo.toml")];
+
+/// Writes the sources.
+pub(crate) fn write() -> anyhow::Result<()> {
+    for (path, generator) in GENERATED {
+        fs::write(path, generate(generator)?).with_context(|| format!("cannot write {path}"))?;
+    }
+    Ok(())
+}
+
+/// Compares the sources with what would be written.
+///
+/// # Errors
+///
+/// When they differ.
+pub(crate) fn check() -> anyhow::Result<()> {
+    for (path, generator) in GENERATED {
+        let there = fs::read_to_string(path).with_context(|| format!("cannot read {path}"))?;
+        if there != generate(generator)? {
+            bail!("{path} is not what {generator} writes; `cargo xtask codegen` writes it");
+        }
+    }
+    Ok(())
+}
+
+fn generate(manifest: &str) -> anyhow::Result<String> {
+    let mut command = process::cargo();
+    command.args(["run", "--quiet", "--locked", "--manifest-path", manifest]);
+    process::output(command.args(["--target-dir", "target/codegen"]))
+}
