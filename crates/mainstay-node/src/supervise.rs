@@ -109,6 +109,9 @@ impl Supervisor {
                     if let Some(key) = key {
                         self.workers.remove(&key);
                         self.performer.observer.forget(&key);
+                        if !self.goals.contains_key(&key) {
+                            self.performer.events.forget(&key);
+                        }
                     }
                     self.see_to_workers();
                 }

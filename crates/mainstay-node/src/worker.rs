@@ -31,7 +31,7 @@ use tokio::task::{AbortHandle, JoinSet};
 pub(crate) use perform::Performer;
 use perform::{Done, PerformError};
 
-use crate::publish::{PodReport, Publication};
+use crate::publish::{EventKind, PodReport, Publication};
 
 /// The longest time between two attempts at the same action.
 const LONGEST_RETRY: Duration = Duration::from_secs(30);
@@ -204,11 +204,8 @@ impl Worker {
     fn remember_failure(&mut self, key: &Key, error: PerformError) {
         let before = self.memory.failures.get(key);
         let count = before.map_or(1, |failure| failure.count.saturating_add(1));
-        // Said again only when it says something new.
-        if before.is_none_or(|failure| failure.message != error.message) {
-            let (reason, message) = (&error.reason, &error.message);
-            tracing::warn!(pod = %self.key, reason, message, "cannot go on");
-        }
+        let reason = error.event_reason();
+        self.performer.events.tell(&self.key, EventKind::Warning, reason, error.message.clone());
         if let Key::Container(name) = key {
             // The image may be what was wrong.
             self.memory.images.remove(name);

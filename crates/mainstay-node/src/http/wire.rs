@@ -6,7 +6,7 @@ use mainstay_cri::RuntimeCondition;
 use mainstay_plan::pod::Waiting;
 use serde::{Deserialize, Serialize};
 
-use crate::publish::{Board, Events, PodEntry, PodReport};
+use crate::publish::{Board, EventKind, Events, PodEntry, PodReport};
 use crate::sources::merge::Note;
 
 /// The whole answer.
@@ -58,6 +58,8 @@ pub struct Pod {
     pub state: String,
     /// Why it is not as it should be, in a sentence.
     pub problem: Option<String>,
+    /// The last thing that was not as it should be, if all is well now.
+    pub warning: Option<String>,
     /// How many containers are ready.
     pub ready: usize,
     /// How many there are.
@@ -173,7 +175,16 @@ fn describe(note: &Note) -> String {
 impl Pod {
     fn of(report: &PodReport, entry: &PodEntry, events: &Events) -> Self {
         let containers = report.status.container_statuses.as_deref().unwrap_or_default();
-        let (state, problem) = judge(report, entry, containers);
+        let told = events.of(&report.key);
+        let (state, mut problem) = judge(report, entry, containers);
+        let last = told.last().filter(|event| problem.is_none() && event.reason == "Pulling");
+        if state == "ContainerCreating" {
+            problem = last.map(|event| event.message.clone());
+        }
+        let warning = told.iter().rfind(|event| event.kind == EventKind::Warning);
+        let warning = warning
+            .filter(|_| problem.is_none())
+            .map(|event| format!("{} {}: {}", event.last, event.reason, event.message));
         let event = |event: crate::publish::Event| Event {
             kind: event.kind.as_str().to_owned(),
             reason: event.reason.to_owned(),
@@ -189,11 +200,12 @@ impl Pod {
             manifest: report.manifest.as_ref().map(|it| it.path.display().to_string()),
             state,
             problem,
+            warning,
             ready: containers.iter().filter(|container| container.ready).count(),
             containers: report.pod.spec().containers.len(),
             restarts: containers.iter().map(|container| container.restart_count).sum(),
             status: report.status.clone(),
-            events: events.of(&report.key).into_iter().map(event).collect(),
+            events: told.into_iter().map(event).collect(),
         }
     }
 }
@@ -220,7 +232,7 @@ fn judge(
         let waiting = container.state.as_ref()?.waiting.as_ref()?;
         let reason = waiting.reason.clone()?;
         let message = waiting.message.as_ref().map(|text| format!("{}: {text}", container.name));
-        (reason != "ContainerCreating" || message.is_some()).then_some((reason, message))
+        Some((reason, message))
     });
     match waiting {
         Some((reason, message)) => (reason, message.or(invalid)),

@@ -5,7 +5,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use jiff::Timestamp;
 use mainstay_plan::pod::PodKey;
-use mainstay_pod::Pod;
 
 /// How many are kept of each pod.
 const KEPT: usize = 20;
@@ -46,9 +45,14 @@ pub(crate) struct Events {
 
 impl Events {
     /// Tells one. The same again is counted, not repeated.
-    pub(crate) fn tell(&self, pod: &Pod, kind: EventKind, reason: &'static str, message: String) {
+    pub(crate) fn tell(
+        &self,
+        key: &PodKey,
+        kind: EventKind,
+        reason: &'static str,
+        message: String,
+    ) {
         let now = Timestamp::now();
-        let key = crate::sources::merge::key_of(pod);
         let mut by_pod = self.by_pod.lock().unwrap_or_else(PoisonError::into_inner);
         let events = by_pod.entry(key.clone()).or_default();
         let same = |event: &&mut Event| {

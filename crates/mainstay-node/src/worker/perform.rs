@@ -23,6 +23,7 @@ use crate::dns;
 use crate::ledger::{Ledger, Record};
 use crate::observe::Observer;
 use crate::publish::{EventKind, Events};
+use crate::sources::merge::key_of;
 use crate::volumes::{self, VolumeError};
 
 /// How many pods may be in the middle of being started. More than the processors there are would
@@ -95,6 +96,18 @@ impl PerformError {
             | ErrorKind::Internal => Retry::Soon,
         };
         Self { reason, message: error.chain(), retry }
+    }
+
+    /// What the event about it is called. Source: `pkg/kubelet/events/event.go`.
+    pub(super) fn event_reason(&self) -> &'static str {
+        match self.reason {
+            "ErrImagePull"
+            | "ErrImageNeverPull"
+            | "ImageInspectError"
+            | "CreateContainerError"
+            | "CreateContainerConfigError" => "Failed",
+            other => other,
+        }
     }
 
     pub(super) fn panicked(error: &tokio::task::JoinError) -> Self {
@@ -264,20 +277,23 @@ impl Performer {
             }),
             Decision::Pull { patience } => {
                 let request = PullRequest { image: ImageSpec(image.clone()), patience };
+                let key = key_of(&run.pod);
+                let tell = |kind, reason, message| self.events.tell(&key, kind, reason, message);
+                let pulling = format!("Pulling image {image:?}");
+                tell(EventKind::Normal, "Pulling", pulling);
                 let pulled = self.images.pull_image(&request).await;
                 match pulled {
-                    Ok(_) => Ok(ready(image)),
+                    Ok(_) => {
+                        let message = format!("Successfully pulled image {image:?}");
+                        tell(EventKind::Normal, "Pulled", message);
+                        Ok(ready(image))
+                    }
                     Err(error) if image::use_after_failure(policy, presence, error.kind) => {
                         let message = format!(
                             "Using the present image {image:?}, since a newer one cannot be had: {}",
                             error.chain()
                         );
-                        self.events.tell(
-                            &run.pod,
-                            EventKind::Warning,
-                            "ImageNotRefreshed",
-                            message,
-                        );
+                        tell(EventKind::Warning, "ImageNotRefreshed", message);
                         Ok(ready(image))
                     }
                     Err(error) => Err(PerformError {
@@ -352,13 +368,13 @@ impl Performer {
                 self.note_start(run);
                 let name = &plan.name;
                 let message = format!("Container started: {name}");
-                self.events.tell(&run.pod, EventKind::Normal, "Started", message);
+                self.events.tell(&key_of(&run.pod), EventKind::Normal, "Started", message);
                 Ok(Done::AsAsked)
             }
             Err(error) => {
                 // The container is there, ended, and says why; what follows is its restart policy.
                 let message = format!("Error: {}", error.chain());
-                self.events.tell(&run.pod, EventKind::Warning, "Failed", message);
+                self.events.tell(&key_of(&run.pod), EventKind::Warning, "Failed", message);
                 Ok(Done::AsAsked)
             }
         }
@@ -366,7 +382,7 @@ impl Performer {
 
     /// What may run once only must not be forgotten to have run.
     fn note_start(&self, run: &RunGoal) {
-        let key = crate::sources::merge::key_of(&run.pod);
+        let key = key_of(&run.pod);
         let once = run.pod.restart_policy() == mainstay_pod::RestartPolicy::Never;
         if once && self.record(&key).is_some_and(|record| !record.started) {
             self.amend(&key, |record| record.started = true);
@@ -374,7 +390,7 @@ impl Performer {
     }
 
     async fn record_finished(&self, run: &RunGoal, at: Timestamp) {
-        let key = crate::sources::merge::key_of(&run.pod);
+        let key = key_of(&run.pod);
         let status = {
             let statuses = self.statuses.lock().unwrap_or_else(PoisonError::into_inner);
             statuses.get(&key).cloned().unwrap_or_default()

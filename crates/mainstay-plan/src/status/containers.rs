@@ -81,7 +81,15 @@ fn look<'a>(
         .or_else(|| failure(&Key::Container(name.clone())))
         .or_else(|| failure(&Key::Sandbox))
         .or_else(|| failure(&Key::Host(pod.uid().to_owned())));
+    let pulling = memory.in_flight.contains(&Key::Image(name.clone()));
     let waiting = |failure: Option<&Failure>| match failure {
+        // Source: `EnsureImageExists` in `pkg/kubelet/images/image_manager.go`.
+        Some(failure) if failure.reason == "ErrImagePull" && !pulling => {
+            let image = container.image.as_deref().unwrap_or_default();
+            let message = &failure.message;
+            let message = format!("Back-off pulling image {image:?}: ErrImagePull: {message}");
+            ("ImagePullBackOff".to_owned(), Some(message))
+        }
         Some(failure) => (failure.reason.clone(), Some(failure.message.clone())),
         None => ("ContainerCreating".to_owned(), None),
     };

@@ -60,6 +60,7 @@ impl Run {
         logging::start();
         // What whoever started us left open is not for shims and pods.
         mainstay_linux::process::close_on_exec_from(3).context("cannot close inherited files")?;
+        survive_want_of_memory();
         let config = self.resolve(instance)?;
         let _ownership = config.instance.own()?;
         let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -127,6 +128,15 @@ impl Run {
             registries,
             cgroup_root,
         })
+    }
+}
+
+/// Lets the kernel kill the agent, and the shims that it starts, last of all. Source:
+/// `pkg/kubelet/qos/policy.go`, `KubeletOOMScoreAdj`.
+fn survive_want_of_memory() {
+    if let Err(error) = std::fs::write("/proc/self/oom_score_adj", "-999") {
+        // Not allowed within some containers; the agent can be killed, and pods run on.
+        tracing::debug!(%error, "cannot lower oom_score_adj");
     }
 }
 

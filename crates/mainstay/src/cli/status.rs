@@ -50,12 +50,17 @@ impl Status {
             Output::Text => print(&mut out, &status, self.pod.is_some())?,
         }
         let well = status.agent
-            && status.pods.iter().all(|pod| pod.problem.is_none())
+            && status.pods.iter().all(is_well)
             && status.manifests.is_empty()
             && status.sources.iter().all(|source| source.error.is_none())
             && status.runtime.iter().all(|condition| condition.status);
         Ok(if well { ExitCode::SUCCESS } else { ExitCode::FAILURE })
     }
+}
+
+/// Whether a pod is as it should be: it runs, or it ran to its end with success.
+fn is_well(pod: &wire::Pod) -> bool {
+    pod.problem.is_none() && (pod.ready == pod.containers || pod.state == "Completed")
 }
 
 /// What the agent says, or, if there is none, what can be seen without it.
@@ -173,6 +178,9 @@ fn print(out: &mut impl Write, status: &wire::Status, detailed: bool) -> std::io
     for pod in &status.pods {
         if let Some(problem) = &pod.problem {
             writeln!(out, "\n{}/{}: {problem}", pod.namespace, pod.name)?;
+        }
+        if let Some(warning) = &pod.warning {
+            writeln!(out, "\n{}/{}: {warning}", pod.namespace, pod.name)?;
         }
         if detailed {
             writeln!(out, "\nmanifest: {}", pod.manifest.as_deref().unwrap_or("-"))?;
