@@ -116,10 +116,12 @@ fn skipped(report: &str) -> BTreeMap<String, usize> {
     reasons
 }
 
+/// Private items too: it is for those who work on them, and may lead from public ones to them.
 fn documentation() -> anyhow::Result<()> {
     let mut command = whole("doc");
     command.args(["--no-deps", "--document-private-items"]);
-    process::run(command.env("RUSTDOCFLAGS", "--deny=warnings"))
+    let flags = "--deny=warnings --allow=rustdoc::private-intra-doc-links";
+    process::run(command.env("RUSTDOCFLAGS", flags))
 }
 
 /// A command of cargo on the whole workspace.

@@ -10,7 +10,7 @@ use crate::{metadata, process};
 
 /// The unit as it is in the project, and where it says that mainstay is.
 const UNIT: &str = "dist/mainstay.service";
-const UNIT_PREFIX: &str = "/usr/bin/";
+const UNIT_PREFIX: &str = "/usr/local/";
 const DEFAULTS: &str = "dist/mainstay.default";
 const PROGRAMS: [&str; 2] = ["mainstay", "mainstay-shim"];
 const COMPLETIONS: [(&str, &str); 3] = [
@@ -24,6 +24,7 @@ pub(crate) fn run(prefix: &str) -> anyhow::Result<()> {
     let destination = PathBuf::from(std::env::var_os("DESTDIR").unwrap_or_else(|| "/".into()));
     ensure!(destination.is_absolute(), "$DESTDIR has to be an absolute path");
     ensure!(prefix.starts_with('/'), "the prefix has to be an absolute path");
+    let prefix = prefix.trim_end_matches('/');
     let below = |path: &str| destination.join(path.trim_start_matches('/'));
 
     let built = build()?;
@@ -34,11 +35,11 @@ pub(crate) fn run(prefix: &str) -> anyhow::Result<()> {
     let mainstay = built.join(PROGRAMS[0]);
     for (shell, path) in COMPLETIONS {
         let mut command = process::command(&mainstay);
-        let script = process::output(command.args(["completions", shell]))?;
+        let script = process::output(command.args(["completion", shell]))?;
         place(&below(&format!("{prefix}/{path}")), script.as_bytes(), 0o644)?;
     }
     let unit = fs::read_to_string(UNIT).with_context(|| format!("cannot read {UNIT}"))?;
-    let unit = unit.replace(UNIT_PREFIX, &format!("{prefix}/bin/"));
+    let unit = unit.replace(UNIT_PREFIX, &format!("{prefix}/"));
     place(
         &below(&format!("{prefix}/lib/systemd/system/mainstay.service")),
         unit.as_bytes(),

@@ -1,12 +1,12 @@
 //! `cargo xtask quickstart`: builds mainstay, runs a pod with it, shows it, and leaves nothing.
 
 use std::fs::{self, File};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
-use rustix::process::{Pid, Signal, geteuid, kill_process};
 use serde_json::Value;
 
 use crate::{debian, install, process, test_tools};
@@ -25,19 +25,20 @@ struct Node {
 
 /// Does everything.
 pub(crate) fn run() -> anyhow::Result<()> {
-    ensure!(geteuid().is_root(), "containers need root; run this again as root, or with sudo -E");
+    let root = fs::metadata("/proc/self").context("/proc is not mounted")?.uid() == 0;
+    ensure!(root, "containers need root; run this again as root, or with sudo -E");
     let image = test_tools::bring_busybox_image()?;
     let node = Node {
         mainstay: install::build()?.join("mainstay"),
         directory: std::path::absolute("target/quickstart")?,
     };
-    // What an interrupted run left.
+    // What a run left that was interrupted or failed.
     if node.directory.exists() {
-        node.remove()?;
+        node.down()?;
     }
-    let result = node.show(&image);
-    let removed = node.remove();
-    result.and(removed)
+    debian::remove(&node.directory)?;
+    node.show(&image)?;
+    debian::remove(&node.directory)
 }
 
 // === impl Node ===
@@ -52,53 +53,66 @@ impl Node {
         let log = self.directory.join("agent.log");
         let mut run = self.command(&["run", "--hostname-override=quickstart"]);
         run.arg(format!("--pod-manifest-path={}", manifests.display()));
-        announce(&mut run)
-            .stdout(File::create(&log)?)
-            .stderr(File::options().append(true).open(&log)?);
-        let mut agent = run.spawn().context("cannot start mainstay")?;
-        let result = self.show_pod(&mut agent, &manifests);
-        let ended = end(&mut agent);
+        run.stdout(File::create(&log)?).stderr(File::options().append(true).open(&log)?);
+        let mut agent = announce(&mut run).spawn().context("cannot start mainstay")?;
+        let mut result = self.show_pod(&mut agent, &manifests);
         if result.is_err() {
-            eprintln!("the agent's log:\n{}", fs::read_to_string(&log)?);
+            // It may be what hangs. Its pods are stopped without it as well.
+            agent.kill().context("cannot kill mainstay")?;
+            eprintln!("the agent's log, {}:\n{}", log.display(), fs::read_to_string(&log)?);
         }
-        result.and(ended)
+        result = result.and(self.down());
+        if result.is_err() {
+            agent.kill().context("cannot kill mainstay")?;
+        }
+        let status = agent.wait()?;
+        ensure!(result.is_err() || status.success(), "mainstay ended: {status}");
+        result
     }
 
     fn show_pod(&self, agent: &mut Child, manifests: &Path) -> anyhow::Result<()> {
-        // A file that is renamed into the directory is never seen half-written.
         println!("\n$ cp {MANIFEST} {}", manifests.display());
-        let copied = self.directory.join("hello.yaml");
-        fs::copy(MANIFEST, &copied).with_context(|| format!("cannot copy {MANIFEST}"))?;
-        fs::rename(copied, manifests.join("hello.yaml"))?;
-        self.wait(agent)?;
+        fs::copy(MANIFEST, manifests.join("hello.yaml"))
+            .with_context(|| format!("cannot copy {MANIFEST}"))?;
+        // Until the agent listens there is no answer.
+        self.wait(agent, &["status", "--output=json"], |status| {
+            serde_json::from_slice(status).is_ok_and(|status| is_ready(&status))
+        })?;
         process::run(announce(&mut self.command(&["status"])))?;
+        // A container runs before it has said something.
+        self.wait(agent, &["logs", "hello"], |log| !log.is_empty())?;
         process::run(announce(&mut self.command(&["logs", "hello"])))
     }
 
-    /// Waits until all containers of the pod are ready.
-    fn wait(&self, agent: &mut Child) -> anyhow::Result<()> {
+    /// Waits until what a command prints is as it should be.
+    fn wait(
+        &self,
+        agent: &mut Child,
+        arguments: &[&str],
+        done: impl Fn(&[u8]) -> bool,
+    ) -> anyhow::Result<()> {
         let deadline = Instant::now() + PATIENCE;
         loop {
             if let Some(status) = agent.try_wait()? {
                 bail!("mainstay ended: {status}");
             }
-            // Until the agent listens there is no answer, and the exit status is about the pods.
-            let status = self.command(&["status", "--output=json"]).output()?;
-            if serde_json::from_slice(&status.stdout).is_ok_and(|status| is_ready(&status)) {
+            let mut command = self.command(arguments);
+            let output = command.output()?;
+            if done(&output.stdout) {
                 return Ok(());
             }
             if Instant::now() > deadline {
-                let text = String::from_utf8_lossy(&status.stdout);
-                bail!("the pod does not run after {} s:\n{text}", PATIENCE.as_secs());
+                let text = [output.stdout, output.stderr].concat();
+                let text = String::from_utf8_lossy(&text).into_owned();
+                bail!("after {PATIENCE:?}, {} says:\n{text}", process::line(&command));
             }
             std::thread::sleep(INTERVAL);
         }
     }
 
-    /// Stops what runs and removes all traces.
-    fn remove(&self) -> anyhow::Result<()> {
-        process::run(announce(&mut self.command(&["down", "--purge"])))?;
-        debian::remove(&self.directory)
+    /// Ends the agent and its pods, and removes all that they have on this machine.
+    fn down(&self) -> anyhow::Result<()> {
+        process::run(announce(&mut self.command(&["down", "--purge"])))
     }
 
     /// A command of mainstay on this node.
@@ -121,16 +135,6 @@ fn is_ready(status: &Value) -> bool {
 fn announce(command: &mut Command) -> &mut Command {
     println!("\n$ {}", process::line(command));
     command
-}
-
-/// Ends the agent as a service manager does. Its pods would run on.
-fn end(agent: &mut Child) -> anyhow::Result<()> {
-    if agent.try_wait()?.is_none() {
-        kill_process(Pid::from_child(agent), Signal::TERM).context("cannot end mainstay")?;
-    }
-    let status = agent.wait()?;
-    ensure!(status.success(), "mainstay ended: {status}");
-    Ok(())
 }
 
 #[cfg(test)]

@@ -20,7 +20,7 @@ use crate::ledger::{Ledger, Record};
 use crate::logs::{LogBounds, rotate_all};
 use crate::observe::{Observer, follow};
 use crate::publish::{self, Board};
-use crate::sources::manifest_dir::{self, Batch};
+use crate::sources::manifest_dir::{self, Batch, ManifestPaths};
 use crate::sources::merge::{Goals, Merge, Note, Notes, Reading, Remembered};
 use crate::supervise::Supervisor;
 use crate::worker::{Performer, Worker, WorkerGoal};
@@ -37,8 +37,8 @@ const RUNTIME_STATUS_INTERVAL: Duration = Duration::from_secs(30);
 pub struct AgentConfig {
     /// The name that static pods' names end in.
     pub node_name: NodeName,
-    /// Directories and files with manifests.
-    pub manifest_paths: Vec<PathBuf>,
+    /// Where manifests are.
+    pub manifests: ManifestPaths,
     /// What to do about unknown and duplicate fields.
     pub validation: Validation,
     /// How often manifests are looked at although nothing was heard of them.
@@ -158,10 +158,10 @@ impl Agent {
 
         // Manifests: a thread that looks, a task that merges.
         let (batches, found) = mpsc::unbounded_channel();
-        let (paths, interval) = (config.manifest_paths.clone(), config.manifest_interval);
+        let (manifests, interval) = (config.manifests.clone(), config.manifest_interval);
         let looking = std::thread::Builder::new()
             .name("manifests".into())
-            .spawn(move || manifest_dir::watch(&paths, interval, &batches));
+            .spawn(move || manifest_dir::watch(&manifests, interval, &batches));
         if let Err(error) = looking {
             tracing::error!(%error, "cannot start looking at the manifests; pods stay as they are");
         }
@@ -169,7 +169,7 @@ impl Agent {
             Reading { node_name: config.node_name.clone(), validation: config.validation };
         let remembered = records.into_values();
         let remembered = remembered.map(|it| Remembered { path: it.path, pod: it.pod });
-        let merge = Merge::new(reading, &config.manifest_paths, remembered);
+        let merge = Merge::new(reading, config.manifests, remembered);
         tasks.spawn(merge_all(merge, found, goals, notes));
 
         // Pods: the observer, the supervisor with its workers.

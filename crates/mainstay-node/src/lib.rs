@@ -40,7 +40,7 @@ mod worker;
 pub use agent::{Agent, AgentConfig, STOP_PATIENCE};
 pub use logs::{LogBounds, LogOptions, LogReader};
 pub use mainstay_plan::pod::PodKey;
-pub use sources::manifest_dir::is_manifest_name;
+pub use sources::manifest_dir::{ManifestPaths, is_manifest_name};
 pub use volumes::unmount_below;
 
 /// Something that the agent cannot run without.

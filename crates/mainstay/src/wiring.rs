@@ -7,7 +7,7 @@ use std::sync::Arc;
 use anyhow::Context;
 use mainstay_cri::SeccompProfile;
 use mainstay_engine::{Engine, EngineImages, ImagesConfig, Keyrings};
-use mainstay_node::{Agent, AgentConfig};
+use mainstay_node::{Agent, AgentConfig, ManifestPaths};
 use mainstay_plan::translate::NodeFacts;
 use mainstay_pod::{NodeName, Validation};
 
@@ -19,7 +19,7 @@ use crate::instance::Instance;
 pub(crate) struct NodeConfig {
     pub(crate) instance: Instance,
     pub(crate) node_name: NodeName,
-    pub(crate) manifest_paths: Vec<PathBuf>,
+    pub(crate) manifests: ManifestPaths,
     pub(crate) validation: Validation,
     /// The node's addresses; with none the machine is asked.
     pub(crate) node_ips: Vec<IpAddr>,
@@ -71,7 +71,7 @@ pub(crate) async fn node(config: NodeConfig) -> anyhow::Result<Node> {
     };
     let agent = AgentConfig {
         node_name: config.node_name.clone(),
-        manifest_paths: config.manifest_paths.clone(),
+        manifests: config.manifests.clone(),
         validation: config.validation,
         manifest_interval: config.config.file_check_frequency,
         ledger_directory: instance.root_dir.join("ledger"),

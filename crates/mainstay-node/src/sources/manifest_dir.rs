@@ -52,12 +52,34 @@ pub(crate) enum Change {
     Ready,
 }
 
+/// Where manifests are.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ManifestPaths {
+    /// Directories, and single files.
+    pub paths: Vec<PathBuf>,
+    /// Whether directories below the directories count too.
+    pub recursive: bool,
+}
+
+impl ManifestPaths {
+    /// Whether a file is one of those that are looked at.
+    pub(crate) fn cover(&self, file: &Path) -> bool {
+        self.paths.iter().any(|path| self.is_of(path, file))
+    }
+
+    /// Whether a file is looked at because of this one of the paths.
+    pub(crate) fn is_of(&self, path: &Path, file: &Path) -> bool {
+        file == path || file.parent() == Some(path) || self.recursive && file.starts_with(path)
+    }
+}
+
 /// One path that the user gave.
 struct Source {
     /// The directory to look in.
     directory: PathBuf,
     /// The one file that counts, if the path names a file.
     only: Option<String>,
+    recursive: bool,
     /// The directory's identity when a file was last seen in it.
     identity: Option<(u64, u64)>,
     /// What was found in it and read.
@@ -70,8 +92,13 @@ struct Source {
 /// Watches `paths` until the receiver is dropped. Runs on a thread of its own.
 ///
 /// `rescan` is the safety net: how often the directories are looked at in any case.
-pub(crate) fn watch(paths: &[PathBuf], rescan: Duration, batches: &mpsc::UnboundedSender<Batch>) {
-    let mut sources: Vec<Source> = paths.iter().map(|path| Source::of(path)).collect();
+pub(crate) fn watch(
+    manifests: &ManifestPaths,
+    rescan: Duration,
+    batches: &mpsc::UnboundedSender<Batch>,
+) {
+    let source = |path: &PathBuf| Source::of(path, manifests.recursive);
+    let mut sources: Vec<Source> = manifests.paths.iter().map(source).collect();
     let mut watch = Watch::new();
     let mut next_rescan = Instant::now();
     let mut first = true;
@@ -81,8 +108,14 @@ pub(crate) fn watch(paths: &[PathBuf], rescan: Duration, batches: &mpsc::Unbound
         if now >= next_rescan {
             next_rescan = now + rescan;
             for (index, source) in sources.iter_mut().enumerate() {
-                watch.arm(index, &source.directory);
-                source.rescan(now, first, &mut batch);
+                // Watched first: what comes between the two is heard.
+                watch.arm(index, &source.directory, "");
+                for below in source.rescan(now, first, &mut batch) {
+                    if watch.arm(index, &source.directory, &below) {
+                        // What came into it before it was watched is seen by looking.
+                        next_rescan = now;
+                    }
+                }
             }
         }
         for source in &mut sources {
@@ -108,7 +141,7 @@ pub(crate) fn watch(paths: &[PathBuf], rescan: Duration, batches: &mpsc::Unbound
 }
 
 impl Source {
-    fn of(path: &Path) -> Self {
+    fn of(path: &Path, recursive: bool) -> Self {
         let file = !path.is_dir() && entry::is_manifest_name(path);
         let (directory, only) = match (file, path.parent(), path.file_name()) {
             (true, Some(parent), Some(name)) => {
@@ -119,6 +152,7 @@ impl Source {
         };
         Self {
             directory,
+            recursive: recursive && only.is_none(),
             only,
             identity: None,
             known: BTreeMap::new(),
@@ -135,13 +169,13 @@ impl Source {
         }
     }
 
-    /// Looks at the whole directory.
-    fn rescan(&mut self, now: Instant, first: bool, batch: &mut Batch) {
-        let listing = match entry::list(&self.directory) {
+    /// Looks at the whole directory. Returns the directories below it that were looked at too.
+    fn rescan(&mut self, now: Instant, first: bool, batch: &mut Batch) -> Vec<String> {
+        let listing = match entry::list(&self.directory, self.recursive) {
             Ok(listing) => listing,
             Err(error) => {
                 self.tell_error(Some(error.to_string()), batch);
-                return;
+                return Vec::new();
             }
         };
         let mut present = BTreeSet::new();
@@ -158,7 +192,7 @@ impl Source {
             let error = "it is not the directory that the manifests were in, and it is empty; \
                          their pods run on. Bring it back, or put a manifest into it";
             self.tell_error(Some(error.to_owned()), batch);
-            return;
+            return listing.directories;
         }
         self.tell_error(None, batch);
         if !present.is_empty() {
@@ -182,6 +216,7 @@ impl Source {
         for name in gone {
             self.settle.missed(&name, now);
         }
+        listing.directories
     }
 
     /// Carries out what has come due: first what is there, then what is not.

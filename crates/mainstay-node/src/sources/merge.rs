@@ -18,7 +18,7 @@ use jiff::Timestamp;
 use mainstay_plan::pod::{PodKey, SourceKind};
 use mainstay_pod::{Diagnostic, Entry, FullName, NodeName, Pod, ReadOptions, Validation};
 
-use super::manifest_dir::Change;
+use super::manifest_dir::{Change, ManifestPaths};
 
 /// What should run, by pod.
 pub(crate) type Goals = BTreeMap<PodKey, GoalPod>;
@@ -66,6 +66,7 @@ pub(crate) struct Reading {
 /// What is known of all files.
 pub(crate) struct Merge {
     reading: Reading,
+    manifests: ManifestPaths,
     files: BTreeMap<PathBuf, File>,
     /// Which file each pod is taken from.
     winners: BTreeMap<PodKey, PathBuf>,
@@ -97,26 +98,24 @@ pub(crate) struct Remembered {
 }
 
 impl Merge {
-    /// Starts from the ledger. `sources` are the paths that are watched now: what came from
+    /// Starts from the ledger. `manifests` are the paths that are watched now: what came from
     /// elsewhere is not wanted any more.
     pub(crate) fn new(
         reading: Reading,
-        sources: &[PathBuf],
+        manifests: ManifestPaths,
         remembered: impl IntoIterator<Item = Remembered>,
     ) -> Self {
         let mut merge = Self {
             reading,
+            manifests,
             files: BTreeMap::new(),
             winners: BTreeMap::new(),
             ignored: BTreeMap::new(),
             unreadable: BTreeMap::new(),
             ready: false,
         };
-        let watched = |path: &Path| {
-            sources.iter().any(|it| path == it || path.parent() == Some(it.as_path()))
-        };
         for Remembered { path, pod } in remembered {
-            if watched(&path) {
+            if merge.manifests.cover(&path) {
                 let key = key_of(&pod);
                 merge.winners.insert(key.clone(), path.clone());
                 let claim = Claim { pod, not_before: None, invalid: None };
@@ -156,9 +155,7 @@ impl Merge {
 
     /// Files that the ledger knows and nobody found, in directories that can be looked at.
     fn never_seen(&self) -> Vec<PathBuf> {
-        let away = |path: &Path| {
-            self.unreadable.keys().any(|it| path == it || path.parent() == Some(it.as_path()))
-        };
+        let away = |path: &Path| self.unreadable.keys().any(|it| self.manifests.is_of(it, path));
         let unseen = |(path, file): (&PathBuf, &File)| {
             (file.bytes.is_none() && file.notes.is_empty() && !away(path)).then(|| path.clone())
         };

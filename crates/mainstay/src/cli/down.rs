@@ -9,6 +9,7 @@ use anyhow::{Context, bail};
 use clap::Args;
 use mainstay_linux::path::remove_all;
 use mainstay_linux::process::Pidfd;
+use mainstay_node::ManifestPaths;
 use mainstay_pod::{NodeName, Validation};
 use rustix::process::Signal;
 
@@ -46,7 +47,7 @@ impl Down {
             instance: instance.clone(),
             // Nothing gets its name from it any more.
             node_name: NodeName::new("down")?,
-            manifest_paths: Vec::new(),
+            manifests: ManifestPaths::default(),
             validation: Validation::default(),
             node_ips: Vec::new(),
             registries: Registries::default(),

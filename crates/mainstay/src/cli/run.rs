@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use anyhow::Context;
 use clap::Args;
 use mainstay_linux::cgroup::{Hierarchies, Layout};
+use mainstay_node::ManifestPaths;
 use mainstay_pod::NodeName;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -31,6 +32,9 @@ pub(super) struct Run {
     /// several times. Default: staticPodPath of the configuration, else /etc/mainstay/manifests.
     #[arg(long, value_name = "PATH")]
     pod_manifest_path: Vec<PathBuf>,
+    /// Look for manifests in the directories below, too.
+    #[arg(long)]
+    recursive: bool,
     /// A KubeletConfiguration. Effective are staticPodPath, fileCheckFrequency, podLogsDir,
     /// containerLogMaxSize, containerLogMaxFiles, cgroupDriver, podCIDR, resolvConf and
     /// seccompDefault; others are named in the log.
@@ -101,16 +105,19 @@ impl Run {
             tracing::warn!(fields, "fields of the configuration that have no effect here");
         }
         let registries = Registries::read(self.registries.as_deref())?;
-        let mut manifest_paths = self.pod_manifest_path;
-        if manifest_paths.is_empty() {
-            manifest_paths.extend(config.static_pod_path.clone());
+        let mut paths = self.pod_manifest_path;
+        if paths.is_empty() {
+            paths.extend(config.static_pod_path.clone());
         }
-        if manifest_paths.is_empty() {
+        if paths.is_empty() {
             let usual = PathBuf::from(DEFAULT_MANIFESTS);
             std::fs::create_dir_all(&usual)
                 .with_context(|| format!("cannot make {}", usual.display()))?;
-            manifest_paths.push(usual);
+            paths.push(usual);
         }
+        // What the ledger remembers has to mean the same whatever the working directory is.
+        let paths = paths.iter().map(std::path::absolute).collect::<Result<_, _>>();
+        let paths = paths.context("cannot use a manifest path")?;
         let cgroup_root = match cgroup_driver(&config)? {
             CgroupDriver::Cgroupfs => instance.cgroup_root(),
             CgroupDriver::Systemd => {
@@ -121,7 +128,7 @@ impl Run {
         Ok(NodeConfig {
             node_name: node_name(self.hostname_override)?,
             instance,
-            manifest_paths,
+            manifests: ManifestPaths { paths, recursive: self.recursive },
             validation: self.validate.into(),
             node_ips: self.node_ip,
             config,

@@ -35,8 +35,11 @@ pub(crate) struct Entry {
 pub(crate) struct Listing {
     /// Device and inode of the directory.
     pub(crate) identity: (u64, u64),
-    /// Names of files, and of what looks like files; directories are not there.
+    /// Names of files, and of what looks like files; those in directories below have their
+    /// directory in front.
     pub(crate) names: Vec<String>,
+    /// Directories below that were looked at too.
+    pub(crate) directories: Vec<String>,
 }
 
 impl Stamp {
@@ -100,17 +103,30 @@ pub(crate) fn identity(directory: &Path) -> io::Result<(u64, u64)> {
     }
 }
 
-/// Lists a directory.
-pub(crate) fn list(directory: &Path) -> io::Result<Listing> {
-    let identity = identity(directory)?;
-    let mut names = Vec::new();
-    for entry in fs::read_dir(directory)? {
-        let entry = entry?;
-        if !entry.file_type()?.is_dir() {
-            names.push(entry.file_name().to_string_lossy().into_owned());
+/// Lists a directory, with those below it or without.
+///
+/// Links to directories are not followed, and directories whose names start with a dot are not
+/// looked into: what is in them is reached by other names, or unfinished.
+pub(crate) fn list(directory: &Path, recursive: bool) -> io::Result<Listing> {
+    let mut listing =
+        Listing { identity: identity(directory)?, names: Vec::new(), directories: Vec::new() };
+    let mut ahead = vec![String::new()];
+    while let Some(within) = ahead.pop() {
+        for entry in fs::read_dir(directory.join(&within))? {
+            let entry = entry?;
+            let name = entry.file_name().to_string_lossy().into_owned();
+            let is_directory = entry.file_type()?.is_dir();
+            let hidden = name.starts_with('.');
+            let name = if within.is_empty() { name } else { format!("{within}/{name}") };
+            if !is_directory {
+                listing.names.push(name);
+            } else if recursive && !hidden {
+                listing.directories.push(name.clone());
+                ahead.push(name);
+            }
         }
     }
-    Ok(Listing { identity, names })
+    Ok(listing)
 }
 
 /// Whether a name is one of a manifest: it ends in `.yaml`, `.yml` or `.json`, and is not one

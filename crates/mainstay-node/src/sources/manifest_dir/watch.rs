@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use inotify::{EventMask, Inotify, WatchDescriptor, WatchMask};
@@ -15,8 +15,8 @@ use super::settle::Heard;
 /// Watches directories, as far as the kernel lets us.
 pub(super) struct Watch {
     inotify: Option<Inotify>,
-    /// The descriptor of each source's directory, and what directory it was.
-    armed: BTreeMap<usize, (WatchDescriptor, PathBuf, (u64, u64))>,
+    /// By source and directory within it: the descriptor, and what directory it was.
+    armed: BTreeMap<(usize, String), (WatchDescriptor, (u64, u64))>,
     /// Whether it has been said that there will be no events.
     complained: bool,
 }
@@ -40,12 +40,15 @@ impl Watch {
         watch
     }
 
-    /// Sees to it that a source's directory is watched: the one that has its name now.
-    pub(super) fn arm(&mut self, source: usize, directory: &Path) {
-        let Some(inotify) = &self.inotify else { return };
-        let Ok(identity) = super::entry::identity(directory) else { return };
-        if self.armed.get(&source).is_some_and(|(.., known)| *known == identity) {
-            return;
+    /// Sees to it that a directory of a source is watched: the one that has its name now.
+    /// Returns whether it was not watched before.
+    pub(super) fn arm(&mut self, source: usize, root: &Path, within: &str) -> bool {
+        let directory = if within.is_empty() { root.to_owned() } else { root.join(within) };
+        let Some(inotify) = &self.inotify else { return false };
+        let Ok(identity) = super::entry::identity(&directory) else { return false };
+        let key = (source, within.to_owned());
+        if self.armed.get(&key).is_some_and(|(_, known)| *known == identity) {
+            return false;
         }
         let mask = WatchMask::CREATE
             | WatchMask::MODIFY
@@ -59,10 +62,14 @@ impl Watch {
             | WatchMask::ONLYDIR;
         match inotify.watches().add(directory, mask) {
             Ok(descriptor) => {
-                self.armed.insert(source, (descriptor, directory.to_owned(), identity));
+                self.armed.insert(key, (descriptor, identity));
                 self.complained = false;
+                true
             }
-            Err(error) => self.complain(&error),
+            Err(error) => {
+                self.complain(&error);
+                false
+            }
         }
     }
 
@@ -101,30 +108,31 @@ impl Watch {
                 | EventMask::Q_OVERFLOW;
             if event.mask.intersects(whole) {
                 // The watch is of a directory that is not, or may not be, there any more.
-                self.armed.retain(|_, (descriptor, ..)| *descriptor != event.wd);
+                self.armed.retain(|_, (descriptor, _)| *descriptor != event.wd);
+                heard.look_again = true;
+                continue;
+            }
+            let Some(name) = event.name.and_then(OsStr::to_str) else { continue };
+            // A directory came or went, or what the links of a mounted ConfigMap point to was
+            // exchanged.
+            if event.mask.contains(EventMask::ISDIR) || name == "..data" {
                 heard.look_again = true;
                 continue;
             }
             // One directory may be several sources.
-            let sources = self.armed.iter().filter(|(_, (wd, ..))| *wd == event.wd);
-            let sources: Vec<usize> = sources.map(|(source, _)| *source).collect();
-            let Some(told) = tell(event.mask, event.name, event.cookie) else { continue };
-            // What the links of a mounted ConfigMap point to is exchanged under this name.
-            heard.look_again |= matches!(&told, Heard::MovedTo { name, .. } if name == "..data");
-            for source in sources {
-                heard.by_source.entry(source).or_default().push(told.clone());
+            let armed = self.armed.iter().filter(|(_, (wd, _))| *wd == event.wd);
+            for ((source, within), _) in armed {
+                let name = if within.is_empty() { name.into() } else { format!("{within}/{name}") };
+                let told = tell(event.mask, name, event.cookie);
+                heard.by_source.entry(*source).or_default().push(told);
             }
         }
         heard
     }
 }
 
-fn tell(mask: EventMask, name: Option<&OsStr>, cookie: u32) -> Option<Heard> {
-    let name = name?.to_str()?.to_owned();
-    if mask.contains(EventMask::ISDIR) && name != "..data" {
-        return None;
-    }
-    Some(if mask.contains(EventMask::MOVED_TO) {
+fn tell(mask: EventMask, name: String, cookie: u32) -> Heard {
+    if mask.contains(EventMask::MOVED_TO) {
         Heard::MovedTo { name, cookie }
     } else if mask.contains(EventMask::MOVED_FROM) {
         Heard::MovedFrom { name, cookie }
@@ -136,5 +144,5 @@ fn tell(mask: EventMask, name: Option<&OsStr>, cookie: u32) -> Option<Heard> {
         Heard::Attributes { name }
     } else {
         Heard::Touched { name }
-    })
+    }
 }

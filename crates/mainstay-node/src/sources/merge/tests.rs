@@ -1,1 +1,214 @@
+use std::fmt::Write;
+use std::io;
 
+use expect_test::{Expect, expect};
+
+use super::*;
+
+const NODE: &str = "n1";
+
+/// A merge with a clock that goes on by a second with each batch.
+struct Story {
+    merge: Merge,
+    second: i64,
+}
+
+fn manifest(name: &str, image: &str) -> String {
+    format!(
+        "apiVersion: v1\nkind: Pod\nmetadata:\n  name: {name}\nspec:\n  containers:\n  \
+         - name: c\n    image: {image}\n"
+    )
+}
+
+fn reading() -> Reading {
+    Reading { node_name: NodeName::new(NODE).unwrap(), validation: Validation::Strict }
+}
+
+fn paths() -> ManifestPaths {
+    ManifestPaths { paths: vec!["/m".into(), "/other".into()], recursive: false }
+}
+
+fn read(file: &str, text: &str) -> Change {
+    Change::Read { path: format!("/m/{file}").into(), bytes: text.as_bytes().to_vec() }
+}
+
+fn gone(file: &str) -> Change {
+    Change::Gone { path: format!("/m/{file}").into() }
+}
+
+impl Story {
+    fn new() -> Self {
+        Self::remembering([])
+    }
+
+    fn remembering(pods: impl IntoIterator<Item = (&'static str, String)>) -> Self {
+        let pods = pods.into_iter().map(|(path, text)| {
+            let mut first = Self::new();
+            first.then([read("x.yaml", &text)]);
+            let goals = first.merge.goals();
+            let goal = goals.values().next().unwrap();
+            Remembered { path: path.into(), pod: goal.pod.clone() }
+        });
+        Self { merge: Merge::new(reading(), paths(), pods.collect::<Vec<_>>()), second: 0 }
+    }
+
+    fn then(&mut self, changes: impl IntoIterator<Item = Change>) -> &mut Self {
+        self.second += 1;
+        let now = Timestamp::from_second(self.second).unwrap();
+        self.merge.apply(changes.into_iter().collect(), now);
+        self
+    }
+
+    fn uid(&self, name: &str) -> Option<String> {
+        let goals = self.merge.goals();
+        let goal = goals.iter().find(|(key, _)| key.name == format!("{name}-{NODE}"))?.1;
+        Some(goal.pod.uid().to_owned())
+    }
+
+    /// Goals and notes, as text.
+    #[track_caller]
+    fn check(&mut self, expected: Expect) -> &mut Self {
+        let mut text = String::new();
+        for (key, goal) in self.merge.goals() {
+            let image = goal.pod.spec().containers[0].image.as_deref().unwrap();
+            write!(text, "{} runs {image} from {}", key.name, goal.path.display()).unwrap();
+            if let Some(since) = goal.not_before {
+                write!(text, ", anew since {}", since.as_second()).unwrap();
+            }
+            if let Some(errors) = goal.invalid {
+                write!(text, ", kept: {}", errors[0]).unwrap();
+            }
+            text.push('\n');
+        }
+        for (path, notes) in self.merge.notes().files {
+            for note in notes {
+                let what = match note {
+                    Note::Diagnostic(diagnostic) => diagnostic.to_string(),
+                    Note::Unreadable(error) => format!("{}: {error}", path.display()),
+                    Note::Shadowed { pod, by } => {
+                        format!("{}: {} is taken from {}", path.display(), pod.name, by.display())
+                    }
+                };
+                writeln!(text, "- {what}").unwrap();
+            }
+        }
+        expected.assert_eq(&text);
+        self
+    }
+}
+
+#[test]
+fn a_manifest_that_breaks_keeps_what_it_had() {
+    let mut story = Story::new();
+    story.then([Change::Ready]).then([read("a.yaml", &manifest("web", "i:1"))]);
+    let uid = story.uid("web");
+    story
+        .then([read("a.yaml", "apiVersion: v1\nkind: Pod\nmetadata: {name: web\n")])
+        .check(expect![[r#"
+            web-n1 runs i:1 from /m/a.yaml, anew since 2, kept: /m/a.yaml:3:11: unclosed bracket '{'
+            - /m/a.yaml:3:11: unclosed bracket '{'
+        "#]])
+        .then([read("a.yaml", &manifest("web", "i:2").replace("image", "imaeg"))]);
+    assert_eq!(story.uid("web"), uid);
+    story.then([read("a.yaml", &manifest("web", "i:1"))]).check(expect![[r#"
+            web-n1 runs i:1 from /m/a.yaml, anew since 2
+        "#]]);
+    story
+        .then([Change::Unreadable {
+            path: "/m/a.yaml".into(),
+            error: io::Error::from(io::ErrorKind::PermissionDenied),
+        }])
+        .check(expect![[r#"
+            web-n1 runs i:1 from /m/a.yaml, anew since 2
+            - /m/a.yaml: permission denied
+        "#]]);
+    story.then([gone("a.yaml")]).check(expect![""]);
+}
+
+#[test]
+fn a_refused_document_keeps_its_own_pod_and_no_other() {
+    let both = format!("{}---\n{}", manifest("a", "i:1"), manifest("b", "i:1"));
+    let mut story = Story::new();
+    story.then([read("x.yaml", &both), Change::Ready]);
+    // The first goes, the second is not valid any more.
+    let second = manifest("b", "i:1").replace("name: c", "name: C");
+    story.then([read("x.yaml", &second)]).check(expect![[r#"
+        b-n1 runs i:1 from /m/x.yaml, kept: /m/x.yaml:7:11: spec.containers[0].name: Invalid value: "C": a lowercase RFC 1123 label must consist of lower case alphanumeric characters or '-', and must start and end with an alphanumeric character (e.g. 'my-name',  or '123-abc', regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?')
+        - /m/x.yaml:7:11: spec.containers[0].name: Invalid value: "C": a lowercase RFC 1123 label must consist of lower case alphanumeric characters or '-', and must start and end with an alphanumeric character (e.g. 'my-name',  or '123-abc', regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?')
+    "#]]);
+}
+
+#[test]
+fn of_two_manifests_for_one_pod_the_one_that_runs_wins() {
+    let mut story = Story::new();
+    story
+        .then([Change::Ready])
+        .then([read("b.yaml", &manifest("web", "i:1"))])
+        .then([read("a.yaml", &manifest("web", "i:2"))])
+        .check(expect![[r#"
+            web-n1 runs i:1 from /m/b.yaml, anew since 2
+            - /m/a.yaml: web-n1 is taken from /m/b.yaml
+        "#]])
+        .then([gone("b.yaml")])
+        .check(expect![[r#"
+            web-n1 runs i:2 from /m/a.yaml, anew since 3
+        "#]]);
+    // At a first start nothing runs, and the lower path counts.
+    Story::new()
+        .then([
+            read("b.yaml", &manifest("web", "i:1")),
+            read("a.yaml", &manifest("web", "i:2")),
+            Change::Ready,
+        ])
+        .check(expect![[r#"
+            web-n1 runs i:2 from /m/a.yaml
+            - /m/b.yaml: web-n1 is taken from /m/a.yaml
+        "#]]);
+    // At a later one the ledger knows.
+    Story::remembering([("/m/b.yaml", manifest("web", "i:1"))])
+        .then([
+            read("a.yaml", &manifest("web", "i:2")),
+            read("b.yaml", &manifest("web", "i:1")),
+            Change::Ready,
+        ])
+        .check(expect![[r#"
+            web-n1 runs i:1 from /m/b.yaml
+            - /m/a.yaml: web-n1 is taken from /m/b.yaml
+        "#]]);
+}
+
+#[test]
+fn a_file_that_is_renamed_keeps_its_pod_as_it_is() {
+    let mut story = Story::new();
+    let text = manifest("web", "i:1");
+    story.then([Change::Ready]).then([read("a.yaml", &text)]).then([
+        gone("a.yaml"),
+        read("b.yaml", &text),
+    ]);
+    story.check(expect![[r#"
+        web-n1 runs i:1 from /m/b.yaml
+    "#]]);
+    // Put back after it was taken away, it starts anew.
+    story.then([gone("b.yaml")]).then([read("b.yaml", &text)]).check(expect![[r#"
+        web-n1 runs i:1 from /m/b.yaml, anew since 5
+    "#]]);
+}
+
+#[test]
+fn the_ledger_counts_until_its_file_is_seen_to_be_gone() {
+    let web = || Story::remembering([("/m/a.yaml", manifest("web", "i:1"))]);
+    // Broken before the agent came: the version of the ledger is kept.
+    web().then([read("a.yaml", "{"), Change::Ready]).check(expect![[r#"
+        web-n1 runs i:1 from /m/a.yaml, kept: /m/a.yaml:1:2: expected a key in double quotes, found the end of the file
+        - /m/a.yaml:1:2: expected a key in double quotes, found the end of the file
+    "#]]);
+    // Taken away before the agent came.
+    web().then([Change::Ready]).check(expect![""]);
+    // Its directory is away.
+    let away = || Change::Directory { path: "/m".into(), error: Some("away".into()) };
+    web().then([away(), Change::Ready]).check(expect![[r#"
+        web-n1 runs i:1 from /m/a.yaml
+    "#]]);
+    // Its directory is not watched any more.
+    Story::remembering([("/old/a.yaml", manifest("web", "i:1"))]).check(expect![""]);
+}
