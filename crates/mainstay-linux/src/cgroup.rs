@@ -87,6 +87,11 @@ impl Hierarchies {
         Ok(Self { list })
     }
 
+    /// Hierarchies that are known from elsewhere.
+    pub fn of(list: Vec<Hierarchy>) -> Self {
+        Self { list }
+    }
+
     /// Which of the three layouts it is.
     pub fn layout(&self) -> Layout {
         let unified = self.list.iter().any(|hierarchy| hierarchy.unified);
