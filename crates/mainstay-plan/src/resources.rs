@@ -99,3 +99,50 @@ fn cgroup_of(root: &str, class: QosClass, uid: &str) -> String {
         QosClass::BestEffort => format!("{root}/besteffort/pod{uid}"),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pod(resources: &str) -> std::sync::Arc<Pod> {
+        mainstay_testkit::pods::pod(&format!(
+            "apiVersion: v1\nkind: Pod\nmetadata: {{name: p}}\nspec:\n  containers:\n  \
+             - {{name: a, image: i, resources: {resources}}}\n"
+        ))
+    }
+
+    #[test]
+    fn requests_and_limits_become_the_kernels_numbers() {
+        let check = |resources, shares, quota, memory| {
+            let pod = pod(resources);
+            let limits = Limits::of_container(&pod.spec().containers[0]);
+            let expected = Limits { cpu_shares: shares, cpu_quota: quota, memory };
+            assert_eq!(limits, expected, "{resources}");
+            assert_eq!(Limits::of_pod(&pod), expected, "{resources}");
+        };
+        check("{}", 2, None, None);
+        check("{requests: {cpu: 1500m, memory: 1Mi}}", 1536, None, None);
+        // A limit is a request where there is none.
+        check("{limits: {cpu: 250m, memory: 64Mi}}", 256, Some(25_000), Some(64 << 20));
+        check("{limits: {cpu: 1m}}", 2, Some(1000), None);
+        check("{requests: {cpu: '1'}, limits: {cpu: '2'}}", 1024, Some(200_000), None);
+        check("{limits: {cpu: '1000'}}", 262_144, Some(100_000_000), None);
+    }
+
+    #[test]
+    fn the_class_decides_where_a_pod_is_and_how_soon_it_is_killed() {
+        let check = |resources, place, score| {
+            let pod = pod(resources);
+            let container = &pod.spec().containers[0];
+            assert_eq!(oom_score_adj(&pod, container, 1 << 30), score, "{resources}");
+            let expected = format!("/root{place}/pod{}", pod.uid());
+            assert_eq!(cgroup("/root", &pod), expected, "{resources}");
+            assert!(cgroups_of("/root", pod.uid()).contains(&expected), "{resources}");
+        };
+        check("{}", "/besteffort", 1000);
+        check("{limits: {cpu: '1', memory: 256Mi}}", "", -997);
+        check("{requests: {memory: 256Mi}}", "/burstable", 750);
+        check("{requests: {cpu: '1'}}", "/burstable", 999);
+        check("{requests: {memory: 2Gi}}", "/burstable", 3);
+    }
+}

@@ -69,7 +69,9 @@ pub fn compute(
         sandbox.iter().flat_map(|sandbox| &sandbox.ips).map(ToString::to_string).collect()
     };
     let ready = sandbox.is_some_and(|sandbox| sandbox.ready);
-    let start_time = before.and_then(|status| status.start_time.clone());
+    // Known from what is there, also to an agent that has just been started.
+    let began = own().map(|sandbox| sandbox.created_at).min();
+    let start_time = before.and_then(|status| status.start_time.clone()).or(began.map(Time));
     PodStatus {
         phase: Some(phase.as_str().to_owned()),
         conditions: Some(conditions::all(&views, phase, ready, before, now)),
@@ -120,3 +122,6 @@ fn phase(views: &[containers::View<'_>], policy: RestartPolicy) -> Phase {
         (RestartPolicy::Never, true) => Phase::Failed,
     }
 }
+
+#[cfg(test)]
+mod tests;

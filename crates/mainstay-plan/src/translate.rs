@@ -263,3 +263,6 @@ fn resources(pod: &Pod, container: &Container, facts: &NodeFacts) -> LinuxContai
 fn text(path: &Path) -> String {
     path.to_string_lossy().into_owned()
 }
+
+#[cfg(test)]
+mod tests;

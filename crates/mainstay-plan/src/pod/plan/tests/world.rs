@@ -377,7 +377,11 @@ impl World {
         let running =
             own.clone().flat_map(|it| &it.containers).filter(|it| !it.has_ended()).count();
         let only = self.memory.hosted.iter().all(|uid| uid == run.pod.uid());
-        let finished = self.memory.finished.as_ref().is_some_and(|it| it.uid == run.pod.uid());
+        // An end before a restart that was asked for does not count.
+        let counts = |finished: &&Finished| {
+            finished.uid == run.pod.uid() && run.not_before.is_none_or(|from| finished.at >= from)
+        };
+        let finished = self.memory.finished.as_ref().filter(counts).is_some();
         match run.pod.restart_policy() {
             RestartPolicy::Always => running == 2 && only,
             // Those that ended well stay ended.

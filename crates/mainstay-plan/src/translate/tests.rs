@@ -1,0 +1,250 @@
+use expect_test::{Expect, expect};
+use mainstay_testkit::pods::pod as pod_of;
+
+use super::*;
+
+fn facts() -> NodeFacts {
+    NodeFacts {
+        name: "n1".into(),
+        pods_directory: "/pods".into(),
+        log_directory: "/log".into(),
+        cgroup_root: "/mainstay".into(),
+        machine_memory: 1 << 30,
+        seccomp_directory: "/seccomp".into(),
+        seccomp_default: SeccompProfile::Unconfined,
+    }
+}
+
+/// The pod of these fields of its specification.
+fn pod(spec: &str) -> std::sync::Arc<Pod> {
+    let spec: String = spec.lines().map(|line| format!("  {line}\n")).collect();
+    pod_of(&format!("apiVersion: v1\nkind: Pod\nmetadata:\n  name: p\nspec:\n{spec}"))
+}
+
+fn plan() -> ContainerPlan {
+    ContainerPlan { name: "c".into(), restart_count: 2, backoff: None, image: "i@1".into() }
+}
+
+fn first(pod: &Pod) -> ContainerConfig {
+    container(pod, &pod.spec().containers[0], &plan(), &facts()).unwrap()
+}
+
+#[track_caller]
+fn check(value: &impl std::fmt::Debug, expected: Expect) {
+    expected.assert_debug_eq(value);
+}
+
+#[test]
+fn a_sandbox_is_named_placed_and_labelled() {
+    let pod = pod_of(
+        "apiVersion: v1\nkind: Pod\nmetadata:\n  name: web\n  namespace: ns\n  labels: {app: w}\n\
+         spec:\n  terminationGracePeriodSeconds: 7\n  containers:\n  - name: c\n    image: i\n    \
+         ports:\n    - {containerPort: 80, hostPort: 8080}\n    - {containerPort: 81}\n    \
+         - {containerPort: 53, hostPort: 53, protocol: UDP, hostIP: 10.0.0.1}\n",
+    );
+    let config = sandbox(&pod, SourceKind::File, 3, &facts(), DnsConfig::default(), "/cg");
+    assert_eq!((config.metadata.name.as_str(), config.metadata.attempt), ("web-n1", 3));
+    assert_eq!(config.hostname, "web-n1");
+    assert_eq!(config.log_directory, format!("/log/ns_web-n1_{}", pod.uid()));
+    assert_eq!(config.cgroup_parent, "/cg");
+    assert_eq!(config.labels["app"], "w");
+    assert_eq!(config.labels[labels::POD_NAMESPACE], "ns");
+    assert_eq!(config.annotations[labels::GRACE_PERIOD], "7");
+    assert_eq!(config.annotations[labels::NODE_NAME], "n1");
+    check(
+        &config.port_mappings,
+        expect![[r#"
+        [
+            PortMapping {
+                protocol: Tcp,
+                container_port: 80,
+                host_port: 8080,
+                host_ip: None,
+            },
+            PortMapping {
+                protocol: Udp,
+                container_port: 53,
+                host_port: 53,
+                host_ip: Some(
+                    10.0.0.1,
+                ),
+            },
+        ]
+    "#]],
+    );
+}
+
+#[test]
+fn on_the_hosts_network_ports_need_no_mapping() {
+    let pod = pod("hostNetwork: true\ncontainers:\n- name: c\n  image: i\n  \
+                   ports: [{containerPort: 80}]");
+    let config = sandbox(&pod, SourceKind::File, 0, &facts(), DnsConfig::default(), "/cg");
+    assert_eq!(config.security_context.namespaces.network, NamespaceMode::Node);
+    assert!(config.port_mappings.is_empty());
+}
+
+#[test]
+fn host_names_are_cut_to_what_the_kernel_takes() {
+    let check = |name: String, expected: &str| {
+        let manifest = format!(
+            "apiVersion: v1\nkind: Pod\nmetadata: {{name: {name}}}\nspec:\n  containers:\n  \
+             - {{name: c, image: i}}\n"
+        );
+        assert_eq!(hostname(&pod_of(&manifest)), expected);
+    };
+    check("a".repeat(70), &"a".repeat(63));
+    // What is left must not end in a dash.
+    check(format!("{}-b", "a".repeat(62)), &"a".repeat(62));
+    let named = pod("hostname: own\ncontainers:\n- {name: c, image: i}");
+    assert_eq!(hostname(&named), "own");
+}
+
+#[test]
+fn a_container_gets_what_its_manifest_says() {
+    let pod = pod("containers:\n- name: c\n  image: i\n  command: [run, $(A), $(B)]\n  \
+                   args: ['$$(A)']\n  workingDir: /w\n  env:\n  - {name: A, value: '1'}\n  \
+                   - {name: C, value: $(A)$(D)}\n  tty: true\n  stdin: true\n");
+    let config = first(&pod);
+    assert_eq!(config.command, ["run", "1", "$(B)"]);
+    assert_eq!(config.args, ["$(A)"]);
+    let envs = [("A".to_owned(), "1".to_owned()), ("C".to_owned(), "1$(D)".to_owned())];
+    assert_eq!(config.envs, envs);
+    assert_eq!(config.working_dir, "/w");
+    assert!(config.tty && config.stdin && !config.stdin_once);
+    assert_eq!(config.image.0, "i@1");
+    assert_eq!((config.log_path.as_str(), config.metadata.attempt), ("c/2.log", 2));
+    assert_eq!(config.annotations[labels::RESTART_COUNT], "2");
+    assert_eq!(config.labels[labels::CONTAINER_NAME], "c");
+}
+
+#[test]
+fn volumes_are_mounted_where_they_are_wanted() {
+    let pod = pod("volumes:\n- {name: e, emptyDir: {}}\n- {name: h, hostPath: {path: /host}}\n\
+                   containers:\n- name: c\n  image: i\n  volumeMounts:\n  \
+                   - {name: e, mountPath: cache}\n  - {name: h, mountPath: /h, readOnly: true}\n");
+    let text = format!("{:#?}", first(&pod).mounts).replace(pod.uid(), "UID");
+    expect![[r#"
+        [
+            Mount {
+                container_path: "/cache",
+                host_path: "/pods/UID/volumes/kubernetes.io~empty-dir/e",
+                readonly: false,
+                propagation: Private,
+            },
+            Mount {
+                container_path: "/h",
+                host_path: "/host",
+                readonly: true,
+                propagation: Private,
+            },
+            Mount {
+                container_path: "/etc/hosts",
+                host_path: "/pods/UID/etc-hosts",
+                readonly: false,
+                propagation: Private,
+            },
+        ]"#]]
+    .assert_eq(&text);
+    // A container that brings its own hosts file gets no other.
+    let own = self::pod(
+        "volumes:\n- {name: h, hostPath: {path: /hosts}}\ncontainers:\n- name: c\n  image: i\n  \
+         volumeMounts: [{name: h, mountPath: /etc/hosts}]\n",
+    );
+    let paths: Vec<String> = first(&own).mounts.into_iter().map(|it| it.host_path).collect();
+    assert_eq!(paths, ["/hosts"]);
+}
+
+#[test]
+fn the_containers_word_counts_before_the_pods() {
+    let pod = pod("securityContext:\n  runAsUser: 1\n  runAsGroup: 2\n  fsGroup: 3\n  \
+                   supplementalGroups: [4]\n  seccompProfile: {type: RuntimeDefault}\n\
+                   containers:\n- name: c\n  image: i\n- name: d\n  image: i\n  \
+                   securityContext:\n    runAsUser: 5\n    allowPrivilegeEscalation: false\n    \
+                   readOnlyRootFilesystem: true\n    capabilities: {add: [NET_ADMIN], drop: [ALL]}\n    \
+                   seccompProfile: {type: Localhost, localhostProfile: a/b.json}\n");
+    let of = |index: usize| security::of(&pod, &pod.spec().containers[index], &facts());
+    check(
+        &of(0),
+        expect![[r#"
+        LinuxContainerSecurityContext {
+            privileged: false,
+            add_capabilities: [],
+            drop_capabilities: [],
+            run_as_user: Some(
+                1,
+            ),
+            run_as_group: Some(
+                2,
+            ),
+            supplemental_groups: [
+                3,
+                4,
+            ],
+            readonly_rootfs: false,
+            no_new_privs: false,
+            seccomp: RuntimeDefault,
+        }
+    "#]],
+    );
+    check(
+        &of(1),
+        expect![[r#"
+        LinuxContainerSecurityContext {
+            privileged: false,
+            add_capabilities: [
+                "NET_ADMIN",
+            ],
+            drop_capabilities: [
+                "ALL",
+            ],
+            run_as_user: Some(
+                5,
+            ),
+            run_as_group: Some(
+                2,
+            ),
+            supplemental_groups: [
+                3,
+                4,
+            ],
+            readonly_rootfs: true,
+            no_new_privs: true,
+            seccomp: Localhost(
+                "/seccomp/a/b.json",
+            ),
+        }
+    "#]],
+    );
+}
+
+#[test]
+fn containers_that_say_nothing_get_the_nodes_own_profile() {
+    let pod = pod("containers:\n- {name: c, image: i}");
+    let profile = |facts: &NodeFacts| security::of(&pod, &pod.spec().containers[0], facts).seccomp;
+    assert_eq!(profile(&facts()), SeccompProfile::Unconfined);
+    let strict = NodeFacts { seccomp_default: SeccompProfile::RuntimeDefault, ..facts() };
+    assert_eq!(profile(&strict), SeccompProfile::RuntimeDefault);
+    let explicit = self::pod(
+        "securityContext: {seccompProfile: {type: Unconfined}}\n\
+                              containers:\n- {name: c, image: i}",
+    );
+    let profile = security::of(&explicit, &explicit.spec().containers[0], &strict).seccomp;
+    assert_eq!(profile, SeccompProfile::Unconfined);
+}
+
+#[test]
+fn who_must_not_be_root_is_not() {
+    let check = |security: &str, image_user: &str, expected: Result<(), RunsAsRoot>| {
+        let pod =
+            pod(&format!("securityContext: {security}\ncontainers:\n- {{name: c, image: i}}"));
+        let verdict = verify_non_root(&pod, &pod.spec().containers[0], image_user);
+        assert_eq!(verdict, expected, "{security} {image_user}");
+    };
+    check("{}", "", Ok(()));
+    check("{runAsNonRoot: true}", "", Err(RunsAsRoot::ByImage));
+    check("{runAsNonRoot: true}", "0:5", Err(RunsAsRoot::ByImage));
+    check("{runAsNonRoot: true}", "5:0", Ok(()));
+    check("{runAsNonRoot: true}", "web", Err(RunsAsRoot::ByName("web".into())));
+    check("{runAsNonRoot: true, runAsUser: 7}", "web", Ok(()));
+    check("{runAsNonRoot: true, runAsUser: 0}", "5", Err(RunsAsRoot::ByNumber));
+}
