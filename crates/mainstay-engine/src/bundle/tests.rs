@@ -105,8 +105,7 @@ fn make(
         },
         machine: Machine {
             hierarchies,
-            capabilities: Capabilities::all()
-                .without(Capabilities::named("SYS_RESOURCE").unwrap()),
+            capabilities: Capabilities::all().without(Capabilities::named("SYS_RESOURCE").unwrap()),
             oom_score_adj: -5,
             devices: &[],
         },
@@ -206,7 +205,7 @@ fn a_privileged_container_sees_the_machine() {
 fn check_mounts(
     hierarchies: &Hierarchies,
     change: impl FnOnce(&mut ContainerConfig, &mut ImageConfig),
-    expected: Expect,
+    expected: &Expect,
 ) {
     let container = make(hierarchies, change).unwrap();
     let mut text = String::new();
@@ -225,8 +224,7 @@ fn check_mounts(
             (flags.nodev, " nodev"),
             (flags.noexec, " noexec"),
         ];
-        let flags: String =
-            flags.iter().filter(|(set, _)| *set).map(|(_, name)| *name).collect();
+        let flags: String = flags.iter().filter(|(set, _)| *set).map(|(_, name)| *name).collect();
         writeln!(text, "{} <- {source}{flags}", mount.destination).unwrap();
     }
     for path in &container.sealed_mounts {
@@ -258,7 +256,7 @@ fn mounts_of_version_2_with_the_containers_own_last_and_the_outer_first() {
             ];
             config.security_context.readonly_rootfs = true;
         },
-        expect![[r#"
+        &expect![[r#"
             /proc <- proc nosuid nodev noexec
             /dev <- tmpfs mode=755 size=65536k nosuid
             /dev/pts <- devpts newinstance= ptmxmode=0666 mode=0620 gid=5 nosuid noexec
@@ -277,7 +275,10 @@ fn mounts_of_version_2_with_the_containers_own_last_and_the_outer_first() {
 
 #[test]
 fn mounts_of_the_hybrid_layout() {
-    check_mounts(&hybrid(), |_, _| (), expect![[r#"
+    check_mounts(
+        &hybrid(),
+        |_, _| (),
+        &expect![[r#"
         /proc <- proc nosuid nodev noexec
         /dev <- tmpfs mode=755 size=65536k nosuid
         /dev/pts <- devpts newinstance= ptmxmode=0666 mode=0620 gid=5 nosuid noexec
@@ -293,5 +294,6 @@ fn mounts_of_the_hybrid_layout() {
         /sys/fs/cgroup/cpu -> cpu,cpuacct
         /sys/fs/cgroup/cpuacct -> cpu,cpuacct
         CgroupDirectories { unified: Some("/sys/fs/cgroup/unified/mainstay/pod/id"), legacy: ["/sys/fs/cgroup/cpu,cpuacct/mainstay/pod/id", "/sys/fs/cgroup/systemd/mainstay/pod/id"] }
-    "#]]);
+    "#]],
+    );
 }

@@ -64,7 +64,7 @@ fn node() -> NodeAddresses {
 }
 
 #[track_caller]
-fn check(pod: &Pod, seen: &SeenPod, memory: &Memory, expected: Expect) {
+fn check(pod: &Pod, seen: &SeenPod, memory: &Memory, expected: &Expect) {
     let status = compute(pod, seen, memory, &node(), None, at(21));
     let mut text = format!("{}\n", status.phase.unwrap());
     for container in status.container_statuses.unwrap() {
@@ -103,7 +103,7 @@ fn a_pod_on_its_way() {
         &pod,
         &SeenPod::default(),
         &Memory::default(),
-        expect![[r#"
+        &expect![[r#"
         Pending
         a restarts=0 waiting: ContainerCreating 
         b restarts=0 waiting: ContainerCreating 
@@ -117,7 +117,7 @@ fn a_pod_on_its_way() {
         &pod,
         &half,
         &Memory::default(),
-        expect![[r#"
+        &expect![[r#"
         Pending
         a restarts=0 running since 10
         b restarts=0 waiting: ContainerCreating 
@@ -130,7 +130,7 @@ fn a_pod_on_its_way() {
         &pod,
         &whole,
         &Memory::default(),
-        expect![[r#"
+        &expect![[r#"
         Running
         a restarts=0 running since 10
         b restarts=0 running since 10
@@ -154,7 +154,7 @@ fn what_keeps_a_container_from_starting_is_said() {
         &pod,
         &SeenPod::default(),
         &memory,
-        expect![[r#"
+        &expect![[r#"
         Pending
         a restarts=0 waiting: ImagePullBackOff Back-off pulling image "i": ErrImagePull: why
         b restarts=0 waiting: FailedCreatePodSandBox why
@@ -169,7 +169,7 @@ fn what_keeps_a_container_from_starting_is_said() {
         &pod,
         &SeenPod::default(),
         &memory,
-        expect![[r#"
+        &expect![[r#"
         Pending
         a restarts=0 waiting: ErrImagePull why
         b restarts=0 waiting: FailedCreatePodSandBox why
@@ -216,7 +216,7 @@ fn ends_are_told_by_the_restart_policy() {
     ] {
         let pod = pod(policy);
         let both = seen(&pod, &[("a", 0, ended(0)), ("b", 1, ended(0)), ("b", 0, ended(3))]);
-        check(&pod, &both, &Memory::default(), expected);
+        check(&pod, &both, &Memory::default(), &expected);
     }
     let pod = pod("Never");
     let failed = seen(&pod, &[("a", 0, ended(0)), ("b", 0, ended(3))]);
@@ -224,7 +224,7 @@ fn ends_are_told_by_the_restart_policy() {
         &pod,
         &failed,
         &Memory::default(),
-        expect![[r#"
+        &expect![[r#"
         Failed
         a restarts=0 ended: 0 Completed
         b restarts=0 ended: 3 Error

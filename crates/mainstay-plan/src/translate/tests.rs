@@ -30,7 +30,7 @@ fn first(pod: &Pod) -> ContainerConfig {
 }
 
 #[track_caller]
-fn check(value: &impl std::fmt::Debug, expected: Expect) {
+fn check(value: &impl std::fmt::Debug, expected: &Expect) {
     expected.assert_debug_eq(value);
 }
 
@@ -53,7 +53,7 @@ fn a_sandbox_is_named_placed_and_labelled() {
     assert_eq!(config.annotations[labels::NODE_NAME], "n1");
     check(
         &config.port_mappings,
-        expect![[r#"
+        &expect![[r#"
         [
             PortMapping {
                 protocol: Tcp,
@@ -165,7 +165,7 @@ fn the_containers_word_counts_before_the_pods() {
     let of = |index: usize| security::of(&pod, &pod.spec().containers[index], &facts());
     check(
         &of(0),
-        expect![[r#"
+        &expect![[r#"
         LinuxContainerSecurityContext {
             privileged: false,
             add_capabilities: [],
@@ -188,7 +188,7 @@ fn the_containers_word_counts_before_the_pods() {
     );
     check(
         &of(1),
-        expect![[r#"
+        &expect![[r#"
         LinuxContainerSecurityContext {
             privileged: false,
             add_capabilities: [

@@ -221,9 +221,7 @@ fn what_is_not_a_regular_file_is_refused_and_holds_nothing_up() {
         rustix::fs::mknodat(rustix::fs::CWD, &fifo, rustix::fs::FileType::Fifo, mode, 0).unwrap();
         fs::write(path.join("b.yaml"), "two").unwrap();
     });
-    let expected = [
-        "a.yaml unreadable: it is not a regular file, and only those are read",
-        "b.yaml: two",
-    ];
+    let expected =
+        ["a.yaml unreadable: it is not a regular file, and only those are read", "b.yaml: two"];
     assert_eq!(watched.until_ready(), expected);
 }

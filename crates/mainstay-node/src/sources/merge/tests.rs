@@ -67,7 +67,7 @@ impl Story {
 
     /// Goals and notes, as text.
     #[track_caller]
-    fn check(&mut self, expected: Expect) -> &mut Self {
+    fn check(&mut self, expected: &Expect) -> &mut Self {
         let mut text = String::new();
         for (key, goal) in self.merge.goals() {
             let image = goal.pod.spec().containers[0].image.as_deref().unwrap();
@@ -104,13 +104,13 @@ fn a_manifest_that_breaks_keeps_what_it_had() {
     let uid = story.uid("web");
     story
         .then([read("a.yaml", "apiVersion: v1\nkind: Pod\nmetadata: {name: web\n")])
-        .check(expect![[r#"
+        .check(&expect![[r#"
             web-n1 runs i:1 from /m/a.yaml, anew since 2, kept: /m/a.yaml:3:11: unclosed bracket '{'
             - /m/a.yaml:3:11: unclosed bracket '{'
         "#]])
         .then([read("a.yaml", &manifest("web", "i:2").replace("image", "imaeg"))]);
     assert_eq!(story.uid("web"), uid);
-    story.then([read("a.yaml", &manifest("web", "i:1"))]).check(expect![[r#"
+    story.then([read("a.yaml", &manifest("web", "i:1"))]).check(&expect![[r#"
             web-n1 runs i:1 from /m/a.yaml, anew since 2
         "#]]);
     story
@@ -118,11 +118,11 @@ fn a_manifest_that_breaks_keeps_what_it_had() {
             path: "/m/a.yaml".into(),
             error: io::Error::from(io::ErrorKind::PermissionDenied),
         }])
-        .check(expect![[r#"
+        .check(&expect![[r#"
             web-n1 runs i:1 from /m/a.yaml, anew since 2
             - /m/a.yaml: permission denied
         "#]]);
-    story.then([gone("a.yaml")]).check(expect![""]);
+    story.then([gone("a.yaml")]).check(&expect![""]);
 }
 
 #[test]
@@ -132,7 +132,7 @@ fn a_refused_document_keeps_its_own_pod_and_no_other() {
     story.then([read("x.yaml", &both), Change::Ready]);
     // The first goes, the second is not valid any more.
     let second = manifest("b", "i:1").replace("name: c", "name: C");
-    story.then([read("x.yaml", &second)]).check(expect![[r#"
+    story.then([read("x.yaml", &second)]).check(&expect![[r#"
         b-n1 runs i:1 from /m/x.yaml, kept: /m/x.yaml:7:11: spec.containers[0].name: Invalid value: "C": a lowercase RFC 1123 label must consist of lower case alphanumeric characters or '-', and must start and end with an alphanumeric character (e.g. 'my-name',  or '123-abc', regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?')
         - /m/x.yaml:7:11: spec.containers[0].name: Invalid value: "C": a lowercase RFC 1123 label must consist of lower case alphanumeric characters or '-', and must start and end with an alphanumeric character (e.g. 'my-name',  or '123-abc', regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?')
     "#]]);
@@ -145,12 +145,12 @@ fn of_two_manifests_for_one_pod_the_one_that_runs_wins() {
         .then([Change::Ready])
         .then([read("b.yaml", &manifest("web", "i:1"))])
         .then([read("a.yaml", &manifest("web", "i:2"))])
-        .check(expect![[r#"
+        .check(&expect![[r#"
             web-n1 runs i:1 from /m/b.yaml, anew since 2
             - /m/a.yaml: web-n1 is taken from /m/b.yaml
         "#]])
         .then([gone("b.yaml")])
-        .check(expect![[r#"
+        .check(&expect![[r#"
             web-n1 runs i:2 from /m/a.yaml, anew since 3
         "#]]);
     // At a first start nothing runs, and the lower path counts.
@@ -160,7 +160,7 @@ fn of_two_manifests_for_one_pod_the_one_that_runs_wins() {
             read("a.yaml", &manifest("web", "i:2")),
             Change::Ready,
         ])
-        .check(expect![[r#"
+        .check(&expect![[r#"
             web-n1 runs i:2 from /m/a.yaml
             - /m/b.yaml: web-n1 is taken from /m/a.yaml
         "#]]);
@@ -171,7 +171,7 @@ fn of_two_manifests_for_one_pod_the_one_that_runs_wins() {
             read("b.yaml", &manifest("web", "i:1")),
             Change::Ready,
         ])
-        .check(expect![[r#"
+        .check(&expect![[r#"
             web-n1 runs i:1 from /m/b.yaml
             - /m/a.yaml: web-n1 is taken from /m/b.yaml
         "#]]);
@@ -181,15 +181,15 @@ fn of_two_manifests_for_one_pod_the_one_that_runs_wins() {
 fn a_file_that_is_renamed_keeps_its_pod_as_it_is() {
     let mut story = Story::new();
     let text = manifest("web", "i:1");
-    story.then([Change::Ready]).then([read("a.yaml", &text)]).then([
-        gone("a.yaml"),
-        read("b.yaml", &text),
-    ]);
-    story.check(expect![[r#"
+    story
+        .then([Change::Ready])
+        .then([read("a.yaml", &text)])
+        .then([gone("a.yaml"), read("b.yaml", &text)]);
+    story.check(&expect![[r#"
         web-n1 runs i:1 from /m/b.yaml
     "#]]);
     // Put back after it was taken away, it starts anew.
-    story.then([gone("b.yaml")]).then([read("b.yaml", &text)]).check(expect![[r#"
+    story.then([gone("b.yaml")]).then([read("b.yaml", &text)]).check(&expect![[r#"
         web-n1 runs i:1 from /m/b.yaml, anew since 5
     "#]]);
 }
@@ -198,17 +198,17 @@ fn a_file_that_is_renamed_keeps_its_pod_as_it_is() {
 fn the_ledger_counts_until_its_file_is_seen_to_be_gone() {
     let web = || Story::remembering([("/m/a.yaml", manifest("web", "i:1"))]);
     // Broken before the agent came: the version of the ledger is kept.
-    web().then([read("a.yaml", "{"), Change::Ready]).check(expect![[r#"
+    web().then([read("a.yaml", "{"), Change::Ready]).check(&expect![[r#"
         web-n1 runs i:1 from /m/a.yaml, kept: /m/a.yaml:1:2: expected a key in double quotes, found the end of the file
         - /m/a.yaml:1:2: expected a key in double quotes, found the end of the file
     "#]]);
     // Taken away before the agent came.
-    web().then([Change::Ready]).check(expect![""]);
+    web().then([Change::Ready]).check(&expect![""]);
     // Its directory is away.
     let away = || Change::Directory { path: "/m".into(), error: Some("away".into()) };
-    web().then([away(), Change::Ready]).check(expect![[r#"
+    web().then([away(), Change::Ready]).check(&expect![[r#"
         web-n1 runs i:1 from /m/a.yaml
     "#]]);
     // Its directory is not watched any more.
-    Story::remembering([("/old/a.yaml", manifest("web", "i:1"))]).check(expect![""]);
+    Story::remembering([("/old/a.yaml", manifest("web", "i:1"))]).check(&expect![""]);
 }
