@@ -55,6 +55,8 @@ pub(super) fn on_machine(test: impl FnOnce(&Machine) + Send + 'static) {
             eprintln!("skipped: a network namespace needs root: {error}");
             return;
         }
+        // A new namespace has what the machine has that the tests run on.
+        std::fs::write("/proc/sys/net/ipv4/ip_forward", "0").unwrap();
         let machine = Machine { outside: namespace(), root_dir: tempfile::tempdir().unwrap() };
         machine.connect();
         test(&machine);
