@@ -60,7 +60,10 @@ pub(crate) fn build() -> anyhow::Result<PathBuf> {
     let mut command = process::cargo();
     command.args(["build", "--release", "--locked"]);
     process::run(command.args(PROGRAMS.map(|program| format!("--package={program}"))))?;
-    Ok(metadata::read()?.target_directory.join("release"))
+    let target = metadata::read()?.target_directory;
+    let top = std::env::current_dir().context("there is no current directory")?;
+    // Short, if it is inside.
+    Ok(target.strip_prefix(top).unwrap_or(&target).join("release"))
 }
 
 fn read(path: &Path) -> anyhow::Result<Vec<u8>> {

@@ -1,5 +1,6 @@
 //! The project's own commands: `cargo xtask <command>`.
 
+mod bench;
 mod ci;
 mod codegen;
 mod debian;
@@ -23,6 +24,7 @@ cargo xtask <command>
   codegen [--check]      writes the generated sources, or compares them
   test-tools             brings what the tests need
   quickstart             builds mainstay and runs a pod with it, once
+  bench [--alone]        measures what SPECIFICATION.md promises, beside podman and runc, or alone
   install [--prefix DIR] builds mainstay and installs it below DIR (/usr/local) and DESTDIR";
 
 fn main() -> ExitCode {
@@ -47,10 +49,14 @@ fn run(arguments: &[&str]) -> anyhow::Result<()> {
         ["tidy", "--verbose"] => tidy::run(tidy::Report::LargeFilesToo),
         ["codegen"] => codegen::write(),
         ["codegen", "--check"] => codegen::check(),
+        ["bench", options @ ..] => bench::run(options),
         ["test-tools"] => test_tools::bring(),
         ["quickstart"] => quickstart::run(),
         ["install"] => install::run("/usr/local"),
         ["install", "--prefix", prefix] => install::run(prefix),
+        ["install", option] if option.starts_with("--prefix=") => {
+            install::run(option.trim_start_matches("--prefix="))
+        }
         [] | ["help" | "--help" | "-h"] => {
             println!("{HELP}");
             Ok(())

@@ -4,7 +4,7 @@
 //!
 //! Each sandbox has one task, [`keep`], which drives the connection to the shim, notes how
 //! containers end, and notices the end of the shim itself. The verbs beside this file ask the shim
-//! through [`Sandbox::shim`] and wait for changes of [`State`].
+//! through [`State::shim`] and wait for changes of [`State`].
 //!
 //! # Guarantees
 //!

@@ -134,14 +134,18 @@ impl Cgroup<'_> {
             for component in self.path.components() {
                 let parent = directory.clone();
                 directory.push(component);
+                // Before the child is there, so that whoever finds it can go on: somebody else may
+                // make groups here at the same time, or may have been killed at it.
+                if hierarchy.unified && !directory.is_dir() {
+                    self.pass_controllers_down(&parent)?;
+                }
                 match fs::create_dir(&directory) {
                     Ok(()) => {}
-                    Err(error) if error.kind() == io::ErrorKind::AlreadyExists => continue,
+                    Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
                     Err(error) => return Err(at("make the control group", &directory)(error)),
                 }
-                if hierarchy.unified {
-                    self.pass_controllers_down(&parent)?;
-                } else if hierarchy.controllers.contains("cpuset") {
+                // In version 1 that cannot be done before, so it is mended by whoever comes next.
+                if !hierarchy.unified && hierarchy.controllers.contains("cpuset") {
                     inherit_cpuset(&parent, &directory)?;
                 }
             }
@@ -280,11 +284,13 @@ fn write(file: &Path, value: &str) -> io::Result<()> {
 
 /// A new version 1 cpuset is empty and takes no process until it has processors and memory.
 fn inherit_cpuset(parent: &Path, child: &Path) -> Result<()> {
+    let read = |file: &Path| fs::read_to_string(file).map_err(at("read", file));
     for name in ["cpuset.cpus", "cpuset.mems"] {
-        let from = parent.join(name);
-        let value = fs::read_to_string(&from).map_err(at("read", &from))?;
-        let to = child.join(name);
-        write(&to, value.trim()).map_err(at("write", &to))?;
+        let file = child.join(name);
+        if read(&file)?.trim().is_empty() {
+            let value = read(&parent.join(name))?;
+            write(&file, value.trim()).map_err(at("write", &file))?;
+        }
     }
     Ok(())
 }

@@ -3,35 +3,42 @@
 //! # Flow
 //!
 //! One file for each pod, below `<root-dir>/ledger`. Changes are handed to a thread that writes
-//! them a little later, several at once if they come together: nothing waits for a disk on the way
-//! to an entrypoint, and flash is not worn by every turn of events. Whoever has to know that a
-//! change is on disk waits for it ([`Ledger::flush`]).
+//! them at once, under another name, and syncs them a little later, several together: nothing
+//! waits for a disk on the way to an entrypoint, and flash is not worn by every turn of events.
+//! Whoever has to know that a change is on disk waits for it ([`Ledger::flush`]).
 //!
 //! # Guarantees
 //!
 //! - A file is written under another name, synced and renamed, and its directory is synced: after a
 //!   power cut it is the old one or the new one.
+//! - What was written and not yet synced counts when it is whole: an agent that is killed forgets
+//!   nothing that it acts upon.
 //! - A file that cannot be read is put aside under another name, and told of; the others count.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
-use std::io::{self, Write};
+use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::{Arc, mpsc};
+use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::PodStatus;
 use mainstay_plan::pod::PodKey;
 use mainstay_pod::Pod;
 use serde::{Deserialize, Serialize};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::oneshot;
 
 /// The version of the files.
 const VERSION: u32 = 1;
 
-/// How long changes wait for others to be written with.
+/// How long changes wait for others to be synced with.
 const GATHER: Duration = Duration::from_millis(250);
+
+/// The extension of files that are on disk.
+const COMMITTED: &str = "json";
+/// The extension of files that may not be on disk yet.
+const STAGED: &str = "new";
 
 /// What is remembered of one pod.
 #[derive(Clone, Debug)]
@@ -51,7 +58,7 @@ pub(crate) struct Record {
 /// Writes records in the background.
 #[derive(Clone, Debug)]
 pub(crate) struct Ledger {
-    changes: mpsc::UnboundedSender<Change>,
+    changes: mpsc::Sender<Change>,
 }
 
 enum Change {
@@ -76,12 +83,17 @@ impl Ledger {
         fs::create_dir_all(directory).map_err(failed("make"))?;
         let mut records: BTreeMap<PodKey, (u64, Record)> = BTreeMap::new();
         for entry in fs::read_dir(directory).map_err(failed("list"))? {
-            let path = entry.map_err(failed("list"))?.path();
-            if path.extension().is_none_or(|extension| extension != "json") {
-                // Unfinished, and so never counted.
-                if path.extension().is_some_and(|extension| extension == "new") {
+            let mut path = entry.map_err(failed("list"))?.path();
+            if path.extension().is_some_and(|extension| extension == STAGED) {
+                if read(&path).is_err() {
+                    // Unfinished, and so never counted.
                     fs::remove_file(&path).map_err(failed("clear"))?;
+                    continue;
                 }
+                path.set_extension(COMMITTED);
+                commit(&path)?;
+            }
+            if path.extension().is_none_or(|extension| extension != COMMITTED) {
                 continue;
             }
             match read(&path) {
@@ -104,11 +116,11 @@ impl Ledger {
             }
         }
         let generation = records.values().map(|(generation, _)| *generation).max().unwrap_or(0);
-        let (changes, receiver) = mpsc::unbounded_channel();
+        let (changes, receiver) = mpsc::channel();
         let directory = directory.to_owned();
         std::thread::Builder::new()
             .name("ledger".into())
-            .spawn(move || write_all(&directory, generation, receiver))
+            .spawn(move || write_all(&directory, generation, &receiver))
             .map_err(|source| LedgerError {
                 step: "start writing",
                 path: PathBuf::new(),
@@ -144,34 +156,42 @@ impl Ledger {
 }
 
 /// The writer's life.
-fn write_all(directory: &Path, mut generation: u64, mut changes: mpsc::UnboundedReceiver<Change>) {
+fn write_all(directory: &Path, mut generation: u64, changes: &mpsc::Receiver<Change>) {
     let mut failing = false;
-    while let Some(first) = changes.blocking_recv() {
+    while let Ok(first) = changes.recv() {
         let mut waiting = Vec::new();
-        let mut newest: BTreeMap<PodKey, Option<Box<Record>>> = BTreeMap::new();
-        let mut take = |change| match change {
-            Change::Put(key, record) => drop(newest.insert(key, Some(record))),
-            Change::Remove(key) => drop(newest.insert(key, None)),
-            Change::Flush(sender) => waiting.push(sender),
-        };
-        let hurry = matches!(first, Change::Flush(_));
-        take(first);
-        if !hurry {
-            std::thread::sleep(GATHER);
-        }
-        while let Ok(change) = changes.try_recv() {
-            take(change);
-        }
+        let mut staged = BTreeSet::new();
         let mut result = Ok(());
-        for (key, record) in newest {
-            generation += 1;
-            result = result.and(match record {
-                Some(record) => write(directory, generation, &key, &record),
-                None => remove(directory, &key),
+        let mut until = Instant::now() + GATHER;
+        let mut next = Some(first);
+        while let Some(change) = next {
+            result = result.and(match change {
+                Change::Put(key, record) => {
+                    generation += 1;
+                    let path = directory.join(file_name(&key));
+                    let written = stage(&path, generation, &record);
+                    if written.is_ok() {
+                        staged.insert(path);
+                    }
+                    written
+                }
+                Change::Remove(key) => {
+                    let path = directory.join(file_name(&key));
+                    staged.remove(&path);
+                    remove(&path.with_extension(STAGED)).and_then(|()| remove(&path))
+                }
+                Change::Flush(sender) => {
+                    waiting.push(sender);
+                    until = Instant::now();
+                    Ok(())
+                }
             });
+            next = changes.recv_timeout(until.saturating_duration_since(Instant::now())).ok();
         }
-        result = result.and(sync(directory));
-        match result {
+        for path in &staged {
+            result = result.and(commit(path));
+        }
+        match result.and(sync(directory)) {
             Ok(()) => failing = false,
             Err(error) if !failing => {
                 failing = true;
@@ -191,24 +211,18 @@ fn file_name(key: &PodKey) -> String {
     const LONGEST: usize = 200;
     let name = format!("{}_{}_{}", key.source.as_str(), key.namespace, key.name);
     if name.len() <= LONGEST {
-        return format!("{name}.json");
+        return format!("{name}.{COMMITTED}");
     }
     // FNV-1a: no more than telling long names apart is asked of it.
     let hash = name.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
         (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
     });
-    format!("{}-{hash:016x}.json", &name[..LONGEST])
+    format!("{}-{hash:016x}.{COMMITTED}", &name[..LONGEST])
 }
 
-fn write(
-    directory: &Path,
-    generation: u64,
-    key: &PodKey,
-    record: &Record,
-) -> Result<(), LedgerError> {
-    let path = directory.join(file_name(key));
-    let new = path.with_extension("new");
-    let failed = |source| LedgerError { step: "write", path: path.clone(), source };
+/// Writes the file that becomes `path`.
+fn stage(path: &Path, generation: u64, record: &Record) -> Result<(), LedgerError> {
+    let failed = |source| LedgerError { step: "write", path: path.to_owned(), source };
     let (at, status) = record.finished.clone().unzip();
     let file = RecordFile {
         version: VERSION,
@@ -221,21 +235,21 @@ fn write(
         not_before: record.not_before,
     };
     let bytes = serde_json::to_vec(&file).map_err(|error| failed(error.into()))?;
-    let write = || {
-        let mut file = File::create(&new)?;
-        file.write_all(&bytes)?;
-        file.sync_all()?;
-        fs::rename(&new, &path)
-    };
-    write().map_err(failed)
+    fs::write(path.with_extension(STAGED), bytes).map_err(failed)
 }
 
-fn remove(directory: &Path, key: &PodKey) -> Result<(), LedgerError> {
-    let path = directory.join(file_name(key));
-    match fs::remove_file(&path) {
+/// Lets what was written count, also after a power cut.
+fn commit(path: &Path) -> Result<(), LedgerError> {
+    let staged = path.with_extension(STAGED);
+    let commit = || File::open(&staged)?.sync_all().and_then(|()| fs::rename(&staged, path));
+    commit().map_err(|source| LedgerError { step: "write", path: path.to_owned(), source })
+}
+
+fn remove(path: &Path) -> Result<(), LedgerError> {
+    match fs::remove_file(path) {
         Ok(()) => Ok(()),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        Err(source) => Err(LedgerError { step: "remove", path, source }),
+        Err(source) => Err(LedgerError { step: "remove", path: path.to_owned(), source }),
     }
 }
 
@@ -287,6 +301,53 @@ mod tests {
     fn key(name: &str) -> PodKey {
         let source = mainstay_plan::pod::SourceKind::File;
         PodKey { source, namespace: "default".into(), name: name.into() }
+    }
+
+    fn record(manifest: &str) -> Record {
+        let pod = mainstay_testkit::pods::pod(
+            "apiVersion: v1\nkind: Pod\nmetadata: {name: web}\n\
+             spec: {containers: [{name: main, image: x}]}",
+        );
+        let path = PathBuf::from(manifest);
+        Record { path, pod, started: false, finished: None, not_before: None }
+    }
+
+    fn manifests(directory: &Path) -> Vec<String> {
+        let (_ledger, records) = Ledger::open(directory).unwrap();
+        records.values().map(|record| record.path.display().to_string()).collect()
+    }
+
+    #[tokio::test]
+    async fn what_is_flushed_is_there_and_what_is_removed_is_not() {
+        let directory = tempfile::tempdir().unwrap();
+        let (ledger, _) = Ledger::open(directory.path()).unwrap();
+        ledger.put(&key("web-n1"), record("first"));
+        ledger.put(&key("web-n1"), record("second"));
+        ledger.flush().await;
+        assert_eq!(manifests(directory.path()), ["second"]);
+        ledger.remove(&key("web-n1"));
+        ledger.flush().await;
+        assert!(manifests(directory.path()).is_empty());
+        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn what_an_agent_that_was_killed_had_not_synced_counts_when_it_is_whole() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join(file_name(&key("web-n1")));
+        stage(&path, 7, &record("first")).unwrap();
+        commit(&path).unwrap();
+        stage(&path, 8, &record("second")).unwrap();
+        assert_eq!(manifests(directory.path()), ["second"]);
+        stage(&path, 9, &record("third")).unwrap();
+        let whole = fs::read(path.with_extension(STAGED)).unwrap();
+        for length in [0, 1, whole.len() / 2, whole.len() - 1] {
+            fs::write(path.with_extension(STAGED), &whole[..length]).unwrap();
+            assert_eq!(manifests(directory.path()), ["second"], "{length} bytes");
+        }
+        fs::write(path.with_extension(STAGED), &whole).unwrap();
+        assert_eq!(manifests(directory.path()), ["third"]);
+        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1);
     }
 
     #[test]

@@ -123,7 +123,8 @@ impl Supervisor {
         for (key, goal) in &goals {
             self.write_down(key, goal);
         }
-        for key in self.goals.keys().filter(|key| !goals.contains_key(*key)) {
+        // Also those that went while no agent ran.
+        for key in self.performer.recorded().iter().filter(|key| !goals.contains_key(*key)) {
             // It may come back with the same content, and is to run then.
             self.performer.forget(key);
             self.performer.events.forget(key);

@@ -1,6 +1,6 @@
 //! What a pod worker does next.
 //!
-//! A worker has one goal and sees the truth of the runtime; [`plan`] says which actions lie
+//! A worker has one goal and sees the truth of the runtime; [`plan()`] says which actions lie
 //! between the two at this moment. It is asked again after every action and every change, so it
 //! needs no memory of where it was: a plan that was interrupted half-way is made again from what is
 //! there.

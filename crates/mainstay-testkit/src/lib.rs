@@ -1,4 +1,5 @@
 //! What tests share: payload programs, and the means to leave nothing behind.
 
 pub mod pods;
+pub mod registry;
 pub mod tools;

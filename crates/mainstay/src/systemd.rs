@@ -1,24 +1,30 @@
 //! The service manager, where it is systemd: telling it that the agent is ready, and having it
 //! hand over a part of the control groups.
 //!
-//! # Why a service without processes
+//! # Why a service that sleeps
 //!
-//! Of the units that systemd delegates control groups to, a scope ends with its last process, and
-//! a slice cannot be delegated. A service that ran once and counts as active stays, with nothing
-//! in it but what we put below. It is stopped at shutdown, after the agent and before the network
-//! goes, so pods get their SIGTERM while the world is still there. Source: systemd.service(5),
-//! systemd.resource-control(5), "CGROUP_DELEGATION" of systemd's documentation.
+//! Of the units that systemd delegates control groups to, a scope ends with its last process, a
+//! slice cannot be delegated, and a service whose process has ended loses its group even while it
+//! counts as active. So a process sleeps in it, in a group of its own, since one that has
+//! processes cannot pass controllers down. The service is stopped at shutdown, after the agent and
+//! before the network goes, so pods get their SIGTERM while the world is still there. Source:
+//! systemd.service(5), systemd.resource-control(5), "CGROUP_DELEGATION" of systemd's
+//! documentation, `service_set_state` in systemd's `src/core/service.c`.
 
+use std::fs;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use anyhow::{Context, bail};
+use anyhow::{Context, bail, ensure};
 use mainstay_linux::cgroup::Hierarchies;
 
 use crate::instance::Instance;
 
 /// The slice of all instances.
 const SLICE: &str = "mainstay.slice";
+
+/// The group of the process that sleeps, below the one that is handed over.
+const HOLDER: &str = "holder";
 
 /// How long pods have at shutdown, in seconds, before they are killed: the usual grace period.
 const SHUTDOWN_GRACE: u32 = 30;
@@ -61,10 +67,27 @@ pub(crate) fn delegate(instance: &Instance) -> anyhow::Result<()> {
              cgroupDriver to cgroupfs"
         );
     }
-    if is_delegated(instance)? {
-        return Ok(());
-    }
     let unit = unit(instance);
+    if !is_active(&unit)? {
+        start(instance, &unit)?;
+    }
+    // Also for a unit whose starter was killed before this.
+    let holder = format!("{}/{HOLDER}", delegated(instance));
+    let pid = ask(&unit, "MainPID")?;
+    // To the kernel that would be this process.
+    ensure!(
+        pid != "0",
+        "the process of the unit {unit} has ended; `mainstay down` removes the unit"
+    );
+    for directory in Hierarchies::mounted()?.at(&holder).directories() {
+        fs::create_dir_all(&directory)
+            .and_then(|()| fs::write(directory.join("cgroup.procs"), &pid))
+            .with_context(|| format!("cannot move process {pid} to {}", directory.display()))?;
+    }
+    Ok(())
+}
+
+fn start(instance: &Instance, unit: &str) -> anyhow::Result<()> {
     let mut arguments = vec![
         "--quiet".to_owned(),
         format!("--unit={unit}"),
@@ -72,9 +95,10 @@ pub(crate) fn delegate(instance: &Instance) -> anyhow::Result<()> {
         format!("--description=Pods of mainstay in {}", instance.root_dir.display()),
     ];
     let mut set = |property: &str| arguments.push(format!("--property={property}"));
-    set("Type=oneshot");
-    set("RemainAfterExit=yes");
+    set("Type=exec");
     set("Delegate=yes");
+    // One that failed is in the way of the next one otherwise.
+    set("CollectMode=inactive-or-failed");
     // The limits for one service are not for all pods of a machine.
     set("TasksMax=infinity");
     // A container that is killed for want of memory is no reason to stop all others.
@@ -86,27 +110,38 @@ pub(crate) fn delegate(instance: &Instance) -> anyhow::Result<()> {
     if let Some(own) = own_unit() {
         set(&format!("Before={own}"));
     }
-    arguments.push("true".to_owned());
-    run("systemd-run", &arguments).with_context(|| format!("cannot make the unit {unit}"))
+    arguments.extend(["sleep", "infinity"].map(str::to_owned));
+    run("systemd-run", &arguments).with_context(|| format!("cannot make the unit {unit}"))?;
+    Ok(())
 }
 
-/// Gives it back. Nothing runs in it any more.
+/// Gives it back. Nothing of ours runs in it any more.
 pub(crate) fn release(instance: &Instance) -> anyhow::Result<()> {
-    if !is_running() || !is_delegated(instance)? {
+    if !is_running() {
         return Ok(());
     }
     let unit = unit(instance);
-    let stopped = run("systemctl", &["stop".to_owned(), unit.clone()]);
-    stopped.with_context(|| format!("cannot stop the unit {unit}"))
+    if is_active(&unit)? {
+        run("systemctl", &["stop".to_owned(), unit.clone()])
+            .with_context(|| format!("cannot stop the unit {unit}"))?;
+    }
+    // What was made after somebody else stopped it is not systemd's to remove.
+    let hierarchies = Hierarchies::mounted()?;
+    hierarchies.at(&delegated(instance)).remove().context("cannot give back control groups")
 }
 
 fn unit(instance: &Instance) -> String {
     format!("{}-pods.service", instance.name())
 }
 
-fn is_delegated(instance: &Instance) -> anyhow::Result<bool> {
-    let hierarchies = Hierarchies::mounted()?;
-    Ok(hierarchies.at(&delegated(instance)).directories().any(|directory| directory.is_dir()))
+fn is_active(unit: &str) -> anyhow::Result<bool> {
+    Ok(ask(unit, "ActiveState")? == "active")
+}
+
+/// A property of a unit, in systemd's words.
+fn ask(unit: &str, property: &str) -> anyhow::Result<String> {
+    let arguments = ["show", "--value", "--property", property, unit].map(str::to_owned);
+    run("systemctl", &arguments).with_context(|| format!("cannot ask for the state of {unit}"))
 }
 
 /// The unit that this process is in, if it is a service.
@@ -119,15 +154,18 @@ fn own_unit() -> Option<String> {
     unit.ends_with(".service").then(|| unit.to_owned())
 }
 
-fn run(program: &str, arguments: &[String]) -> anyhow::Result<()> {
+/// Runs one of systemd's tools and returns what it says.
+fn run(program: &str, arguments: &[String]) -> anyhow::Result<String> {
     #[expect(clippy::disallowed_methods, reason = "systemd's own tools; no pod is waiting")]
     let output = Command::new(program)
         .args(arguments)
+        // They would tell systemd of their own errors in the agent's name.
+        .env_remove("NOTIFY_SOCKET")
         .stdin(Stdio::null())
         .output()
         .with_context(|| format!("cannot run {program}"))?;
     if !output.status.success() {
         bail!("{program}: {}", String::from_utf8_lossy(&output.stderr).trim());
     }
-    Ok(())
+    Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
 }

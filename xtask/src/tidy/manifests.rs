@@ -4,7 +4,7 @@ use super::{File, Finding};
 
 const SHARED: &str = "clippy.toml";
 /// Crates to which time is an argument.
-const WITHOUT_CLOCK: &[&str] = &["mainstay-plan"];
+const WITHOUT_CLOCK: &[&str] = &["mainstay-plan", "mainstay-pod"];
 const CLOCKS: &[&str] =
     &["std::time::Instant::now", "std::time::SystemTime::now", "jiff::Timestamp::now"];
 

@@ -9,7 +9,6 @@ const WORDS: &[(&str, &[&str])] = &[
     (concat!("/", "work/"), &[]),
     (concat!("/root/", ".cargo"), &[]),
     (concat!("/root/", ".rustup"), &[]),
-    (concat!("/", "home/"), &[]),
     // Hosts of package registries: where packages come from is each machine's own decision.
     (concat!("static.", "crates.io"), &[]),
     (concat!("index.", "crates.io"), &[]),

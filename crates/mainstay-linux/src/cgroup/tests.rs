@@ -40,6 +40,27 @@ impl Drop for Own {
 }
 
 #[test]
+fn a_group_whose_maker_was_killed_takes_processes() {
+    if !rustix::process::geteuid().is_root() {
+        println!("skipped: needs root");
+        return;
+    }
+    let path = format!("/mainstay-test-halfway-{}/inner", std::process::id());
+    let own = Own(Hierarchies::mounted().unwrap(), path.clone());
+    let (top, group) = (own.0.at(path.trim_end_matches("/inner")), own.0.at(&path));
+    // As far as a maker may have come.
+    for directory in top.directories().chain(group.directories()) {
+        fs::create_dir(directory).unwrap();
+    }
+    group.create().unwrap();
+    #[expect(clippy::disallowed_methods, reason = "a test needs a process")]
+    let mut child = std::process::Command::new("/bin/sleep").arg("600").spawn().unwrap();
+    group.add(i32::try_from(child.id()).unwrap()).unwrap();
+    child.kill().unwrap();
+    child.wait().unwrap();
+}
+
+#[test]
 fn a_group_is_made_limited_filled_emptied_and_removed() {
     if !rustix::process::geteuid().is_root() {
         println!("skipped: needs root");

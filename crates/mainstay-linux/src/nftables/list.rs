@@ -108,7 +108,11 @@ impl NftablesSocket {
         })
     }
 
-    /// All elements of a map.
+    /// All elements of a map, in order.
+    ///
+    /// While the kernel makes a large map larger or smaller, which it does in the background, a list
+    /// in several parts may have elements twice, which is mended here, and may lack some.
+    /// Source: `nft_rhash_walk` in `net/netfilter/nft_set_hash.c`.
     ///
     /// # Errors
     ///
@@ -132,7 +136,10 @@ impl NftablesSocket {
                     .collect::<Vec<_>>(),
             )
         })?;
-        Ok(lists.into_iter().flatten().collect())
+        let mut elements: Vec<Element> = lists.into_iter().flatten().collect();
+        elements.sort();
+        elements.dedup();
+        Ok(elements)
     }
 }
 

@@ -167,6 +167,12 @@ impl Performer {
         records.get(key).cloned()
     }
 
+    /// The pods that the ledger has.
+    pub(crate) fn recorded(&self) -> Vec<PodKey> {
+        let records = self.records.lock().unwrap_or_else(PoisonError::into_inner);
+        records.keys().cloned().collect()
+    }
+
     /// Lets the ledger have a pod as it is accepted now.
     pub(crate) fn accept(&self, key: &PodKey, record: Record) {
         let mut records = self.records.lock().unwrap_or_else(PoisonError::into_inner);

@@ -128,3 +128,21 @@ fn judge(
 fn listed(pods: &[String]) -> String {
     if pods.is_empty() { String::new() } else { format!(" (pod {})", pods.join(", ")) }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_examples_are_accepted_without_a_word() {
+        let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples");
+        let examples: Vec<PathBuf> =
+            std::fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path()).collect();
+        assert!(!examples.is_empty());
+        for path in examples {
+            let bytes = std::fs::read(&path).unwrap();
+            let (pods, diagnostics, accepted) = judge(&path, &bytes, Validate::Strict).unwrap();
+            assert!(accepted && pods.len() == 1 && diagnostics.is_empty(), "{diagnostics:?}");
+        }
+    }
+}

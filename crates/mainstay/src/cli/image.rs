@@ -26,7 +26,7 @@ use crate::wiring::keyrings;
 /// How long parts of interrupted downloads are kept, to go on with.
 const KEEP_PARTIAL: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// Look after images. Files in <root-dir>/images/ are imported by the agent itself.
+/// Look after images. Files in ROOT_DIR/images/ are imported by the agent itself.
 #[derive(Debug, Subcommand)]
 pub(super) enum Image {
     Import(Import),
@@ -56,7 +56,7 @@ pub(super) struct Ls {
 
 /// Fetch images from their registries.
 ///
-/// Credentials are taken from the registries file, <root-dir>/config.json and
+/// Credentials are taken from the registries file, ROOT_DIR/config.json and
 /// $HOME/.docker/config.json.
 #[derive(Debug, Args)]
 pub(super) struct Pull {

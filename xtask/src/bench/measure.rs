@@ -1,0 +1,141 @@
+//! What is read from the machine.
+
+use std::fmt;
+use std::fs;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant, SystemTime};
+
+use anyhow::Context;
+
+/// Milliseconds, in order.
+#[derive(Clone, Debug)]
+pub(crate) struct Samples(Vec<f64>);
+
+impl Samples {
+    pub(crate) fn new(mut milliseconds: Vec<f64>) -> Self {
+        milliseconds.sort_by(f64::total_cmp);
+        Self(milliseconds)
+    }
+
+    pub(crate) fn median(&self) -> f64 {
+        self.at(50)
+    }
+
+    fn at(&self, percent: usize) -> f64 {
+        let last = self.0.len().saturating_sub(1);
+        self.0.get(last * percent / 100).copied().unwrap_or(f64::NAN)
+    }
+}
+
+impl fmt::Display for Samples {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (p50, p90, most) = (self.at(50), self.at(90), self.at(100));
+        write!(f, "p50 {p50:.1} ms, p90 {p90:.1}, max {most:.1} (n={})", self.0.len())
+    }
+}
+
+/// Milliseconds since the epoch.
+pub(crate) fn now() -> anyhow::Result<f64> {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    Ok(now.context("the clock is before 1970")?.as_secs_f64() * 1000.0)
+}
+
+pub(crate) fn milliseconds(duration: Duration) -> f64 {
+    duration.as_secs_f64() * 1000.0
+}
+
+/// What this machine is.
+pub(crate) fn machine() -> anyhow::Result<String> {
+    let read = |path: &str| fs::read_to_string(path).with_context(|| format!("cannot read {path}"));
+    let kernel = read("/proc/sys/kernel/osrelease")?;
+    let processors = std::thread::available_parallelism().map_or(0, usize::from);
+    let mounts = read("/proc/mounts")?;
+    let version = if mounts.contains(" cgroup ") { "1 (or hybrid)" } else { "2" };
+    // It changes what moving a process costs, and stays until the machine is booted again.
+    let dynamic = if mounts.contains("favordynmods") { "set" } else { "not set" };
+    let kernel = kernel.trim();
+    Ok(format!(
+        "kernel {kernel}, {processors} processors, cgroup version {version}, favordynmods {dynamic}"
+    ))
+}
+
+/// How long it takes to move a process into a control group, after `pause` without one.
+pub(crate) fn cgroup_write(pause: Duration, rounds: usize) -> anyhow::Result<Samples> {
+    let root = ["/sys/fs/cgroup/cpu", "/sys/fs/cgroup/memory", "/sys/fs/cgroup"]
+        .map(PathBuf::from)
+        .into_iter()
+        .find(|path| path.join("cgroup.procs").exists())
+        .context("there are no control groups")?;
+    let group = root.join(format!("mainstay-bench-{}", std::process::id()));
+    fs::create_dir(&group).with_context(|| format!("cannot make {}", group.display()))?;
+    let measured = measure_moves(&root, &group, pause, rounds);
+    fs::remove_dir(&group).with_context(|| format!("cannot remove {}", group.display()))?;
+    measured
+}
+
+fn measure_moves(
+    root: &Path,
+    group: &Path,
+    pause: Duration,
+    rounds: usize,
+) -> anyhow::Result<Samples> {
+    let mut child = crate::process::command("sleep").arg("600").spawn()?;
+    let pid = child.id().to_string();
+    let moved = |to: &Path| -> anyhow::Result<f64> {
+        let mut file = fs::File::options().write(true).open(to.join("cgroup.procs"))?;
+        let start = Instant::now();
+        file.write_all(pid.as_bytes()).context("cannot move a process")?;
+        Ok(milliseconds(start.elapsed()))
+    };
+    let mut samples = Vec::new();
+    let mut measure = || -> anyhow::Result<()> {
+        for _ in 0..rounds {
+            std::thread::sleep(pause);
+            samples.push(moved(group)?);
+            std::thread::sleep(pause);
+            moved(root)?;
+        }
+        Ok(())
+    };
+    let measured = measure();
+    child.kill()?;
+    child.wait()?;
+    measured.map(|()| Samples::new(samples))
+}
+
+/// Bytes of memory that a process has to itself, with its part of what it shares.
+/// Source: proc_pid_smaps(5).
+pub(crate) fn memory(pid: u32) -> anyhow::Result<u64> {
+    let path = format!("/proc/{pid}/smaps_rollup");
+    let text = fs::read_to_string(&path).with_context(|| format!("cannot read {path}"))?;
+    let line = text.lines().find_map(|line| line.strip_prefix("Pss:"));
+    let kibibytes = line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok());
+    Ok(kibibytes.with_context(|| format!("{path} has no Pss"))? * 1024)
+}
+
+/// Seconds of processor time that the threads of a process have used. Source:
+/// `Documentation/scheduler/sched-stats.rst`, "/proc/<pid>/schedstat": nanoseconds, where
+/// `/proc/<pid>/stat` counts in hundredths of a second.
+pub(crate) fn cpu_seconds(pid: u32) -> anyhow::Result<f64> {
+    let path = format!("/proc/{pid}/task");
+    let mut nanoseconds = 0.0;
+    for task in fs::read_dir(&path).with_context(|| format!("cannot list {path}"))? {
+        // A thread that has ended since is not asked any more.
+        let Ok(text) = fs::read_to_string(task?.path().join("schedstat")) else { continue };
+        let first = text.split(' ').next().unwrap_or_default();
+        nanoseconds += first.parse::<f64>().context("schedstat is not understood")?;
+    }
+    Ok(nanoseconds / 1e9)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Samples;
+
+    #[test]
+    fn the_median_is_in_the_middle() {
+        let samples = Samples::new(vec![3.0, 1.0, 2.0]);
+        assert_eq!(samples.to_string(), "p50 2.0 ms, p90 2.0, max 3.0 (n=3)");
+    }
+}

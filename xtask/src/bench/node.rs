@@ -1,0 +1,316 @@
+//! mainstay itself.
+
+use std::fs::{self, File};
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail, ensure};
+use serde_json::Value;
+
+use super::measure::{self, Samples, milliseconds, now};
+use super::payload::{IMAGE, Payload};
+use crate::process;
+
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// Which network a pod has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Network {
+    /// The machine's.
+    Host,
+    /// Its own, with an address and a port of the host.
+    Own,
+}
+
+/// The first port that pods ask the host for.
+const FIRST_PORT: usize = 21_000;
+
+/// The manifest of the pod `name`, whose payload writes `out/<name>`.
+pub(crate) fn manifest(payload: &Payload, name: &str, number: usize, network: Network) -> String {
+    let (network, ports) = match network {
+        Network::Host => ("\n  hostNetwork: true", String::new()),
+        Network::Own => {
+            let port = FIRST_PORT + number;
+            ("", format!("\n    ports:\n    - containerPort: 80\n      hostPort: {port}"))
+        }
+    };
+    format!(
+        "apiVersion: v1\nkind: Pod\nmetadata:\n  name: {name}\nspec:{network}\n  \
+         terminationGracePeriodSeconds: 0\n  containers:\n  - name: stamp\n    image: {IMAGE}\n    \
+         imagePullPolicy: Never\n    command:\n    - /stamp\n    - /out/{name}{ports}\n    \
+         volumeMounts:\n    - name: out\n      mountPath: /out\n  volumes:\n  - name: out\n    \
+         hostPath:\n      path: {}\n",
+        payload.out.display()
+    )
+}
+
+/// A node of its own.
+pub(crate) struct Node {
+    mainstay: PathBuf,
+    directory: PathBuf,
+    agent: Child,
+    /// The pods whose manifests are there, each with where its payload wrote.
+    pods: Vec<(PathBuf, PathBuf)>,
+}
+
+impl Node {
+    pub(crate) fn start(
+        programs: &Path,
+        directory: &Path,
+        payload: &Payload,
+    ) -> anyhow::Result<Self> {
+        let mainstay = std::path::absolute(programs.join("mainstay"))?;
+        let directory = directory.join("node");
+        fs::create_dir_all(directory.join("manifests"))?;
+        process::run(command(&mainstay, &directory).args(["image", "import"]).arg(&payload.image))?;
+        let agent = spawn(&mainstay, &directory)?;
+        let node = Self { mainstay, directory, agent, pods: Vec::new() };
+        node.wait_for(|status| status["agent"] == true)?;
+        Ok(node)
+    }
+
+    /// Renames a manifest into the directory, and waits for its pod's payload.
+    pub(crate) fn single_starts(
+        &mut self,
+        payload: &Payload,
+        network: Network,
+        rounds: usize,
+        pause: Duration,
+    ) -> anyhow::Result<Samples> {
+        let mut samples = Vec::new();
+        for number in 0..rounds {
+            std::thread::sleep(pause);
+            samples.push(self.start_one(payload, number, network)?);
+        }
+        self.remove_all()?;
+        Ok(Samples::new(samples))
+    }
+
+    fn start_one(
+        &mut self,
+        payload: &Payload,
+        number: usize,
+        network: Network,
+    ) -> anyhow::Result<f64> {
+        let (ready, placed, stamp) = self.write(payload, number, network)?;
+        let start = now()?;
+        fs::rename(&ready, &placed)?;
+        let began = payload.wait_for(&stamp)?;
+        self.pods.push((placed, stamp));
+        Ok(began - start)
+    }
+
+    /// Writes a manifest beside the directory: where it is, where it goes, where its payload
+    /// writes.
+    fn write(
+        &self,
+        payload: &Payload,
+        number: usize,
+        network: Network,
+    ) -> anyhow::Result<(PathBuf, PathBuf, PathBuf)> {
+        let name = format!("pod-{number}");
+        let stamp = payload.fresh(&name)?;
+        let ready = self.directory.join(&name);
+        fs::write(&ready, manifest(payload, &name, number, network))?;
+        let placed = self.directory.join("manifests").join(format!("{name}.yaml"));
+        Ok((ready, placed, stamp))
+    }
+
+    /// Milliseconds from the first of many renames to the last entrypoint.
+    pub(crate) fn all_at_once(
+        &mut self,
+        payload: &Payload,
+        network: Network,
+        count: usize,
+    ) -> anyhow::Result<f64> {
+        let written = (0..count).map(|number| self.write(payload, number, network));
+        let written: Vec<_> = written.collect::<anyhow::Result<_>>()?;
+        let start = now()?;
+        for (ready, placed, _) in &written {
+            fs::rename(ready, placed)?;
+        }
+        let mut last = start;
+        for (_, placed, stamp) in written {
+            last = last.max(payload.wait_for(&stamp)?);
+            self.pods.push((placed, stamp));
+        }
+        self.wait_for(|status| running(status) == count)?;
+        Ok(last - start)
+    }
+
+    /// Removes manifests one by one, and waits for their processes to be gone.
+    pub(crate) fn removals(
+        &mut self,
+        payload: &Payload,
+        rounds: usize,
+        pause: Duration,
+    ) -> anyhow::Result<Samples> {
+        let mut samples = Vec::new();
+        for number in 0..rounds {
+            self.start_one(payload, number, Network::Host)?;
+            let path = format!("/out/pod-{number}");
+            let pid = payload_process(&path)?.context("the payload does not run")?;
+            std::thread::sleep(pause);
+            let (placed, _) = self.pods.pop().context("there is no pod")?;
+            let start = Instant::now();
+            fs::remove_file(placed)?;
+            while Path::new(&format!("/proc/{pid}")).exists() {
+                ensure!(start.elapsed() < PATIENCE, "process {pid} does not end");
+                std::thread::sleep(Duration::from_micros(500));
+            }
+            samples.push(milliseconds(start.elapsed()));
+        }
+        self.remove_all()?;
+        Ok(Samples::new(samples))
+    }
+
+    /// Removes all manifests and waits until nothing of their pods is left.
+    pub(crate) fn remove_all(&mut self) -> anyhow::Result<()> {
+        for (placed, _) in self.pods.drain(..) {
+            fs::remove_file(placed)?;
+        }
+        self.wait_for(|status| status["pods"].as_array().is_some_and(Vec::is_empty))
+    }
+
+    pub(crate) fn agent_memory(&self) -> anyhow::Result<u64> {
+        measure::memory(self.agent.id())
+    }
+
+    pub(crate) fn shim_memory(&self) -> anyhow::Result<u64> {
+        self.shims()?.into_iter().map(measure::memory).sum()
+    }
+
+    /// The part of one processor's time that the agent and the shims use.
+    pub(crate) fn cpu_share(&self, during: Duration) -> anyhow::Result<f64> {
+        let mut pids = self.shims()?;
+        pids.push(self.agent.id());
+        let used =
+            || -> anyhow::Result<f64> { pids.iter().map(|pid| measure::cpu_seconds(*pid)).sum() };
+        let before = used()?;
+        std::thread::sleep(during);
+        Ok((used()? - before) / during.as_secs_f64())
+    }
+
+    /// The shims of this instance: those that listen below its run directory.
+    fn shims(&self) -> anyhow::Result<Vec<u32>> {
+        let mut pids = Vec::new();
+        for pid in processes()? {
+            let name = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+            // Its log is open as long as it is there.
+            let log = fs::read_link(format!("/proc/{pid}/fd/2")).unwrap_or_default();
+            if name.trim() == "mainstay-shim" && log.starts_with(&self.directory) {
+                pids.push(pid);
+            }
+        }
+        Ok(pids)
+    }
+
+    /// Kills the agent, starts another, and measures until it knows all pods.
+    pub(crate) fn kill_and_start(&mut self, count: usize) -> anyhow::Result<f64> {
+        let before = containers(&self.status()?);
+        ensure!(before.len() == count, "{} of {count} pods run", before.len());
+        self.agent.kill()?;
+        self.agent.wait()?;
+        let start = Instant::now();
+        self.agent = spawn(&self.mainstay, &self.directory)?;
+        self.wait_for(|status| running(status) == count)?;
+        let took = milliseconds(start.elapsed());
+        ensure!(containers(&self.status()?) == before, "a container was restarted");
+        Ok(took)
+    }
+
+    fn wait_for(&self, done: impl Fn(&Value) -> bool) -> anyhow::Result<()> {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let status = self.status();
+            if status.as_ref().is_ok_and(&done) {
+                return Ok(());
+            }
+            if Instant::now() > deadline {
+                bail!("after {PATIENCE:?} the node is like this: {status:#?}");
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    /// Asks the agent itself: starting a command would be measured too.
+    fn status(&self) -> anyhow::Result<Value> {
+        let mut stream = UnixStream::connect(self.directory.join("run/mainstay.sock"))?;
+        stream.write_all(b"GET /status HTTP/1.0\r\nHost: mainstay\r\n\r\n")?;
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer)?;
+        let body = answer.windows(4).position(|window| window == b"\r\n\r\n");
+        let body = body.context("the agent's answer has no end")?;
+        Ok(serde_json::from_slice(&answer[body + 4..])?)
+    }
+
+    /// Takes everything down.
+    pub(crate) fn end(mut self) -> anyhow::Result<()> {
+        process::run(command(&self.mainstay, &self.directory).args(["down", "--purge"]))?;
+        let status = self.agent.wait()?;
+        ensure!(status.success(), "mainstay ended: {status}");
+        Ok(())
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        // After an error: nothing is to run on.
+        if matches!(self.agent.try_wait(), Ok(None)) {
+            let down = command(&self.mainstay, &self.directory).args(["down", "--purge"]).status();
+            if !down.is_ok_and(|status| status.success()) {
+                eprintln!("cannot take the node in {} down", self.directory.display());
+            }
+        }
+    }
+}
+
+fn spawn(mainstay: &Path, directory: &Path) -> anyhow::Result<Child> {
+    let log = File::options().create(true).append(true).open(directory.join("agent.log"))?;
+    let mut run = command(mainstay, directory);
+    run.args(["run", "--hostname-override=bench", "--pod-manifest-path"]);
+    run.arg(directory.join("manifests")).stderr(log);
+    run.spawn().context("cannot start mainstay")
+}
+
+fn command(mainstay: &Path, directory: &Path) -> Command {
+    let mut command = process::command(mainstay);
+    command.arg("--root-dir").arg(directory.join("root"));
+    command.arg("--run-dir").arg(directory.join("run"));
+    command
+}
+
+fn running(status: &Value) -> usize {
+    let pods = status["pods"].as_array().into_iter().flatten();
+    pods.filter(|pod| pod["state"] == "Running" && pod["ready"] == pod["containers"]).count()
+}
+
+/// The ids of all containers, in order.
+fn containers(status: &Value) -> Vec<String> {
+    let pods = status["pods"].as_array().into_iter().flatten();
+    let containers = pods.flat_map(|pod| pod["status"]["containerStatuses"].as_array());
+    let mut ids: Vec<String> = containers
+        .flatten()
+        .filter_map(|container| container["containerID"].as_str().map(str::to_owned))
+        .collect();
+    ids.sort();
+    ids
+}
+
+fn processes() -> anyhow::Result<Vec<u32>> {
+    let entries = fs::read_dir("/proc").context("cannot list /proc")?;
+    let pid = |entry: fs::DirEntry| entry.file_name().to_str()?.parse().ok();
+    Ok(entries.flatten().filter_map(pid).collect())
+}
+
+/// The process of the payload that writes to `path`.
+fn payload_process(path: &str) -> anyhow::Result<Option<u32>> {
+    let wanted = format!("/stamp\0{path}\0");
+    let is = |pid: &u32| {
+        fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|line| line == wanted.as_bytes())
+    };
+    Ok(processes()?.into_iter().find(is))
+}
