@@ -24,6 +24,11 @@ pub(crate) fn run(prefix: &str) -> anyhow::Result<()> {
     let destination = PathBuf::from(std::env::var_os("DESTDIR").unwrap_or_else(|| "/".into()));
     ensure!(destination.is_absolute(), "$DESTDIR has to be an absolute path");
     ensure!(prefix.starts_with('/'), "the prefix has to be an absolute path");
+    into(&destination, prefix)
+}
+
+/// The same, with `destination` for the root directory.
+pub(crate) fn into(destination: &Path, prefix: &str) -> anyhow::Result<()> {
     let prefix = prefix.trim_end_matches('/');
     let below = |path: &str| destination.join(path.trim_start_matches('/'));
 

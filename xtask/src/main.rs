@@ -11,6 +11,7 @@ mod process;
 mod quickstart;
 mod test_tools;
 mod tidy;
+mod vm;
 
 use std::process::ExitCode;
 
@@ -25,6 +26,7 @@ cargo xtask <command>
   test-tools             brings what the tests need
   quickstart             builds mainstay and runs a pod with it, once
   bench [--alone]        measures what SPECIFICATION.md promises, beside podman and runc, or alone
+  vm [--seed=NUMBER]     installs mainstay on Debian's kernel with systemd, reboots, cuts its power
   install [--prefix DIR] builds mainstay and installs it below DIR (/usr/local) and DESTDIR";
 
 fn main() -> ExitCode {
@@ -50,6 +52,7 @@ fn run(arguments: &[&str]) -> anyhow::Result<()> {
         ["codegen"] => codegen::write(),
         ["codegen", "--check"] => codegen::check(),
         ["bench", options @ ..] => bench::run(options),
+        ["vm", options @ ..] => vm::run(options),
         ["test-tools"] => test_tools::bring(),
         ["quickstart"] => quickstart::run(),
         ["install"] => install::run("/usr/local"),

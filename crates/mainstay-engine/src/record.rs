@@ -52,8 +52,8 @@ pub(crate) struct SandboxRecord {
     pub(crate) port_mappings: Vec<PortMapping>,
     /// Known once the network is set up.
     pub(crate) ips: Vec<IpAddr>,
-    /// Whether it was stopped, or given up.
-    pub(crate) stopped: bool,
+    /// Whether containers may run in it: it was made to its end, and neither stopped nor given up.
+    pub(crate) ready: bool,
 }
 
 /// A container as it was made.
@@ -95,7 +95,7 @@ impl SandboxRecord {
             namespaces: config.security_context.namespaces,
             port_mappings: config.port_mappings.clone(),
             ips: Vec::new(),
-            stopped: false,
+            ready: false,
         }
     }
 
@@ -163,7 +163,7 @@ struct SandboxFile {
     ipc_namespace: Sharing,
     ports: Vec<Port>,
     ips: Vec<IpAddr>,
-    stopped: bool,
+    ready: bool,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -221,7 +221,7 @@ impl From<&SandboxRecord> for SandboxFile {
             ipc_namespace: record.namespaces.ipc.into(),
             ports: record.port_mappings.iter().map(Port::from).collect(),
             ips: record.ips.clone(),
-            stopped: record.stopped,
+            ready: record.ready,
         }
     }
 }
@@ -249,7 +249,7 @@ impl From<SandboxFile> for SandboxRecord {
             },
             port_mappings: file.ports.into_iter().map(PortMapping::from).collect(),
             ips: file.ips,
-            stopped: file.stopped,
+            ready: file.ready,
         }
     }
 }

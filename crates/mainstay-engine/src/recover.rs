@@ -18,7 +18,6 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use jiff::Timestamp;
 use mainstay_cri::{ContainerId, ContainerState, Error, ErrorKind, NamespaceMode, Result};
 use mainstay_linux::path::remove_all;
 use mainstay_linux::{namespace, socket};
@@ -27,7 +26,7 @@ use mainstay_shim_protocol::{ContainerPhase, ContainerReport};
 use crate::launch::SOCKET;
 use crate::network::{LiveSandbox, Network};
 use crate::record::{ContainerRecord, SandboxRecord, read_exit};
-use crate::sandbox::{Container, Sandbox, exited, keep, stop, timestamp, vanished};
+use crate::sandbox::{Container, Sandbox, exited, keep, stop, timestamp};
 use crate::shim::{Connection, Greeting, Shim, ShimError};
 use crate::{Instance, failed, io_failed};
 
@@ -152,14 +151,13 @@ async fn reach(sandbox: &Sandbox) -> std::result::Result<(Shim, Connection), Shi
     let Greeting { shim, connection, pid, containers } = Shim::greet(stream).await?;
     sandbox.change(|state| {
         state.shim_pid = pid;
-        state.ready = !state.record.stopped;
+        state.ready = state.record.ready;
         for (id, container) in &mut state.containers {
-            let told = containers.iter().find(|report| report.id == id.0);
-            container.state = match told {
-                Some(report) => state_of(report),
-                // The shim never got to hear of it, or has forgotten it already.
-                None => vanished(&container.state, Timestamp::now()),
-            };
+            // One that the shim does not know it never got to hear of, so it never ran; or it has
+            // forgotten it after it had ended, and that is written down.
+            if let Some(report) = containers.iter().find(|report| report.id == id.0) {
+                container.state = state_of(report);
+            }
         }
     });
     Ok((shim, connection))

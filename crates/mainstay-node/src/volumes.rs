@@ -131,18 +131,18 @@ pub(crate) fn clean_up(
     for path in resources::cgroups_of(&facts.cgroup_root, uid) {
         hierarchies.at(&path).remove().map_err(VolumeError::Cgroup)?;
     }
+    let of_pod = |name: &str| name.ends_with(&format!("_{uid}"));
+    for log_directory in matching(&facts.log_directory, of_pod)? {
+        remove(&log_directory)?;
+    }
+    // Last, since by its directory the next agent knows that there is something to clear.
     let directory = facts.pod_directory(uid);
     empty_dir::unmount_below(&directory).map_err(|source| VolumeError::File {
         step: "unmount the volumes below",
         path: directory.clone(),
         source,
     })?;
-    remove(&directory)?;
-    let of_pod = |name: &str| name.ends_with(&format!("_{uid}"));
-    for log_directory in matching(&facts.log_directory, of_pod)? {
-        remove(&log_directory)?;
-    }
-    Ok(())
+    remove(&directory)
 }
 
 /// The versions of pods that have a directory on this machine.

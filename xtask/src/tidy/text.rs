@@ -17,7 +17,7 @@ pub(super) fn check(files: &[File]) -> Vec<Finding> {
 
 /// Inputs of fuzz targets are as they are.
 fn is_data(path: &str) -> bool {
-    path.starts_with("fuzz/corpus/")
+    path.starts_with("fuzz/seeds/")
 }
 
 fn one(file: &File) -> Vec<Finding> {
@@ -118,7 +118,7 @@ mod tests {
             a.rs:2: blanks at the end of the line
         "#]],
         );
-        check("fuzz/corpus/a", "a ", &expect![""]);
+        check("fuzz/seeds/a", "a ", &expect![""]);
         check("empty", "", &expect![""]);
     }
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use mainstay_cri::{ContainerId, ErrorKind, Result};
+use mainstay_cri::{ContainerId, ContainerState, ErrorKind, Result};
 use mainstay_shim_protocol::Command;
 use tokio::time::timeout;
 
@@ -25,10 +25,13 @@ pub(crate) async fn stop(engine: &Arc<Instance>, id: &ContainerId, grace: Durati
         Err(error) if error.kind == ErrorKind::NotFound => return Ok(()),
         Err(error) => return Err(error),
     };
-    let stop_signal = sandbox.state().containers.get(id).map(|it| it.record.stop_signal);
-    if let Some(stop_signal) = stop_signal
+    // What never ran is not asked to end.
+    let running = sandbox.state().containers.get(id).and_then(|container| match container.state {
+        ContainerState::Running { .. } => Some(container.record.stop_signal),
+        ContainerState::Created | ContainerState::Exited { .. } => None,
+    });
+    if let Some(stop_signal) = running
         && !grace.is_zero()
-        && !has_ended(&sandbox, id)
     {
         signal(&sandbox, id, stop_signal).await?;
         if timeout(grace, ended(&sandbox, id)).await.is_ok() {
@@ -47,12 +50,15 @@ pub(crate) async fn kill(
     if has_ended(sandbox, id) {
         return Ok(());
     }
-    signal(sandbox, id, SIGKILL).await?;
+    let told = signal(sandbox, id, SIGKILL).await?;
     // The end of the first process ends all in its namespace. One in the host's has to be killed
     // group and all.
     let cgroup = sandbox.state().containers.get(id).map(|it| it.record.cgroup.clone());
     if let Some(cgroup) = cgroup {
         engine.kill_cgroup(&cgroup).await?;
+    }
+    if told == Told::Unknown {
+        return Ok(());
     }
     let alone = sandbox.state().shim.is_none();
     if alone {
@@ -73,12 +79,21 @@ pub(crate) async fn kill(
     })
 }
 
-async fn signal(sandbox: &Arc<Sandbox>, id: &ContainerId, signal: i32) -> Result<()> {
+/// Whom a signal reached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Told {
+    /// The container, or the shim has gone, and whoever takes leave of it kills what it left.
+    Somebody,
+    /// Nobody: the shim never got to hear of the container.
+    Unknown,
+}
+
+async fn signal(sandbox: &Arc<Sandbox>, id: &ContainerId, signal: i32) -> Result<Told> {
     let shim = sandbox.state().shim.clone();
-    // Without a shim, whoever takes leave of it kills what it left.
-    let Some(shim) = shim else { return Ok(()) };
+    let Some(shim) = shim else { return Ok(Told::Somebody) };
     match shim.call(Command::SignalContainer { id: id.0.clone(), signal }).await {
-        Ok(_) | Err(ShimError::Gone | ShimError::NoSuchContainer) => Ok(()),
+        Ok(_) | Err(ShimError::Gone) => Ok(Told::Somebody),
+        Err(ShimError::NoSuchContainer) => Ok(Told::Unknown),
         Err(error) => Err(failed("cannot signal the container")(error)),
     }
 }

@@ -93,6 +93,7 @@ async fn make(
     crate::blocking(move || {
         let record = sandbox.change(|state| {
             state.ready = true;
+            state.record.ready = true;
             state.record.clone()
         });
         record.write(&sandbox.directory).map_err(failed("cannot write down the sandbox"))

@@ -72,7 +72,7 @@ pub(crate) async fn give_up(engine: &Arc<Instance>, sandbox: &Arc<Sandbox>) {
 
 async fn disconnect(engine: &Arc<Instance>, sandbox: &Arc<Sandbox>) -> Result<()> {
     let record = sandbox.change(|state| {
-        state.record.stopped = true;
+        state.record.ready = false;
         state.record.clone()
     });
     let (engine, sandbox) = (engine.clone(), sandbox.clone());

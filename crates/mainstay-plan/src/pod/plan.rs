@@ -133,7 +133,7 @@ impl Planner<'_> {
             self.plan.waiting = Some(Waiting::Predecessor { uid: alive.uid.clone() });
             return;
         }
-        if let Some(at) = history.all_done(run, self.now) {
+        if let Some(at) = history.all_done(run, self.memory, self.now) {
             self.ask(Action::RecordFinished { at });
             return;
         }
@@ -188,6 +188,9 @@ impl Planner<'_> {
                         if !self.is_in_flight(&container.name) {
                             self.ask(Action::RemoveContainer { id: newest.id.clone() });
                         }
+                        continue;
+                    }
+                    if self.memory.is_ending(newest) {
                         continue;
                     }
                     match after(newest, run.pod.restart_policy(), self.now) {
@@ -266,11 +269,13 @@ impl<'a> History<'a> {
     }
 
     /// When the last container ended, if all have ended for good.
-    fn all_done(&self, run: &RunGoal, now: Timestamp) -> Option<Timestamp> {
+    fn all_done(&self, run: &RunGoal, memory: &Memory, now: Timestamp) -> Option<Timestamp> {
         let mut last = None;
         for container in &run.pod.spec().containers {
             let newest = self.newest(&container.name)?;
-            if after(newest, run.pod.restart_policy(), now) != Afterwards::Done {
+            if memory.is_ending(newest)
+                || after(newest, run.pod.restart_policy(), now) != Afterwards::Done
+            {
                 return None;
             }
             if let ContainerState::Exited { finished_at, .. } = newest.state {

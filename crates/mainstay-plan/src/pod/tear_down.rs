@@ -3,10 +3,12 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
+use mainstay_cri::ContainerState;
 
-use super::state::{Action, Key, Memory, SeenSandbox};
+use super::state::{Action, Key, Memory, SeenContainer, SeenSandbox};
 
-/// The next steps for one sandbox: end its containers all at once, then it, then remove it.
+/// The next steps for one sandbox: end its containers all at once, then it, then remove it. One
+/// that never ran has nothing to end.
 ///
 /// `keep` leaves the last step out, for a sandbox whose ended containers are still told of.
 pub(super) fn steps(
@@ -18,8 +20,13 @@ pub(super) fn steps(
     let alive: Vec<_> = sandbox.containers.iter().filter(|c| !c.has_ended()).collect();
     if !alive.is_empty() {
         let grace = remaining(sandbox, memory, now);
-        let stop = |id| Action::StopContainer { id, grace };
-        return alive.into_iter().map(|container| stop(container.id.clone())).collect();
+        let step = |container: &SeenContainer| match container.state {
+            ContainerState::Created => Action::RemoveContainer { id: container.id.clone() },
+            ContainerState::Running { .. } | ContainerState::Exited { .. } => {
+                Action::StopContainer { id: container.id.clone(), grace }
+            }
+        };
+        return alive.into_iter().map(step).collect();
     }
     // A sandbox that still is being made, or one of whose containers still is being started, is
     // seen here again when that has come to its end.
