@@ -175,11 +175,33 @@ pub enum ContainerState {
         finished_at: Timestamp,
         /// 0 to 255, or 128 plus the number of the signal that killed it.
         exit_code: i32,
-        /// One word: `Completed`, `Error`, `OOMKilled`, `ContainerStatusUnknown` or another.
+        /// One word: `Completed`, `Error`, `OOMKilled`, [`START_ERROR`], [`STATUS_UNKNOWN`] or
+        /// another.
         reason: String,
         /// A sentence for people, or nothing.
         message: String,
     },
+}
+
+/// The reason of the end of a container that could not be started.
+pub const START_ERROR: &str = "StartError";
+
+/// The reason of an end that nobody saw.
+pub const STATUS_UNKNOWN: &str = "ContainerStatusUnknown";
+
+impl ContainerState {
+    /// Whether the container was made and never started, because whoever was to start it ended
+    /// first; it may have been cleared away since then. One whose start failed, or whose end
+    /// nobody saw, may have run.
+    pub fn never_ran(&self) -> bool {
+        match self {
+            Self::Created => true,
+            Self::Running { .. } => false,
+            Self::Exited { started_at, reason, .. } => {
+                started_at.is_none() && ![START_ERROR, STATUS_UNKNOWN].contains(&reason.as_str())
+            }
+        }
+    }
 }
 
 /// Source: `ContainerStatus`.

@@ -22,7 +22,7 @@ mod sandbox;
 pub use container::{
     Container, ContainerConfig, ContainerFilter, ContainerId, ContainerMetadata, ContainerState,
     ContainerStatus, LinuxContainerResources, LinuxContainerSecurityContext, Mount,
-    MountPropagation, SeccompProfile,
+    MountPropagation, START_ERROR, STATUS_UNKNOWN, SeccompProfile,
 };
 pub use error::{Error, ErrorKind, Result};
 pub use event::{ContainerEvent, ContainerEventKind};

@@ -22,18 +22,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use jiff::Timestamp;
 use mainstay_cri::{
     ContainerEventKind, ContainerId, ContainerState, ContainerStatus, PodSandbox, PodSandboxState,
-    PodSandboxStatus,
+    PodSandboxStatus, START_ERROR, STATUS_UNKNOWN,
 };
-use mainstay_shim_protocol::{Event, ExitStatus};
+use mainstay_shim_protocol::{Event, ExitStatus, START_FAILED};
 use tokio::sync::watch;
 
 use crate::record::{ContainerRecord, SandboxRecord};
 use crate::shim::{Connection, Shim};
 use crate::{Instance, Role};
-
-/// Why a container's end is not known. Source: `pkg/kubelet/container/runtime.go`... the kubelet's
-/// own word for it.
-const UNKNOWN: &str = "ContainerStatusUnknown";
 
 /// The exit code of a container whose end nobody saw, as after SIGKILL.
 const KILLED: i32 = 137;
@@ -208,11 +204,13 @@ fn hear(engine: &Instance, sandbox: &Sandbox, event: Event) {
 
 /// The state of a container that ended as the shim says.
 pub(crate) fn exited(status: &ExitStatus, oom: bool, failure: Option<String>) -> ContainerState {
-    let reason = match (&failure, oom, status.exit_code) {
-        (Some(_), ..) => "StartError",
-        (None, true, _) => "OOMKilled",
-        (None, false, 0) => "Completed",
-        (None, false, _) => "Error",
+    // The message of a failed start is lost with the agent that asked for it.
+    let start_failed = status.started_at.is_none() && status.exit_code == START_FAILED;
+    let reason = match status.exit_code {
+        _ if failure.is_some() || start_failed => START_ERROR,
+        _ if oom => "OOMKilled",
+        0 => "Completed",
+        _ => "Error",
     };
     ContainerState::Exited {
         started_at: status.started_at.map(timestamp),
@@ -234,7 +232,7 @@ pub(crate) fn vanished(before: &ContainerState, now: Timestamp) -> ContainerStat
         started_at,
         finished_at: now,
         exit_code: KILLED,
-        reason: UNKNOWN.to_owned(),
+        reason: STATUS_UNKNOWN.to_owned(),
         message: "The process that watched over the container was killed.".to_owned(),
     }
 }

@@ -24,7 +24,7 @@ pub use container::{
 pub use frame::{FrameError, MAX_FRAME, decode, encode, frame_length};
 pub use message::{
     Command, ContainerPhase, ContainerReport, Event, Exec, ExitStatus, Failure, Hello, Message,
-    Outcome, Reply, Request, SandboxNamespaces, Shm, Success,
+    Outcome, Reply, Request, START_FAILED, SandboxNamespaces, Shm, Success,
 };
 
 /// The version of the protocol that this crate describes.

@@ -214,9 +214,13 @@ pub struct ExitStatus {
     pub started_at: Option<i64>,
     /// When it ended, in nanoseconds since 1970.
     pub finished_at: i64,
-    /// 0 to 255, or 128 plus the number of the signal that killed it.
+    /// 0 to 255, or 128 plus the number of the signal that killed it. [`START_FAILED`] of one that
+    /// never ran.
     pub exit_code: i32,
 }
+
+/// The exit code of a container whose program could not be started, as containerd gives it.
+pub const START_FAILED: i32 = 128;
 
 /// What a shim reports by itself.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -16,16 +16,15 @@ use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
 use mainstay_linux::process::{Pidfd, signal_child};
-use mainstay_shim_protocol::{Container as Spec, ContainerPhase, ExitStatus, Failure, Process};
+use mainstay_shim_protocol::{
+    Container as Spec, ContainerPhase, ExitStatus, Failure, Process, START_FAILED,
+};
 use rustix::fs::{Mode, OFlags, open};
 use rustix::pipe::{PipeFlags, pipe_with};
 
 use crate::cri_log::{Lines, Log, Stream};
 use crate::handshake::{self, Report};
 use crate::init::{self, Membership, Stdio};
-
-/// The exit code of a container whose program could not be started, as containerd gives it.
-const START_FAILED: i32 = 128;
 
 pub(crate) struct Container {
     bundle: PathBuf,

@@ -73,7 +73,7 @@ mod tests {
     fn lints_are_shared() {
         let bad = "[package]\nname = \"a\"\n\n[lints.rust]\nunsafe_code = \"allow\"\n";
         let findings = check(&[
-            file("crates/mainstay-pod/Cargo.toml", GOOD),
+            file("crates/mainstay-image/Cargo.toml", GOOD),
             file("crates/mainstay-cri/Cargo.toml", bad),
             file("xtask/Cargo.toml", bad),
             file("xtask/schema/Cargo.toml", bad),

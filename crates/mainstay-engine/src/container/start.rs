@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use mainstay_cri::{ContainerEventKind, ContainerId, ContainerState, Error, ErrorKind, Result};
+use mainstay_cri::{
+    ContainerEventKind, ContainerId, ContainerState, Error, ErrorKind, Result, START_ERROR,
+};
 use mainstay_shim_protocol::{Command, Success};
 
 use crate::sandbox::timestamp;
@@ -41,7 +43,7 @@ pub(crate) async fn start(engine: &Arc<Instance>, id: &ContainerId) -> Result<()
                     if let Some(container) = state.containers.get_mut(id) {
                         if let ContainerState::Exited { reason, message, .. } = &mut container.state
                         {
-                            "StartError".clone_into(reason);
+                            START_ERROR.clone_into(reason);
                             message.clone_from(&text);
                         }
                         container.failure = Some(text);

@@ -133,7 +133,7 @@ impl Planner<'_> {
             self.plan.waiting = Some(Waiting::Predecessor { uid: alive.uid.clone() });
             return;
         }
-        if let Some(at) = history.all_done(run, self.memory, self.now) {
+        if let Some(at) = history.all_done(run, self.now) {
             self.ask(Action::RecordFinished { at });
             return;
         }
@@ -183,14 +183,11 @@ impl Planner<'_> {
             let backoff = match newest {
                 None => None,
                 Some(newest) => {
-                    if matches!(newest.state, ContainerState::Created) {
+                    if newest.state.never_ran() {
                         // Its start was lost with an agent; a new one is made in its place.
                         if !self.is_in_flight(&container.name) {
                             self.ask(Action::RemoveContainer { id: newest.id.clone() });
                         }
-                        continue;
-                    }
-                    if self.memory.is_ending(newest) {
                         continue;
                     }
                     match after(newest, run.pod.restart_policy(), self.now) {
@@ -262,20 +259,19 @@ impl<'a> History<'a> {
         of_name.max_by_key(|container| container.restart_count).copied()
     }
 
-    /// How many of this name there were, as far as it is still known.
+    /// How many of this name ran, as far as it is still known.
     fn count(&self, name: &str) -> u32 {
-        let of_name = self.ever.iter().filter(|container| container.name == name);
+        let ran = self.ever.iter().filter(|container| !container.state.never_ran());
+        let of_name = ran.filter(|container| container.name == name);
         of_name.map(|container| container.restart_count + 1).max().unwrap_or(0)
     }
 
     /// When the last container ended, if all have ended for good.
-    fn all_done(&self, run: &RunGoal, memory: &Memory, now: Timestamp) -> Option<Timestamp> {
+    fn all_done(&self, run: &RunGoal, now: Timestamp) -> Option<Timestamp> {
         let mut last = None;
         for container in &run.pod.spec().containers {
             let newest = self.newest(&container.name)?;
-            if memory.is_ending(newest)
-                || after(newest, run.pod.restart_policy(), now) != Afterwards::Done
-            {
+            if after(newest, run.pod.restart_policy(), now) != Afterwards::Done {
                 return None;
             }
             if let ContainerState::Exited { finished_at, .. } = newest.state {

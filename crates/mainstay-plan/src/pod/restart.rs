@@ -10,7 +10,7 @@ use crate::backoff::{Backoff, Verdict, judge};
 /// What follows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Afterwards {
-    /// It runs, or has not ended.
+    /// It runs, or never did.
     Nothing,
     /// It has ended for good.
     Done,
@@ -28,6 +28,9 @@ pub fn after(container: &SeenContainer, policy: RestartPolicy, now: Timestamp) -
     let ContainerState::Exited { finished_at, exit_code, .. } = &container.state else {
         return Afterwards::Nothing;
     };
+    if container.state.never_ran() {
+        return Afterwards::Nothing;
+    }
     let again = match policy {
         RestartPolicy::Always => true,
         RestartPolicy::OnFailure => *exit_code != 0,

@@ -195,11 +195,6 @@ impl Memory {
         });
     }
 
-    /// Whether a container is being ended or removed by us: that it ends then is not its own doing.
-    pub fn is_ending(&self, container: &SeenContainer) -> bool {
-        self.in_flight.contains(&Key::Dead(container.id.clone()))
-    }
-
     /// Images came or went, so those that were missed may be there now.
     pub fn retry_images(&mut self, now: Timestamp) {
         let images = self.failures.iter_mut().filter(|(key, _)| matches!(key, Key::Image(_)));

@@ -93,15 +93,14 @@ fn look<'a>(
         Some(failure) => (failure.reason.clone(), Some(failure.message.clone())),
         None => ("ContainerCreating".to_owned(), None),
     };
-    let Some(newest) = newest else {
+    let never_started = || {
         let (reason, message) = waiting(failure);
-        return Now::NeverStarted { reason, message };
+        Now::NeverStarted { reason, message }
     };
+    let Some(newest) = newest else { return never_started() };
     match &newest.state {
-        ContainerState::Created => {
-            let (reason, message) = waiting(failure);
-            Now::NeverStarted { reason, message }
-        }
+        ContainerState::Created => never_started(),
+        ended if ended.never_ran() => never_started(),
         ContainerState::Running { started_at } => Now::Running { since: *started_at },
         ContainerState::Exited { started_at, finished_at, exit_code, reason, message } => {
             let end = End {

@@ -32,13 +32,21 @@ fn at(second: i64) -> Timestamp {
     Timestamp::from_second(second).unwrap()
 }
 
-/// `a0 running`, `b2 exited 1 at 90`, `b2 created`; the number counts restarts.
+/// `a0 running`, `b2 exited 1 at 90`, `b2 created`, `b2 discarded`; the number counts restarts.
 fn container(text: &str) -> SeenContainer {
     let words: Vec<&str> = text.split(' ').collect();
     let (name, count) = words[0].split_at(1);
     let state = match words[1..] {
         ["running"] => ContainerState::Running { started_at: at(50) },
         ["created"] => ContainerState::Created,
+        // By an agent that ended before it had removed it.
+        ["discarded"] => ContainerState::Exited {
+            started_at: None,
+            finished_at: at(90),
+            exit_code: 137,
+            reason: "Error".into(),
+            message: String::new(),
+        },
         ["exited", code, "at", second] => ContainerState::Exited {
             started_at: Some(at(50)),
             finished_at: at(second.parse().unwrap()),
@@ -147,6 +155,38 @@ fn a_start_that_was_lost_with_an_agent_is_made_anew() {
     let goal = goal("Always");
     let seen = vec![sandbox("s", &uid(&goal), true, &["a0 created", "b0 running"])];
     check(&goal, seen, &ready(&goal), &expect![[r#"RemoveContainer { id: ContainerId("a0") }"#]]);
+}
+
+#[test]
+fn what_never_ran_is_no_end_whatever_became_of_it() {
+    for policy in ["Always", "OnFailure", "Never"] {
+        let goal = goal(policy);
+        let mut memory = ready(&goal);
+        let seen = |sandboxes: &[&str]| vec![sandbox("s", &uid(&goal), true, sandboxes)];
+        for state in ["created", "discarded"] {
+            let (a, b) = (format!("a0 {state}"), format!("b0 {state}"));
+            check(
+                &goal,
+                seen(&[&a, &b]),
+                &memory,
+                &expect![[r#"
+                    RemoveContainer { id: ContainerId("a0") }
+                    RemoveContainer { id: ContainerId("b0") }"#]],
+            );
+        }
+        memory.in_flight.insert(Key::Dead(ContainerId("a0".into())));
+        check(&goal, seen(&["a0 discarded", "b0 running"]), &memory, &expect![""]);
+        memory.in_flight.clear();
+        let old = vec![sandbox("s", "old", true, &["a0 created", "b0 running"])];
+        check(
+            &Goal::Gone,
+            old,
+            &Memory::default(),
+            &expect![[r#"
+                RemoveContainer { id: ContainerId("a0") }
+                StopContainer { id: ContainerId("b0"), grace: 30s }"#]],
+        );
+    }
 }
 
 #[test]
