@@ -7,7 +7,13 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 
-use crate::{codegen, process, test_tools, tidy};
+use crate::{codegen, metadata, process, test_tools, tidy};
+
+const WORKSPACE: &str = "Cargo.toml";
+/// What has dependencies of its own, outside of the workspace.
+const SCHEMA: &str = "xtask/schema/Cargo.toml";
+const FUZZERS: &str = "fuzz/Cargo.toml";
+const MANIFESTS: [&str; 3] = [WORKSPACE, SCHEMA, FUZZERS];
 
 /// One thing to pass.
 struct Stage {
@@ -24,6 +30,7 @@ const STAGES: &[Stage] = &[
     Stage { name: "test-tools", pass: test_tools::bring },
     Stage { name: "codegen", pass: codegen::check },
     Stage { name: "clippy", pass: clippy },
+    Stage { name: "fuzzers", pass: fuzzers },
     Stage { name: "build", pass: build },
     Stage { name: "test", pass: test },
     Stage { name: "documentation", pass: documentation },
@@ -63,7 +70,7 @@ fn line(name: &str, time: Duration) -> String {
 }
 
 fn format() -> anyhow::Result<()> {
-    for manifest in ["Cargo.toml", "xtask/schema/Cargo.toml"] {
+    for manifest in MANIFESTS {
         let mut command = process::cargo();
         process::run(command.args(["fmt", "--all", "--check", "--manifest-path", manifest]))?;
     }
@@ -73,15 +80,35 @@ fn format() -> anyhow::Result<()> {
 /// Licences, banned and doubled packages, and where they come from; advisories are for a machine
 /// that may ask for them.
 fn dependencies() -> anyhow::Result<()> {
-    process::run(process::cargo().args(["fetch", "--locked"]))?;
     let deny = Tool { name: "cargo-deny", version: "0.20.2", features: &[] }.bring()?;
-    let mut command = process::command(deny);
-    command.args(["--offline", "--locked", "check", "--hide-inclusion-graph"]);
-    process::run(command.args(["licenses", "bans", "sources"]))
+    for manifest in MANIFESTS {
+        let mut fetch = process::cargo();
+        process::run(fetch.args(["fetch", "--locked", "--manifest-path", manifest]))?;
+        let mut command = process::command(&deny);
+        command.args(["--offline", "--locked", "--manifest-path", manifest]);
+        command.args(["check", "--hide-inclusion-graph"]);
+        // What is let in for one of them need not be in the others.
+        command.args(["--allow", "license-exception-not-encountered"]);
+        if manifest != WORKSPACE {
+            for unused in ["license-not-encountered", "unmatched-skip", "unnecessary-skip"] {
+                command.args(["--allow", unused]);
+            }
+        }
+        process::run(command.args(["licenses", "bans", "sources"]))?;
+    }
+    Ok(())
 }
 
 fn clippy() -> anyhow::Result<()> {
     process::run(whole("clippy").arg("--all-targets").args(["--", "--deny=warnings"]))
+}
+
+/// That they compile: to run them takes another toolchain, and as long as one likes. With what clippy
+/// has left, this takes seconds.
+fn fuzzers() -> anyhow::Result<()> {
+    let mut command = process::cargo();
+    command.args(["check", "--locked", "--no-default-features", "--manifest-path", FUZZERS]);
+    process::run(command.arg("--target-dir").arg(metadata::read()?.target_directory))
 }
 
 /// Also the programs that the end-to-end tests start.
@@ -95,7 +122,8 @@ fn test() -> anyhow::Result<()> {
     let mut command = process::command(nextest.bring()?);
     command.args(["nextest", "run", "--workspace", "--locked", "--profile=ci"]);
     let result = process::run(&mut command);
-    // What was printed by a test that passed is in the report only.
+    // What was printed by a test that passed is in the report only. Where cargo builds has no
+    // influence on where nextest writes.
     let report = "target/nextest/ci/junit.xml";
     let text = std::fs::read_to_string(report).with_context(|| format!("cannot read {report}"));
     for (reason, times) in skipped(&result.and(text)?) {

@@ -1,10 +1,11 @@
 //! Starting programs.
 
 use std::ffi::OsStr;
+use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
-use anyhow::{Context, bail};
+use anyhow::{Context, bail, ensure};
 
 /// A program that may be started.
 #[expect(clippy::disallowed_methods, reason = "starting programs is what xtask is for")]
@@ -19,6 +20,13 @@ pub(crate) fn command(program: impl AsRef<OsStr>) -> Command {
         }
     }
     command
+}
+
+/// Refuses to go on as anybody else than root.
+pub(crate) fn require_root() -> anyhow::Result<()> {
+    let user = std::fs::metadata("/proc/self").context("/proc is not mounted")?.uid();
+    ensure!(user == 0, "this needs root; run it again as root, or with sudo -E");
+    Ok(())
 }
 
 /// The cargo that started us.

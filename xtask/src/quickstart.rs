@@ -1,7 +1,6 @@
 //! `cargo xtask quickstart`: builds mainstay, runs a pod with it, shows it, and leaves nothing.
 
 use std::fs::{self, File};
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
 use std::time::{Duration, Instant};
@@ -25,8 +24,7 @@ struct Node {
 
 /// Does everything.
 pub(crate) fn run() -> anyhow::Result<()> {
-    let root = fs::metadata("/proc/self").context("/proc is not mounted")?.uid() == 0;
-    ensure!(root, "containers need root; run this again as root, or with sudo -E");
+    process::require_root()?;
     let image = test_tools::bring_busybox_image()?;
     let node = Node {
         mainstay: install::build()?.join("mainstay"),

@@ -2,7 +2,7 @@
 //!
 //! They are unpacked from Debian's packages into a directory of their own, where
 //! `mainstay_testkit::tools` finds them. What is there already is left alone, so that a second run
-//! needs no network.
+//! needs no network, unless it was made by another recipe than the present one.
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
@@ -13,6 +13,9 @@ use anyhow::{Context, ensure};
 use crate::debian::{self, Packaged, Scratch};
 use crate::image::Image;
 use crate::process;
+
+/// To be raised with whatever changes what is made: the functions here and in `crate::image`.
+const RECIPE: u32 = 1;
 
 /// Names another directory than `target/test-tools`, absolutely.
 const DIRECTORY: &str = "MAINSTAY_TEST_TOOLS";
@@ -138,7 +141,8 @@ fn lock(directory: &Path) -> anyhow::Result<fs::File> {
 impl Tool {
     fn bring(&self, directory: &Path) -> anyhow::Result<()> {
         let path = directory.join(self.name);
-        if path.exists() {
+        let record = directory.join(".recipes").join(self.name);
+        if path.exists() && fs::read_to_string(&record).is_ok_and(|made_by| made_by == recipe()) {
             return Ok(());
         }
         println!("bringing {}", path.display());
@@ -148,9 +152,22 @@ impl Tool {
         let made = Scratch::new(&directory.join(".made"))?;
         let whole = made.path().join("whole");
         (self.make)(unpacked.path(), &whole, directory)
+            .and_then(|()| if path.is_dir() { debian::remove(&path) } else { Ok(()) })
             .and_then(|()| take(&whole, &path))
-            .with_context(|| format!("cannot make {}", path.display()))
+            .with_context(|| format!("cannot make {}", path.display()))?;
+        record
+            .parent()
+            .map_or(Ok(()), fs::create_dir_all)
+            .and_then(|()| fs::write(&record, recipe()))
+            .with_context(|| format!("cannot write {}", record.display()))
     }
+}
+
+/// How everything is made. One for all, since images are made from what was made before.
+fn recipe() -> String {
+    let line = |tool: &Tool| format!("{}: {}\n", tool.name, tool.packages.join(" "));
+    let tools: String = TOOLS.iter().chain([&KUBECTL]).map(line).collect();
+    format!("{RECIPE}\n{tools}")
 }
 
 /// Gives what was made its name.
@@ -213,4 +230,33 @@ fn nginx_tree(root: &Path) -> anyhow::Result<()> {
     symlink("/dev/stdout", root.join("var/log/nginx/access.log"))?;
     symlink("/dev/stderr", root.join("var/log/nginx/error.log"))?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_another_recipe_made_is_made_anew() {
+        let path = std::env::temp_dir().join(format!("mainstay-recipes-{}", std::process::id()));
+        let scratch = Scratch::new(&path).unwrap();
+        let tool = Tool {
+            name: "images/tree",
+            packages: &[],
+            make: |_, to, _| Ok(fs::create_dir(to).and_then(|()| fs::write(to.join("new"), ""))?),
+        };
+        let (tree, record) = (path.join("images/tree"), path.join(".recipes/images/tree"));
+        fs::create_dir_all(&tree).unwrap();
+        fs::write(tree.join("old"), "").unwrap();
+        let made = || [tree.join("old").exists(), tree.join("new").exists()];
+
+        tool.bring(scratch.path()).unwrap();
+        assert_eq!(made(), [false, true]);
+        fs::write(tree.join("old"), "").unwrap();
+        tool.bring(scratch.path()).unwrap();
+        assert_eq!(made(), [true, true]);
+        fs::write(record, "0\n").unwrap();
+        tool.bring(scratch.path()).unwrap();
+        assert_eq!(made(), [false, true]);
+    }
 }

@@ -1,5 +1,7 @@
 //! `cargo xtask vm`: what users have, on the oldest kernel that is promised: Debian's, with systemd
 //! and version 2 control groups, installed as users install it, rebooted, and cut off its power.
+//!
+//! It is no stage of `cargo xtask ci`: the machine is emulated in software, which takes minutes.
 
 mod checks;
 mod disk;
@@ -15,6 +17,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use anyhow::{Context, bail, ensure};
 
 use crate::debian::Scratch;
+use crate::process;
 use checks::{Check, STEPS};
 use guest::{Driver, Guest};
 
@@ -47,6 +50,7 @@ pub(crate) fn run(options: &[&str]) -> anyhow::Result<()> {
         _ => bail!("there is only --seed=NUMBER"),
     };
     ensure!(cfg!(target_arch = "x86_64"), "the machine is one for x86_64");
+    process::require_root()?;
     let directory = Path::new(DIRECTORY);
     fs::create_dir_all(directory).with_context(|| format!("cannot make {DIRECTORY}"))?;
     let lock = File::create(directory.join(".lock")).context("cannot make a lock file")?;

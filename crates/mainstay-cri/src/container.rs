@@ -92,6 +92,8 @@ pub struct LinuxContainerResources {
     pub cpu_shares: u64,
     /// Bytes; 0 is no limit.
     pub memory_limit: u64,
+    /// Bytes of memory and swap together; 0 is no limit.
+    pub memory_swap_limit: u64,
     /// -1000 to 1000: how soon the kernel kills it when memory is short.
     pub oom_score_adj: i32,
     /// Further files of cgroup v2 and what to write there, such as `memory.min`.

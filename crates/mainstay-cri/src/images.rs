@@ -4,6 +4,7 @@ use std::fmt;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use futures_core::future::BoxFuture;
 
 use crate::Result;
 
@@ -23,9 +24,10 @@ pub trait Images: Send + Sync {
     /// Removes an image, or one of its references. Idempotent.
     async fn remove_image(&self, image: &ImageSpec) -> Result<()>;
 
-    /// Resolves when images may have come or gone by another hand than this trait's, such as a
-    /// file imported by a command. The caller then asks anew for what it was missing.
-    async fn changed(&self);
+    /// Resolves when images may have come or gone, after this call, by another hand than this
+    /// trait's, such as a file imported by a command. The caller then asks anew for what it was
+    /// missing.
+    fn changed(&self) -> BoxFuture<'static, ()>;
 
     /// What is wrong with images of this machine, in sentences that name the file and the remedy;
     /// nothing when all is well. Not in the protocol, whose runtimes have nothing to say.

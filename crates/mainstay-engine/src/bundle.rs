@@ -93,6 +93,21 @@ pub(crate) struct Machine<'a> {
     pub(crate) oom_score_adj: i32,
     /// For privileged containers.
     pub(crate) devices: &'a [HostDevice],
+    /// What [`throttles`] found.
+    pub(crate) throttles: &'a [String],
+}
+
+/// Paths of the processors that tell when the machine got too hot, to be masked like
+/// [`MASKED_PATHS`]. Source: the same place, `/sys/devices/system/cpu/cpu<N>/thermal_throttle`.
+pub(crate) fn throttles() -> std::io::Result<Vec<String>> {
+    let mut list = Vec::new();
+    for processor in std::fs::read_dir("/sys/devices/system/cpu")? {
+        let path = processor?.path().join("thermal_throttle");
+        if path.is_dir() {
+            list.push(text(&path));
+        }
+    }
+    Ok(list)
 }
 
 /// Makes the container.
@@ -101,6 +116,7 @@ pub(crate) fn container(from: &Ingredients<'_>) -> Result<Container, BundleError
     let privileged = config.security_context.privileged;
     let process = process(from)?;
     let strings = |list: &[&str]| list.iter().map(|text| (*text).to_owned()).collect::<Vec<_>>();
+    let masked = [strings(&MASKED_PATHS), machine.throttles.to_vec()].concat();
     let layout = machine.hierarchies.layout();
     let mounts = mounts::list(from, layout);
     Ok(Container {
@@ -111,7 +127,7 @@ pub(crate) fn container(from: &Ingredients<'_>) -> Result<Container, BundleError
         sealed_mounts: mounts.sealed,
         devices: devices::nodes(privileged.then_some(machine.devices)),
         links: devices::links(mounts.links),
-        masked_paths: if privileged { Vec::new() } else { strings(&MASKED_PATHS) },
+        masked_paths: if privileged { Vec::new() } else { masked },
         readonly_paths: if privileged { Vec::new() } else { strings(&READONLY_PATHS) },
         new_pid_namespace: from.namespaces.pid != NamespaceMode::Node,
         new_cgroup_namespace: layout == Layout::V2 && !privileged,

@@ -50,6 +50,10 @@ fn reconnect(instance: &Arc<Instance>, id: &SandboxId) -> Result<()> {
     let sandbox = instance.sandbox(id)?;
     let (pid, mappings) = {
         let state = sandbox.state();
+        // One that is being ended loses its link with its shim.
+        if !state.ready || state.shim.is_none() {
+            return Ok(());
+        }
         (state.shim_pid, state.record.port_mappings.clone())
     };
     let namespace =

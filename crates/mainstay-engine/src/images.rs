@@ -7,7 +7,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use futures_core::future::BoxFuture;
 use mainstay_cri::{Error, ErrorKind, Image, ImageId, ImageSpec, Images, PullRequest, Result};
+use mainstay_image::progress::Event;
 use mainstay_image::registry::{self, Puller, RegistryConfig};
 use mainstay_image::store::{Image as Stored, Store, StoreError};
 use tokio::sync::watch;
@@ -94,7 +96,7 @@ impl Images for EngineImages {
             reference,
             keyring: Arc::new(keyring.await?),
             answer_within: request.patience,
-            progress: Arc::new(|event| tracing::debug!(?event, "pull")),
+            progress: Arc::new(|event| tell(&event)),
         };
         let pulled = self.puller.pull(&request).await;
         pulled.map(|image| ImageId(image.id.to_string())).map_err(pull_failed)
@@ -119,18 +121,28 @@ impl Images for EngineImages {
         .await
     }
 
-    async fn changed(&self) {
+    fn changed(&self) -> BoxFuture<'static, ()> {
         let mut looked = self.looked.clone();
-        looked.borrow_and_update();
-        if looked.changed().await.is_err() {
-            // The thread is gone, so nothing will be told any more.
-            std::future::pending::<()>().await;
-        }
+        looked.mark_unchanged();
+        Box::pin(async move {
+            if looked.changed().await.is_err() {
+                // The thread is gone, so nothing will be told any more.
+                std::future::pending::<()>().await;
+            }
+        })
     }
 
     async fn problems(&self) -> Vec<String> {
         // The errors name their files.
         self.looked.borrow().problems.values().cloned().collect()
+    }
+}
+
+/// Logs how a pull or import goes.
+fn tell(event: &Event) {
+    match event {
+        Event::Note(note) => tracing::warn!("{note}"),
+        event => tracing::debug!(?event, "image"),
     }
 }
 

@@ -18,6 +18,7 @@
 mod bundle;
 mod check;
 mod container;
+mod foreign;
 mod images;
 mod launch;
 pub mod network;
@@ -28,11 +29,11 @@ mod seccomp;
 mod shim;
 mod user;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use futures_core::stream::BoxStream;
@@ -75,6 +76,10 @@ pub struct EngineConfig {
     pub network: NetworkConfig,
 }
 
+/// How long after SIGKILL the kernel may take to end processes before we say that it does not. A
+/// process that waits for a dead disk or server stays for as long as that.
+const KILL_PATIENCE: Duration = Duration::from_secs(10);
+
 /// How many events may wait for a slow listener before it is told that it missed some.
 const EVENT_BACKLOG: usize = 1024;
 
@@ -101,6 +106,7 @@ struct Instance {
     hierarchies: Hierarchies,
     capabilities: Capabilities,
     oom_score_adj: i32,
+    throttles: Vec<String>,
     sandboxes: Mutex<BTreeMap<SandboxId, Arc<Sandbox>>>,
     events: broadcast::Sender<ContainerEvent>,
     tasks: Mutex<JoinSet<()>>,
@@ -139,6 +145,13 @@ impl Engine {
         blocking(move || {
             let network = instance.network()?.remove_all();
             network.map_err(network_failed("cannot remove the network"))?;
+            // A shim's end is told before the kernel has taken it out of its control group.
+            let deadline = Instant::now() + KILL_PATIENCE;
+            for pid in instance.shims()? {
+                if let Ok(shim) = Pidfd::open(pid) {
+                    shim.wait_until(deadline).map_err(io_failed("cannot wait for a shim"))?;
+                }
+            }
             let group = instance.hierarchies.at(&instance.config.cgroup_root);
             group.remove().map_err(failed("cannot remove the instance's control group"))?;
             for directory in [instance.sandboxes_directory(), instance.containers_directory()] {
@@ -170,7 +183,12 @@ impl Instance {
                 network: OnceLock::new(),
                 hierarchies,
                 capabilities,
-                oom_score_adj: oom_score_adj.trim().parse().unwrap_or(0),
+                oom_score_adj: oom_score_adj
+                    .trim()
+                    .parse()
+                    .map_err(failed("cannot understand /proc/self/oom_score_adj"))?,
+                throttles: bundle::throttles()
+                    .map_err(io_failed("cannot list the machine's processors"))?,
                 sandboxes: Mutex::default(),
                 events: broadcast::Sender::new(EVENT_BACKLOG),
                 tasks: Mutex::default(),
@@ -225,6 +243,10 @@ impl Instance {
 
     fn oom_score_adj(&self) -> i32 {
         self.oom_score_adj
+    }
+
+    fn throttles(&self) -> &[String] {
+        &self.throttles
     }
 
     /// A name that nobody has: 128 random bits in hex.
@@ -303,7 +325,7 @@ impl Instance {
     /// Moves a shim out of the agent's control group, so that neither a limit nor the end of the
     /// agent's service touches it.
     fn place_shim(&self, pid: i32) -> Result<()> {
-        let path = format!("{}/shims", self.config.cgroup_root.trim_end_matches('/'));
+        let path = self.shims_cgroup();
         let group = self.hierarchies.at(&path);
         group
             .create()
@@ -311,25 +333,54 @@ impl Instance {
             .map_err(failed("cannot move the pod's shim to its control group"))
     }
 
-    /// Kills everything in a control group. Absent is success.
+    /// The processes of all shims.
+    fn shims(&self) -> Result<BTreeSet<i32>> {
+        let processes = self.hierarchies.at(&self.shims_cgroup()).processes();
+        processes.map_err(failed("cannot look into the shims' control group"))
+    }
+
+    fn shims_cgroup(&self) -> String {
+        format!("{}/shims", self.config.cgroup_root.trim_end_matches('/'))
+    }
+
+    /// Kills everything in a control group and waits for its end. Absent is success.
+    ///
+    /// # Errors
+    ///
+    /// `DeadlineExceeded` when something has not ended after [`KILL_PATIENCE`].
     async fn kill_cgroup(self: &Arc<Self>, path: &str) -> Result<()> {
         let (engine, path) = (self.clone(), path.to_owned());
         blocking(move || {
+            let failed = || failed("cannot kill the processes of a control group");
             let group = engine.hierarchies.at(&path);
+            let deadline = Instant::now() + KILL_PATIENCE;
             // A fork may be under way while its parent is killed; each round finds those of the
             // one before.
-            while group.kill().map_err(failed("cannot kill the processes of a control group"))? > 0
-            {
-                std::thread::yield_now();
+            while group.kill().map_err(failed())? > 0 {
+                for pid in group.processes().map_err(failed())? {
+                    // One that has ended meanwhile is what is wanted.
+                    let Ok(process) = Pidfd::open(pid) else { continue };
+                    let ended = process.wait_until(deadline);
+                    if !ended.map_err(io_failed("cannot wait for the end of a process"))? {
+                        return Err(Error::new(
+                            ErrorKind::DeadlineExceeded,
+                            format!(
+                                "process {pid} does not end, although it was killed: it waits for \
+                                 something that the kernel cannot interrupt, such as a disk or a \
+                                 server that does not answer"
+                            ),
+                        ));
+                    }
+                }
             }
             Ok(())
         })
         .await
     }
 
-    fn oom_killed(&self, sandbox: &Sandbox, id: &ContainerId) -> bool {
-        let cgroup = sandbox.state().containers.get(id).map(|it| it.record.cgroup.clone());
-        cgroup.is_some_and(|path| self.hierarchies.at(&path).oom_kills() > 0)
+    /// Whether the kernel killed something in a control group because its memory ran out.
+    fn oom_killed(&self, cgroup: &str) -> bool {
+        self.hierarchies.at(cgroup).oom_kills() > 0
     }
 
     /// Waits for the end of a shim's process and takes leave of it, if it is a child of this

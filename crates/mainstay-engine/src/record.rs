@@ -5,9 +5,10 @@
 //! engine has the CRI's.
 
 use std::collections::BTreeMap;
-use std::fs;
-use std::io;
+use std::fs::{self, File};
+use std::io::{self, Write};
 use std::net::IpAddr;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
@@ -15,6 +16,7 @@ use mainstay_cri::{
     ContainerId, ContainerMetadata, ImageSpec, NamespaceMode, NamespaceOptions, PodSandboxConfig,
     PodSandboxMetadata, PortMapping, Protocol, SandboxId,
 };
+use mainstay_linux::process::{self, Pidfd};
 use mainstay_shim_protocol::{ExitStatus, Process};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -54,6 +56,16 @@ pub(crate) struct SandboxRecord {
     pub(crate) ips: Vec<IpAddr>,
     /// Whether containers may run in it: it was made to its end, and neither stopped nor given up.
     pub(crate) ready: bool,
+    /// The shim's process, once the sandbox has been made.
+    pub(crate) shim: Option<ShimProcess>,
+}
+
+/// A process, told from all others that had or will have its number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct ShimProcess {
+    pub(crate) pid: i32,
+    /// When it was started, in clock ticks after the boot.
+    pub(crate) started: u64,
 }
 
 /// A container as it was made.
@@ -73,6 +85,20 @@ pub(crate) struct ContainerRecord {
     pub(crate) stop_signal: i32,
     /// Its first process, and the pattern for further ones.
     pub(crate) process: Process,
+}
+
+impl ShimProcess {
+    /// The process that has this number now.
+    pub(crate) fn of(pid: i32) -> io::Result<Self> {
+        Ok(Self { pid, started: process::origin(pid)?.started })
+    }
+
+    /// Opens it, if it has not ended.
+    pub(crate) fn open(self) -> Option<Pidfd> {
+        let process = Pidfd::open(self.pid).ok()?;
+        // After it was opened, so that it cannot be another one.
+        Self::of(self.pid).is_ok_and(|it| it == self).then_some(process)
+    }
 }
 
 impl RecordError {
@@ -96,6 +122,7 @@ impl SandboxRecord {
             port_mappings: config.port_mappings.clone(),
             ips: Vec::new(),
             ready: false,
+            shim: None,
         }
     }
 
@@ -129,7 +156,12 @@ fn write<T: Serialize>(path: &Path, file: &T) -> Result<(), RecordError> {
     let failed = |source| RecordError { verb: "write", path: path.to_owned(), source };
     let new = path.with_extension("json.new");
     let bytes = serde_json::to_vec(file).map_err(|error| failed(error.into()))?;
-    fs::write(&new, bytes).and_then(|()| fs::rename(&new, path)).map_err(failed)
+    // A container's environment is in it.
+    let create = || File::options().write(true).create(true).truncate(true).mode(0o600).open(&new);
+    create()
+        .and_then(|mut file| file.write_all(&bytes))
+        .and_then(|()| fs::rename(&new, path))
+        .map_err(failed)
 }
 
 fn read<T: DeserializeOwned>(path: &Path, version: fn(&T) -> u32) -> Result<T, RecordError> {
@@ -164,6 +196,7 @@ struct SandboxFile {
     ports: Vec<Port>,
     ips: Vec<IpAddr>,
     ready: bool,
+    shim: Option<ShimProcess>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -222,6 +255,7 @@ impl From<&SandboxRecord> for SandboxFile {
             ports: record.port_mappings.iter().map(Port::from).collect(),
             ips: record.ips.clone(),
             ready: record.ready,
+            shim: record.shim,
         }
     }
 }
@@ -250,6 +284,7 @@ impl From<SandboxFile> for SandboxRecord {
             port_mappings: file.ports.into_iter().map(PortMapping::from).collect(),
             ips: file.ips,
             ready: file.ready,
+            shim: file.shim,
         }
     }
 }

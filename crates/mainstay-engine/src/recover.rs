@@ -9,7 +9,9 @@
 //! # Guarantees
 //!
 //! - A running container is neither stopped nor started by this.
-//! - A sandbox whose files or shim cannot be understood is left alone, running, and told of.
+//! - A sandbox whose shim cannot be spoken with runs on and is told of; see [`crate::foreign`].
+//! - With files that cannot be understood it is not known whose sandbox it is, so the owner does not
+//!   begin: it would start the same pod a second time.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -23,36 +25,32 @@ use mainstay_linux::path::remove_all;
 use mainstay_linux::{namespace, socket};
 use mainstay_shim_protocol::{ContainerPhase, ContainerReport};
 
+use crate::foreign::Foreign;
 use crate::launch::SOCKET;
 use crate::network::{LiveSandbox, Network};
 use crate::record::{ContainerRecord, SandboxRecord, read_exit};
 use crate::sandbox::{Container, Sandbox, exited, keep, stop, timestamp};
-use crate::shim::{Connection, Greeting, Shim, ShimError};
-use crate::{Instance, failed, io_failed};
+use crate::shim::{Greeting, Line, Shim, ShimError};
+use crate::{Instance, Role, failed, io_failed};
+
+/// The boot that the records are of. Source: proc_sys_kernel(5), `random/boot_id`.
+const BOOT: &str = "boot";
 
 /// Takes over an instance.
 pub(crate) async fn own(engine: &Arc<Instance>) -> Result<()> {
     let directory = engine.sandboxes_directory();
+    forget_earlier_boots(engine, &directory)?;
     fs::create_dir_all(&directory)
         .map_err(io_failed(format!("cannot make {}", directory.display())))?;
     // 1. What the records say, and what the shims say to it.
     let mut dead = Vec::new();
     for path in entries(&directory)? {
-        let Some(sandbox) = from_records(&path, Missing::Remove)? else { continue };
+        let Some(sandbox) = from_records(engine, &path, Missing::Remove)? else { continue };
         let sandbox = Arc::new(sandbox);
         let id = sandbox.state().record.id.clone();
         engine.insert(&id, &sandbox);
-        match reach(&sandbox).await {
-            Ok((shim, connection)) => {
-                sandbox.change(|state| state.shim = Some(shim));
-                engine.spawn(keep(engine.clone(), sandbox.clone(), connection));
-            }
-            Err(ShimError::Gone) => dead.push(sandbox),
-            Err(error) => {
-                let error = failed("cannot drive a running pod")(error).chain();
-                tracing::error!(sandbox = %id, error, "a pod is left running as it is");
-                sandbox.change(|state| state.foreign = Some(error));
-            }
+        if !reach(engine, &sandbox).await? {
+            dead.push(sandbox);
         }
     }
     // 2. The network of those that live.
@@ -69,22 +67,27 @@ pub(crate) async fn own(engine: &Arc<Instance>) -> Result<()> {
     crate::blocking(move || remove_orphans(&engine)).await
 }
 
+/// Removes what was written down before the machine was started: nothing of it is true any more,
+/// and where the run directory survives the machine, nothing of it need be whole.
+fn forget_earlier_boots(engine: &Instance, sandboxes: &Path) -> Result<()> {
+    let unreadable = || io_failed("cannot tell one boot of the machine from another");
+    let now = fs::read_to_string("/proc/sys/kernel/random/boot_id").map_err(unreadable())?;
+    let file = engine.config.run_dir.join(BOOT);
+    if fs::read_to_string(&file).is_ok_and(|boot| boot == now) {
+        return Ok(());
+    }
+    remove_all(sandboxes).map_err(io_failed(format!("cannot remove {}", sandboxes.display())))?;
+    fs::create_dir_all(&engine.config.run_dir)
+        .and_then(|()| fs::write(&file, now))
+        .map_err(io_failed(format!("cannot write {}", file.display())))
+}
+
 /// Looks at an instance that somebody else may own.
 pub(crate) async fn visit(engine: &Arc<Instance>) -> Result<()> {
     for path in entries(&engine.sandboxes_directory())? {
-        let Some(sandbox) = from_records(&path, Missing::PassOver)? else { continue };
+        let Some(sandbox) = from_records(engine, &path, Missing::PassOver)? else { continue };
         let sandbox = Arc::new(sandbox);
-        match reach(&sandbox).await {
-            Ok((shim, connection)) => {
-                sandbox.change(|state| state.shim = Some(shim));
-                engine.spawn(keep(engine.clone(), sandbox.clone(), connection));
-            }
-            Err(ShimError::Gone) => {}
-            Err(error) => {
-                let error = failed("cannot drive a running pod")(error).chain();
-                sandbox.change(|state| state.foreign = Some(error));
-            }
-        }
+        reach(engine, &sandbox).await?;
         let id = sandbox.state().record.id.clone();
         engine.insert(&id, &sandbox);
     }
@@ -101,18 +104,24 @@ enum Missing {
 }
 
 /// Makes a sandbox from its records, as if its shim were gone.
-fn from_records(path: &Path, missing: Missing) -> Result<Option<Sandbox>> {
+fn from_records(engine: &Instance, path: &Path, missing: Missing) -> Result<Option<Sandbox>> {
     let record = match SandboxRecord::read(path) {
         Ok(record) => record,
         Err(error) if error.is_not_found() => {
             if missing == Missing::Remove {
-                remove_all(path).map_err(io_failed(format!("cannot remove {}", path.display())))?;
+                remove_leftover(path);
             }
             return Ok(None);
         }
+        Err(error) if missing == Missing::Remove => {
+            return Err(failed(
+                "cannot tell which pod a sandbox is of, and that pod may run; if a newer mainstay \
+                 made it, run or end it with that one",
+            )(error));
+        }
         Err(error) => {
             let error = failed("cannot understand a sandbox")(error).chain();
-            tracing::error!(error, "a sandbox is left as it is");
+            tracing::error!(error, "a sandbox is passed over");
             return Ok(None);
         }
     };
@@ -122,15 +131,14 @@ fn from_records(path: &Path, missing: Missing) -> Result<Option<Sandbox>> {
             Ok(record) => record,
             Err(error) if error.is_not_found() => {
                 if missing == Missing::Remove {
-                    remove_all(&bundle)
-                        .map_err(io_failed(format!("cannot remove {}", bundle.display())))?;
+                    remove_leftover(&bundle);
                 }
                 continue;
             }
             Err(error) => return Err(failed("cannot understand a container")(error)),
         };
         let state = match read_exit(&bundle) {
-            Some(status) => exited(&status, false, None),
+            Some(status) => exited(&status, engine.oom_killed(&record.cgroup), None),
             None => ContainerState::Created,
         };
         sandbox.change(|sandbox| {
@@ -141,35 +149,74 @@ fn from_records(path: &Path, missing: Missing) -> Result<Option<Sandbox>> {
     Ok(Some(sandbox))
 }
 
-/// Connects to a sandbox's shim and takes over what it says.
-async fn reach(sandbox: &Sandbox) -> std::result::Result<(Shim, Connection), ShimError> {
+/// Connects to a sandbox's shim, takes over what it says, and listens to it from now on. Returns
+/// whether there is one.
+async fn reach(engine: &Arc<Instance>, sandbox: &Arc<Sandbox>) -> Result<bool> {
     let path = sandbox.directory.join(SOCKET);
-    let stream = socket::connect(&path).map_err(|error| match error.kind() {
-        io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound => ShimError::Gone,
-        _ => ShimError::Connection(error),
-    })?;
-    let Greeting { shim, connection, pid, containers } = Shim::greet(stream).await?;
+    let stream = match socket::connect(&path) {
+        Err(error)
+            if matches!(
+                error.kind(),
+                io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound
+            ) =>
+        {
+            return Ok(false);
+        }
+        other => other.map_err(io_failed(format!("cannot connect to {}", path.display())))?,
+    };
+    let (shim, line, pid, containers) = match Shim::greet(stream).await {
+        Ok(Greeting { shim, connection, pid, containers }) => {
+            (shim, Line::Driven(connection), pid, containers)
+        }
+        Err(ShimError::Gone) => return Ok(false),
+        Err(error) => {
+            let reason = left_alone(sandbox, error);
+            let (shim, requests) = Shim::new();
+            let (foreign, containers) = Foreign::look(engine, sandbox, reason.clone(), requests)?;
+            let pid = sandbox.state().record.shim.map_or(0, |shim| shim.pid);
+            if engine.role == Role::Owner {
+                tracing::warn!("{reason}");
+            }
+            sandbox.change(|state| state.foreign = Some(reason));
+            (shim, Line::Foreign(foreign), pid, containers)
+        }
+    };
     sandbox.change(|state| {
+        state.shim = Some(shim);
         state.shim_pid = pid;
         state.ready = state.record.ready;
         for (id, container) in &mut state.containers {
             // One that the shim does not know it never got to hear of, so it never ran; or it has
             // forgotten it after it had ended, and that is written down.
             if let Some(report) = containers.iter().find(|report| report.id == id.0) {
-                container.state = state_of(report);
+                container.state = state_of(engine, container, report);
             }
         }
     });
-    Ok((shim, connection))
+    engine.spawn(keep(engine.clone(), sandbox.clone(), line));
+    Ok(true)
 }
 
-fn state_of(report: &ContainerReport) -> ContainerState {
+/// Says what becomes of a pod whose shim cannot be driven.
+fn left_alone(sandbox: &Sandbox, error: ShimError) -> String {
+    let metadata = sandbox.state().record.metadata.clone();
+    let (namespace, name) = (metadata.namespace, metadata.name);
+    let error = failed(format!("pod {namespace}/{name} runs on as it is"))(error).chain();
+    format!(
+        "{error}; until the pod is restarted or changed, its containers are not started again \
+         when they end, no command can be run in them, and their logs are not rotated"
+    )
+}
+
+fn state_of(engine: &Instance, container: &Container, report: &ContainerReport) -> ContainerState {
     match &report.phase {
         ContainerPhase::Creating | ContainerPhase::Created { .. } => ContainerState::Created,
         ContainerPhase::Running { started_at, .. } => {
             ContainerState::Running { started_at: timestamp(*started_at) }
         }
-        ContainerPhase::Exited(status) => exited(status, false, None),
+        ContainerPhase::Exited(status) => {
+            exited(status, engine.oom_killed(&container.record.cgroup), None)
+        }
     }
 }
 
@@ -210,8 +257,7 @@ fn remove_orphans(engine: &Instance) -> Result<()> {
     for directory in entries(&engine.containers_directory())? {
         let id = directory.file_name().map(|name| ContainerId(name.to_string_lossy().into_owned()));
         if id.is_some_and(|id| !known.contains(&id)) {
-            remove_all(&directory)
-                .map_err(io_failed(format!("cannot remove {}", directory.display())))?;
+            remove_leftover(&directory);
         }
     }
     let leases = engine.store().leases().map_err(failed("cannot list who uses images"))?;
@@ -221,6 +267,14 @@ fn remove_orphans(engine: &Instance) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Removes what nobody needs, so that the owner begins also when it cannot be removed; the next
+/// one tries again.
+fn remove_leftover(directory: &Path) {
+    if let Err(error) = remove_all(directory) {
+        tracing::warn!(%error, directory = %directory.display(), "a leftover cannot be removed");
+    }
 }
 
 /// What is in a directory; one that is absent is empty.

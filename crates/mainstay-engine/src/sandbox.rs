@@ -25,14 +25,15 @@ use mainstay_cri::{
     PodSandboxStatus, START_ERROR, STATUS_UNKNOWN,
 };
 use mainstay_shim_protocol::{Event, ExitStatus, START_FAILED};
+use rustix::process::Signal;
 use tokio::sync::watch;
 
-use crate::record::{ContainerRecord, SandboxRecord};
-use crate::shim::{Connection, Shim};
-use crate::{Instance, Role};
+use crate::record::{ContainerRecord, SandboxRecord, ShimProcess};
+use crate::shim::{Line, Shim, ShimError};
+use crate::{Instance, Role, failed};
 
 /// The exit code of a container whose end nobody saw, as after SIGKILL.
-const KILLED: i32 = 137;
+pub(crate) const KILLED: i32 = 137;
 
 pub(crate) struct Sandbox {
     pub(crate) directory: PathBuf,
@@ -156,17 +157,30 @@ pub(crate) fn container_status(container: &Container) -> ContainerStatus {
 
 /// Drives the connection to a sandbox's shim until the shim is gone, and then sees to what it
 /// left.
-pub(crate) async fn keep(engine: Arc<Instance>, sandbox: Arc<Sandbox>, connection: Connection) {
+pub(crate) async fn keep(engine: Arc<Instance>, sandbox: Arc<Sandbox>, line: Line) {
     let heard = |event| hear(&engine, &sandbox, event);
-    connection.serve(heard).await;
-    let pid = sandbox.change(|state| {
+    let served = line.serve(heard).await;
+    let (pid, process) = sandbox.change(|state| {
         state.shim = None;
-        state.shim_pid
+        state.foreign = None;
+        (state.shim_pid, state.record.shim)
     });
     if engine.role == Role::Visitor {
         // What is to be done about it is the owner's to know.
         engine.tell(&sandbox, None, ContainerEventKind::Stopped);
         return;
+    }
+    if let Err(error) = served
+        && let Some(shim) = process.and_then(ShimProcess::open)
+        && !matches!(error, ShimError::Gone)
+    {
+        // Nobody could drive it any more, and its pod is made anew.
+        let id = sandbox.state().record.id.clone();
+        let error = failed("the connection to a pod's shim is lost, so it is ended")(error);
+        tracing::error!(sandbox = %id, "{}", error.chain());
+        if let Err(error) = shim.signal(Signal::KILL.as_raw()) {
+            tracing::error!(sandbox = %id, %error, "cannot end the shim");
+        }
     }
     engine.take_leave_of(pid).await;
     let (was_ready, id) = {
@@ -184,9 +198,9 @@ fn hear(engine: &Instance, sandbox: &Sandbox, event: Event) {
     match event {
         Event::Exited { id, status } => {
             let id = ContainerId(id);
-            let oom = engine.oom_killed(sandbox, &id);
             let known = sandbox.change(|state| {
                 let container = state.containers.get_mut(&id)?;
+                let oom = engine.oom_killed(&container.record.cgroup);
                 container.state = exited(&status, oom, container.failure.clone());
                 Some(())
             });

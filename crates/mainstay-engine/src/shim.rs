@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::io::{self, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream as StdStream;
+use std::time::Duration;
 
 use mainstay_linux::socket;
 use mainstay_shim_protocol::{
@@ -15,6 +16,9 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::{mpsc, oneshot};
+use tokio::time::timeout;
+
+use crate::foreign::Foreign;
 
 /// A request that was not carried out.
 #[derive(Debug, thiserror::Error)]
@@ -30,16 +34,29 @@ pub(crate) enum ShimError {
     Frame(#[from] FrameError),
     /// The shim is of a version that cannot be driven.
     #[error(
-        "the pod's shim, of mainstay {version}, speaks protocol {protocol}; this mainstay drives \
-         {OLDEST_PROTOCOL} to {PROTOCOL}, and leaves the pod running; to replace it, restart the \
-         pod with a mainstay that knows it"
+        "the pod's shim is of mainstay {version} and speaks protocol {protocol}, and this mainstay \
+         drives {OLDEST_PROTOCOL} to {PROTOCOL}"
     )]
     Version {
         /// The shim's mainstay.
         version: String,
         /// The shim's protocol.
         protocol: u32,
+        /// The shim's process.
+        pid: i32,
     },
+    /// The shim does not greet.
+    #[error("the pod's shim does not answer within {} s", GREETING_PATIENCE.as_secs())]
+    Silent,
+    /// The shim does not get on.
+    #[error(
+        "it has not happened within {} s; a volume of the container may be on a disk or a server \
+         that does not answer", PATIENCE.as_secs()
+    )]
+    Late,
+    /// This cannot be done without the shim's help, and the shim cannot be driven.
+    #[error("{0}")]
+    Foreign(String),
     /// The shim does not know the container.
     #[error("the pod's shim does not know the container")]
     NoSuchContainer,
@@ -65,12 +82,30 @@ impl From<Failure> for ShimError {
     }
 }
 
+/// How long a shim may take to greet: it does at once, as soon as the machine lets it.
+const GREETING_PATIENCE: Duration = Duration::from_secs(30);
+
+/// How long anything may take that a shim is asked for. Most is done at once; a container's mounts may
+/// have to wait for a disk or a server.
+const PATIENCE: Duration = Duration::from_secs(120);
+
 type Answer = oneshot::Sender<Result<Success, ShimError>>;
 
 /// Asks a shim for things. Clones share the connection.
 #[derive(Clone, Debug)]
 pub(crate) struct Shim {
     requests: mpsc::UnboundedSender<(Command, Answer)>,
+}
+
+/// What is asked of a shim.
+pub(crate) type Requests = mpsc::UnboundedReceiver<(Command, Answer)>;
+
+/// What carries requests out.
+pub(crate) enum Line {
+    /// The shim does.
+    Driven(Connection),
+    /// The shim cannot be driven, and the kernel does what it can without it.
+    Foreign(Foreign),
 }
 
 /// What comes of greeting a shim.
@@ -83,11 +118,11 @@ pub(crate) struct Greeting {
     pub(crate) containers: Vec<ContainerReport>,
 }
 
-/// The connection itself, to be driven by [`Connection::serve`].
+/// The connection itself, to be driven by [`Line::serve`].
 pub(crate) struct Connection {
     frames: Frames,
     writer: OwnedWriteHalf,
-    requests: mpsc::UnboundedReceiver<(Command, Answer)>,
+    requests: Requests,
 }
 
 /// Cuts what a shim sends into messages.
@@ -125,14 +160,25 @@ impl Frames {
         if (OLDEST_PROTOCOL..=PROTOCOL).contains(&hello.protocol) {
             return Ok(hello);
         }
-        let Hello { version, protocol, .. } = hello;
-        Err(ShimError::Version { version, protocol })
+        let Hello { version, protocol, pid } = hello;
+        Err(ShimError::Version { version, protocol, pid })
     }
 }
 
 impl Shim {
+    /// A handle, and what is asked for through it.
+    pub(crate) fn new() -> (Self, Requests) {
+        let (sender, requests) = mpsc::unbounded_channel();
+        (Self { requests: sender }, requests)
+    }
+
     /// Greets a shim on a fresh connection, and hears from now on what happens there.
     pub(crate) async fn greet(stream: StdStream) -> Result<Greeting, ShimError> {
+        let greeting = timeout(GREETING_PATIENCE, Self::talk(stream)).await;
+        greeting.unwrap_or(Err(ShimError::Silent))
+    }
+
+    async fn talk(stream: StdStream) -> Result<Greeting, ShimError> {
         stream.set_nonblocking(true).map_err(ShimError::Connection)?;
         let stream = UnixStream::from_std(stream).map_err(ShimError::Connection)?;
         let (reader, mut writer) = stream.into_split();
@@ -148,27 +194,43 @@ impl Shim {
             }
             other => return Err(ShimError::Failed(format!("an odd answer: {other:?}"))),
         };
-        let (sender, requests) = mpsc::unbounded_channel();
+        let (shim, requests) = Self::new();
         Ok(Greeting {
-            shim: Self { requests: sender },
+            shim,
             connection: Connection { frames, writer, requests },
             pid: hello.pid,
             containers,
         })
     }
 
-    /// Sends a command and waits for its answer.
+    /// Sends a command and waits for its answer, for [`PATIENCE`].
     pub(crate) async fn call(&self, command: Command) -> Result<Success, ShimError> {
         let (sender, answer) = oneshot::channel();
         self.requests.send((command, sender)).map_err(|_| ShimError::Gone)?;
-        answer.await.map_err(|_| ShimError::Gone)?
+        match timeout(PATIENCE, answer).await {
+            Ok(answer) => answer.map_err(|_| ShimError::Gone)?,
+            Err(_) => Err(ShimError::Late),
+        }
+    }
+}
+
+impl Line {
+    /// Carries requests and answers, and hands on events, until nobody is left who could ask
+    /// anything.
+    ///
+    /// # Errors
+    ///
+    /// [`ShimError::Gone`] when the shim has ended, and others when the connection is lost.
+    pub(crate) async fn serve(self, on_event: impl FnMut(Event)) -> Result<(), ShimError> {
+        match self {
+            Self::Driven(connection) => connection.serve(on_event).await,
+            Self::Foreign(foreign) => foreign.serve(on_event).await,
+        }
     }
 }
 
 impl Connection {
-    /// Carries requests and answers, and hands on events. Returns when the shim is gone, or when
-    /// nobody is left who could ask it anything.
-    pub(crate) async fn serve(mut self, mut on_event: impl FnMut(Event)) {
+    async fn serve(mut self, mut on_event: impl FnMut(Event)) -> Result<(), ShimError> {
         let mut waiting: BTreeMap<u64, Answer> = BTreeMap::new();
         let mut number = 0;
         loop {
@@ -186,18 +248,18 @@ impl Connection {
                         }
                     }
                     // The waiting answers are dropped, which tells those who wait.
-                    Err(_) => return,
+                    Err(error) => return Err(error),
                 },
                 // Cancel-safe per docs on `UnboundedReceiver::recv`.
                 request = self.requests.recv() => {
-                    let Some((command, answer)) = request else { return };
+                    let Some((command, answer)) = request else { return Ok(()) };
                     number += 1;
                     match encode(&Request { number, command }) {
                         Ok(frame) => {
-                            if self.writer.write_all(&frame).await.is_err() {
-                                return;
+                            // That it cannot be written is seen when it is read from.
+                            if self.writer.write_all(&frame).await.is_ok() {
+                                waiting.insert(number, answer);
                             }
-                            waiting.insert(number, answer);
                         }
                         Err(error) => drop(answer.send(Err(error.into()))),
                     }
@@ -221,10 +283,21 @@ impl Execution {
         exec: Exec,
         descriptors: Vec<OwnedFd>,
     ) -> Result<Self, ShimError> {
+        // First whom it is sent to: another one might do something else.
+        stream.set_nonblocking(true).map_err(ShimError::Connection)?;
+        let (reader, writer) =
+            UnixStream::from_std(stream).map_err(ShimError::Connection)?.into_split();
+        let mut frames = Frames::new(reader);
+        frames.hello().await?;
+        let Frames { reader, received } = frames;
+        let stream = reader.reunite(writer).map_err(io::Error::other);
+        let stream = stream.and_then(UnixStream::into_std).map_err(ShimError::Connection)?;
+
         let frame = encode(&Request { number: 1, command: Command::Exec(Box::new(exec)) })?;
         let stream = tokio::task::spawn_blocking(move || {
             let borrowed: Vec<_> = descriptors.iter().map(AsFd::as_fd).collect();
-            // Blocking: a shim reads at once, and a frame is short.
+            // A shim reads at once, and a frame is short.
+            stream.set_nonblocking(false)?;
             let sent = socket::send(&stream, &frame, &borrowed)?;
             (&stream).write_all(&frame[sent..])?;
             stream.set_nonblocking(true)?;
@@ -233,8 +306,7 @@ impl Execution {
         let stream = stream.await.map_err(io::Error::other).flatten();
         let stream = stream.and_then(UnixStream::from_std).map_err(ShimError::Connection)?;
         let (reader, writer) = stream.into_split();
-        let mut frames = Frames::new(reader);
-        frames.hello().await?;
+        let mut frames = Frames { reader, received };
         loop {
             if let Message::Reply(Reply { outcome, .. }) = frames.next().await? {
                 return match outcome {

@@ -12,6 +12,7 @@ mod docker;
 mod oci;
 mod source;
 
+use std::cell::Cell;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -33,6 +34,9 @@ use source::Source;
 
 /// The most images that one file may have.
 const IMAGES_MAX: usize = 1000;
+/// The most bytes of indexes, manifests and configurations that are read of one file, however often
+/// each is named. Those of a thousand ordinary images have less than half of it.
+const DOCUMENTS_MAX: u64 = 64 << 20;
 
 /// How a file is imported.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -140,6 +144,9 @@ pub enum ImportProblem {
     /// Far too many images.
     #[error("it has more than {IMAGES_MAX} images")]
     TooManyImages,
+    /// Far too much to read before the first layer.
+    #[error("its manifests and configurations have more than {DOCUMENTS_MAX} bytes altogether")]
+    DocumentsTooLong,
     /// A member whose content is not what its name or digest promises.
     #[error("its member {member:?} is damaged: its digest is {found}")]
     Damaged {
@@ -238,6 +245,9 @@ struct Found {
     references: Vec<Reference>,
     /// A tag without a name, as it stands in the file.
     tag: Option<String>,
+    /// Whether it stands in an index that does not say what it runs on, so that its configuration
+    /// has to.
+    unlabelled: bool,
 }
 
 /// A layer in a file.
@@ -245,6 +255,13 @@ struct FoundLayer {
     member: String,
     /// Its digest as it stands in the file, where the format has one.
     blob: Option<Digest>,
+}
+
+/// The documents of a file. All of them are held until its images are known.
+struct Documents<'a> {
+    source: &'a Source,
+    /// How many bytes may still be read.
+    left: Cell<u64>,
 }
 
 // === impl ImportError ===
@@ -290,9 +307,10 @@ impl Store {
         progress: Progress<'_>,
     ) -> Result<Vec<Image>, ImportProblem> {
         let source = Source::open(path, self)?;
-        let found = match oci::images(&source, &options.platform)? {
+        let documents = Documents { source: &source, left: Cell::new(DOCUMENTS_MAX) };
+        let found = match oci::images(&documents, &options.platform)? {
             Some(found) => found,
-            None => docker::images(&source)?.ok_or_else(|| source.no_image())?,
+            None => docker::images(&documents)?.ok_or_else(|| source.no_image())?,
         };
         let mut found = merged(found);
         if let ([found], Some(name)) = (&mut found[..], &options.name)
@@ -304,6 +322,14 @@ impl Store {
         let mut jobs = Vec::new();
         for found in found {
             let config = parse_config(&found)?;
+            let (wanted, platform) = (&options.platform, &config.platform);
+            if found.unlabelled && !wanted.runs(platform) {
+                let available = vec![platform.to_string()];
+                return Err(ImportProblem::Platform { wanted: wanted.clone(), available });
+            }
+            if let Some(note) = wanted.note(&found.name(), platform) {
+                progress(Event::Note(note));
+            }
             let mut blobs = vec![found.id.clone()];
             blobs.extend(found.manifest.as_ref().map(|(digest, _)| digest.clone()));
             jobs.push(self.start_job(config.diff_ids.clone(), blobs)?);
@@ -319,7 +345,7 @@ impl Store {
                 references: found.references,
             });
         }
-        Ok(self.publish(&images)?)
+        Ok(self.publish(&images, &|| true)?)
     }
 
     fn import_layers(
@@ -338,10 +364,7 @@ impl Store {
         }
         let layers = contents.iter().zip(&config.diff_ids);
         progress(Event::Image {
-            name: found
-                .references
-                .first()
-                .map_or_else(|| found.id.to_string(), ToString::to_string),
+            name: found.name(),
             layers: layers
                 .map(|(content, digest)| LayerInfo { digest: digest.clone(), size: content.size })
                 .collect(),
@@ -422,24 +445,35 @@ fn reference(name: &str) -> Result<Reference, ImportProblem> {
     Ok(parsed.without_redundant_tag())
 }
 
-/// The whole content of the document `member`, or `None` if there is no such member.
-fn document(source: &Source, member: &str, limit: u64) -> Result<Option<Vec<u8>>, ImportProblem> {
-    let Some(content) = source.get(member)? else { return Ok(None) };
-    let content = read_limited(content.reader, limit);
-    let content =
-        content.map_err(|source| ImportProblem::Read { member: member.into(), source })?;
-    Ok(Some(content))
+// === impl Found ===
+
+impl Found {
+    /// What to call it in front of people.
+    fn name(&self) -> String {
+        self.references.first().map_or_else(|| self.id.to_string(), ToString::to_string)
+    }
 }
 
-fn config_document(
-    source: &Source,
-    member: &str,
-    needed_by: &str,
-) -> Result<Vec<u8>, ImportProblem> {
-    document(source, member, CONFIG_MAX)?.ok_or_else(|| ImportProblem::MemberMissing {
-        member: member.into(),
-        needed_by: needed_by.into(),
-    })
+// === impl Documents ===
+
+impl Documents<'_> {
+    /// The whole content of `member`, or `None` if there is no such member.
+    fn read(&self, member: &str, limit: u64) -> Result<Option<Vec<u8>>, ImportProblem> {
+        let Some(content) = self.source.get(member)? else { return Ok(None) };
+        let content = read_limited(content.reader, limit);
+        let content =
+            content.map_err(|source| ImportProblem::Read { member: member.into(), source })?;
+        let left = self.left.get().checked_sub(content.len() as u64);
+        self.left.set(left.ok_or(ImportProblem::DocumentsTooLong)?);
+        Ok(Some(content))
+    }
+
+    fn config(&self, member: &str, needed_by: &str) -> Result<Vec<u8>, ImportProblem> {
+        self.read(member, CONFIG_MAX)?.ok_or_else(|| ImportProblem::MemberMissing {
+            member: member.into(),
+            needed_by: needed_by.into(),
+        })
+    }
 }
 
 #[cfg(test)]

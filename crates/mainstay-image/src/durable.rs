@@ -111,18 +111,14 @@ pub(crate) fn read_limited(reader: impl Read, limit: u64) -> io::Result<Vec<u8>>
 
 /// Removes a file; that it is gone already is fine.
 pub(crate) fn remove_file(path: &Path) -> Result<(), FileError> {
-    missing_is_fine(fs::remove_file(path)).map_err(at("removing", path))
-}
-
-/// Removes a directory and what is in it; that it is gone already, or that somebody else removes
-/// it at the same time, is fine.
-pub(crate) fn remove_tree(path: &Path) -> Result<(), FileError> {
-    missing_is_fine(fs::remove_dir_all(path)).map_err(at("removing", path))
-}
-
-fn missing_is_fine(result: io::Result<()>) -> io::Result<()> {
-    match result {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        other => other,
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(at("removing", path)(error)),
+        _ => Ok(()),
     }
+}
+
+/// Removes a directory and what is in it, however deep; that it is gone already, or that somebody
+/// else removes it at the same time, is fine.
+pub(crate) fn remove_tree(path: &Path) -> Result<(), FileError> {
+    mainstay_linux::path::remove_all(path).map_err(at("removing", path))
 }

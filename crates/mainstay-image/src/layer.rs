@@ -14,7 +14,10 @@ const OPAQUE: &[u8] = b".wh..wh..opq";
 /// The attributes by which overlayfs marks what it does with a lower layer.
 pub(crate) const OVERLAY_XATTRS: &[u8] = b"trusted.overlay.";
 /// The longest path that the kernel takes, in bytes, without its NUL. Source: `PATH_MAX`.
-const PATH_MAX: usize = 4095;
+pub(crate) const PATH_MAX: usize = 4095;
+/// The most components of a path: more than any program makes, and few enough that work on each
+/// directory of a path is nothing to worry about.
+const COMPONENTS_MAX: usize = 256;
 
 /// A path below the root of a layer: components joined by `/`, none of them empty, `.` or `..`,
 /// no NUL in it. The empty path is the root itself.
@@ -56,6 +59,9 @@ pub enum EntryProblem {
     /// A name that the kernel would not take.
     #[error("its name is longer than 4095 bytes")]
     TooLong,
+    /// Directories in directories without end.
+    #[error("it lies more than {COMPONENTS_MAX} directories deep")]
+    TooDeep,
     /// A NUL in its name or link target.
     #[error("its name or link target contains a NUL byte")]
     Nul,
@@ -85,6 +91,7 @@ impl LayerPath {
     /// as every unpacker reads them.
     pub(crate) fn parse(name: &[u8]) -> Result<Self, EntryProblem> {
         let mut path = Vec::with_capacity(name.len());
+        let mut components = 0;
         for component in name.split(|b| *b == b'/') {
             match component {
                 b"" | b"." => {}
@@ -95,10 +102,14 @@ impl LayerPath {
                         path.push(b'/');
                     }
                     path.extend_from_slice(component);
+                    components += 1;
                 }
             }
         }
-        if path.len() > PATH_MAX { Err(EntryProblem::TooLong) } else { Ok(Self(path)) }
+        if path.len() > PATH_MAX {
+            return Err(EntryProblem::TooLong);
+        }
+        if components > COMPONENTS_MAX { Err(EntryProblem::TooDeep) } else { Ok(Self(path)) }
     }
 
     /// The path itself, relative to the root of the layer.

@@ -65,6 +65,14 @@ enum Found {
     Other { layer: usize, path: Vec<u8>, kind: FileType },
 }
 
+/// Directories of an image that are looked for one after the other. What one has in common with
+/// the one before is not looked for again.
+pub(crate) struct Walk<'a> {
+    merged: &'a MergedRoot,
+    /// From the root to where it has got.
+    way: Vec<Directory>,
+}
+
 // === impl MergedRoot ===
 
 impl MergedRoot {
@@ -85,7 +93,7 @@ impl MergedRoot {
         let path = path.as_ref();
         let shown = || path.to_string_lossy().into_owned();
         let failed = |source| MergedError::Read { path: shown(), source };
-        let mut todo: Vec<Vec<u8>> = components(path.as_os_str().as_encoded_bytes());
+        let mut todo: Vec<Vec<u8>> = reversed(path.as_os_str().as_encoded_bytes()).collect();
         let mut directories = vec![self.root()];
         let mut links = 0;
         while let Some(name) = todo.pop() {
@@ -109,7 +117,7 @@ impl MergedRoot {
                     if target.starts_with(b"/") {
                         directories.truncate(1);
                     }
-                    todo.extend(components(&target));
+                    todo.extend(reversed(&target));
                 }
                 Found::Other { .. } if !todo.is_empty() => return Ok(None),
                 Found::Other { layer, path, kind: FileType::RegularFile } => {
@@ -122,19 +130,6 @@ impl MergedRoot {
             }
         }
         Err(MergedError::NotAFile { path: shown() })
-    }
-
-    /// The layers that have a part of the directory `path`, top first; none if the path is, or leads
-    /// through, something else. Symbolic links are not followed.
-    pub(crate) fn parts(&self, path: &[u8]) -> Result<Vec<usize>, Errno> {
-        let mut directory = self.root();
-        for name in components(path).into_iter().rev() {
-            match self.find(&directory, &name)? {
-                Found::Directory(found) => directory = found,
-                Found::Nothing | Found::Link(_) | Found::Other { .. } => return Ok(Vec::new()),
-            }
-        }
-        Ok(directory.layers)
     }
 
     /// The directory `path` of one layer.
@@ -202,10 +197,51 @@ impl MergedRoot {
     }
 }
 
+// === impl Walk ===
+
+impl<'a> Walk<'a> {
+    /// Starts at the root.
+    pub(crate) fn new(merged: &'a MergedRoot) -> Self {
+        Self { merged, way: vec![merged.root()] }
+    }
+
+    /// Goes to the directory `path`. Returns the layers that have a part of it, top first; none if
+    /// the path is, or leads through, something else. Symbolic links are not followed.
+    pub(crate) fn to(&mut self, path: &[u8]) -> Result<&[usize], Errno> {
+        let leads_there = |directory: &Directory| {
+            let rest = path.strip_prefix(directory.path.as_slice());
+            directory.path.is_empty()
+                || rest.is_some_and(|rest| rest.first().is_none_or(|b| *b == b'/'))
+        };
+        self.way.truncate(self.way.iter().take_while(|directory| leads_there(directory)).count());
+        // The root leads everywhere, so there is always one to go on from.
+        let there = self.way.last().map_or(0, |directory| directory.path.len());
+        for name in components(&path[there..]) {
+            let Some(directory) = self.way.last() else { return Ok(&[]) };
+            match self.merged.find(directory, name)? {
+                Found::Directory(found) => self.way.push(found),
+                Found::Nothing | Found::Link(_) | Found::Other { .. } => return Ok(&[]),
+            }
+        }
+        Ok(self.way.last().map_or(&[], |directory| &directory.layers))
+    }
+
+    /// The directories that the one it has gone to is in, innermost first, each with the uppermost
+    /// layer that has it.
+    pub(crate) fn above(&self) -> impl Iterator<Item = (&[u8], usize)> {
+        let above = self.way.iter().rev().skip(1);
+        above.filter_map(|directory| Some((directory.path.as_slice(), *directory.layers.first()?)))
+    }
+}
+
+/// The components of a path.
+pub(crate) fn components(path: &[u8]) -> impl DoubleEndedIterator<Item = &[u8]> {
+    path.split(|b| *b == b'/').filter(|name| !matches!(*name, b"" | b"."))
+}
+
 /// The components of a path, last first.
-fn components(path: &[u8]) -> Vec<Vec<u8>> {
-    let components = path.split(|b| *b == b'/').filter(|name| !matches!(*name, b"" | b"."));
-    components.rev().map(<[u8]>::to_vec).collect()
+fn reversed(path: &[u8]) -> impl Iterator<Item = Vec<u8>> {
+    components(path).rev().map(<[u8]>::to_vec)
 }
 
 #[cfg(test)]

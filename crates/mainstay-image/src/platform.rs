@@ -99,6 +99,20 @@ impl Platform {
         list
     }
 
+    /// Whether a machine of this one runs what is built for `other`. What does not say what it is
+    /// built for may be anything.
+    pub fn runs(&self, other: &Self) -> bool {
+        other.os.is_empty() || other.architecture.is_empty() || self.choose([other]).is_some()
+    }
+
+    /// What to tell about an image that is built for another machine and was asked for all the
+    /// same: it may run by an emulator, or be labelled wrongly.
+    pub(crate) fn note(&self, name: &str, other: &Self) -> Option<String> {
+        (!self.runs(other)).then(|| {
+            format!("image {name} is built for {other} and this is {self}: it may not start")
+        })
+    }
+
     /// The index of the candidate that this machine runs best, or `None` if it runs none of them.
     /// Of equals the first wins, as index entries are in order of preference.
     pub fn choose<'a>(&self, candidates: impl IntoIterator<Item = &'a Self>) -> Option<usize> {
@@ -260,6 +274,13 @@ mod tests {
         check("linux/armhf", &["linux/arm/7"], &expect!["linux/arm/7"]);
         check("linux/riscv64", &["linux/riscv64"], &expect!["linux/riscv64"]);
         check("linux/amd64", &["unknown/unknown"], &expect!["none"]);
+    }
+
+    #[test]
+    fn what_says_nothing_about_itself_may_run() {
+        let host = platform("linux/amd64/v3");
+        assert!(host.runs(&platform("linux/x86_64")) && host.runs(&platform("linux")));
+        assert!(host.runs(&platform("")) && !host.runs(&platform("linux/arm64")));
     }
 
     #[test]

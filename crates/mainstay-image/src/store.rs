@@ -126,6 +126,16 @@ pub enum StoreError {
         /// The layer's diff_id.
         layer: Digest,
     },
+    /// Directories without end that no layer says anything about.
+    #[error(
+        "layers leave out the entries of more than {} directories, or of {} bytes of names of them",
+        directories::IMPLICIT_MAX,
+        directories::IMPLICIT_BYTES_MAX
+    )]
+    TooManyImplicit,
+    /// The caller lost interest.
+    #[error("it was given up")]
+    GivenUp,
     /// Two layers whose digests begin alike, which does not happen by chance.
     #[error("layer {layer} cannot be kept beside layer {other}, whose digest begins alike")]
     LayerCollision {

@@ -168,18 +168,10 @@ impl Cgroup<'_> {
                 .map(|controller| format!("+{controller}"))
                 .collect()
         };
-        for controller in missing {
-            // Each by itself, since one that cannot be passed down (such as a realtime-bound
-            // `cpu`) must not keep back the others; setting a limit of it will say so.
-            match fs::write(&enabled, &controller) {
-                Ok(()) => {}
-                Err(error) if error.raw_os_error() == Some(libc::EBUSY) => {
-                    return Err(at("pass controllers down in", &enabled)(error));
-                }
-                Err(_) => {}
-            }
+        if missing.is_empty() {
+            return Ok(());
         }
-        Ok(())
+        write(&enabled, &missing.join(" ")).map_err(at("pass controllers down in", &enabled))
     }
 
     /// Moves a process into it; 0 is the caller.
@@ -262,8 +254,12 @@ impl Cgroup<'_> {
         for hierarchy in &self.hierarchies.list {
             let directory = hierarchy.mount_point.join(&self.path);
             for (file, value) in limits.files(hierarchy) {
+                let optional = limits::may_be_missing(&file);
                 let file = directory.join(file);
-                write(&file, &value).map_err(at("write", &file))?;
+                match write(&file, &value) {
+                    Err(error) if optional && error.kind() == io::ErrorKind::NotFound => {}
+                    result => result.map_err(at("write", &file))?,
+                }
             }
         }
         Ok(())

@@ -4,8 +4,9 @@ use std::ffi::{CStr, CString};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
+use std::time::Instant;
 
-use rustix::event::{PollFd, PollFlags, poll};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{
     Pid, PidfdFlags, Signal, WaitOptions, WaitStatus, kill_process, pidfd_open, pidfd_send_signal,
 };
@@ -150,9 +151,35 @@ pub fn exec(program: &CStr, arguments: &[CString], environment: &[CString]) -> i
 
 /// Marks all descriptors from `first` on to be closed by [`exec`]. Source: close_range(2).
 pub fn close_on_exec_from(first: u32) -> io::Result<()> {
-    // SAFETY: with CLOSE_RANGE_CLOEXEC nothing is closed, so no owner loses its descriptor.
-    let result =
-        unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, libc::CLOSE_RANGE_CLOEXEC) };
+    close_range(first, u32::MAX, libc::CLOSE_RANGE_CLOEXEC)
+}
+
+/// Closes all descriptors from 3 on but those in `kept`. Source: close_range(2).
+///
+/// For a copy of a process, made by [`fork`] or [`clone`], which has descriptors of much that is
+/// none of its business. Whatever owns one of them in the copied memory has a number that means
+/// nothing any more or means something else, so the copy must not return to what its original was
+/// doing: it becomes another program or ends.
+pub fn close_all_but(kept: &[BorrowedFd<'_>]) -> io::Result<()> {
+    // Open descriptors are not negative.
+    let number = |descriptor: &BorrowedFd<'_>| descriptor.as_raw_fd().unsigned_abs();
+    let mut kept: Vec<u32> = kept.iter().map(number).collect();
+    kept.sort_unstable();
+    let mut first = 3;
+    for descriptor in kept {
+        if first < descriptor {
+            close_range(first, descriptor - 1, 0)?;
+        }
+        first = first.max(descriptor + 1);
+    }
+    close_range(first, u32::MAX, 0)
+}
+
+fn close_range(first: u32, last: u32, flags: libc::c_uint) -> io::Result<()> {
+    // SAFETY: close_range(2) has no memory arguments, and nothing here maps memory through a
+    // descriptor that it closes. That no owner uses a closed one is what both callers promise:
+    // one closes nothing before `exec`, the other says so in its contract.
+    let result = unsafe { libc::syscall(libc::SYS_close_range, first, last, flags) };
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
@@ -250,6 +277,20 @@ impl Pidfd {
         }
     }
 
+    /// Waits until the process has ended, or until this moment. Says whether it has.
+    pub fn wait_until(&self, deadline: Instant) -> io::Result<bool> {
+        let mut ended = [PollFd::new(&self.0, PollFlags::IN)];
+        loop {
+            let rest = deadline.saturating_duration_since(Instant::now());
+            let rest = Timespec::try_from(rest).map_err(io::Error::other)?;
+            match poll(&mut ended, Some(&rest)) {
+                Ok(count) => return Ok(count > 0),
+                Err(rustix::io::Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
     /// Sends a signal; a process that has ended is success.
     pub fn signal(&self, signal: i32) -> io::Result<()> {
         let signal = signal_of(signal)?;
@@ -265,6 +306,33 @@ impl AsFd for Pidfd {
     fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
         self.0.as_fd()
     }
+}
+
+/// Where a process comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Origin {
+    /// The process that it is a child of now.
+    pub parent: i32,
+    /// When it was started, in clock ticks after the boot.
+    pub started: u64,
+}
+
+/// Looks up where a process comes from. Source: proc_pid_stat(5).
+///
+/// # Errors
+///
+/// `NotFound` when there is no such process.
+pub fn origin(pid: i32) -> io::Result<Origin> {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
+    let unreadable = || io::Error::new(io::ErrorKind::InvalidData, "it is not understood");
+    // The second field is the program's name in parentheses, which may hold anything.
+    let (_, rest) = text.rsplit_once(')').ok_or_else(unreadable)?;
+    let mut fields = rest.split_whitespace();
+    let parent = fields.nth(1).and_then(|field| field.parse().ok());
+    // The 22nd of all, so the 18th after the fourth.
+    let started = fields.nth(17).and_then(|field| field.parse().ok());
+    let (Some(parent), Some(started)) = (parent, started) else { return Err(unreadable()) };
+    Ok(Origin { parent, started })
 }
 
 /// Sends a signal to a child of this process that has not been taken leave of, whose number can
@@ -399,9 +467,14 @@ mod tests {
         let child = std::process::Command::new("/bin/sleep").arg("60").spawn().unwrap();
         let pid = i32::try_from(child.id()).unwrap();
         let handle = Pidfd::open(pid).unwrap();
+        let own = i32::try_from(std::process::id()).unwrap();
+        assert_eq!(origin(pid).unwrap().parent, own);
+        assert!(origin(pid).unwrap().started >= origin(own).unwrap().started);
         assert_eq!(reap(pid).unwrap(), None);
+        assert!(!handle.wait_until(Instant::now()).unwrap());
         handle.signal(libc::SIGTERM).unwrap();
         handle.wait().unwrap();
+        assert!(handle.wait_until(Instant::now()).unwrap());
         assert_eq!(reap(pid).unwrap(), Some(Ended { pid, exit_code: 128 + libc::SIGTERM }));
         handle.signal(libc::SIGTERM).unwrap();
     }

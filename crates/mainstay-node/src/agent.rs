@@ -29,6 +29,10 @@ use crate::{AgentError, addresses, http, volumes};
 /// How long the end of pods may take beyond their grace periods.
 pub const STOP_PATIENCE: Duration = Duration::from_secs(60);
 
+/// How long a new agent waits for the first look at every path with manifests, before it goes by
+/// what it remembers of those that hang.
+const MANIFEST_PATIENCE: Duration = Duration::from_secs(10);
+
 /// How often the runtime is asked how it is.
 const RUNTIME_STATUS_INTERVAL: Duration = Duration::from_secs(30);
 
@@ -146,7 +150,12 @@ impl Agent {
     }
 
     /// Runs until `shutdown` resolves. Pods run on.
-    pub async fn run(self, shutdown: impl Future<Output = ()>) {
+    ///
+    /// # Errors
+    ///
+    /// When one of its tasks or threads cannot be started or ends before that: the agent, which
+    /// would look at nothing or remember nothing from then on, has to be started again.
+    pub async fn run(self, shutdown: impl Future<Output = ()>) -> Result<(), AgentError> {
         let Self { config, performer, records, listener, addresses } = self;
         let mut tasks = JoinSet::new();
         let (reports, publications) = mpsc::unbounded_channel();
@@ -156,19 +165,24 @@ impl Agent {
         let (requests, requested) = mpsc::channel(16);
         let (image_changes, images) = watch::channel(0u64);
 
-        // Manifests: a thread that looks, a task that merges.
+        // Manifests: threads that look, a task that merges.
         let (batches, found) = mpsc::unbounded_channel();
-        let (manifests, interval) = (config.manifests.clone(), config.manifest_interval);
-        let looking = std::thread::Builder::new()
-            .name("manifests".into())
-            .spawn(move || manifest_dir::watch(&manifests, interval, &batches));
-        if let Err(error) = looking {
-            tracing::error!(%error, "cannot start looking at the manifests; pods stay as they are");
+        for path in config.manifests.paths.clone() {
+            let (recursive, interval) = (config.manifests.recursive, config.manifest_interval);
+            let of_path = records.values().filter(|it| config.manifests.is_of(&path, &it.path));
+            let known = of_path.map(|it| (it.path.clone(), it.place.clone())).collect();
+            let (sender, seen) = mpsc::unbounded_channel();
+            std::thread::Builder::new()
+                .name("manifests".into())
+                .spawn(move || manifest_dir::watch(&path, recursive, interval, &known, &sender))
+                .map_err(|error| AgentError::new("start looking at the manifests", &error))?;
+            tasks.spawn(pass_on(seen, batches.clone()));
         }
         let reading =
             Reading { node_name: config.node_name.clone(), validation: config.validation };
         let remembered = records.into_values();
-        let remembered = remembered.map(|it| Remembered { path: it.path, pod: it.pod });
+        let remembered =
+            remembered.map(|it| Remembered { path: it.path, place: it.place, pod: it.pod });
         let merge = Merge::new(reading, config.manifests, remembered);
         tasks.spawn(merge_all(merge, found, goals, notes));
 
@@ -199,23 +213,40 @@ impl Agent {
         };
         tasks.spawn(http::serve(listener, context));
 
-        tokio::pin!(shutdown);
-        loop {
-            tokio::select! {
-                () = &mut shutdown => break,
-                // None of them ends by itself.
-                Some(ended) = tasks.join_next() => {
-                    if let Err(error) = ended {
-                        tracing::error!(%error, "one of the agent's tasks panicked; the agent ends, \
-                            so that it is started again; pods run on");
-                        break;
-                    }
-                }
-            }
-        }
+        let ledger = performer.ledger.clone();
+        tasks.spawn(async move { ledger.ended().await });
+
+        let told = until(shutdown, &mut tasks).await;
         // Workers stop where they are; the next agent goes on from what it finds.
         tasks.shutdown().await;
-        performer.ledger.flush().await;
+        let kept = performer.ledger.flush().await;
+        told.and(kept.map_err(|error| AgentError::new("keep the ledger", &error)))
+    }
+}
+
+/// Waits for `shutdown`. A task that ends before, in whatever way, is an error: none of them has an
+/// end of its own, and what fed it or needed it stands still without a word.
+async fn until(
+    shutdown: impl Future<Output = ()>,
+    tasks: &mut JoinSet<()>,
+) -> Result<(), AgentError> {
+    let cause = tokio::select! {
+        () = shutdown => return Ok(()),
+        // Cancel-safe per docs on `JoinSet::join_next`.
+        Some(ended) = tasks.join_next() => match ended {
+            Ok(()) => "one of the agent's tasks has ended".to_owned(),
+            Err(error) => error.to_string(),
+        },
+    };
+    Err(AgentError { step: "go on", cause })
+}
+
+/// Hands on what one thread finds out, and so ends with it.
+async fn pass_on(mut seen: mpsc::UnboundedReceiver<Batch>, batches: mpsc::UnboundedSender<Batch>) {
+    while let Some(batch) = seen.recv().await {
+        if batches.send(batch).is_err() {
+            return;
+        }
     }
 }
 
@@ -226,17 +257,27 @@ async fn merge_all(
     notes: watch::Sender<Arc<Notes>>,
 ) {
     let mut said = Notes::default();
-    while let Some(batch) = found.recv().await {
-        merge.apply(batch, Timestamp::now());
-        if merge.is_ready() {
-            // Receivers live as long as the agent.
-            goals.send_replace(Some(Arc::new(merge.goals())));
-        }
+    let patience = tokio::time::sleep(MANIFEST_PATIENCE);
+    tokio::pin!(patience);
+    loop {
         let now = merge.notes();
         if now != said {
             log_news(&said, &now);
             said = now.clone();
             notes.send_replace(Arc::new(now));
+        }
+        // After the notes, so that whoever sees pods can know what there is to say about them.
+        if merge.is_ready() {
+            // Receivers live as long as the agent.
+            goals.send_replace(Some(Arc::new(merge.goals())));
+        }
+        tokio::select! {
+            // Cancel-safe per docs on `UnboundedReceiver::recv`.
+            batch = found.recv() => match batch {
+                Some(batch) => merge.apply(batch, Timestamp::now()),
+                None => return,
+            },
+            () = &mut patience, if !merge.is_ready() => merge.go_without(),
         }
     }
 }
@@ -321,8 +362,46 @@ fn log_condition(condition: &RuntimeCondition) {
 
 /// Tells workers that images came or went.
 async fn tell_images(images: Arc<dyn Images>, changes: watch::Sender<u64>) {
+    let mut change = images.changed();
     loop {
-        images.changed().await;
+        change.await;
+        // What comes after this is told next; what came before it is seen by those who are told now.
+        change = images.changed();
         changes.send_modify(|count| *count += 1);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::{pending, ready};
+    use std::path::Path;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_path_that_hangs_is_not_waited_for_for_ever() {
+        let node_name = NodeName::new("n1").unwrap();
+        let reading = Reading { node_name, validation: Validation::Strict };
+        let manifests = ManifestPaths { paths: vec!["/hanging".into()], recursive: false };
+        let (_batches, found) = mpsc::unbounded_channel();
+        let (goals, mut goals_seen) = watch::channel(None);
+        let (notes, notes_seen) = watch::channel(Arc::new(Notes::default()));
+        let mut tasks = JoinSet::new();
+        tasks.spawn(merge_all(Merge::new(reading, manifests, []), found, goals, notes));
+        goals_seen.wait_for(Option::is_some).await.unwrap();
+        assert!(notes_seen.borrow().unreadable.contains_key(Path::new("/hanging")));
+    }
+
+    #[tokio::test]
+    async fn only_shutdown_ends_an_agent_in_order() {
+        let mut tasks = JoinSet::new();
+        tasks.spawn(pending());
+        assert!(until(ready(()), &mut tasks).await.is_ok());
+        tasks.spawn(ready(()));
+        let error = until(pending(), &mut tasks).await.unwrap_err();
+        assert_eq!(error.to_string(), "cannot go on: one of the agent's tasks has ended");
+        tasks.spawn(async { panic!("out of order") });
+        let error = until(pending(), &mut tasks).await.unwrap_err().to_string();
+        assert!(error.contains("panicked") && error.contains("out of order"), "{error}");
     }
 }

@@ -12,6 +12,7 @@ use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::Full;
@@ -26,6 +27,9 @@ use tokio::task::JoinSet;
 
 use crate::publish::{Board, Events};
 use crate::supervise;
+
+/// How long an answer waits for a new agent to know about all its pods and its runtime.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 /// A bound socket.
 pub(crate) struct Listener(UnixListener);
@@ -59,7 +63,7 @@ pub(crate) async fn serve(listener: Listener, context: Context) {
         // Cancel-safe is not asked for: nothing else is waited for here.
         let Ok((stream, _)) = listener.0.accept().await else {
             // No descriptors left, for one; some will be given back.
-            tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+            tokio::time::sleep(Duration::from_millis(100)).await;
             continue;
         };
         let context = context.clone();
@@ -81,7 +85,7 @@ async fn answer(
     let path: Vec<&str> = request.uri().path().trim_matches('/').split('/').collect();
     Ok(match (request.method(), path.as_slice()) {
         (&Method::GET, ["status"]) => {
-            let board = context.board.borrow().clone();
+            let board = board(&context).await;
             let status = wire::Status::of(&context.node_name, &board, &context.events);
             match serde_json::to_vec(&status) {
                 Ok(json) => reply(StatusCode::OK, json),
@@ -93,6 +97,16 @@ async fn answer(
         }
         _ => reply(StatusCode::NOT_FOUND, "there is nothing of this name"),
     })
+}
+
+/// The whole picture, as soon as a new agent has it.
+async fn board(context: &Context) -> Arc<Board> {
+    let mut board = context.board.clone();
+    // Later, what there is has to do: a source may hang.
+    let complete = tokio::time::timeout(PATIENCE, board.wait_for(|board| board.is_complete()));
+    // An agent that is ending tells what it knew last.
+    drop(complete.await);
+    context.board.borrow().clone()
 }
 
 async fn restart(context: &Context, namespace: &str, name: &str) -> Response<Full<Bytes>> {

@@ -24,10 +24,12 @@ use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::PodStatus;
-use mainstay_plan::pod::PodKey;
+use mainstay_plan::pod::{Incarnation, PodKey};
 use mainstay_pod::Pod;
 use serde::{Deserialize, Serialize};
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
+
+use crate::sources::manifest_dir::Place;
 
 /// The version of the files.
 const VERSION: u32 = 1;
@@ -39,26 +41,32 @@ const GATHER: Duration = Duration::from_millis(250);
 const COMMITTED: &str = "json";
 /// The extension of files that may not be on disk yet.
 const STAGED: &str = "new";
+/// The extension of files that may not be whole.
+const UNFINISHED: &str = "part";
 
 /// What is remembered of one pod.
 #[derive(Clone, Debug)]
 pub(crate) struct Record {
     /// The manifest that it was taken from.
     pub(crate) path: PathBuf,
+    /// The directories that the manifest was seen in.
+    pub(crate) place: Place,
     /// The last good version.
     pub(crate) pod: Arc<Pod>,
     /// Whether one of its containers was ever started.
     pub(crate) started: bool,
     /// Its end for good: when, and the status that it left.
     pub(crate) finished: Option<(Timestamp, PodStatus)>,
-    /// When it was taken in anew, or its restart was asked for.
-    pub(crate) not_before: Option<Timestamp>,
+    /// Another one each time that it is taken in anew, or that its restart is asked for.
+    pub(crate) incarnation: Option<Incarnation>,
 }
 
 /// Writes records in the background.
 #[derive(Clone, Debug)]
 pub(crate) struct Ledger {
     changes: mpsc::Sender<Change>,
+    /// Closed when the writer has ended.
+    writer: watch::Receiver<()>,
 }
 
 enum Change {
@@ -76,6 +84,11 @@ pub(crate) struct LedgerError {
     source: io::Error,
 }
 
+/// The ledger's writer has ended before its time.
+#[derive(Debug, thiserror::Error)]
+#[error("nothing is written to the ledger any more")]
+pub(crate) struct LedgerGone;
+
 impl Ledger {
     /// Reads all records of a directory and starts the writer.
     pub(crate) fn open(directory: &Path) -> Result<(Self, BTreeMap<PodKey, Record>), LedgerError> {
@@ -84,12 +97,13 @@ impl Ledger {
         let mut records: BTreeMap<PodKey, (u64, Record)> = BTreeMap::new();
         for entry in fs::read_dir(directory).map_err(failed("list"))? {
             let mut path = entry.map_err(failed("list"))?.path();
-            if path.extension().is_some_and(|extension| extension == STAGED) {
-                if read(&path).is_err() {
-                    // Unfinished, and so never counted.
-                    fs::remove_file(&path).map_err(failed("clear"))?;
-                    continue;
-                }
+            let is = |extension: &str| path.extension().is_some_and(|it| it == extension);
+            // Neither is whole after a power cut; before one, what is staged is.
+            if is(UNFINISHED) || is(STAGED) && read(&path).is_err() {
+                fs::remove_file(&path).map_err(failed("clear"))?;
+                continue;
+            }
+            if is(STAGED) {
                 path.set_extension(COMMITTED);
                 commit(&path)?;
             }
@@ -117,17 +131,21 @@ impl Ledger {
         }
         let generation = records.values().map(|(generation, _)| *generation).max().unwrap_or(0);
         let (changes, receiver) = mpsc::channel();
+        let (alive, writer) = watch::channel(());
         let directory = directory.to_owned();
         std::thread::Builder::new()
             .name("ledger".into())
-            .spawn(move || write_all(&directory, generation, &receiver))
+            .spawn(move || {
+                write_all(&directory, generation, &receiver);
+                drop(alive);
+            })
             .map_err(|source| LedgerError {
                 step: "start writing",
                 path: PathBuf::new(),
                 source,
             })?;
         let records = records.into_iter().map(|(key, (_, record))| (key, record)).collect();
-        Ok((Self { changes }, records))
+        Ok((Self { changes, writer }, records))
     }
 
     /// Remembers a pod.
@@ -142,15 +160,25 @@ impl Ledger {
 
     /// Waits until all that was handed over is on disk, or was found not to be writable, which is
     /// logged.
-    pub(crate) async fn flush(&self) {
+    ///
+    /// # Errors
+    ///
+    /// When nothing is written any more.
+    pub(crate) async fn flush(&self) -> Result<(), LedgerGone> {
         let (sender, done) = oneshot::channel();
         self.send(Change::Flush(sender));
-        // The writer answers also on its way out.
-        let _ = done.await;
+        done.await.map_err(|_| LedgerGone)
+    }
+
+    /// Resolves when nothing is written any more. The writer outlives the handles, so that is when
+    /// it panicked.
+    pub(crate) async fn ended(&self) {
+        let mut writer = self.writer.clone();
+        while writer.changed().await.is_ok() {}
     }
 
     fn send(&self, change: Change) {
-        // The writer ends when the last handle is gone, so it is there.
+        // Without the writer the agent ends, see [`Self::ended`].
         let _ = self.changes.send(change);
     }
 }
@@ -228,14 +256,19 @@ fn stage(path: &Path, generation: u64, record: &Record) -> Result<(), LedgerErro
         version: VERSION,
         generation,
         path: record.path.to_string_lossy().into_owned(),
+        place: record.place.clone(),
         pod: record.pod.to_stored(),
         started: record.started,
         finished_at: at,
         status,
-        not_before: record.not_before,
+        incarnation: record.incarnation,
     };
     let bytes = serde_json::to_vec(&file).map_err(|error| failed(error.into()))?;
-    fs::write(path.with_extension(STAGED), bytes).map_err(failed)
+    // What was staged before counts until this is whole.
+    let unfinished = path.with_extension(UNFINISHED);
+    fs::write(&unfinished, bytes)
+        .and_then(|()| fs::rename(unfinished, path.with_extension(STAGED)))
+        .map_err(failed)
 }
 
 /// Lets what was written count, also after a power cut.
@@ -270,10 +303,11 @@ fn read(path: &Path) -> Result<(PodKey, u64, Record), String> {
     let pod = Pod::from_stored(&file.pod).map_err(|error| error.to_string())?;
     let record = Record {
         path: PathBuf::from(file.path),
+        place: file.place,
         pod: Arc::new(pod),
         started: file.started,
         finished: file.finished_at.map(|at| (at, file.status.unwrap_or_default())),
-        not_before: file.not_before,
+        incarnation: file.incarnation,
     };
     let key = crate::sources::merge::key_of(&record.pod);
     Ok((key, file.generation, record))
@@ -286,16 +320,21 @@ struct RecordFile {
     /// Counts the writes, so that the newer of two can be told.
     generation: u64,
     path: String,
+    /// File system and inode of each directory.
+    #[serde(default)]
+    place: Vec<(u64, u64)>,
     /// As `Pod::to_stored` has it.
     pod: String,
     started: bool,
     finished_at: Option<Timestamp>,
     status: Option<PodStatus>,
-    not_before: Option<Timestamp>,
+    incarnation: Option<Incarnation>,
 }
 
 #[cfg(test)]
 mod tests {
+    use futures_util::FutureExt;
+
     use super::*;
 
     fn key(name: &str) -> PodKey {
@@ -309,12 +348,23 @@ mod tests {
              spec: {containers: [{name: main, image: x}]}",
         );
         let path = PathBuf::from(manifest);
-        Record { path, pod, started: false, finished: None, not_before: None }
+        Record {
+            path,
+            place: vec![(1, u64::MAX)],
+            pod,
+            started: false,
+            finished: None,
+            incarnation: None,
+        }
     }
 
     fn manifests(directory: &Path) -> Vec<String> {
         let (_ledger, records) = Ledger::open(directory).unwrap();
-        records.values().map(|record| record.path.display().to_string()).collect()
+        let path = |record: &Record| {
+            assert_eq!(record.place, [(1, u64::MAX)]);
+            record.path.display().to_string()
+        };
+        records.values().map(path).collect()
     }
 
     #[tokio::test]
@@ -323,12 +373,25 @@ mod tests {
         let (ledger, _) = Ledger::open(directory.path()).unwrap();
         ledger.put(&key("web-n1"), record("first"));
         ledger.put(&key("web-n1"), record("second"));
-        ledger.flush().await;
+        ledger.flush().await.unwrap();
         assert_eq!(manifests(directory.path()), ["second"]);
         ledger.remove(&key("web-n1"));
-        ledger.flush().await;
+        ledger.flush().await.unwrap();
         assert!(manifests(directory.path()).is_empty());
         assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 0);
+    }
+
+    #[tokio::test]
+    async fn a_writer_that_panicked_is_missed() {
+        let directory = tempfile::tempdir().unwrap();
+        let (mut ledger, _) = Ledger::open(directory.path()).unwrap();
+        assert!(ledger.ended().now_or_never().is_none());
+        // Its ends of the channels are gone, as a panic leaves them.
+        ledger.changes = mpsc::channel().0;
+        ledger.writer = watch::channel(()).1;
+        ledger.put(&key("web-n1"), record("first"));
+        assert!(ledger.flush().await.is_err());
+        ledger.ended().await;
     }
 
     #[test]

@@ -7,7 +7,7 @@
 //!
 //! | task | hears | tells |
 //! | --- | --- | --- |
-//! | thread `manifests` ([`sources::manifest_dir`]) | inotify, directories | batches of changes → `merge_all` |
+//! | a thread `manifests` for each path ([`sources::manifest_dir`]) | inotify, directories | batches of changes → `merge_all` |
 //! | `merge_all` ([`agent`], over [`sources::merge`]) | batches | goals (`watch`) → supervisor; notes (`watch`) → board |
 //! | [`observe::follow`] | the runtime's events | one picture for each pod (`watch`) → its worker |
 //! | [`supervise::Supervisor`] | goals, pods that appear, requests, workers that end | a goal for each worker (`watch`) |
@@ -23,6 +23,8 @@
 //!
 //! - From a file to a process nothing waits for a timer, a disk's sync or an API.
 //! - The end of the agent ends no pod, and nothing has to be told to the next one.
+//! - None of the tasks and threads ends by itself. One that does ends the agent, with an error, so
+//!   that it is started again: without it something would stand still in silence.
 
 mod addresses;
 mod agent;
@@ -40,7 +42,7 @@ mod worker;
 pub use agent::{Agent, AgentConfig, STOP_PATIENCE};
 pub use logs::{LogBounds, LogOptions, LogReader};
 pub use mainstay_plan::pod::PodKey;
-pub use sources::manifest_dir::{ManifestPaths, is_manifest_name};
+pub use sources::manifest_dir::{ManifestPaths, manifests_in};
 pub use volumes::unmount_below;
 
 /// Something that the agent cannot run without.

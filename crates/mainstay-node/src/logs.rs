@@ -14,6 +14,20 @@ pub use read::{LogOptions, LogReader};
 pub use rotate::LogBounds;
 pub(crate) use rotate::rotate_all;
 
+/// How many runs of a container have left a log in its directory, those before the machine
+/// restarted included. Source: `calcRestartCountByLogDir` in
+/// `pkg/kubelet/kuberuntime/kuberuntime_container.go`.
+pub(crate) fn runs(directory: &Path) -> u32 {
+    // None, or none that can be seen: this is the first run.
+    let Ok(entries) = fs::read_dir(directory) else { return 0 };
+    let numbers = entries.filter_map(Result::ok).filter_map(|entry| {
+        let name = entry.file_name();
+        let (number, _) = name.to_str()?.split_once(".log")?;
+        number.parse::<u32>().ok()
+    });
+    numbers.max().map_or(0, |newest| newest.saturating_add(1))
+}
+
 /// The older parts of a log, the oldest first.
 fn rotated(log: &Path) -> io::Result<Vec<PathBuf>> {
     let (Some(directory), Some(name)) = (log.parent(), log.file_name()) else {
@@ -28,4 +42,28 @@ fn rotated(log: &Path) -> io::Result<Vec<PathBuf>> {
     // Their names end in times.
     parts.sort();
     Ok(parts)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn runs_are_counted_by_the_newest_log() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("web");
+        assert_eq!(runs(&path), 0);
+        fs::create_dir(&path).unwrap();
+        for (name, expected) in [
+            ("other", 0),
+            ("x.log", 0),
+            ("0.log", 1),
+            ("2.log.20261124-120000", 3),
+            ("1.log", 3),
+            ("10.log", 11),
+        ] {
+            fs::write(path.join(name), "").unwrap();
+            assert_eq!(runs(&path), expected, "{name}");
+        }
+    }
 }

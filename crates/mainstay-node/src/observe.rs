@@ -9,7 +9,6 @@
 //! only its own worker wakes.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -31,10 +30,9 @@ pub(crate) struct Observer {
     pods: Mutex<BTreeMap<PodKey, watch::Sender<Arc<SeenPod>>>>,
     /// Told when a pod appears that nobody has asked for yet.
     appeared: watch::Sender<u64>,
-    /// Numbers the looks, so that an older one that comes in later does not count. Whatever
-    /// happens is followed by an event and a look that began after it.
-    looks: AtomicU64,
-    newest: Mutex<BTreeMap<SandboxId, u64>>,
+    /// One look after the other, so that an older one never comes in later. Whatever happens is
+    /// followed by an event and a look that began after it.
+    looking: tokio::sync::Mutex<()>,
 }
 
 impl Observer {
@@ -43,8 +41,7 @@ impl Observer {
             runtime,
             pods: Mutex::default(),
             appeared: watch::Sender::new(0),
-            looks: AtomicU64::new(0),
-            newest: Mutex::default(),
+            looking: tokio::sync::Mutex::default(),
         }
     }
 
@@ -82,32 +79,20 @@ impl Observer {
 
     /// Looks at one sandbox.
     pub(crate) async fn refresh(&self, id: &SandboxId) -> Result<()> {
-        let look = self.looks.fetch_add(1, Ordering::SeqCst);
+        let _turn = self.looking.lock().await;
         match self.runtime.pod_sandbox_status(id).await {
             Ok(status) => {
-                if let Some(key) = key_of(&status)
-                    && self.is_newest(id, look)
-                {
+                if let Some(key) = key_of(&status) {
                     self.put(&key, SeenSandbox::from_status(&status));
                 }
                 Ok(())
             }
             Err(error) if error.kind == ErrorKind::NotFound => {
-                // Names are never used again, so nothing newer can come.
-                self.newest.lock().unwrap_or_else(PoisonError::into_inner).remove(id);
                 self.drop(id);
                 Ok(())
             }
             Err(error) => Err(error),
         }
-    }
-
-    fn is_newest(&self, id: &SandboxId, look: u64) -> bool {
-        let mut newest = self.newest.lock().unwrap_or_else(PoisonError::into_inner);
-        let known = newest.entry(id.clone()).or_insert(look);
-        let counts = *known <= look;
-        *known = look.max(*known);
-        counts
     }
 
     /// Looks at everything.
@@ -140,7 +125,8 @@ impl Observer {
                 Some(known) => *known = sandbox,
                 None => sandboxes.push(sandbox),
             }
-            sandboxes.sort_by_key(|sandbox| std::cmp::Reverse(sandbox.created_at));
+            // Of one version the attempts count up; clocks may go back.
+            sandboxes.sort_by_key(|it| std::cmp::Reverse((it.attempt, it.created_at)));
             *seen = Arc::new(SeenPod { sandboxes });
             true
         });

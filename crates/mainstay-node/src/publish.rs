@@ -7,13 +7,13 @@
 
 mod events;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::PodStatus;
 use mainstay_cri::RuntimeCondition;
-use mainstay_plan::pod::{PodKey, Waiting};
+use mainstay_plan::pod::{PodKey, SeenPod, Waiting};
 use mainstay_pod::{Diagnostic, Pod};
 use tokio::sync::{mpsc, watch};
 
@@ -24,10 +24,12 @@ use crate::sources::merge::Notes;
 /// What a pod's worker tells.
 #[derive(Debug)]
 pub(crate) enum Publication {
+    /// The pods that will be told of next, now that all sources have been looked at once.
+    Begun(BTreeSet<PodKey>),
     /// The pod, as it is now.
     Pod(Box<PodReport>),
-    /// The pod is not wanted any more, and something of it is still there.
-    Leaving(PodKey),
+    /// The pod is not wanted any more, and this of it is still there.
+    Leaving(PodKey, Arc<SeenPod>),
     /// Nothing of the pod is left.
     Gone(PodKey),
 }
@@ -53,18 +55,20 @@ pub(crate) struct Manifest {
 /// All that is told.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Board {
+    /// The pods that have not been told of yet; `None` until it is known which they are.
+    awaited: Option<BTreeSet<PodKey>>,
     pub(crate) pods: BTreeMap<PodKey, PodEntry>,
     pub(crate) notes: Notes,
     pub(crate) runtime: Vec<RuntimeCondition>,
 }
 
 /// One pod on the board.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct PodEntry {
-    /// As it was told last.
+    /// As it was told last; `None` when it is only taken away since this agent is there.
     pub(crate) report: Option<PodReport>,
-    /// Whether it is being taken away.
-    pub(crate) leaving: bool,
+    /// What is left of it, if it is being taken away.
+    pub(crate) leaving: Option<Arc<SeenPod>>,
 }
 
 /// Keeps the board for ever.
@@ -76,11 +80,8 @@ pub(crate) async fn keep(
 ) {
     loop {
         tokio::select! {
-            // Cancel-safe per docs on `UnboundedReceiver::recv`.
-            publication = publications.recv() => {
-                let Some(publication) = publication else { return };
-                board.send_modify(|board| put(Arc::make_mut(board), publication));
-            }
+            // In this order, so that a board is not complete without the notes that came before.
+            biased;
             // Cancel-safe per docs on `watch::Receiver::changed`.
             changed = notes.changed() => {
                 if changed.is_err() {
@@ -97,22 +98,42 @@ pub(crate) async fn keep(
                 let health = health.borrow_and_update().clone();
                 board.send_modify(|board| Arc::make_mut(board).runtime = health);
             }
+            // Cancel-safe per docs on `UnboundedReceiver::recv`.
+            publication = publications.recv() => {
+                let Some(publication) = publication else { return };
+                board.send_modify(|board| put(Arc::make_mut(board), publication));
+            }
+        }
+    }
+}
+
+impl Board {
+    /// Whether every pod that was there at the start has been told of, and the runtime.
+    pub(crate) fn is_complete(&self) -> bool {
+        self.awaited.as_ref().is_some_and(BTreeSet::is_empty) && !self.runtime.is_empty()
+    }
+
+    fn tell(&mut self, key: &PodKey) {
+        if let Some(awaited) = &mut self.awaited {
+            awaited.remove(key);
         }
     }
 }
 
 fn put(board: &mut Board, publication: Publication) {
     match publication {
+        Publication::Begun(keys) => board.awaited = Some(keys),
         Publication::Pod(report) => {
-            let entry = PodEntry { leaving: false, report: None };
-            let entry = board.pods.entry(report.key.clone()).or_insert(entry);
-            *entry = PodEntry { report: Some(*report), leaving: false };
+            let key = report.key.clone();
+            board.tell(&key);
+            board.pods.insert(key, PodEntry { report: Some(*report), leaving: None });
         }
-        Publication::Leaving(key) => {
-            let entry = PodEntry { leaving: true, report: None };
-            board.pods.entry(key).or_insert(entry).leaving = true;
+        Publication::Leaving(key, seen) => {
+            board.tell(&key);
+            board.pods.entry(key).or_default().leaving = Some(seen);
         }
         Publication::Gone(key) => {
+            board.tell(&key);
             board.pods.remove(&key);
         }
     }

@@ -10,9 +10,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use mainstay_plan::pod::{Finished, Goal, Memory, PodKey, RunGoal};
+use mainstay_plan::pod::{Finished, Goal, Memory, PodKey, RunGoal, SeenPod, was_interrupted};
 use mainstay_plan::status;
-use mainstay_pod::RestartPolicy;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{Id, JoinSet};
 
@@ -74,7 +73,13 @@ impl Supervisor {
         if goals.wait_for(Option::is_some).await.is_err() {
             return;
         }
-        self.turn_to(goals.borrow_and_update().as_deref().cloned().unwrap_or_default());
+        let first = goals.borrow_and_update().as_deref().cloned().unwrap_or_default();
+        let mut keys = self.performer.observer.keys();
+        keys.extend(first.keys().cloned());
+        // The publisher outlives the supervisor.
+        let _ = self.reports.send(Publication::Begun(keys));
+        self.turn_to(first);
+        // Before anything else is wanted, so that no place is cleared that is wanted again.
         self.clear_orphans().await;
         loop {
             tokio::select! {
@@ -102,12 +107,13 @@ impl Supervisor {
                         Err(error) => error.id(),
                     };
                     let key = self.keys.remove(&id);
-                    if let (Err(error), Some(key)) = (&ended, &key) {
-                        tracing::error!(pod = %key, %error, "a pod's worker panicked; it is started again");
-                        tokio::time::sleep(AFTER_PANIC).await;
-                    }
                     if let Some(key) = key {
                         self.workers.remove(&key);
+                        if let Err(error) = ended {
+                            tracing::error!(pod = %key, %error, "a pod's worker panicked; it is started again");
+                            self.start(key, AFTER_PANIC);
+                            continue;
+                        }
                         self.performer.observer.forget(&key);
                         if !self.goals.contains_key(&key) {
                             self.performer.events.forget(&key);
@@ -121,7 +127,7 @@ impl Supervisor {
 
     fn turn_to(&mut self, goals: Goals) {
         for (key, goal) in &goals {
-            self.write_down(key, goal);
+            self.write_down(key, goal, self.goals.get(key));
         }
         // Also those that went while no agent ran.
         for key in self.performer.recorded().iter().filter(|key| !goals.contains_key(*key)) {
@@ -134,20 +140,30 @@ impl Supervisor {
     }
 
     /// Lets the ledger know what is accepted, if it is news.
-    fn write_down(&self, key: &PodKey, goal: &GoalPod) {
+    fn write_down(&self, key: &PodKey, goal: &GoalPod, before: Option<&GoalPod>) {
+        let is_anew = goal.incarnation.is_some()
+            && before.is_none_or(|before| {
+                before.pod.uid() != goal.pod.uid() || before.incarnation != goal.incarnation
+            });
         let known = self.performer.record(key);
-        let same = known.as_ref().filter(|it| it.pod.uid() == goal.pod.uid());
-        let record = Record {
-            path: goal.path.clone(),
-            pod: goal.pod.clone(),
-            started: same.is_some_and(|it| it.started),
-            finished: same.and_then(|it| it.finished.clone()),
-            not_before: same.and_then(|it| it.not_before).max(goal.not_before),
-        };
-        let news =
-            same.is_none_or(|it| (&it.path, it.not_before) != (&record.path, record.not_before));
-        if news {
-            self.performer.accept(key, record);
+        let same = known.filter(|it| it.pod.uid() == goal.pod.uid() && !is_anew);
+        match same {
+            Some(known) if known.path == goal.path && known.place == goal.place => {}
+            Some(known) => {
+                let (path, place) = (goal.path.clone(), goal.place.clone());
+                self.performer.accept(key, Record { path, place, ..known });
+            }
+            None => {
+                let record = Record {
+                    path: goal.path.clone(),
+                    place: goal.place.clone(),
+                    pod: goal.pod.clone(),
+                    started: false,
+                    finished: None,
+                    incarnation: goal.incarnation,
+                };
+                self.performer.accept(key, record);
+            }
         }
     }
 
@@ -164,7 +180,7 @@ impl Supervisor {
                     *known = goal;
                     changed
                 })),
-                None => self.start(key, goal),
+                None => self.start(key, Duration::ZERO),
             }
         }
     }
@@ -173,15 +189,17 @@ impl Supervisor {
         let Some(goal) = self.goals.get(key) else {
             return WorkerGoal { goal: Goal::Gone, manifest: None };
         };
-        let record = self.performer.record(key);
-        let not_before = record.and_then(|record| record.not_before).max(goal.not_before);
+        // It is there since the goal was written down, and knows of restarts that were asked for.
+        let incarnation = self.performer.record(key).and_then(|record| record.incarnation);
         WorkerGoal {
-            goal: Goal::Run(RunGoal { pod: goal.pod.clone(), not_before }),
+            goal: Goal::Run(RunGoal { pod: goal.pod.clone(), incarnation }),
             manifest: Some(Manifest { path: goal.path.clone(), invalid: goal.invalid.clone() }),
         }
     }
 
-    fn start(&mut self, key: PodKey, goal: WorkerGoal) {
+    /// Starts a worker; it begins after a while.
+    fn start(&mut self, key: PodKey, after: Duration) {
+        let goal = self.goal_of(&key);
         let seen = self.performer.observer.subscribe(&key);
         let mut memory = Memory::default();
         let mut status = None;
@@ -189,7 +207,7 @@ impl Supervisor {
         let mut own: BTreeSet<String> = uids;
         if let Goal::Run(run) = &goal.goal {
             own.insert(run.pod.uid().to_owned());
-            (memory.finished, status) = self.end_of(&key, run, seen.borrow().sandboxes.is_empty());
+            (memory.finished, status) = self.end_of(&key, run, &seen.borrow());
         }
         memory.hosted = self.hosted.iter().filter(|uid| own.contains(*uid)).cloned().collect();
         self.hosted.retain(|uid| !own.contains(uid));
@@ -206,6 +224,9 @@ impl Supervisor {
         };
         let name = key.clone();
         let handle = self.tasks.spawn(async move {
+            if !after.is_zero() {
+                tokio::time::sleep(after).await;
+            }
             worker.run().await;
             name
         });
@@ -218,36 +239,29 @@ impl Supervisor {
         &self,
         key: &PodKey,
         run: &RunGoal,
-        nothing_seen: bool,
+        seen: &SeenPod,
     ) -> (Option<Finished>, Option<k8s_openapi::api::core::v1::PodStatus>) {
         let record = self.performer.record(key).filter(|it| it.pod.uid() == run.pod.uid());
         let Some(record) = record else { return (None, None) };
-        let uid = run.pod.uid().to_owned();
+        let finished = Finished { uid: run.pod.uid().to_owned(), incarnation: run.incarnation };
         match record.finished {
-            Some((at, status)) => (Some(Finished { uid, at }), Some(status)),
-            // It was started, nothing of it is left, and it may not be started twice.
-            None if record.started
-                && nothing_seen
-                && run.pod.restart_policy() == RestartPolicy::Never =>
-            {
+            Some((_, status)) => (Some(finished), Some(status)),
+            None if was_interrupted(run.pod.restart_policy(), record.started, seen) => {
                 let at = Timestamp::now();
                 let status = status::interrupted(&Default::default());
-                self.performer.amend(key, |record| record.finished = Some((at, status.clone())));
-                (Some(Finished { uid, at }), Some(status))
+                let end = Some((at, status.clone()));
+                self.performer.amend(run, |record| record.finished = end);
+                (Some(finished), Some(status))
             }
             None => (None, None),
         }
     }
 
     fn restart(&mut self, key: &PodKey) -> bool {
-        if !self.goals.contains_key(key) {
-            return false;
-        }
-        self.performer.amend(key, |record| {
-            record.not_before = Some(Timestamp::now());
-            record.finished = None;
-            record.started = false;
-        });
+        let Some(record) = self.performer.record(key) else { return false };
+        let incarnation = Some(Timestamp::now());
+        let record = Record { started: false, finished: None, incarnation, ..record };
+        self.performer.accept(key, record);
         self.see_to_workers();
         true
     }
@@ -280,7 +294,7 @@ impl WorkerGoal {
         };
         let goal = match (&self.goal, &other.goal) {
             (Goal::Run(a), Goal::Run(b)) => {
-                a.pod.uid() == b.pod.uid() && a.not_before == b.not_before
+                a.pod.uid() == b.pod.uid() && a.incarnation == b.incarnation
             }
             (Goal::Gone, Goal::Gone) => true,
             _ => false,

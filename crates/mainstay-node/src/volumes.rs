@@ -74,7 +74,7 @@ pub(crate) fn prepare(
     for volume in pod.spec().volumes.iter().flatten() {
         prepare_volume(pod, volume, group, facts)?;
     }
-    let group = hierarchies.at(&resources::cgroup(&facts.cgroup_root, pod));
+    let group = hierarchies.at(&resources::cgroup(&facts.cgroup_root, pod.uid()));
     let limits = resources::Limits::of_pod(pod);
     group.create().map_err(VolumeError::Cgroup)?;
     group
@@ -82,6 +82,7 @@ pub(crate) fn prepare(
             cpu_shares: Some(limits.cpu_shares),
             cpu_quota: Some(CpuQuota { quota: limits.cpu_quota, period: PERIOD }),
             memory: Some(limits.memory.unwrap_or(u64::MAX)),
+            memory_and_swap: None,
             pids: None,
             unified: Vec::new(),
         })
@@ -128,9 +129,8 @@ pub(crate) fn clean_up(
     facts: &NodeFacts,
     hierarchies: &Hierarchies,
 ) -> Result<(), VolumeError> {
-    for path in resources::cgroups_of(&facts.cgroup_root, uid) {
-        hierarchies.at(&path).remove().map_err(VolumeError::Cgroup)?;
-    }
+    let group = hierarchies.at(&resources::cgroup(&facts.cgroup_root, uid));
+    group.remove().map_err(VolumeError::Cgroup)?;
     let of_pod = |name: &str| name.ends_with(&format!("_{uid}"));
     for log_directory in matching(&facts.log_directory, of_pod)? {
         remove(&log_directory)?;

@@ -22,9 +22,10 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::PodStatus;
 use mainstay_plan::backoff::after_failures;
 use mainstay_plan::pod::{
-    Action, Failure, Finished, Goal, ImageMemory, Key, Memory, PodKey, SeenPod, plan,
+    Action, Failure, Goal, ImageMemory, Key, Memory, PodKey, SeenPod, has_started, plan,
 };
 use mainstay_plan::status;
+use mainstay_pod::RestartPolicy;
 use tokio::sync::{mpsc, watch};
 use tokio::task::{AbortHandle, JoinSet};
 
@@ -81,14 +82,21 @@ impl Worker {
                 in_flight.abort_images();
             }
             self.memory.forget_gone(&seen);
+            if let Goal::Run(run) = &goal.goal
+                && run.pod.restart_policy() == RestartPolicy::Never
+                && has_started(run, &seen)
+            {
+                self.performer.note_start(run);
+            }
             let plan = plan(&goal.goal, &seen, &self.memory, now);
+            // First what is, then what is done about it: an end that is written down is this one.
+            self.report(&goal, &seen, plan.waiting, now);
             for action in plan.actions {
                 tracing::debug!(pod = %self.key, ?action, "begins");
                 self.memory.in_flight.insert(action.key());
                 self.note_stop(&action, &seen, now);
                 in_flight.start(&self.performer, &goal.goal, &seen, action);
             }
-            self.report(&goal, &seen, plan.waiting, now);
             if plan.done && matches!(goal.goal, Goal::Gone) {
                 return;
             }
@@ -185,18 +193,10 @@ impl Worker {
             (Action::StartContainer { container, .. }, _) => {
                 self.memory.images.remove(&container.name);
             }
-            (Action::RecordFinished { at }, Done::Finished(uid)) => {
-                self.memory.finished = Some(Finished { uid, at });
+            (Action::RecordFinished { .. }, Done::Finished(finished)) => {
+                self.memory.finished = Some(finished);
             }
-            (Action::CleanUp { uid }, _) => {
-                self.memory.hosted.remove(&uid);
-                if self.memory.prepared.as_ref() == Some(&uid) {
-                    self.memory.prepared = None;
-                }
-                if self.memory.finished.as_ref().is_some_and(|it| it.uid == uid) {
-                    self.memory.finished = None;
-                }
-            }
+            (Action::CleanUp { uid }, _) => self.memory.forget_place(&uid),
             _ => {}
         }
     }
@@ -212,9 +212,12 @@ impl Worker {
         }
         let longest = match key {
             Key::Image(_) => LONGEST_IMAGE_RETRY,
-            Key::Host(_) | Key::Ledger | Key::Sandbox | Key::Container(_) | Key::Dead(_) => {
-                LONGEST_RETRY
-            }
+            Key::Host(_)
+            | Key::Ledger
+            | Key::Sandbox
+            | Key::Container(_)
+            | Key::Dead(_)
+            | Key::DeadSandbox(_) => LONGEST_RETRY,
         };
         let wait = match error.retry {
             perform::Retry::Soon => Some(after_failures(count, longest)),
@@ -241,7 +244,7 @@ impl Worker {
         let Goal::Run(run) = &goal.goal else {
             let leaving = !seen.sandboxes.is_empty() || !self.memory.hosted.is_empty();
             let publication = if leaving {
-                Publication::Leaving(self.key.clone())
+                Publication::Leaving(self.key.clone(), Arc::new(seen.clone()))
             } else {
                 Publication::Gone(self.key.clone())
             };
@@ -249,7 +252,7 @@ impl Worker {
             let _ = self.reports.send(publication);
             return;
         };
-        let finished = self.memory.finished.as_ref().is_some_and(|it| it.uid == run.pod.uid());
+        let finished = self.memory.has_finished(run);
         let status = match &self.status {
             // Nothing of it is there any more but what was written down.
             Some(status) if finished && seen.sandboxes.is_empty() => status.clone(),

@@ -6,13 +6,13 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-/// The first wait. Source: `pkg/kubelet/kubelet.go`, `initialNodeContainerRestartBackoff`... and
-/// the documentation of `restartPolicy`: 10 s, doubling, capped.
+/// The first wait; each further one is twice as long. Source: `pkg/kubelet/kubelet.go`,
+/// `initialCrashLoopBackOff`, 10 s.
 pub const FIRST: Duration = Duration::from_secs(10);
 /// The longest wait. Source: `MaxContainerBackOff`, 300 s.
 pub const LONGEST: Duration = Duration::from_secs(300);
 /// A container that ended longer than this after the last change of its wait starts over.
-/// Source: `client-go/util/flowcontrol/backoff.go`, `hasExpired`: twice the longest wait.
+/// Source: `pkg/kubelet/kubelet.go`, `crashLoopBackOff.HasExpiredFunc`, 600 s.
 pub const FORGOTTEN_AFTER: Duration = Duration::from_secs(600);
 
 /// The wait of one container, and when it was last made longer.
@@ -43,7 +43,9 @@ pub fn judge(backoff: Option<Backoff>, ended: Timestamp, now: Timestamp) -> Verd
         return fresh;
     }
     match ended.checked_add(wait) {
-        Ok(due) if due > now => Verdict::Wait(due),
+        // An end that is still to come was written down before the clock was set back: how long it
+        // is ago nobody knows.
+        Ok(due) if due > now && ended <= now => Verdict::Wait(due),
         _ => Verdict::Start(Backoff { wait: (wait * 2).min(LONGEST), since: now }),
     }
 }

@@ -22,6 +22,11 @@ pub const GRACE_PERIOD: &str = "io.kubernetes.pod.terminationGracePeriod";
 pub const SOURCE: &str = "mainstay.dev/source";
 /// The node's name, as an annotation of sandboxes: pods of static sources have it in their names.
 pub const NODE_NAME: &str = "mainstay.dev/node";
+/// The names of the pod's containers in their order, with commas between, as an annotation of
+/// sandboxes: which is the first one is asked when there is no manifest.
+pub const CONTAINERS: &str = "mainstay.dev/containers";
+/// The pod's incarnation, as an annotation of sandboxes.
+pub const INCARNATION: &str = "mainstay.dev/incarnation";
 /// The state of a container's restart back-off when it was made, as an annotation of containers,
 /// so that it outlives the agent.
 pub const BACKOFF: &str = "mainstay.dev/backoff";

@@ -28,8 +28,8 @@ mod state;
 mod tear_down;
 
 pub use plan::plan;
-pub use restart::{Afterwards, after as after_end};
+pub use restart::{Afterwards, after as after_end, has_started, was_interrupted};
 pub use state::{
-    Action, ContainerPlan, Failure, Finished, Goal, ImageMemory, Key, Memory, Plan, PodKey,
-    RunGoal, SeenContainer, SeenPod, SeenSandbox, SourceKind, Waiting,
+    Action, ContainerPlan, Failure, Finished, Goal, ImageMemory, Incarnation, Key, Memory, Plan,
+    PodKey, RunGoal, SeenContainer, SeenPod, SeenSandbox, SourceKind, Waiting,
 };

@@ -79,25 +79,15 @@ pub fn oom_score_adj(
     }
 }
 
-/// The control group of a pod below the instance's own: one level for each class but the first,
-/// as the kubelet lays them out. Source: `pkg/kubelet/cm/pod_container_manager_linux.go`.
-pub fn cgroup(root: &str, pod: &Pod) -> String {
-    cgroup_of(root, pod.qos_class(), pod.uid())
-}
-
-/// The same from what is left of a pod. Returns every place where it may be.
-pub fn cgroups_of(root: &str, uid: &str) -> [String; 3] {
-    [QosClass::Guaranteed, QosClass::Burstable, QosClass::BestEffort]
-        .map(|class| cgroup_of(root, class, uid))
-}
-
-fn cgroup_of(root: &str, class: QosClass, uid: &str) -> String {
-    let root = root.trim_end_matches('/');
-    match class {
-        QosClass::Guaranteed => format!("{root}/pod{uid}"),
-        QosClass::Burstable => format!("{root}/burstable/pod{uid}"),
-        QosClass::BestEffort => format!("{root}/besteffort/pod{uid}"),
-    }
+/// The control group of a version of a pod, right below the instance's own.
+///
+/// A kubelet has a group for each class between them (`pkg/kubelet/cm/qos_container_manager_linux.go`),
+/// and keeps the sum of its pods' requests as its weight. Without such a group the kernel weighs each pod
+/// by its own request, which comes to the same shares; with one that had no weight of its own, all
+/// best-effort pods together would weigh as much as a whole CPU of requests. Groups for classes are worth
+/// their upkeep when the classes have limits of their own.
+pub fn cgroup(root: &str, uid: &str) -> String {
+    format!("{}/pod{uid}", root.trim_end_matches('/'))
 }
 
 #[cfg(test)]
@@ -130,19 +120,23 @@ mod tests {
     }
 
     #[test]
-    fn the_class_decides_where_a_pod_is_and_how_soon_it_is_killed() {
-        let check = |resources, place, score| {
+    fn the_class_decides_how_soon_a_container_is_killed() {
+        let check = |resources, score| {
             let pod = pod(resources);
             let container = &pod.spec().containers[0];
             assert_eq!(oom_score_adj(&pod, container, 1 << 30), score, "{resources}");
-            let expected = format!("/root{place}/pod{}", pod.uid());
-            assert_eq!(cgroup("/root", &pod), expected, "{resources}");
-            assert!(cgroups_of("/root", pod.uid()).contains(&expected), "{resources}");
         };
-        check("{}", "/besteffort", 1000);
-        check("{limits: {cpu: '1', memory: 256Mi}}", "", -997);
-        check("{requests: {memory: 256Mi}}", "/burstable", 750);
-        check("{requests: {cpu: '1'}}", "/burstable", 999);
-        check("{requests: {memory: 2Gi}}", "/burstable", 3);
+        check("{}", 1000);
+        check("{limits: {cpu: '1', memory: 256Mi}}", -997);
+        check("{requests: {memory: 256Mi}}", 750);
+        check("{requests: {cpu: '1'}}", 999);
+        check("{requests: {memory: 2Gi}}", 3);
+    }
+
+    /// A group between them would have to be given a weight, or its pods would outweigh others.
+    #[test]
+    fn pods_of_all_classes_are_side_by_side() {
+        assert_eq!(cgroup("/mainstay", "u1"), "/mainstay/podu1");
+        assert_eq!(cgroup("/a/b/", "u1"), "/a/b/podu1");
     }
 }

@@ -86,15 +86,15 @@ pub fn compute(
     }
 }
 
-/// The status of a pod that came to its end before the machine restarted, of which nothing is
-/// left but what the ledger has.
+/// The status of a pod that was ended before it could finish, by `mainstay down` or with the
+/// machine, of which nothing is left but what the ledger has.
 pub fn interrupted(before: &PodStatus) -> PodStatus {
     PodStatus {
         phase: Some(Phase::Failed.as_str().to_owned()),
-        reason: Some("MachineRestarted".to_owned()),
+        reason: Some("Interrupted".to_owned()),
         message: Some(
-            "The machine restarted while the pod ran, and its restartPolicy Never does not let it \
-             run twice."
+            "The pod was ended before it could finish, by `mainstay down` or with the machine, and \
+             its restartPolicy Never does not let it run twice."
                 .to_owned(),
         ),
         ..before.clone()

@@ -6,6 +6,8 @@ mod expand;
 mod security;
 
 use std::collections::BTreeMap;
+use std::fmt;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use k8s_openapi::api::core::v1::{Container, Volume};
@@ -19,7 +21,7 @@ use mainstay_pod::Pod;
 pub use security::{RunsAsRoot, verify_non_root};
 
 use crate::labels;
-use crate::pod::{ContainerPlan, SourceKind};
+use crate::pod::{ContainerPlan, RunGoal, SourceKind};
 use crate::resources::{Limits, PERIOD, oom_score_adj};
 
 /// The file of the pod's directory that its containers see as `/etc/hosts`. Source:
@@ -72,22 +74,59 @@ impl NodeFacts {
     }
 }
 
-/// A container that cannot be asked for as it stands.
-#[derive(Debug, PartialEq, Eq)]
+/// A pod or a container that cannot be asked for as it stands. Validation refuses all of this, but
+/// not in a pod that another version of mainstay stored.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TranslateError {
-    /// A mount of a volume that the pod does not have, which validation refuses.
+    /// A mount of a volume that the pod does not have.
     NoSuchVolume(String),
+    /// A field with a value that there is not.
+    Invalid {
+        /// The field, as in the manifest.
+        field: &'static str,
+        /// What it says.
+        value: String,
+    },
+}
+
+impl TranslateError {
+    fn invalid(field: &'static str, value: impl fmt::Display) -> Self {
+        Self::Invalid { field, value: value.to_string() }
+    }
+}
+
+impl std::error::Error for TranslateError {}
+
+impl fmt::Display for TranslateError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoSuchVolume(name) => {
+                write!(
+                    f,
+                    "the pod has no volume {name:?}; name one of spec.volumes, or add it there"
+                )
+            }
+            Self::Invalid { field, value } => {
+                write!(f, "{field} cannot be {value:?}; correct it in the manifest")
+            }
+        }
+    }
 }
 
 /// The sandbox of a pod.
+///
+/// # Errors
+///
+/// When the runtime cannot be asked for what the pod says; nothing is left out or replaced.
 pub fn sandbox(
-    pod: &Pod,
+    run: &RunGoal,
     source: SourceKind,
     attempt: u32,
     facts: &NodeFacts,
     dns: DnsConfig,
     cgroup: &str,
-) -> PodSandboxConfig {
+) -> Result<PodSandboxConfig, TranslateError> {
+    let pod = &run.pod;
     let network = if pod.is_host_network() { NamespaceMode::Node } else { NamespaceMode::Pod };
     let privileged = pod.spec().containers.iter().any(security::is_privileged);
     let mut labels: BTreeMap<String, String> = pod.metadata().labels.clone().unwrap_or_default();
@@ -97,7 +136,12 @@ pub fn sandbox(
     let grace = pod.termination_grace_period().as_secs().to_string();
     annotations.insert(labels::GRACE_PERIOD.to_owned(), grace);
     annotations.insert(labels::NODE_NAME.to_owned(), facts.name.clone());
-    PodSandboxConfig {
+    let names: Vec<&str> = pod.spec().containers.iter().map(|it| it.name.as_str()).collect();
+    annotations.insert(labels::CONTAINERS.to_owned(), names.join(","));
+    if let Some(incarnation) = run.incarnation {
+        annotations.insert(labels::INCARNATION.to_owned(), incarnation.to_string());
+    }
+    Ok(PodSandboxConfig {
         metadata: PodSandboxMetadata {
             name: pod.name().to_owned(),
             uid: pod.uid().to_owned(),
@@ -107,7 +151,7 @@ pub fn sandbox(
         hostname: hostname(pod),
         log_directory: text(&facts.pod_log_directory(pod.namespace(), pod.name(), pod.uid())),
         dns,
-        port_mappings: if pod.is_host_network() { Vec::new() } else { port_mappings(pod) },
+        port_mappings: if pod.is_host_network() { Vec::new() } else { port_mappings(pod)? },
         labels,
         annotations,
         cgroup_parent: cgroup.to_owned(),
@@ -118,13 +162,17 @@ pub fn sandbox(
                 ipc: NamespaceMode::Pod,
             },
             privileged,
-            seccomp: security::pod_seccomp(pod, facts),
+            seccomp: security::pod_seccomp(pod, facts)?,
         },
         sysctls: BTreeMap::new(),
-    }
+    })
 }
 
 /// A container of a pod.
+///
+/// # Errors
+///
+/// As of [`sandbox`].
 pub fn container(
     pod: &Pod,
     container: &Container,
@@ -157,7 +205,7 @@ pub fn container(
         stdin_once: container.stdin_once.unwrap_or(false),
         tty: container.tty.unwrap_or(false),
         resources: resources(pod, container, facts),
-        security_context: security::of(pod, container, facts),
+        security_context: security::of(pod, container, facts)?,
         envs,
     })
 }
@@ -173,7 +221,7 @@ fn pod_labels(pod: &Pod) -> [(String, String); 3] {
 /// The pod's host name: as written, else its own name, cut to what a host name may have.
 ///
 /// Source: `pkg/kubelet/kubelet_pods.go`, `truncatePodHostnameIfNeeded`.
-fn hostname(pod: &Pod) -> String {
+pub fn hostname(pod: &Pod) -> String {
     const LONGEST: usize = 63;
     let name = pod.spec().hostname.as_deref().filter(|name| !name.is_empty());
     let name = name.unwrap_or_else(|| pod.name());
@@ -181,21 +229,30 @@ fn hostname(pod: &Pod) -> String {
     name.chars().take(LONGEST).collect::<String>().trim_end_matches(['-', '.']).to_owned()
 }
 
-fn port_mappings(pod: &Pod) -> Vec<PortMapping> {
-    let ports = pod.host_ports();
-    let mapping = |port: &mainstay_pod::HostPort| {
-        Some(PortMapping {
+fn port_mappings(pod: &Pod) -> Result<Vec<PortMapping>, TranslateError> {
+    let number =
+        |field, port: i32| u16::try_from(port).map_err(|_| TranslateError::invalid(field, port));
+    let mapping = |port: mainstay_pod::HostPort| {
+        Ok(PortMapping {
             protocol: match port.protocol.as_str() {
+                "TCP" => Protocol::Tcp,
                 "UDP" => Protocol::Udp,
                 "SCTP" => Protocol::Sctp,
-                _ => Protocol::Tcp,
+                other => return Err(TranslateError::invalid("protocol", other)),
             },
-            container_port: u16::try_from(port.container_port).ok()?,
-            host_port: u16::try_from(port.host_port).ok()?,
-            host_ip: port.host_ip.parse().ok().filter(|ip: &std::net::IpAddr| !ip.is_unspecified()),
+            container_port: number("containerPort", port.container_port)?,
+            host_port: number("hostPort", port.host_port)?,
+            host_ip: match port.host_ip.as_str() {
+                "" => None,
+                text => {
+                    let invalid = |_| TranslateError::invalid("hostIP", text);
+                    let address: IpAddr = text.parse().map_err(invalid)?;
+                    Some(address).filter(|address| !address.is_unspecified())
+                }
+            },
         })
     };
-    ports.iter().filter_map(mapping).collect()
+    pod.host_ports().into_iter().map(mapping).collect()
 }
 
 /// Variables in order; a later one may refer to earlier ones.
@@ -255,8 +312,13 @@ fn resources(pod: &Pod, container: &Container, facts: &NodeFacts) -> LinuxContai
         cpu_quota: limits.cpu_quota.and_then(|quota| i64::try_from(quota).ok()).unwrap_or(0),
         cpu_shares: limits.cpu_shares,
         memory_limit: limits.memory.unwrap_or(0),
+        // Swap is not used, as by the kubelet's `NoSwap`: what is limited to so much memory is not
+        // to use more of the machine in another way.
+        memory_swap_limit: limits.memory.unwrap_or(0),
         oom_score_adj: oom_score_adj(pod, container, facts.machine_memory),
-        unified: BTreeMap::new(),
+        // All of a container ends when its memory runs out, and not some process of it. Source:
+        // `pkg/kubelet/kuberuntime/kuberuntime_container_linux.go`, `memory.oom.group`.
+        unified: BTreeMap::from([("memory.oom.group".to_owned(), "1".to_owned())]),
     }
 }
 

@@ -68,14 +68,8 @@ pub struct Diagnostic {
     /// What to write instead, or where to look.
     pub hint: Option<String>,
     span: Option<Range<usize>>,
-    related: Option<Related>,
-}
-
-/// A second place that matters, such as the first of two equal keys.
-#[derive(Clone, Debug, Eq, PartialEq)]
-struct Related {
-    span: Range<usize>,
-    label: String,
+    /// Where it was set before, if it is set twice.
+    first: Option<Range<usize>>,
 }
 
 /// A finding before its place is turned into line and column.
@@ -87,7 +81,8 @@ pub(crate) struct Finding {
     pub(crate) field: String,
     pub(crate) message: String,
     pub(crate) hint: Option<String>,
-    pub(crate) related: Option<(Span, String)>,
+    /// Where it was set before, if it is set twice.
+    pub(crate) first: Option<Span>,
 }
 
 // === impl Finding ===
@@ -101,8 +96,13 @@ impl Finding {
             field: field.to_string(),
             message: message.into(),
             hint: None,
-            related: None,
+            first: None,
         }
+    }
+
+    pub(crate) fn duplicate(key: Span, field: impl fmt::Display, first: Span) -> Self {
+        let cause = Cause::DuplicateField;
+        Self { cause, first: Some(first), ..Self::error(key, field, "duplicate field") }
     }
 
     pub(crate) fn warning(
@@ -122,13 +122,15 @@ impl Finding {
         Self { hint: hint.into(), ..self }
     }
 
-    pub(crate) fn related(self, span: Span, label: impl Into<String>) -> Self {
-        Self { related: Some((span, label.into())), ..self }
-    }
-
     pub(crate) fn into_diagnostic(self, source: &Source<'_>, document: usize) -> Diagnostic {
         let (line, column) = source.position(self.span.start);
         let range = |span: Span| span.start as usize..span.end as usize;
+        let message = match self.first {
+            Some(first) => {
+                format!("{}, already set on line {}", self.message, source.position(first.start).0)
+            }
+            None => self.message,
+        };
         Diagnostic {
             severity: self.severity,
             cause: self.cause,
@@ -137,10 +139,10 @@ impl Finding {
             line,
             column,
             field: self.field,
-            message: self.message,
+            message,
             hint: self.hint,
             span: Some(range(self.span)),
-            related: self.related.map(|(span, label)| Related { span: range(span), label }),
+            first: self.first.map(range),
         }
     }
 }
@@ -161,7 +163,7 @@ impl Diagnostic {
             message: message.into(),
             hint,
             span: None,
-            related: None,
+            first: None,
         }
     }
 
@@ -188,13 +190,9 @@ impl Diagnostic {
         let mut snippet = Snippet::source(source)
             .path(&*self.file)
             .annotation(AnnotationKind::Primary.span(one_line(source, span)));
-        if let Some(related) =
-            self.related.as_ref().filter(|it| source.get(it.span.clone()).is_some())
-        {
+        if let Some(first) = self.first.clone().filter(|span| source.get(span.clone()).is_some()) {
             snippet = snippet.annotation(
-                AnnotationKind::Context
-                    .span(one_line(source, related.span.clone()))
-                    .label(&related.label),
+                AnnotationKind::Context.span(one_line(source, first)).label("first set here"),
             );
         }
         let mut group = level.primary_title(title).element(snippet);

@@ -1,6 +1,6 @@
 //! Finds the Pods in a file's documents: single ones, and those in a `List` or `PodList`.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 
 use crate::diagnostic::{Cause, Finding};
 use crate::tree::{Entry, Node, Span, Value};
@@ -130,13 +130,13 @@ fn judge(node: &Node, number: usize, typed: bool) -> Judged {
 /// A list without items would stop every pod of the file, so it has to say that it has none.
 fn list_errors(list: &Node) -> Vec<Finding> {
     let mut errors = Vec::new();
-    let mut seen = HashSet::new();
+    let mut seen = HashMap::new();
     for entry in list.entries() {
         let known = matches!(&*entry.key, "apiVersion" | "kind" | "metadata" | "items");
         if !known {
             errors.push(Finding::error(entry.key_span, &entry.key, "unknown field"));
-        } else if !seen.insert(&entry.key) {
-            errors.push(Finding::error(entry.key_span, &entry.key, "duplicate field"));
+        } else if let Some(first) = seen.insert(&entry.key, entry.key_span) {
+            errors.push(Finding::duplicate(entry.key_span, &entry.key, first));
         }
     }
     match list.get("items").map(|items| &items.value) {

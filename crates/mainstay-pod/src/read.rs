@@ -1,6 +1,6 @@
 //! From the bytes of a file to the pods in it.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::Pod as KubernetesPod;
@@ -20,9 +20,9 @@ pub enum Validation {
     /// They refuse the manifest.
     #[default]
     Strict,
-    /// They are left out, with a warning.
+    /// They have no effect, with a warning.
     Warn,
-    /// They are left out.
+    /// They have no effect.
     Ignore,
 }
 
@@ -136,17 +136,15 @@ pub fn read_value(file: &str, bytes: &[u8]) -> Result<serde_json::Value, Vec<Dia
     if findings.is_empty() {
         return Ok(json);
     }
-    Err(findings.into_iter().map(|finding| finding.into_diagnostic(&source, 1)).collect())
+    Err(shown(findings, &source, 1))
 }
 
 /// Keys that a map has twice. A tree is as deep as `MAX_DEPTH` at the most.
 fn find_duplicates(node: &Node, findings: &mut Vec<Finding>) {
-    let mut seen = HashSet::new();
+    let mut seen = HashMap::new();
     for entry in node.entries() {
-        if !seen.insert(&entry.key) {
-            let message = "duplicate field";
-            let finding = Finding::error(entry.key_span, &entry.key, message);
-            findings.push(finding.cause(Cause::DuplicateField));
+        if let Some(first) = seen.insert(&entry.key, entry.key_span) {
+            findings.push(Finding::duplicate(entry.key_span, &entry.key, first));
         }
         find_duplicates(&entry.node, findings);
     }
@@ -160,7 +158,8 @@ fn unwritten_pull_policies(pod: &KubernetesPod) -> BTreeSet<String> {
     let spec = pod.spec.iter();
     let containers =
         spec.flat_map(|spec| spec.init_containers.iter().flatten().chain(&spec.containers));
-    let unwritten = containers.filter(|container| container.image_pull_policy.is_none());
+    let unwritten = containers
+        .filter(|container| container.image_pull_policy.as_ref().is_none_or(String::is_empty));
     unwritten.map(|container| container.name.clone()).collect()
 }
 
@@ -335,7 +334,7 @@ impl Reading<'_> {
         Entry::Refused { identity, errors, warnings }
     }
 
-    /// Errors and warnings, each in the order of the file and no more than anybody would read.
+    /// Errors and warnings, each in the order of the file.
     fn diagnostics(
         &self,
         mut findings: Vec<Finding>,
@@ -344,22 +343,24 @@ impl Reading<'_> {
         findings.sort_by_key(|finding| finding.span.start);
         let (errors, warnings) =
             findings.into_iter().partition(|finding| finding.severity == Severity::Error);
-        let diagnostics = |findings: Vec<Finding>| {
-            let left = findings.len().saturating_sub(MAX_DIAGNOSTICS);
-            let mut shown: Vec<Diagnostic> = findings
-                .into_iter()
-                .take(MAX_DIAGNOSTICS)
-                .map(|finding| finding.into_diagnostic(&self.source, number))
-                .collect();
-            if left > 0
-                && let Some(last) = shown.last_mut()
-            {
-                last.message.push_str(&format!("; and {left} more after this one"));
-            }
-            shown
-        };
-        (diagnostics(errors), diagnostics(warnings))
+        (shown(errors, &self.source, number), shown(warnings, &self.source, number))
     }
+}
+
+/// No more diagnostics than anybody would read; the last one says how many are left out.
+fn shown(findings: Vec<Finding>, source: &Source<'_>, number: usize) -> Vec<Diagnostic> {
+    let left = findings.len().saturating_sub(MAX_DIAGNOSTICS);
+    let mut shown: Vec<Diagnostic> = findings
+        .into_iter()
+        .take(MAX_DIAGNOSTICS)
+        .map(|finding| finding.into_diagnostic(source, number))
+        .collect();
+    if left > 0
+        && let Some(last) = shown.last_mut()
+    {
+        last.message.push_str(&format!("; and {left} more after this one"));
+    }
+    shown
 }
 
 /// Whether a field path is the other one or something below it.

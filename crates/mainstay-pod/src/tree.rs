@@ -7,7 +7,8 @@ use crate::path::{Segment, segments};
 /// A file of this many bytes or more is refused, as the kubelet does.
 pub const MAX_FILE_BYTES: usize = 10 * 1024 * 1024;
 
-/// Levels of nesting; a Pod needs about fifteen. It bounds every recursive walk over a tree.
+/// Levels of nesting, those that aliases bring included; a Pod needs about fifteen. It bounds every
+/// recursive walk over a tree.
 pub(crate) const MAX_DEPTH: usize = 100;
 
 /// Values in one file once every alias has been replaced by what it stands for.
@@ -139,11 +140,14 @@ impl Node {
         let mut node = self;
         for segment in segments(path) {
             let found = match (segment, &node.value) {
-                (Segment::Field(name) | Segment::Key(name), Value::Map(entries)) => entries
-                    .iter()
-                    .rev()
-                    .find(|entry| entry.key.eq_ignore_ascii_case(name))
-                    .map(|entry| (&entry.node, entry.key_span)),
+                (Segment::Field(name) | Segment::Key(name), Value::Map(entries)) => {
+                    let last = |same: fn(&str, &str) -> bool| {
+                        entries.iter().rev().find(|entry| same(&entry.key, name))
+                    };
+                    last(|key, name| key == name)
+                        .or_else(|| last(str::eq_ignore_ascii_case))
+                        .map(|entry| (&entry.node, entry.key_span))
+                }
                 (Segment::Index(index), Value::List(items)) => {
                     items.get(index).map(|item| (item, head(item.span)))
                 }

@@ -35,16 +35,29 @@ enum When {
     Keys(&'static [&'static str]),
     /// It is there and the field beside it has not this value.
     Unless(&'static str, &'static str),
+    /// It has a key that begins so, with any other value than these.
+    Entries(&'static [(&'static str, &'static [&'static str])]),
 }
 
 use Decision::{NoEffect, Refused, Supported};
-use When::{Keys, Not, Present, Set, Unless};
+use When::{Entries, Keys, Not, Present, Set, Unless};
+
+/// Annotations that mean something to a kubelet or a runtime below it, and the values that ask for nothing.
+///
+/// A kubelet honours AppArmor's in static pods, to which no API server copies them into the field
+/// (`pkg/security/apparmor/helpers.go`); those of seccomp have had no effect since Kubernetes 1.27. The
+/// bandwidth is what containerd and CRI-O hand to the network plugin.
+const ANNOTATIONS: &[(&str, &[&str])] = &[
+    ("container.apparmor.security.beta.kubernetes.io/", &["", "unconfined"]),
+    ("kubernetes.io/egress-bandwidth", &[]),
+    ("kubernetes.io/ingress-bandwidth", &[]),
+];
 
 /// Paths as in the schema: `[]` is any item of a list.
 const DECISIONS: &[(&str, Decision)] = &[
     ("apiVersion", Supported),
     ("kind", Supported),
-    ("metadata.annotations", Supported),
+    ("metadata.annotations", Refused(Entries(ANNOTATIONS))),
     ("metadata.creationTimestamp", NoEffect),
     ("metadata.deletionGracePeriodSeconds", NoEffect),
     ("metadata.deletionTimestamp", NoEffect),
@@ -288,6 +301,17 @@ fn judge(
         When::Keys(keys) => {
             for entry in node.entries().iter().filter(|entry| !keys.contains(&&*entry.key)) {
                 refuse(entry.key_span, path.key(&entry.key), NOT_YET.to_owned());
+            }
+        }
+        When::Entries(meant) => {
+            for entry in node.entries() {
+                let value = entry.node.as_str().unwrap_or_default();
+                let asks = |(prefix, nothing): &(&str, &[&str])| {
+                    entry.key.starts_with(prefix) && !nothing.contains(&value)
+                };
+                if meant.iter().any(asks) {
+                    refuse(entry.key_span, path.key(&entry.key), NOT_YET.to_owned());
+                }
             }
         }
         When::Unless(sibling, value) => {

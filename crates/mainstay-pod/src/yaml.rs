@@ -222,7 +222,11 @@ impl Builder {
                 "the anchor's value contains this alias of itself",
             )));
         };
-        self.budget.take_node(node, span)?;
+        let height = self.budget.take_node(node, span)?;
+        // An alias is as deep as what it stands for: written nesting is not the only one.
+        if self.stack.len() + height > MAX_DEPTH {
+            return Err(too_deep(span));
+        }
         let mut node = node.clone();
         // What an alias stands for is reported where the alias stands.
         node.span = span;
@@ -315,25 +319,29 @@ impl Budget {
         Ok(())
     }
 
-    /// Takes what a copy of a subtree costs.
-    fn take_node(&mut self, node: &Node, span: Span) -> Outcome {
-        let mut left = vec![node];
-        while let Some(node) = left.pop() {
+    /// Takes what a copy of a subtree costs, and returns how many levels of nesting it has.
+    fn take_node(&mut self, node: &Node, span: Span) -> Result<usize, Box<Finding>> {
+        let mut height = 0;
+        let mut left = vec![(node, 1)];
+        while let Some((node, level)) = left.pop() {
+            if matches!(node.value, Value::List(_) | Value::Map(_)) {
+                height = height.max(level);
+            }
             let text = match &node.value {
                 Value::Null | Value::Bool(_) => 0,
                 Value::Number(text) | Value::String(text) => text.len(),
                 Value::List(items) => {
-                    left.extend(items);
+                    left.extend(items.iter().map(|item| (item, level + 1)));
                     0
                 }
                 Value::Map(entries) => {
-                    left.extend(entries.iter().map(|entry| &entry.node));
+                    left.extend(entries.iter().map(|entry| (&entry.node, level + 1)));
                     entries.iter().map(|entry| entry.key.len()).sum()
                 }
             };
             self.take(1, text, span)?;
         }
-        Ok(())
+        Ok(height)
     }
 }
 

@@ -5,10 +5,14 @@
 //!
 //! - The shim listens on a Unix stream socket and greets every connection with a [`Hello`], which
 //!   carries [`PROTOCOL`]. The engine drives shims from [`OLDEST_PROTOCOL`] on, and leaves others
-//!   alone, running.
+//!   alone, running. For that, four things are the same in every version: the frame, the fields of
+//!   the [`Hello`], the file `exit.json` with its [`ExitStatus`], and that a shim that is killed
+//!   leaves its containers to whoever finds them.
 //! - A frame is a length (four bytes, little endian, at most [`MAX_FRAME`]) and that many bytes of
-//!   JSON. Unknown fields are ignored and new fields have defaults, so adding one needs no new
-//!   version; changing the meaning of one does.
+//!   JSON. Unknown fields are ignored, so a field may be added without a new version if it has a
+//!   default, as `sysctls` of [`SandboxNamespaces`] does: an older peer does not send it. A new
+//!   version is needed for whatever else changes, a new variant of [`Command`], [`Event`] or any
+//!   other choice too: whoever does not know it closes the connection.
 //! - Every [`Request`] gets one [`Reply`] with its number, in any order. [`Event`]s come without
 //!   being asked for, on connections that sent [`Command::Subscribe`].
 //! - Descriptors travel as `SCM_RIGHTS` with the first byte of the frame that names them.
@@ -24,7 +28,7 @@ pub use container::{
 pub use frame::{FrameError, MAX_FRAME, decode, encode, frame_length};
 pub use message::{
     Command, ContainerPhase, ContainerReport, Event, Exec, ExitStatus, Failure, Hello, Message,
-    Outcome, Reply, Request, START_FAILED, SandboxNamespaces, Shm, Success,
+    Outcome, Reply, Request, START_FAILED, SandboxNamespaces, Shm, Success, nanoseconds,
 };
 
 /// The version of the protocol that this crate describes.

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::container::{Container, Process};
@@ -217,6 +218,11 @@ pub struct ExitStatus {
     /// 0 to 255, or 128 plus the number of the signal that killed it. [`START_FAILED`] of one that
     /// never ran.
     pub exit_code: i32,
+}
+
+/// A point in time as the messages have it. They can tell times from 1677 to 2262.
+pub fn nanoseconds(at: Timestamp) -> i64 {
+    i64::try_from(at.as_nanosecond()).unwrap_or(i64::MAX)
 }
 
 /// The exit code of a container whose program could not be started, as containerd gives it.

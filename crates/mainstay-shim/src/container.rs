@@ -17,10 +17,10 @@ use std::path::{Path, PathBuf};
 use jiff::Timestamp;
 use mainstay_linux::process::{Pidfd, signal_child};
 use mainstay_shim_protocol::{
-    Container as Spec, ContainerPhase, ExitStatus, Failure, Process, START_FAILED,
+    Container as Spec, ContainerPhase, ExitStatus, Failure, Process, START_FAILED, nanoseconds,
 };
 use rustix::fs::{Mode, OFlags, open};
-use rustix::pipe::{PipeFlags, pipe_with};
+use rustix::pipe::{PipeFlags, fcntl_getpipe_size, pipe_with};
 
 use crate::cri_log::{Lines, Log, Stream};
 use crate::handshake::{self, Report};
@@ -92,7 +92,8 @@ impl Container {
             outputs.push(Output::new(error.0, Stream::Stderr)?);
             Stdio::Streams([input, output.1, error.1])
         };
-        let pid = init::spawn(spec, stdio, &child)?;
+        let pid = init::spawn(spec, stdio, &child)
+            .map_err(|error| io::Error::other(init::chain(&error)))?;
         Ok(Self {
             bundle: PathBuf::from(&spec.bundle),
             membership: Membership {
@@ -120,7 +121,8 @@ impl Container {
         }
         let failed = |error: io::Error| Failure::Failed(error.to_string());
         let (parent, child) = handshake::channel().map_err(failed)?;
-        init::spawn_in(&self.membership, &self.process, process, stdio, &child).map_err(failed)?;
+        init::spawn_in(&self.membership, &self.process, process, stdio, &child)
+            .map_err(|error| Failure::Failed(init::chain(&error)))?;
         Ok(parent)
     }
 
@@ -221,53 +223,34 @@ impl Container {
         now: Timestamp,
         buffer: &mut [u8],
     ) -> Option<io::Error> {
-        let output = self.outputs.get_mut(which)?;
         let mut lines = Vec::new();
-        match output.source.read(buffer) {
-            Ok(length) if length > 0 => {
-                output.lines.push(output.stream, &buffer[..length], now, &mut lines);
-            }
-            Err(error)
-                if matches!(
-                    error.kind(),
-                    io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted
-                ) =>
-            {
-                return None;
-            }
-            // The end; a terminal whose last user has left says so with an error (EIO).
-            Ok(_) | Err(_) => {
-                output.lines.finish(output.stream, now, &mut lines);
-                self.outputs.remove(which);
-            }
+        if let Reading::End = self.outputs.get_mut(which)?.read(now, buffer, &mut lines) {
+            self.outputs.remove(which);
         }
-        if lines.is_empty() { None } else { self.log.write(&lines) }
+        self.log.write(&lines)
     }
 
-    /// Reads all that is there, for the last time that it matters.
+    /// Reads what the first process had written when it ended.
+    ///
+    /// That is no more than the kernel holds. There may be more without end: the process may have
+    /// given its outputs to others, which write on.
     fn drain_all(&mut self, now: Timestamp, buffer: &mut [u8]) -> Option<io::Error> {
         let mut first = None;
-        let mut which = 0;
-        while which < self.outputs.len() {
-            let before = self.outputs.len();
-            loop {
-                let mut more = [rustix::event::PollFd::new(
-                    &self.outputs[which].source,
-                    rustix::event::PollFlags::IN,
-                )];
-                let none = rustix::event::Timespec { tv_sec: 0, tv_nsec: 0 };
-                if !matches!(rustix::event::poll(&mut more, Some(&none)), Ok(1..)) {
-                    break;
-                }
-                first = first.or(self.drain(which, now, buffer));
-                if self.outputs.len() < before {
-                    break;
+        let log = &mut self.log;
+        self.outputs.retain_mut(|output| {
+            let mut rest = output.capacity();
+            while rest > 0 {
+                let mut lines = Vec::new();
+                let reading = output.read(now, buffer, &mut lines);
+                first = first.take().or(log.write(&lines));
+                match reading {
+                    Reading::Some(length) => rest = rest.saturating_sub(length),
+                    Reading::Nothing => break,
+                    Reading::End => return false,
                 }
             }
-            if self.outputs.len() == before {
-                which += 1;
-            }
-        }
+            true
+        });
         first
     }
 
@@ -307,7 +290,8 @@ impl Container {
         // It is a second copy: losing it costs the exit code of a container whose shim is killed
         // before the engine has read the first one.
         if let Err(error) = write() {
-            eprintln!("cannot write exit.json in {}: {error}", self.bundle.display());
+            let bundle = self.bundle.display();
+            crate::complain(format_args!("cannot write exit.json in {bundle}: {error}"));
         }
     }
 
@@ -338,14 +322,68 @@ impl Container {
     }
 }
 
+/// What came of reading an [`Output`] once.
+enum Reading {
+    /// So many bytes; there may be more.
+    Some(usize),
+    Nothing,
+    /// All who could write have left.
+    End,
+}
+
 impl Output {
     fn new(source: OwnedFd, stream: Stream) -> io::Result<Self> {
         rustix::io::ioctl_fionbio(&source, true)?;
         Ok(Self { source: source.into(), stream, lines: Lines::default() })
     }
+
+    /// Reads once, and appends the lines that are complete to `lines`.
+    fn read(&mut self, now: Timestamp, buffer: &mut [u8], lines: &mut Vec<u8>) -> Reading {
+        match self.source.read(buffer) {
+            Ok(length) if length > 0 => {
+                self.lines.push(self.stream, &buffer[..length], now, lines);
+                Reading::Some(length)
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => Reading::Some(0),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Reading::Nothing,
+            // The end; a terminal whose last user has left says so with an error (EIO).
+            Ok(_) | Err(_) => {
+                self.lines.finish(self.stream, now, lines);
+                Reading::End
+            }
+        }
+    }
+
+    /// How many bytes the kernel holds at most between the process and us.
+    fn capacity(&self) -> usize {
+        // It is a terminal if it is no pipe; those hold less than a pipe usually does.
+        // Source: `drivers/tty/pty.c`, `tty_buffer_set_limit`.
+        fcntl_getpipe_size(&self.source).unwrap_or(64 << 10)
+    }
 }
 
-/// Nanoseconds since 1970, which fit until the year 2262.
-pub(crate) fn nanoseconds(at: Timestamp) -> i64 {
-    i64::try_from(at.as_nanosecond()).unwrap_or(i64::MAX)
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_output_without_end_does_not_keep_the_end_of_its_container() {
+        let directory = tempfile::tempdir().unwrap();
+        let endless = File::open("/dev/zero").unwrap();
+        let mut container = Container {
+            bundle: directory.path().to_owned(),
+            membership: Membership { cgroup: Default::default(), new_cgroup_namespace: false },
+            phase: Phase::Creating,
+            pid: 1,
+            process: Pidfd::open(1).unwrap(),
+            channel: None,
+            outputs: vec![Output::new(endless.into(), Stream::Stdout).unwrap()],
+            log: Log::open(&directory.path().join("log")).unwrap(),
+            _stdin: None,
+        };
+        let (status, failed) = container.ended(3, Timestamp::UNIX_EPOCH, &mut [0; 16 << 10]);
+        assert!(status.exit_code == 3 && failed.is_none());
+        // It is read on like any other.
+        assert_eq!(container.outputs().count(), 1);
+    }
 }

@@ -51,6 +51,9 @@ impl Log {
 
     /// Writes lines that [`Lines`] made. Returns the first error after a success.
     pub(crate) fn write(&mut self, lines: &[u8]) -> Option<io::Error> {
+        if lines.is_empty() {
+            return None;
+        }
         match self.file.write_all(lines) {
             Ok(()) => {
                 self.failing = false;

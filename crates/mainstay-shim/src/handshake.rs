@@ -77,6 +77,12 @@ impl AsFd for Parent {
     }
 }
 
+impl AsFd for Child {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
 impl Child {
     pub(crate) fn send(&self, report: &Report) -> io::Result<()> {
         let (tag, text, descriptor) = match report {

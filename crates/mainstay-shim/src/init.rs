@@ -10,7 +10,8 @@ mod terminal;
 
 use std::fs;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 
 use mainstay_linux::mount::{self, Attributes};
@@ -19,6 +20,7 @@ use mainstay_linux::path::open_directory;
 use mainstay_linux::process::{self, CloneOptions, Fork, Pidfd};
 use mainstay_shim_protocol::{CgroupDirectories, Container, Process};
 use rustix::fs::{Mode, OFlags, open};
+use rustix::process::{Signal, set_parent_process_death_signal, umask};
 
 use crate::handshake::{Child, Report};
 
@@ -60,32 +62,44 @@ pub(crate) enum Stdio {
     TerminalTo(OwnedFd),
 }
 
-/// The control groups of a process, opened while their directories can still be reached.
-struct Cgroup {
-    unified: Option<OwnedFd>,
-    legacy: Vec<OwnedFd>,
+impl Stdio {
+    fn descriptors(&self) -> Vec<BorrowedFd<'_>> {
+        match self {
+            Self::Streams(streams) => streams.iter().map(AsFd::as_fd).collect(),
+            Self::Terminal => Vec::new(),
+            Self::TerminalTo(socket) => vec![socket.as_fd()],
+        }
+    }
 }
 
-impl Cgroup {
+/// Opens the version 2 group that a process is to be cloned into.
+fn open_unified(directories: &CgroupDirectories) -> Result<Option<OwnedFd>, InitError> {
+    let open = |directory: &str| {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        open(directory, flags, Mode::empty())
+            .map_err(|error| step(format!("open {directory}"))(error.into()))
+    };
+    directories.unified.as_deref().map(open).transpose()
+}
+
+/// The version 1 groups of a process, opened while they can still be reached.
+struct LegacyGroups(Vec<OwnedFd>);
+
+impl LegacyGroups {
     fn open(directories: &CgroupDirectories) -> Result<Self, InitError> {
-        let unified = directories.unified.as_deref().map(|directory| {
-            let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-            open(directory, flags, Mode::empty())
-                .map_err(|error| step(format!("open {directory}"))(error.into()))
-        });
         let legacy = directories.legacy.iter().map(|directory| {
             let file = Path::new(directory).join("cgroup.procs");
             open(&file, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())
                 .map_err(|error| step(format!("open {}", file.display()))(error.into()))
         });
-        Ok(Self { unified: unified.transpose()?, legacy: legacy.collect::<Result<_, _>>()? })
+        Ok(Self(legacy.collect::<Result<_, _>>()?))
     }
 
-    /// Moves this process into the version 1 groups. The first move after a pause waits for a
-    /// grace period of the kernel, which is why this comes as late as it can.
-    fn join_legacy(&self) -> Result<(), InitError> {
-        for file in &self.legacy {
-            rustix::io::write(file, b"0")
+    /// Moves this process into them. The first move after a pause waits for a grace period of the
+    /// kernel, which is why this comes as late as it can.
+    fn join(self) -> Result<(), InitError> {
+        for file in self.0 {
+            rustix::io::write(&file, b"0")
                 .map_err(|error| step("move into the control group")(error.into()))?;
         }
         Ok(())
@@ -95,22 +109,22 @@ impl Cgroup {
 /// Makes a container's first process, a child of this one.
 ///
 /// Returns its number; in the child it does not return.
-pub(crate) fn spawn(container: &Container, stdio: Stdio, channel: &Child) -> io::Result<i32> {
-    let cgroup = match Cgroup::open(&container.cgroup) {
-        Ok(cgroup) => cgroup,
-        Err(error) => return give_up(channel, &error),
-    };
+pub(crate) fn spawn(
+    container: &Container,
+    stdio: Stdio,
+    channel: &Child,
+) -> Result<i32, InitError> {
+    let unified = open_unified(&container.cgroup)?;
+    let legacy = LegacyGroups::open(&container.cgroup)?;
     let mut namespaces = Namespaces::NEWNS;
     namespaces.set(Namespaces::NEWPID, container.new_pid_namespace);
-    let options = CloneOptions {
-        namespaces,
-        cgroup: cgroup.unified.as_ref().map(AsFd::as_fd),
-        sibling: false,
-    };
-    match process::clone(&options)? {
+    let options =
+        CloneOptions { namespaces, cgroup: unified.as_ref().map(AsFd::as_fd), sibling: false };
+    match process::clone(&options).map_err(step("make a process for the container"))? {
         Fork::Parent(pid) => Ok(pid),
         Fork::Child => {
-            let Err(error) = become_container(container, stdio, &cgroup, channel);
+            drop(unified);
+            let Err(error) = become_container(container, stdio, legacy, channel);
             fail(channel, &error)
         }
     }
@@ -126,8 +140,8 @@ pub(crate) fn spawn_in(
     process: &Process,
     stdio: Stdio,
     channel: &Child,
-) -> io::Result<()> {
-    match process::fork()? {
+) -> Result<(), InitError> {
+    match process::fork().map_err(step("make a process"))? {
         Fork::Parent(_) => Ok(()),
         Fork::Child => {
             let Err(error) = enter(container, init, process, stdio, channel);
@@ -148,9 +162,12 @@ enum Never {}
 fn become_container(
     container: &Container,
     stdio: Stdio,
-    cgroup: &Cgroup,
+    legacy: LegacyGroups,
     channel: &Child,
 ) -> Result<Never, InitError> {
+    leave_shim(channel, &stdio, legacy.0.iter().map(AsFd::as_fd))?;
+    // What is made in the container has the modes that are asked for.
+    umask(Mode::empty());
     let process = &container.process;
     // Read while the host's files can be seen.
     let filter = program::read_filter(process)?;
@@ -176,8 +193,8 @@ fn become_container(
     mounts::mask(&root, &container.masked_paths)?;
     pivot(root)?;
     let console = terminal::connect(process, stdio, channel)?;
-    if let Some(console) = &console {
-        terminal::show_as_console(console)?;
+    if let Some(console) = console {
+        terminal::show_as_console(&console)?;
     }
     if container.root.readonly {
         let root = open_directory(Path::new("/")).map_err(step("open the new root"))?;
@@ -185,11 +202,11 @@ fn become_container(
         mount::restrict(&root, readonly).map_err(step("make the root file system read-only"))?;
     }
 
-    cgroup.join_legacy()?;
+    legacy.join()?;
     channel.send(&Report::Ready).map_err(step("report to the shim"))?;
     // The shim ended or gave the container up: there is nobody left to tell.
     channel.wait().map_err(step("wait for the start"))?;
-    program::run(process, filter.as_deref())
+    program::run(process, filter.as_deref(), channel)
 }
 
 fn enter(
@@ -199,10 +216,11 @@ fn enter(
     stdio: Stdio,
     channel: &Child,
 ) -> Result<Never, InitError> {
+    leave_shim(channel, &stdio, [init.as_fd()])?;
     let filter = program::read_filter(process)?;
     program::set_oom_score(process)?;
-    let cgroup = Cgroup::open(&container.cgroup)?;
-    cgroup.join_legacy()?;
+    let unified = open_unified(&container.cgroup)?;
+    LegacyGroups::open(&container.cgroup)?.join()?;
     let mut namespaces = Namespaces::NEWNS
         | Namespaces::NEWPID
         | Namespaces::NEWNET
@@ -211,7 +229,7 @@ fn enter(
     namespaces.set(Namespaces::NEWCGROUP, container.new_cgroup_namespace);
     let options = CloneOptions {
         namespaces: Namespaces::empty(),
-        cgroup: cgroup.unified.as_ref().map(AsFd::as_fd),
+        cgroup: unified.as_ref().map(AsFd::as_fd),
         sibling: true,
     };
     // The process goes on when the shim has been told its number, so that its end cannot come
@@ -222,17 +240,46 @@ fn enter(
     match clone.map_err(step("make a process in the container"))? {
         Fork::Parent(pid) => {
             channel.send(&Report::Pid(pid)).map_err(step("report to the shim"))?;
+            rustix::io::write(&teller, b"G")
+                .map_err(|error| step("let the process go on")(error.into()))?;
             process::exit_immediately(0)
         }
         Fork::Child => {
-            drop(teller);
-            rustix::io::read(&told, &mut [0; 1])
-                .map_err(|error| step("wait for the shim")(error.into()))?;
+            drop((unified, teller));
+            leave_shim(channel, &stdio, [told.as_fd()])?;
+            match rustix::io::read(&told, &mut [0; 1]) {
+                Ok(1..) => {}
+                Ok(0) => {
+                    return Err(step("wait for the shim")(io::ErrorKind::UnexpectedEof.into()));
+                }
+                Err(error) => return Err(step("wait for the shim")(error.into())),
+            }
+            drop(told);
             program::leave_parent()?;
             terminal::connect(process, stdio, channel)?;
-            program::run(process, filter.as_deref())
+            program::run(process, filter.as_deref(), channel)
         }
     }
+}
+
+/// The first act of every copy of the shim: it keeps what it was made for, and goes when the shim
+/// goes.
+///
+/// If the shim's sockets were open here too, nobody would notice its end while this process is on
+/// its way: the engine's connections would stay open, and so would the channel, on which this
+/// process may be waiting. A shim that ended before the death signal was asked for is noticed by
+/// the end of the channel.
+fn leave_shim<'a>(
+    channel: &'a Child,
+    stdio: &'a Stdio,
+    more: impl IntoIterator<Item = BorrowedFd<'a>>,
+) -> Result<(), InitError> {
+    let mut kept = vec![channel.as_fd()];
+    kept.extend(stdio.descriptors());
+    kept.extend(more);
+    process::close_all_but(&kept).map_err(step("close the shim's descriptors"))?;
+    set_parent_process_death_signal(Some(Signal::KILL))
+        .map_err(|error| step("bind this process to the shim")(error.into()))
 }
 
 /// Makes `root` the root directory and lets go of the old one.
@@ -251,24 +298,14 @@ fn pivot(root: OwnedFd) -> Result<(), InitError> {
 
 /// Tells the shim and ends; for a child.
 fn fail(channel: &Child, error: &InitError) -> ! {
-    let report = report_of(error);
+    let text = chain(error);
+    let report = match error {
+        InitError::Step { .. } => Report::Failed(text),
+        InitError::Execute { .. } => Report::CannotExecute(text),
+    };
     // If the shim cannot be told, it has ended, and will not miss this process.
     let told = channel.send(&report);
     process::exit_immediately(if told.is_ok() { 1 } else { 2 })
-}
-
-/// Tells the shim's other half and gives no process; for the shim itself.
-fn give_up(channel: &Child, error: &InitError) -> io::Result<i32> {
-    channel.send(&report_of(error))?;
-    Ok(0)
-}
-
-fn report_of(error: &InitError) -> Report {
-    let text = chain(error);
-    match error {
-        InitError::Step { .. } => Report::Failed(text),
-        InitError::Execute { .. } => Report::CannotExecute(text),
-    }
 }
 
 /// The error and its causes as one line.
@@ -285,5 +322,6 @@ pub(crate) fn chain(error: &dyn std::error::Error) -> String {
 
 /// Makes a directory and those above it, as the shim needs them.
 fn make_directory(path: &Path) -> Result<(), InitError> {
-    fs::create_dir_all(path).map_err(step(format!("make {}", path.display())))
+    let made = fs::DirBuilder::new().recursive(true).mode(0o755).create(path);
+    made.map_err(step(format!("make {}", path.display())))
 }

@@ -5,6 +5,9 @@
 //! is the parent of the containers' first processes, writes their logs and remembers how they
 //! ended. It decides nothing.
 
+// They panic where standard error cannot be written, and the pod would go with the shim.
+#![forbid(clippy::print_stderr)]
+
 mod connection;
 mod container;
 mod cri_log;
@@ -13,7 +16,8 @@ mod init;
 mod namespaces;
 mod shim;
 
-use std::io;
+use std::fmt;
+use std::io::{self, Write};
 use std::os::unix::net::UnixListener;
 use std::process::ExitCode;
 
@@ -27,10 +31,16 @@ fn main() -> ExitCode {
     match serve() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("mainstay-shim: {error}; it is started by mainstay, not by hand");
+            complain(format_args!("{error}; it is started by mainstay, not by hand"));
             ExitCode::FAILURE
         }
     }
+}
+
+/// Says something to whoever looks for it in the shim's log; there is nobody to tell it to.
+fn complain(text: fmt::Arguments<'_>) {
+    // The disk may be full, which is often what the text is about.
+    let _ = writeln!(io::stderr(), "mainstay-shim: {text}");
 }
 
 fn serve() -> io::Result<()> {

@@ -24,12 +24,12 @@ use jiff::Timestamp;
 use mainstay_linux::process::{self, Ended, Heard, Signals};
 use mainstay_shim_protocol::{
     Command, ContainerReport, Event, Exec, Failure, Hello, Message, Outcome, PROTOCOL, Reply,
-    Request, Success, encode,
+    Request, Success, encode, nanoseconds,
 };
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::connection::{Closed, Connection};
-use crate::container::{Container, Progress, nanoseconds};
+use crate::container::{Container, Progress};
 use crate::handshake::{self, Report};
 use crate::init::Stdio;
 use crate::namespaces;
@@ -383,6 +383,12 @@ impl Shim {
     fn reap(&mut self) -> io::Result<()> {
         // The signal is only a reason to look; one may stand for many.
         while let Some(Ended { pid, exit_code }) = process::reap_any()? {
+            // It may be an exec whose number came after this turn's `poll`.
+            for which in 0..self.execs.len() {
+                if self.execs[which].pid.is_none() {
+                    self.advance_exec(which);
+                }
+            }
             let ended = self.containers.iter().find(|(_, container)| container.pid() == pid);
             if let Some(id) = ended.map(|(id, _)| id.clone()) {
                 self.end_container(&id, exit_code);
@@ -444,5 +450,50 @@ impl Shim {
         if failed {
             self.connections.remove(&connection);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::UnixStream;
+
+    use mainstay_shim_protocol::{decode, frame_length};
+
+    use super::*;
+
+    fn read_frame(mut stream: &UnixStream) -> Message {
+        use std::io::Read;
+        let mut header = [0; 4];
+        stream.read_exact(&mut header).unwrap();
+        let mut json = vec![0; frame_length(header).unwrap()];
+        stream.read_exact(&mut json).unwrap();
+        decode(&json).unwrap()
+    }
+
+    #[test]
+    fn the_end_of_an_exec_is_told_though_its_number_came_with_it() {
+        let directory = tempfile::tempdir().unwrap();
+        let listener = UnixListener::bind(directory.path().join("s.sock")).unwrap();
+        let mut shim = Shim::new(listener, process::signals().unwrap());
+        let (engine, connection) = UnixStream::pair().unwrap();
+        engine.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        shim.connections.insert(0, Connection::new(connection).unwrap());
+        let (channel, child) = handshake::channel().unwrap();
+        let asker = Asker { connection: 0, number: 7 };
+        shim.execs.push(Execution { asker, channel: Some(channel), pid: None, answered: false });
+
+        #[expect(clippy::disallowed_methods, reason = "a test needs a process")]
+        #[expect(clippy::zombie_processes, reason = "the shim takes leave of it")]
+        let program = std::process::Command::new("/bin/false").spawn().unwrap();
+        let pid = i32::try_from(program.id()).unwrap();
+        process::Pidfd::open(pid).unwrap().wait().unwrap();
+        child.send(&Report::Pid(pid)).unwrap();
+        drop(child);
+        shim.reap().unwrap();
+
+        let outcome = Outcome::Ok(Success::Executing { pid });
+        assert_eq!(read_frame(&engine), Message::Reply(Reply { number: 7, outcome }));
+        let ended = Event::ExecExited { number: 7, exit_code: 1 };
+        assert_eq!(read_frame(&engine), Message::Event(ended));
     }
 }

@@ -4,12 +4,14 @@
 
 use std::fs;
 use std::io::{Read, Write};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
+use std::time::{Duration, Instant};
 
 use mainstay_linux::cgroup::Hierarchies;
+use mainstay_linux::process::Pidfd;
 use mainstay_linux::socket;
 use mainstay_shim_protocol::{
     Capabilities, CgroupDirectories, Command, Container, Event, Exec, ExitStatus, Failure, Hello,
@@ -17,6 +19,9 @@ use mainstay_shim_protocol::{
     SandboxNamespaces, Success, decode, encode, frame_length,
 };
 use mainstay_testkit::tools;
+
+/// How long to wait for what may never come.
+const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A shim with its directory, ended when the test ends, however it ends.
 struct Shim {
@@ -30,10 +35,16 @@ struct Shim {
 
 impl Shim {
     fn start() -> Self {
+        Self::start_by("exec \"$0\"")
+    }
+
+    /// Starts the shim as a shell script does, of which it is the name.
+    fn start_by(script: &str) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let listener = socket::listen(&directory.path().join("shim.sock")).unwrap();
         #[expect(clippy::disallowed_methods, reason = "the test plays the engine")]
-        let process = std::process::Command::new(env!("CARGO_BIN_EXE_mainstay-shim"))
+        let process = std::process::Command::new("/bin/sh")
+            .args(["-c", script, env!("CARGO_BIN_EXE_mainstay-shim")])
             .stdin(Stdio::from(OwnedFd::from(listener)))
             .spawn()
             .unwrap();
@@ -75,6 +86,21 @@ impl Shim {
     fn call(&mut self, command: Command) -> Result<Success, Failure> {
         let number = self.send(command);
         self.answer(number)
+    }
+
+    /// Asks for one more process in a container.
+    fn exec(
+        &mut self,
+        id: &str,
+        process: Process,
+        streams: [BorrowedFd<'_>; 3],
+    ) -> (u64, Result<Success, Failure>) {
+        self.number += 1;
+        let number = self.number;
+        let command = Command::Exec(Box::new(Exec { id: id.into(), process }));
+        let frame = encode(&Request { number, command }).unwrap();
+        assert_eq!(socket::send(&self.stream, &frame, &streams).unwrap(), frame.len());
+        (number, self.answer(number))
     }
 
     fn answer(&mut self, wanted: u64) -> Result<Success, Failure> {
@@ -125,9 +151,19 @@ impl Shim {
             fs::copy(tools::program("busybox"), layers.join("busybox/bin/busybox")).unwrap();
             fs::create_dir(layers.join("empty")).unwrap();
         }
-        let group = Hierarchies::mounted().unwrap();
-        let group = group.at(&format!("{}/{id}", self.group));
-        group.create().unwrap();
+        let hierarchies = Hierarchies::mounted().unwrap();
+        let group = format!("{}/{id}", self.group);
+        hierarchies.at(&group).create().unwrap();
+        let mut cgroup = CgroupDirectories::default();
+        for hierarchy in hierarchies.iter() {
+            let path = hierarchy.mount_point.join(group.trim_start_matches('/'));
+            let path = path.to_str().unwrap().to_owned();
+            if hierarchy.unified {
+                cgroup.unified = Some(path);
+            } else {
+                cgroup.legacy.push(path);
+            }
+        }
         let mount = |destination: &str, kind: &str, options: &[(&str, &str)]| Mount {
             destination: destination.into(),
             source: MountSource::New {
@@ -170,10 +206,7 @@ impl Shim {
             readonly_paths: vec!["/proc/sys".into()],
             new_pid_namespace: true,
             new_cgroup_namespace: false,
-            cgroup: CgroupDirectories {
-                unified: None,
-                legacy: group.directories().map(|path| path.to_str().unwrap().into()).collect(),
-            },
+            cgroup,
             process: process(script),
             log_path: self.path().join(id).join("log").to_str().unwrap().into(),
             stdin: false,
@@ -353,6 +386,151 @@ fn links_in_an_image_do_not_lead_a_mount_out_of_it() {
     assert_eq!((exit_code, &log[0][..]), (0, "stdout F mountedmountedmountedbelow"));
 }
 
+/// CVE-2024-21626: a directory of the host that is open when the program is looked up, or the
+/// working directory, is a way to the host for whoever chooses their names.
+#[test]
+fn no_name_leads_to_the_host_through_a_descriptor_of_the_shim() {
+    if !tools::is_root() {
+        return;
+    }
+    let mut shim = Shim::start();
+    let layer = shim.path().join("layers/busybox/bin");
+    let through = |number| format!("/proc/self/fd/{number}{}{}", "/..".repeat(16), layer.display());
+    let path: Vec<String> = (0..64).map(through).collect();
+    let path = vec![format!("PATH={}", path.join(":"))];
+
+    let mut container = shim.container("a", "exit 0");
+    container.process.env = path.clone();
+    let created = shim.call(Command::CreateContainer(Box::new(container))).unwrap();
+    let Success::Created { pid } = created else { panic!("{created:?}") };
+    let mut open: Vec<String> = fs::read_dir(format!("/proc/{pid}/fd"))
+        .unwrap()
+        .map(|entry| fs::read_link(entry.unwrap().path()).unwrap())
+        .map(|target| target.to_str().unwrap().split(':').next().unwrap().to_owned())
+        .collect();
+    open.sort();
+    // Its three streams, and what it hears the shim by.
+    assert_eq!(open, ["/dev/null", "pipe", "pipe", "socket"]);
+    let started = shim.call(Command::StartContainer { id: "a".into() });
+    assert!(matches!(started, Err(Failure::CannotExecute(_))), "{started:?}");
+
+    let mut container = shim.container("b", "exit 0");
+    for number in 0..64 {
+        container.process.cwd = format!("/proc/self/fd/{number}");
+        let created = shim.call(Command::CreateContainer(Box::new(container.clone())));
+        assert!(matches!(created, Err(Failure::Failed(_))), "{number}: {created:?}");
+        shim.exit_of("b");
+        shim.call(Command::RemoveContainer { id: "b".into() }).unwrap();
+    }
+
+    let container = shim.container("c", "busybox sleep 600");
+    shim.call(Command::CreateContainer(Box::new(container))).unwrap();
+    shim.call(Command::StartContainer { id: "c".into() }).unwrap();
+    let null = fs::OpenOptions::new().read(true).write(true).open("/dev/null").unwrap();
+    let streams = [null.as_fd(); 3];
+    let (_, answer) = shim.exec("c", Process { env: path, ..process("exit 0") }, streams);
+    assert!(matches!(answer, Err(Failure::CannotExecute(_))), "{answer:?}");
+    for number in 0..64 {
+        let cwd = format!("/proc/self/fd/{number}");
+        let (_, answer) = shim.exec("c", Process { cwd, ..process("exit 0") }, streams);
+        assert!(matches!(answer, Err(Failure::Failed(_))), "{number}: {answer:?}");
+    }
+}
+
+#[test]
+fn a_link_does_not_take_the_place_of_what_the_system_mounts() {
+    if !tools::is_root() {
+        return;
+    }
+    let mut shim = Shim::start();
+    for name in ["dev", "proc"] {
+        let container = shim.container(name, "exit 0");
+        let link = PathBuf::from(&container.root.layers).join("busybox").join(name);
+        std::os::unix::fs::symlink("bin", &link).unwrap();
+        let created = shim.call(Command::CreateContainer(Box::new(container)));
+        let text = format!(
+            "cannot open /{name} in the container: the image has a link there instead of a directory"
+        );
+        assert_eq!(created, Err(Failure::Failed(text)));
+        fs::remove_file(link).unwrap();
+    }
+}
+
+#[test]
+fn modes_and_umask_are_the_same_whoever_started_the_shim() {
+    if !tools::is_root() {
+        return;
+    }
+    let mut shim = Shim::start_by("umask 077; exec \"$0\"");
+    let script = "umask; busybox stat -c %a /dev/null /dev/pts /made /made/here; busybox sleep 600";
+    let mut container = shim.container("a", script);
+    container.process.cwd = "/made/here".into();
+    shim.call(Command::CreateContainer(Box::new(container.clone()))).unwrap();
+    shim.call(Command::StartContainer { id: "a".into() }).unwrap();
+    let (read, write) = rustix_pipe();
+    let null = fs::File::open("/dev/null").unwrap();
+    let streams = [null.as_fd(), write.as_fd(), write.as_fd()];
+    let (_, answer) = shim.exec("a", process("umask"), streams);
+    answer.unwrap();
+    drop(write);
+    assert_eq!(std::io::read_to_string(read).unwrap(), "0022\n");
+    let expected = ["0022", "666", "755", "755", "755"].map(|text| format!("stdout F {text}"));
+    while log_of(&container).len() < expected.len() {
+        std::thread::yield_now();
+    }
+    assert_eq!(log_of(&container), expected);
+}
+
+#[test]
+fn a_control_group_that_is_missing_is_named() {
+    if !tools::is_root() {
+        return;
+    }
+    let mut shim = Shim::start();
+    let mut container = shim.container("a", "exit 0");
+    container.cgroup.legacy = vec!["/not/there".into()];
+    let created = shim.call(Command::CreateContainer(Box::new(container)));
+    let text = "cannot open /not/there/cgroup.procs: No such file or directory (os error 2)";
+    assert_eq!(created, Err(Failure::Failed(text.into())));
+}
+
+#[test]
+fn a_shim_that_cannot_write_anything_down_keeps_its_pod() {
+    if !tools::is_root() {
+        return;
+    }
+    let mut shim = Shim::start_by("exec \"$0\" 2>/dev/full");
+    for id in ["a", "b"] {
+        let container = shim.container(id, "busybox sleep 600");
+        let bundle = PathBuf::from(&container.bundle);
+        shim.call(Command::CreateContainer(Box::new(container))).unwrap();
+        shim.call(Command::StartContainer { id: id.into() }).unwrap();
+        fs::rename(&bundle, bundle.with_file_name("elsewhere")).unwrap();
+    }
+    shim.call(Command::SignalContainer { id: "a".into(), signal: 9 }).unwrap();
+    assert_eq!(shim.exit_of("a").exit_code, 137);
+    shim.call(Command::SignalContainer { id: "b".into(), signal: 9 }).unwrap();
+    assert_eq!(shim.exit_of("b").exit_code, 137);
+}
+
+#[test]
+fn a_shim_that_is_killed_is_missed_while_a_container_waits_for_its_start() {
+    if !tools::is_root() {
+        return;
+    }
+    let mut shim = Shim::start();
+    let container = shim.container("a", "busybox sleep 600");
+    let created = shim.call(Command::CreateContainer(Box::new(container))).unwrap();
+    let Success::Created { pid } = created else { panic!("{created:?}") };
+    let waiting = Pidfd::open(pid).unwrap();
+    shim.stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    shim.process.kill().unwrap();
+    assert_eq!(shim.stream.read(&mut [0]).unwrap(), 0);
+    assert!(waiting.wait_until(Instant::now() + PATIENCE).unwrap());
+    let again = socket::connect(&shim.path().join("shim.sock"));
+    assert_eq!(again.unwrap_err().kind(), std::io::ErrorKind::ConnectionRefused);
+}
+
 #[test]
 fn a_filter_is_in_force_with_and_without_new_privileges() {
     if !tools::is_root() {
@@ -415,13 +593,9 @@ fn one_more_process_is_where_the_container_is_under_the_same_filter() {
     let (read, write) = rustix_pipe();
     let null = fs::File::open("/dev/null").unwrap();
     let script = "busybox hostname; busybox ps -o pid,args; echo $$ > /tmp.pid; read x; exit 3";
-    let exec = Exec { id: "a".into(), process: process(script) };
-    shim.number += 1;
-    let number = shim.number;
-    let frame = encode(&Request { number, command: Command::Exec(Box::new(exec)) }).unwrap();
-    let sent = socket::send(&shim.stream, &frame, &[null.as_fd(), write.as_fd(), write.as_fd()]);
-    assert_eq!(sent.unwrap(), frame.len());
-    let Success::Executing { pid } = shim.answer(number).unwrap() else { panic!() };
+    let streams = [null.as_fd(), write.as_fd(), write.as_fd()];
+    let (number, answer) = shim.exec("a", process(script), streams);
+    let Success::Executing { pid } = answer.unwrap() else { panic!() };
     drop(write);
     let text = std::io::read_to_string(read).unwrap();
     assert!(text.starts_with("pod\n") && text.contains("busybox sleep 600"), "{text}");

@@ -6,6 +6,7 @@
 mod raw;
 mod registries;
 
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -19,13 +20,16 @@ pub(crate) use registries::Registries;
 
 /// How often manifests are looked at although nothing was heard of them. The kubelet has 20 s.
 const FILE_CHECK_FREQUENCY: Duration = Duration::from_secs(5);
+/// More often would do nothing else, more rarely would not be the safety net that it is meant for.
+const FILE_CHECK_FREQUENCIES: RangeInclusive<Duration> =
+    Duration::from_millis(10)..=Duration::from_secs(3600);
 
 /// Who makes control groups. Source: `cgroupDriver`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum CgroupDriver {
     /// We do, directly below the root of the hierarchies.
     Cgroupfs,
-    /// We do, below a scope that systemd made and handed over.
+    /// We do, below a service that systemd made and handed over.
     Systemd,
 }
 
@@ -102,6 +106,11 @@ fn resolve(raw: &Raw, directory: &Path) -> anyhow::Result<Config> {
     let frequency = raw.file_check_frequency.as_deref();
     let frequency =
         frequency.map(|text| duration(text).context("fileCheckFrequency")).transpose()?;
+    // 0 is how the kubelet's file says "the default".
+    let frequency = frequency.filter(|frequency| !frequency.is_zero());
+    if frequency.is_some_and(|frequency| !FILE_CHECK_FREQUENCIES.contains(&frequency)) {
+        bail!("fileCheckFrequency: must be from 10ms to 1h, or 0 for the default");
+    }
     let max_size = raw.container_log_max_size.as_deref();
     let max_size = max_size.map(|text| bytes(text).context("containerLogMaxSize")).transpose()?;
     let max_files = raw.container_log_max_files;
@@ -120,10 +129,7 @@ fn resolve(raw: &Raw, directory: &Path) -> anyhow::Result<Config> {
     Ok(Config {
         static_pod_path: path(&raw.static_pod_path),
         pod_logs_dir: path(&raw.pod_logs_dir),
-        // 0 is how the kubelet's file says "the default".
-        file_check_frequency: frequency
-            .filter(|frequency| !frequency.is_zero())
-            .unwrap_or(default.file_check_frequency),
+        file_check_frequency: frequency.unwrap_or(default.file_check_frequency),
         log_bounds: LogBounds {
             max_size: max_size.unwrap_or(bounds.max_size),
             max_files: max_files.unwrap_or(bounds.max_files),
@@ -228,12 +234,26 @@ mod tests {
         );
         assert_eq!(
             error(&format!("{HEAD}staticPodPath: a\nstaticPodPath: b\n")),
-            ":4:1: staticPodPath: duplicate field"
+            ":4:1: staticPodPath: duplicate field, already set on line 3"
         );
         assert!(
             error(&format!("{HEAD}fileCheckFrequency: soon\n"))
                 .contains("\"soon\" is not a duration")
         );
+    }
+
+    #[test]
+    fn manifests_are_looked_at_neither_all_the_time_nor_never() {
+        let frequency = |text: &str| read(&format!("{HEAD}fileCheckFrequency: {text}\n"));
+        for (text, expected) in [("0s", 5_000), ("10ms", 10), ("1h", 3_600_000)] {
+            let expected = Duration::from_millis(expected);
+            assert_eq!(frequency(text).unwrap().file_check_frequency, expected, "{text}");
+        }
+        for text in ["1ns", "9ms", "1h1ms", "5000000000000h"] {
+            let error = format!("{:#}", frequency(text).unwrap_err());
+            let end = "fileCheckFrequency: must be from 10ms to 1h, or 0 for the default";
+            assert!(error.ends_with(end), "{error}");
+        }
     }
 
     #[test]

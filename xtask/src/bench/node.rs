@@ -54,6 +54,8 @@ pub(crate) struct Node {
     agent: Child,
     /// The pods whose manifests are there, each with where its payload wrote.
     pods: Vec<(PathBuf, PathBuf)>,
+    /// Nothing of it is left.
+    ended: bool,
 }
 
 impl Node {
@@ -67,7 +69,7 @@ impl Node {
         fs::create_dir_all(directory.join("manifests"))?;
         process::run(command(&mainstay, &directory).args(["image", "import"]).arg(&payload.image))?;
         let agent = spawn(&mainstay, &directory)?;
-        let node = Self { mainstay, directory, agent, pods: Vec::new() };
+        let node = Self { mainstay, directory, agent, pods: Vec::new(), ended: false };
         node.wait_for(|status| status["agent"] == true)?;
         Ok(node)
     }
@@ -249,21 +251,32 @@ impl Node {
 
     /// Takes everything down.
     pub(crate) fn end(mut self) -> anyhow::Result<()> {
-        process::run(command(&self.mainstay, &self.directory).args(["down", "--purge"]))?;
+        self.down()?;
+        self.ended = true;
         let status = self.agent.wait()?;
         ensure!(status.success(), "mainstay ended: {status}");
         Ok(())
+    }
+
+    fn down(&self) -> anyhow::Result<()> {
+        process::run(command(&self.mainstay, &self.directory).args(["down", "--purge"]))
     }
 }
 
 impl Drop for Node {
     fn drop(&mut self) {
-        // After an error: nothing is to run on.
-        if matches!(self.agent.try_wait(), Ok(None)) {
-            let down = command(&self.mainstay, &self.directory).args(["down", "--purge"]).status();
-            if !down.is_ok_and(|status| status.success()) {
-                eprintln!("cannot take the node in {} down", self.directory.display());
-            }
+        if self.ended {
+            return;
+        }
+        // After an error: nothing is to run on. Pods do, whatever became of their agent; one that
+        // does not end stands in the way.
+        let down = self.down().or_else(|_| {
+            self.agent.kill()?;
+            self.agent.wait()?;
+            self.down()
+        });
+        if let Err(error) = down {
+            eprintln!("the node in {} is not down: {error:#}", self.directory.display());
         }
     }
 }

@@ -89,7 +89,7 @@ pub(crate) struct Podman {
     holder: Child,
 }
 
-/// What podman 4.3 leaves in every hierarchy.
+/// What podman 4.3 leaves in every hierarchy, on version 2 in the only one.
 const CGROUP: &str = "libpod_parent";
 
 impl Podman {
@@ -174,8 +174,10 @@ impl Podman {
         process::run(reset.args(["system", "reset", "--force"]).stdout(Stdio::null()))?;
         self.holder.kill()?;
         self.holder.wait()?;
-        for hierarchy in fs::read_dir("/sys/fs/cgroup")?.flatten() {
-            let group = hierarchy.path().join(CGROUP);
+        let root = Path::new("/sys/fs/cgroup");
+        let hierarchies = fs::read_dir(root)?.flatten().map(|entry| entry.path());
+        for hierarchy in hierarchies.chain([root.to_owned()]) {
+            let group = hierarchy.join(CGROUP);
             if group.is_dir() {
                 // An ordinary file in it goes with it.
                 fs::remove_dir(&group)

@@ -38,6 +38,7 @@ const PROGRAMS: &[Packaged<'_>] = &[
     ("qemu-img", "qemu-utils"),
     ("qemu-system-x86_64", "qemu-system-x86"),
     ("setpriv", "util-linux"),
+    ("unshare", "util-linux"),
 ];
 
 /// Files that make it this machine: where, with which rights, and what.
@@ -103,7 +104,10 @@ fn bring(directory: &Path) -> anyhow::Result<()> {
     debian::remove(directory)?;
     let scratch = Scratch::new(&directory.with_extension("made"))?;
     let root = scratch.path().join("root");
-    let mut command = process::command("mmdebstrap");
+    // However xtask ends, nothing of this stays: it is in a process namespace that ends with it.
+    let mut command = process::command("setpriv");
+    command.args(["--pdeathsig", "KILL", "unshare", "--pid", "--fork", "--kill-child"]);
+    command.args(["--mount-proc", "mmdebstrap"]);
     command.args(["--quiet", "--variant=essential", "--dpkgopt=force-unsafe-io"]);
     command.args(UNREAD.map(|name| format!("--dpkgopt=path-exclude=/usr/share/{name}/*")));
     command.arg(format!("--include={}", PACKAGES.join(",")));

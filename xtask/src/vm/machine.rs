@@ -10,7 +10,7 @@
 //! kept, since the host runs on: its page cache is as good as a disk. The mode `unsafe` would drop
 //! flushes too, and stand for a disk that lies; `writethrough` for one without a cache.
 
-use std::io::{BufRead, BufReader, Write};
+use std::io::{self, BufRead, BufReader, Write};
 use std::path::Path;
 use std::process::{Child, ChildStdin, ChildStdout, Stdio};
 use std::sync::mpsc;
@@ -99,12 +99,7 @@ impl Machine {
     }
 
     fn ask(&mut self, script: &str, patience: Duration) -> anyhow::Result<Answer> {
-        let header = format!("{} {}\n", patience.as_secs(), script.len());
-        self.scripts
-            .write_all(header.as_bytes())
-            .and_then(|()| self.scripts.write_all(script.as_bytes()))
-            .and_then(|()| self.scripts.flush())
-            .context("the machine has gone")?;
+        self.tell(script, patience)?;
         match self.answers.recv_timeout(patience + SLACK) {
             Ok(answer) => Ok(answer),
             Err(mpsc::RecvTimeoutError::Timeout) => bail!("the machine does not answer"),
@@ -112,13 +107,27 @@ impl Machine {
         }
     }
 
-    /// Waits until the machine switches itself off, as it also does instead of booting again.
-    pub(super) fn wait_for_end(mut self) -> anyhow::Result<()> {
-        // Nothing is said any more; the listener ends with qemu.
-        match self.answers.recv_timeout(BOOT) {
-            Err(mpsc::RecvTimeoutError::Disconnected) => {}
-            Err(mpsc::RecvTimeoutError::Timeout) => bail!("the machine does not shut down"),
-            Ok(answer) => bail!("the machine says what it was not asked: {}", answer.output),
+    fn tell(&mut self, script: &str, patience: Duration) -> anyhow::Result<()> {
+        let header = format!("{} {}\n", patience.as_secs(), script.len());
+        self.scripts
+            .write_all(header.as_bytes())
+            .and_then(|()| self.scripts.write_all(script.as_bytes()))
+            .and_then(|()| self.scripts.flush())
+            .context("the machine has gone")
+    }
+
+    /// Runs a script after which the machine switches itself off, as it also does instead of
+    /// booting again, and waits until it has.
+    pub(super) fn end_by(mut self, script: &str) -> anyhow::Result<()> {
+        self.tell(script, PATIENCE)?;
+        loop {
+            match self.answers.recv_timeout(BOOT) {
+                // Whoever gives the answer may have been stopped before.
+                Ok(answer) if answer.status == 0 => {}
+                Ok(answer) => bail!("`{script}` ended so: {answer:?}"),
+                Err(mpsc::RecvTimeoutError::Disconnected) => break,
+                Err(mpsc::RecvTimeoutError::Timeout) => bail!("the machine does not shut down"),
+            }
         }
         let status = self.qemu.wait().context("cannot wait for qemu")?;
         if !status.success() {
@@ -155,6 +164,9 @@ fn listen(stdout: ChildStdout, answers: &mpsc::Sender<Answer>) {
             return;
         }
     }
+    // A machine on its way down may break off within an answer; it has gone when qemu has. That it
+    // cannot be read any more says the same.
+    let _ = io::copy(&mut stdout, &mut io::sink());
 }
 
 fn read_answer(from: &mut impl BufRead) -> Option<Answer> {

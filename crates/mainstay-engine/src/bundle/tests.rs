@@ -108,6 +108,7 @@ fn make(
             capabilities: Capabilities::all().without(Capabilities::named("SYS_RESOURCE").unwrap()),
             oom_score_adj: -5,
             devices: &[],
+            throttles: &["/sys/devices/system/cpu/cpu0/thermal_throttle".to_owned()],
         },
         seccomp: None,
     })
@@ -184,7 +185,7 @@ fn a_process_is_who_and_where_it_was_asked_to_be() {
 #[test]
 fn a_privileged_container_sees_the_machine() {
     let ordinary = made(|_, _| ());
-    assert_eq!(ordinary.masked_paths.len(), MASKED_PATHS.len());
+    assert_eq!(ordinary.masked_paths.len(), MASKED_PATHS.len() + 1);
     assert_eq!(ordinary.readonly_paths.len(), READONLY_PATHS.len());
     assert!(ordinary.new_cgroup_namespace);
     let privileged = made(|config, _| config.security_context.privileged = true);

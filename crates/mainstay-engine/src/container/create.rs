@@ -1,6 +1,7 @@
 //! Making a container.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -117,11 +118,20 @@ fn lay_out_files(
         fs::create_dir_all(path).map_err(io_failed(format!("cannot make {}", path.display())))
     };
     make(bundle)?;
+    // What a container makes, such as programs that run as their owner, is for nobody else on this
+    // machine (CVE-2021-41103).
+    let all = engine.containers_directory();
+    make(&all)?;
+    fs::set_permissions(&all, fs::Permissions::from_mode(0o700))
+        .map_err(io_failed(format!("cannot set the rights of {}", all.display())))?;
     engine.store().lease(&record.id.0, &image.id).map_err(failed("cannot hold the image"))?;
     let writable = engine.writable_directory(&record.id);
     let (upper, work) = (writable.join("upper"), writable.join("work"));
     make(&upper)?;
     make(&work)?;
+    // It becomes the root directory of the container, whatever this process's umask is.
+    fs::set_permissions(&upper, fs::Permissions::from_mode(0o755))
+        .map_err(io_failed(format!("cannot set the rights of {}", upper.display())))?;
     if let Some(directory) = Path::new(&record.log_path).parent() {
         make(directory)?;
     }
@@ -152,6 +162,7 @@ fn lay_out_files(
             capabilities: engine.capabilities(),
             oom_score_adj: engine.oom_score_adj(),
             devices: &devices,
+            throttles: engine.throttles(),
         },
         seccomp: write_filter(engine, config, bundle)?,
     })
@@ -216,6 +227,7 @@ fn make_cgroup(engine: &Instance, path: &str, config: &ContainerConfig) -> Resul
             period: some(resources.cpu_period).unwrap_or(100_000),
         }),
         memory: some(resources.memory_limit),
+        memory_and_swap: some(resources.memory_swap_limit),
         pids: None,
         unified: resources.unified.clone().into_iter().collect(),
     };

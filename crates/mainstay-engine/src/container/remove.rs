@@ -28,6 +28,9 @@ pub(crate) async fn remove(engine: &Arc<Instance>, id: &ContainerId) -> Result<(
     }
     let record = sandbox.state().containers.get(id).map(|container| container.record.clone());
     if let Some(record) = record {
+        // In the host's process namespace the end of the first process was not that of all, and
+        // with one left the control group stays.
+        engine.kill_cgroup(&record.cgroup).await?;
         let (engine, bundle) = (engine.clone(), sandbox.bundle(id));
         crate::blocking(move || clear(&engine, &record, &bundle)).await?;
     }

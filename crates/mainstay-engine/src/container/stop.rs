@@ -10,13 +10,9 @@ use tokio::time::timeout;
 
 use crate::sandbox::{Container, Sandbox, vanished};
 use crate::shim::ShimError;
-use crate::{Instance, failed};
+use crate::{Instance, KILL_PATIENCE, failed};
 
 const SIGKILL: i32 = 9;
-
-/// How long after SIGKILL the kernel may take to end the processes before we say that it does
-/// not. A process that waits for a dead disk or server stays for as long as that.
-const KILL_PATIENCE: Duration = Duration::from_secs(10);
 
 /// Sends the stop signal, waits up to `grace`, then kills. Idempotent.
 pub(crate) async fn stop(engine: &Arc<Instance>, id: &ContainerId, grace: Duration) -> Result<()> {

@@ -39,7 +39,8 @@ const SETTLED: Duration = Duration::from_millis(500);
 /// What was found.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Looked {
-    /// Whether the files have been looked at once.
+    /// Whether the files that were there at the start have been imported, but for those that are
+    /// still being written.
     pub(super) once: bool,
     /// Ids of images that came from files.
     pub(super) provided: BTreeSet<String>,
@@ -89,9 +90,10 @@ impl ImageFiles {
         let mut looked = Looked::default();
         let mut heard = false;
         let mut collected: Option<Instant> = None;
+        let begin = Instant::now();
         while !told.is_closed() {
             let young = self.scan(&mut looked);
-            looked.once = true;
+            looked.once |= !young || begin.elapsed() >= SETTLED;
             looked.changes += u64::from(heard);
             told.send_if_modified(|known| {
                 let news = **known != looked;
@@ -161,7 +163,7 @@ impl ImageFiles {
                 continue;
             }
             let options = ImportOptions { platform: Platform::host(), name: None };
-            match self.store.import(&path, &options, &|_| ()) {
+            match self.store.import(&path, &options, &|event| super::tell(&event)) {
                 Ok(images) => {
                     let images: Vec<String> = images.iter().map(|it| it.id.to_string()).collect();
                     tracing::info!(file = %path.display(), ?images, "image file imported");

@@ -1,6 +1,7 @@
 //! The bridge of an instance: one per instance, made when the first sandbox needs it.
 
 use std::fs;
+use std::io;
 use std::net::{IpAddr, Ipv4Addr};
 
 use mainstay_linux::netlink::{self, Address, Bridge, Link, RouteSocket};
@@ -46,6 +47,7 @@ pub(super) fn ensure(
     if link.group != names.group {
         socket.set_group(link.index, names.group).map_err(failed("mark"))?;
     }
+    no_ipv6(name).map_err(|(path, source)| NetworkError::Setting { path, source })?;
     if !link.up {
         socket.set_up(link.index).map_err(failed("switch on"))?;
         ensured = ensured.max(Ensured::Mended);
@@ -87,9 +89,22 @@ pub(super) fn taken(socket: &mut RouteSocket) -> Result<Vec<(Ipv4Addr, u8)>, net
         .collect())
 }
 
+/// Keeps IPv6 off the bridge, whose range has none: otherwise any sandbox could tell the machine by
+/// a router advertisement where to send its traffic (CVE-2020-10749).
+fn no_ipv6(bridge: &str) -> Result<(), (String, io::Error)> {
+    let path = format!("/proc/sys/net/ipv6/conf/{bridge}/disable_ipv6");
+    match fs::read_to_string(&path) {
+        Ok(text) if text.trim() == "1" => Ok(()),
+        Ok(_) => fs::write(&path, "1\n").map_err(|error| (path, error)),
+        // The kernel has no IPv6.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err((path, error)),
+    }
+}
+
 /// Switches forwarding on; tells whether it was off.
 pub(super) fn ensure_forwarding() -> Result<bool, NetworkError> {
-    let failed = |source| NetworkError::Forwarding { path: FORWARDING, source };
+    let failed = |source| NetworkError::Setting { path: FORWARDING.to_owned(), source };
     if fs::read_to_string(FORWARDING).map_err(failed)?.trim() == "1" {
         return Ok(false);
     }

@@ -125,11 +125,11 @@ pub enum NetworkError {
         #[source]
         source: netlink::Error,
     },
-    /// The machine does not forward packets, and cannot be made to.
-    #[error("cannot switch IPv4 forwarding on: write 1 to {path}")]
-    Forwarding {
+    /// A setting of the kernel that has to be 1 and cannot be made so.
+    #[error("cannot write 1 to {path}; do it yourself")]
+    Setting {
         /// The setting.
-        path: &'static str,
+        path: String,
         /// Why not.
         #[source]
         source: io::Error,
@@ -170,7 +170,7 @@ impl NetworkError {
             | Self::NotABridge { .. }
             | Self::Filter { .. }
             | Self::Connections { .. }
-            | Self::Forwarding { .. } => ErrorKind::Internal,
+            | Self::Setting { .. } => ErrorKind::Internal,
         }
     }
 }

@@ -13,8 +13,8 @@ use mainstay_shim_protocol::{Command, SandboxNamespaces, Shm};
 
 use super::{Sandbox, keep, stop};
 use crate::bundle::SHM;
-use crate::record::SandboxRecord;
-use crate::shim::{Greeting, Shim};
+use crate::record::{SandboxRecord, ShimProcess};
+use crate::shim::{Greeting, Line, Shim};
 use crate::{Instance, failed, io_failed, network_failed};
 
 /// How much memory containers share by name. The same as containerd's `defaultShmSize`.
@@ -59,7 +59,11 @@ async fn make(
         .await?
     };
     let pid = launched.pid;
-    sandbox.change(|state| state.shim_pid = pid);
+    let process = ShimProcess::of(pid).map_err(io_failed("cannot look at the pod's shim"))?;
+    sandbox.change(|state| {
+        state.shim_pid = pid;
+        state.record.shim = Some(process);
+    });
     // 2. Out of the agent's control group. The first move after a pause waits for a grace period
     //    of the kernel; it waits beside the next steps, and before the first container.
     let moved = {
@@ -71,7 +75,7 @@ async fn make(
     let Greeting { shim, connection, .. } =
         greeting.map_err(failed("cannot reach the pod's shim"))?;
     sandbox.change(|state| state.shim = Some(shim.clone()));
-    engine.spawn(keep(engine.clone(), sandbox.clone(), connection));
+    engine.spawn(keep(engine.clone(), sandbox.clone(), Line::Driven(connection)));
     let entered = async {
         let namespaces = namespaces(config, &sandbox.directory);
         shim.call(Command::EnterNamespaces(namespaces))

@@ -37,7 +37,8 @@ pub(crate) async fn stop(engine: &Arc<Instance>, id: &SandboxId) -> Result<()> {
 }
 
 /// Gives back what a sandbox without a shim still has: processes are killed, the network goes,
-/// and its containers are shown as ended.
+/// and its containers are shown as ended. One that cannot be killed is not: it would be started a
+/// second time beside itself. It is stopped again by whoever wants it gone.
 pub(crate) async fn give_up(engine: &Arc<Instance>, sandbox: &Arc<Sandbox>) {
     let containers: Vec<_> = {
         let state = sandbox.state();
@@ -48,12 +49,14 @@ pub(crate) async fn give_up(engine: &Arc<Instance>, sandbox: &Arc<Sandbox>) {
         let id = record.id.clone();
         if let Err(error) = engine.kill_cgroup(&record.cgroup).await {
             tracing::error!(container = %id, error = error.chain(), "cannot kill an orphaned container");
+            continue;
         }
         let seen = crate::record::read_exit(&sandbox.bundle(&id));
+        let oom = engine.oom_killed(&record.cgroup);
         sandbox.change(|state| {
             if let Some(container) = state.containers.get_mut(&id) {
                 container.state = match seen {
-                    Some(status) => super::exited(&status, false, container.failure.clone()),
+                    Some(status) => super::exited(&status, oom, container.failure.clone()),
                     None => vanished(&container.state, Timestamp::now()),
                 };
             }

@@ -6,8 +6,7 @@
 
 use serde::Deserialize;
 
-use super::source::Source;
-use super::{Found, FoundLayer, IMAGES_MAX, ImportProblem, config_document, document, reference};
+use super::{Documents, Found, FoundLayer, IMAGES_MAX, ImportProblem, reference};
 use crate::digest::Digest;
 use crate::manifest::{DOCUMENT_MAX, null_as_default};
 
@@ -24,8 +23,8 @@ pub(crate) struct Entry {
 }
 
 /// The images of a docker-archive, or `None` if it is none.
-pub(super) fn images(source: &Source) -> Result<Option<Vec<Found>>, ImportProblem> {
-    let Some(bytes) = document(source, MANIFEST, DOCUMENT_MAX)? else { return Ok(None) };
+pub(super) fn images(documents: &Documents<'_>) -> Result<Option<Vec<Found>>, ImportProblem> {
+    let Some(bytes) = documents.read(MANIFEST, DOCUMENT_MAX)? else { return Ok(None) };
     let entries = parse(&bytes)
         .map_err(|source| ImportProblem::DockerManifest { member: MANIFEST.into(), source })?;
     if entries.is_empty() {
@@ -34,15 +33,15 @@ pub(super) fn images(source: &Source) -> Result<Option<Vec<Found>>, ImportProble
     if entries.len() > IMAGES_MAX {
         return Err(ImportProblem::TooManyImages);
     }
-    entries.into_iter().map(|entry| image(source, entry)).collect::<Result<_, _>>().map(Some)
+    entries.into_iter().map(|entry| image(documents, entry)).collect::<Result<_, _>>().map(Some)
 }
 
 pub(crate) fn parse(bytes: &[u8]) -> Result<Vec<Entry>, serde_json::Error> {
     serde_json::from_slice(bytes)
 }
 
-fn image(source: &Source, entry: Entry) -> Result<Found, ImportProblem> {
-    let config = config_document(source, &entry.config, MANIFEST)?;
+fn image(documents: &Documents<'_>, entry: Entry) -> Result<Found, ImportProblem> {
+    let config = documents.config(&entry.config, MANIFEST)?;
     let references = entry.repo_tags.iter().map(|name| reference(name));
     Ok(Found {
         id: Digest::of(&config),
@@ -52,5 +51,6 @@ fn image(source: &Source, entry: Entry) -> Result<Found, ImportProblem> {
         layers: entry.layers.into_iter().map(|member| FoundLayer { member, blob: None }).collect(),
         references: references.collect::<Result<_, _>>()?,
         tag: None,
+        unlabelled: false,
     })
 }

@@ -3,8 +3,7 @@
 //! Source: OCI image-spec v1.1, `image-layout.md`; containerd `core/images/archive/importer.go`
 //! for which annotations name an image.
 
-use super::source::Source;
-use super::{Found, FoundLayer, IMAGES_MAX, ImportProblem, config_document, document, reference};
+use super::{Documents, Found, FoundLayer, IMAGES_MAX, ImportProblem, reference};
 use crate::digest::Digest;
 use crate::manifest::{DOCUMENT_MAX, Descriptor, Document, Manifest};
 use crate::platform::Platform;
@@ -19,10 +18,10 @@ const DEPTH_MAX: usize = 4;
 
 /// The images of an OCI layout, or `None` if it is none.
 pub(super) fn images(
-    source: &Source,
+    documents: &Documents<'_>,
     platform: &Platform,
 ) -> Result<Option<Vec<Found>>, ImportProblem> {
-    let Some(bytes) = document(source, INDEX, DOCUMENT_MAX)? else { return Ok(None) };
+    let Some(bytes) = documents.read(INDEX, DOCUMENT_MAX)? else { return Ok(None) };
     let descriptors = match parse(INDEX, &bytes)? {
         Document::Index(index) => index.manifests,
         Document::Manifest(_) => return Err(ImportProblem::NoImage { member: INDEX.into() }),
@@ -32,8 +31,7 @@ pub(super) fn images(
     }
     let mut found: Vec<Found> = Vec::new();
     for descriptor in chosen(&descriptors, platform)? {
-        let (digest, bytes, manifest) = manifest(source, descriptor, INDEX, platform, 0)?;
-        let mut image = image(source, digest, bytes, &manifest)?;
+        let mut image = found_by(documents, descriptor, INDEX, platform, 0)?;
         let names = [IMAGE_NAME, REF_NAME].map(|key| descriptor.annotations.get(key));
         for name in names.into_iter().flatten() {
             if name.contains(['/', ':', '@']) {
@@ -49,9 +47,6 @@ pub(super) fn images(
             }
         }
         found.push(image);
-        if found.len() > IMAGES_MAX {
-            return Err(ImportProblem::TooManyImages);
-        }
     }
     Ok(Some(found))
 }
@@ -68,6 +63,9 @@ fn chosen<'a>(
     let mut chosen = Vec::new();
     let mut names = Vec::new();
     for descriptor in descriptors {
+        if chosen.len() == IMAGES_MAX {
+            return Err(ImportProblem::TooManyImages);
+        }
         if descriptor.platform.is_none() {
             chosen.push(descriptor);
             continue;
@@ -100,24 +98,26 @@ fn best<'a>(
     }
 }
 
-/// The manifest that a descriptor leads to, through indexes for several platforms.
-fn manifest(
-    source: &Source,
+/// The image that a descriptor leads to, through indexes for several platforms.
+fn found_by(
+    documents: &Documents<'_>,
     descriptor: &Descriptor,
     needed_by: &str,
     platform: &Platform,
     depth: usize,
-) -> Result<(Digest, Vec<u8>, Manifest), ImportProblem> {
+) -> Result<Found, ImportProblem> {
     let member = blob(&descriptor.digest);
     if depth >= DEPTH_MAX {
         return Err(ImportProblem::TooDeep { member });
     }
-    let bytes = document(source, &member, DOCUMENT_MAX)?.ok_or_else(|| {
+    let bytes = documents.read(&member, DOCUMENT_MAX)?.ok_or_else(|| {
         ImportProblem::MemberMissing { member: member.clone(), needed_by: needed_by.into() }
     })?;
     verify(&member, &descriptor.digest, &bytes)?;
     match parse(&member, &bytes)? {
-        Document::Manifest(manifest) => Ok((descriptor.digest.clone(), bytes, manifest)),
+        Document::Manifest(manifest) => {
+            image(documents, descriptor.digest.clone(), bytes, &manifest)
+        }
         Document::Index(index) => {
             // An entry without a platform fits any machine, if there is nothing better.
             let (with, without): (Vec<_>, Vec<_>) =
@@ -127,20 +127,21 @@ fn manifest(
                 (Err(_), Some(entry)) => entry,
                 (Err(error), None) => return Err(error),
             };
-            manifest(source, entry, &member, platform, depth + 1)
+            let found = found_by(documents, entry, &member, platform, depth + 1)?;
+            Ok(Found { unlabelled: entry.platform.is_none() || found.unlabelled, ..found })
         }
     }
 }
 
 fn image(
-    source: &Source,
+    documents: &Documents<'_>,
     digest: Digest,
     bytes: Vec<u8>,
     manifest: &Manifest,
 ) -> Result<Found, ImportProblem> {
     let id = manifest.config.digest.clone();
     let config_member = blob(&id);
-    let config = config_document(source, &config_member, &blob(&digest))?;
+    let config = documents.config(&config_member, &blob(&digest))?;
     verify(&config_member, &id, &config)?;
     let layer = |layer: &Descriptor| FoundLayer {
         member: blob(&layer.digest),
@@ -154,6 +155,7 @@ fn image(
         manifest: Some((digest, bytes)),
         references: Vec::new(),
         tag: None,
+        unlabelled: false,
     })
 }
 

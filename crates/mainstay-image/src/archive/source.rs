@@ -12,13 +12,15 @@ use rustix::io::Errno;
 
 use super::ImportProblem;
 use crate::compression::{Compression, START, decompress};
-use crate::layer::LayerPath;
+use crate::layer::{EntryProblem, LayerPath, PATH_MAX};
 use crate::space::Space;
 use crate::store::Store;
 use crate::tar::{Kind, Reader, TarError};
 
 /// The most members that an archive may have: each is remembered.
 const MEMBERS_MAX: usize = 100_000;
+/// The most bytes that their names, and what they are links to, may have altogether.
+const NAMES_MAX: usize = 16 << 20;
 /// The most links from one member to the next.
 const LINKS_MAX: usize = 8;
 /// How much is copied at a time, in bytes.
@@ -156,6 +158,7 @@ fn spool(file: &File, store: &Store) -> Result<File, ImportProblem> {
 fn index(file: &File) -> Result<(BTreeMap<Vec<u8>, Member>, bool), ImportProblem> {
     let length = file.metadata().map_err(ImportProblem::Open)?.len();
     let mut members = BTreeMap::new();
+    let mut names = 0;
     let mut archive = Reader::new(BufReader::new(file));
     while let Some(entry) = archive.next_entry()? {
         let name = String::from_utf8_lossy(&entry.path).into_owned();
@@ -176,11 +179,19 @@ fn index(file: &File) -> Result<(BTreeMap<Vec<u8>, Member>, bool), ImportProblem
             }
             Kind::HardLink => Member::Link(member_path(&entry.link)?),
             // `docker save` of old links a layer that comes twice, relative to where the link is.
+            Kind::Symlink if entry.link.len() > PATH_MAX => {
+                let problem = EntryProblem::TooLong;
+                return Err(ImportProblem::MemberName { member: name, problem });
+            }
             Kind::Symlink => Member::Link(beside(&path, &entry.link)),
             Kind::Directory | Kind::CharDevice | Kind::BlockDevice | Kind::Fifo => continue,
         };
+        names += path.len();
+        if let Member::Link(target) = &member {
+            names += target.len();
+        }
         members.insert(path, member);
-        if members.len() > MEMBERS_MAX {
+        if members.len() > MEMBERS_MAX || names > NAMES_MAX {
             return Err(ImportProblem::TooManyMembers);
         }
     }

@@ -421,6 +421,101 @@ fn a_layer_that_comes_twice_is_mounted_once() {
     );
 }
 
+#[test]
+fn images_for_other_machines() {
+    if not_root() {
+        return;
+    }
+    let arm = TestImage { platform: ("arm64", ""), ..images()[0].clone() };
+    let notes = |members: &[(String, Vec<u8>)]| {
+        let (dir, store) = store();
+        let file = dir.path().join("image.tar");
+        fs::write(&file, tar_of(members)).unwrap();
+        let notes = std::sync::Mutex::new(Vec::new());
+        let progress = |event| {
+            if let Event::Note(note) = event {
+                notes.lock().unwrap().push(note);
+            }
+        };
+        store.import(&file, &options(), &progress).unwrap();
+        notes.into_inner().unwrap().join("\n")
+    };
+    // Whoever has no choice gets what there is, and is told.
+    let told = expect![
+        "image docker.io/local/one:1 is built for linux/arm64 and this is linux/amd64/v2: it may not start"
+    ];
+    told.assert_eq(&notes(&docker_archive(&[arm.clone()], gzip)));
+    told.assert_eq(&notes(&oci_layout(&[arm.clone()], gzip)));
+    expect![""].assert_eq(&notes(&oci_layout(&images(), gzip)));
+
+    // From an index, which is there to choose from, only what fits is taken.
+    let nested = |image: &TestImage| {
+        let (manifest, mut blobs) = image.manifest(gzip);
+        let index = json!({ "manifests": [descriptor(&manifest, &json!({}))] });
+        let index = index.to_string().into_bytes();
+        let entry = descriptor(&index, &json!({}));
+        blobs.extend([manifest, index].map(|blob| (Digest::of(&blob), blob)));
+        layout(&[entry], blobs)
+    };
+    check_members(
+        &nested(&arm),
+        &expect![[r#"
+            it has no image for linux/amd64/v2: only for linux/arm64
+        "#]],
+    );
+    check_members(
+        &nested(&images()[0]),
+        &expect![[r#"
+            6772c3c5 ["true"] 2 layers, 22 bytes: 
+        "#]],
+    );
+}
+
+#[test]
+fn archives_that_are_to_take_all_memory() {
+    // One large configuration under many names, and one that is there many times.
+    let mut config = images()[0].config();
+    config.resize(8 << 20, b' ');
+    let entry = |n: usize| json!({ "Config": "config", "RepoTags": [format!("x:{n}")] });
+    let manifest: Vec<Value> = (0..9).map(entry).collect();
+    let members = [("config", config), ("manifest.json", json!(manifest).to_string().into_bytes())];
+    let members = members.map(|(name, content)| (name.to_owned(), content));
+    let expected = expect![[r#"
+        its manifests and configurations have more than 67108864 bytes altogether
+    "#]];
+    check_members(&members, &expected);
+
+    let many = vec![descriptor(b"{}", &json!({})); 1001];
+    check_members(
+        &layout(&many, BTreeMap::from([(Digest::of(b"{}"), b"{}".to_vec())])),
+        &expect![[r#"
+            it has more than 1000 images
+        "#]],
+    );
+
+    let name = |n: usize| format!("{n:04}/{}", "a".repeat(4000));
+    let names = (0..4200).fold(Layer::new(), |layer, n| layer.file(&name(n), ""));
+    let expected = expect![[r#"
+        it has more members than an image archive can need
+    "#]];
+    check_bytes(&names.build(), &options(), &expected);
+    let links = (0..2200).fold(Layer::new(), |layer, n| layer.symlink(&name(n), "../b"));
+    check_bytes(
+        &links.build(),
+        &options(),
+        &expect![[r#"
+        it has neither index.json nor manifest.json: it is no OCI layout, OCI archive or docker-archive
+    "#]],
+    );
+    check_bytes(
+        &Layer::new().symlink("l", &"a/".repeat(2048)).build(),
+        &options(),
+        &expect![[r#"
+            its member "l" has a name that is refused: its name is longer than 4095 bytes
+        "#]],
+    );
+}
+
 /// Every broken file gives one error that says where and why.
 #[test]
 fn broken_archives() {

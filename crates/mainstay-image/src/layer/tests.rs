@@ -37,6 +37,8 @@ fn names_are_relative_to_the_root_of_the_layer() {
     check(&file("a/../b"), &expect![[r#"its name leads out of the layer through "..""#]]);
     check(&file("a\0b"), &expect!["its name or link target contains a NUL byte"]);
     check(&file(&"a/".repeat(2049)), &expect!["its name is longer than 4095 bytes"]);
+    check(&file(&"a/".repeat(257)), &expect!["it lies more than 256 directories deep"]);
+    assert!(step(&file(&"a/".repeat(256))).is_ok());
     check(
         &file("./"),
         &expect!["it would replace the root of the layer by something that is not a directory"],

@@ -25,6 +25,8 @@ pub(super) struct Download {
     pub(super) written: u64,
     /// What the whole should have, in bytes.
     pub(super) size: u64,
+    /// The endpoint that all of them came from; `None` if they came from several, or nobody knows.
+    pub(super) only_from: Option<usize>,
 }
 
 struct Output {
@@ -41,7 +43,7 @@ impl Download {
         let file = file.map_err(at("opening", &path))?;
         let written = file.metadata().map_err(at("looking at", &path))?.len();
         let file = Some(Output { file, space: Space::new(keep_free) });
-        let mut download = Self { path, file, written, size };
+        let mut download = Self { path, file, written, size, only_from: None };
         // What was downloaded as something else, or more than there is.
         if download.written > size {
             download.restart()?;
@@ -67,11 +69,12 @@ impl Download {
         &self.path
     }
 
-    /// Asks `endpoint` for what is missing and writes it. `progress` is told how much is there.
+    /// Asks an endpoint, which has a place among others, for what is missing and writes it.
+    /// `progress` is told how much is there.
     pub(super) async fn fetch(
         &mut self,
         session: &Session,
-        endpoint: &Endpoint,
+        (place, endpoint): (usize, &Endpoint),
         path: &str,
         progress: &(dyn Fn(u64) + Sync),
     ) -> Result<(), RequestError> {
@@ -94,6 +97,8 @@ impl Download {
             // The whole from the start, as registries answer that know nothing of ranges.
             self.restart()?;
         }
+        let whole = self.written == 0 || self.only_from == Some(place);
+        self.only_from = whole.then_some(place);
         let mut buffer = Vec::with_capacity(BUFFER);
         loop {
             let part = match body.next().await {

@@ -169,7 +169,8 @@ impl Session {
         }
     }
 
-    /// Sends a request, and again wherever it is redirected to.
+    /// Sends a request, and again wherever it is redirected to, unless there is something in it:
+    /// that is a secret for whom it was sent to.
     pub(super) async fn exchange(
         &self,
         mut request: Request<Full<Bytes>>,
@@ -200,7 +201,10 @@ impl Session {
                 return Ok((Response::from_parts(parts, ()), body));
             };
             let location = String::from_utf8_lossy(location.as_bytes()).into_owned();
-            let to = redirected(&from, &location);
+            let to = match *request.method() {
+                Method::POST => None,
+                _ => redirected(&from, &location),
+            };
             let to = to.ok_or_else(|| RequestError::Redirect { host, location })?;
             // What is for the registry is not for whoever keeps its blobs.
             if to.authority() != from.authority() {

@@ -72,10 +72,10 @@ impl Pull<'_> {
         let job = Arc::new(job);
         // What was begun by an earlier attempt or came from a mirror may be nonsense; then the
         // registry itself is asked for the whole. What it sends is what the image is.
-        let mut begun = download.written > 0;
         let mut first = 0;
+        let mut again = false;
         let unpacked = loop {
-            let from = self.download(index, &path, &mut download, first).await?;
+            self.download(index, &path, &mut download, first).await?;
             match self.unpack(index, Arc::clone(&job), &download, layer, diff_id).await? {
                 Ok(unpacked) => break unpacked,
                 Err(source) => {
@@ -83,14 +83,15 @@ impl Pull<'_> {
                     if source.is_disk_full() || matches!(source, UnpackError::GivenUp) {
                         return Err(PullProblem::Layer { digest, source }.into());
                     }
+                    let own = again || download.only_from == Some(last);
                     let restarted = download.restart();
                     restarted.map_err(|error| self.problem(Failed::at(last, error)))?;
-                    if !begun && from == last {
+                    if own {
                         return Err(PullProblem::Layer { digest, source }.into());
                     }
                     let (error, after) = (chain(&source), Duration::ZERO);
                     (self.request.progress)(Event::Retry { error, after });
-                    begun = false;
+                    again = true;
                     first = last;
                 }
             }
@@ -124,30 +125,29 @@ impl Pull<'_> {
         }
     }
 
-    /// Downloads what is missing of a layer, from the endpoints from `first` on; whom the last of
-    /// it came from.
+    /// Downloads what is missing of a layer, from the endpoints from `first` on.
     async fn download(
         &self,
         index: usize,
         path: &str,
         download: &mut Download,
         first: usize,
-    ) -> Result<usize, Problem> {
+    ) -> Result<(), Problem> {
         let tell = |done| {
             (self.request.progress)(Event::Layer { index, phase: Phase::Downloading(done) });
         };
         let last = self.endpoints.len() - 1;
         if download.is_complete() {
-            return Ok(last);
+            return Ok(());
         }
         let mut others = Vec::new();
         for (place, endpoint) in self.endpoints.iter().enumerate().skip(first) {
             let mut failures = 0;
             let error = loop {
                 let before = download.written;
-                let error = match download.fetch(&self.session, endpoint, path, &tell).await {
-                    Ok(()) => return Ok(place),
-                    Err(error) => error,
+                let from = (place, endpoint);
+                let Err(error) = download.fetch(&self.session, from, path, &tell).await else {
+                    return Ok(());
                 };
                 let got_on = download.written > before;
                 failures = if got_on { 1 } else { failures + 1 };

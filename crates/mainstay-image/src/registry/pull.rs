@@ -89,6 +89,16 @@ enum Resolved {
     },
 }
 
+/// The manifest of an image.
+struct Found {
+    digest: Digest,
+    content: Vec<u8>,
+    manifest: Manifest,
+    /// Whether it stands in an index that does not say what it runs on, so that its configuration
+    /// has to. Source: containerd `core/images/image.go`, `Manifest`.
+    unlabelled: bool,
+}
+
 /// A document that is asked for.
 struct Wanted<'a> {
     /// Below `/v2/<repository>/`.
@@ -191,9 +201,17 @@ impl Pull<'_> {
         if reference.digest().is_none() {
             references.push(reference.clone());
         }
-        let (manifest_digest, manifest_bytes, manifest) =
+        let Found { digest: manifest_digest, content: manifest_bytes, manifest, unlabelled } =
             self.manifest(digest, content, endpoint).await?;
         let (config_bytes, config) = self.image_config(&manifest_digest, &manifest).await?;
+        let wanted = &self.config.platform;
+        if unlabelled && !wanted.runs(&config.platform) {
+            let available = vec![config.platform.to_string()];
+            return Err(PullProblem::Platform { wanted: wanted.clone(), available }.into());
+        }
+        if let Some(note) = wanted.note(&reference.to_string(), &config.platform) {
+            (self.request.progress)(Event::Note(note));
+        }
         let new = NewImage {
             id: manifest.config.digest.clone(),
             manifest: Some(manifest_digest.clone()),
@@ -212,9 +230,10 @@ impl Pull<'_> {
             .await?
         };
         self.layers(reference, &manifest, &config).await?;
-        let store = self.store.clone();
+        let (store, stop) = (self.store.clone(), Arc::clone(&self.stop));
         self.blocking(move || {
-            let image = store.publish(std::slice::from_ref(&new))?.pop();
+            let go_on = || !stop.load(Ordering::Relaxed);
+            let image = store.publish(std::slice::from_ref(&new), &go_on)?.pop();
             drop(job);
             image.ok_or_else(|| StoreError::NotFound(new.id.to_string()))
         })
@@ -275,12 +294,15 @@ impl Pull<'_> {
         mut digest: Digest,
         mut content: Vec<u8>,
         endpoint: usize,
-    ) -> Result<(Digest, Vec<u8>, Manifest), Problem> {
+    ) -> Result<Found, Problem> {
+        let mut unlabelled = false;
         for _ in 0..DEPTH_MAX {
             let document = Document::parse(&content)
                 .map_err(|source| PullProblem::Document { digest: digest.clone(), source })?;
             let index = match document {
-                Document::Manifest(manifest) => return Ok((digest, content, manifest)),
+                Document::Manifest(manifest) => {
+                    return Ok(Found { digest, content, manifest, unlabelled });
+                }
                 Document::Index(index) => index,
             };
             let entry = self.choose(index)?;
@@ -292,6 +314,7 @@ impl Pull<'_> {
                 by: None,
             };
             (_, content) = self.document(endpoint, wanted).await?;
+            unlabelled |= entry.platform.is_none();
             digest = entry.digest;
         }
         Err(PullProblem::TooDeep(digest).into())

@@ -267,14 +267,28 @@ async fn the_right_platform_is_pulled() {
     };
     let both = index(&[entry("arm", "arm64"), entry("amd", "amd64")]);
     let only_arm = index(&[entry("arm", "arm64")]);
+    let mut unlabelled = entry("arm", "arm64");
+    unlabelled.as_object_mut().unwrap().remove("platform");
+    all.insert("app/manifests/unlabelled".into(), index(&[unlabelled]));
     all.insert("app/manifests/both".into(), both.clone());
     all.insert("app/manifests/arm-only".into(), only_arm);
     let registry = Fake::start(move |asked| honest(&all, asked));
     let fixture = Fixture::new();
     let text = fixture.failure(&format!("{}/app:arm-only", registry.host())).await;
     expect_test::expect!["NotFound: cannot pull REGISTRY/app:arm-only: there is no image for linux/amd64: only for linux/arm64"].assert_eq(&text.replace(&registry.host(), "REGISTRY"));
+    // What the index does not say, the configuration does.
+    let text = fixture.failure(&format!("{}/app:unlabelled", registry.host())).await;
+    expect_test::expect!["NotFound: cannot pull REGISTRY/app:unlabelled: there is no image for linux/amd64: only for linux/arm64"].assert_eq(&text.replace(&registry.host(), "REGISTRY"));
     let pulled = fixture.pull(&format!("{}/app:both", registry.host())).await.unwrap();
     assert_eq!(pulled.id, image().id());
     // The digest that the name had, not that of the image for this platform.
     assert_eq!(pulled.digests[0].digest().unwrap(), &crate::digest::Digest::of(&both));
+
+    // Where there is nothing to choose from, what there is is taken, as by containerd.
+    fixture.events.lock().unwrap().clear();
+    let name = format!("{}/app:arm", registry.host());
+    assert_eq!(fixture.pull(&name).await.unwrap().id, arm.id());
+    let note =
+        format!("image {name} is built for linux/arm64 and this is linux/amd64: it may not start");
+    assert!(fixture.events.lock().unwrap().contains(&Event::Note(note)));
 }

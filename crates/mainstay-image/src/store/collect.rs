@@ -12,6 +12,10 @@ use super::{RECORD_MAX, Store, StoreError, names, parse};
 use crate::digest::Digest;
 use crate::durable::{self, FileError, at};
 
+/// What the names of discarded directories in `work/` start with. That of a layer goes on with the
+/// layer's name.
+const TRASH: &str = "trash-";
+
 /// What was cleared away.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Collected {
@@ -53,7 +57,6 @@ impl Store {
         keep_partial: Duration,
     ) -> Result<Collected, StoreError> {
         let mut collected = Collected::default();
-        let mut trash = Vec::new();
         {
             let _guard = self.exclusive()?;
             let records = self.records()?;
@@ -64,7 +67,7 @@ impl Store {
                     let path = self.layers_dir().join(&name);
                     collected.layers += 1;
                     collected.bytes += stored_size(&path).unwrap_or(0);
-                    trash.push(self.discard(&path)?);
+                    self.discard(&path, "")?;
                 }
             }
             for algorithm in ["sha256", "sha512"] {
@@ -77,8 +80,7 @@ impl Store {
             }
             collected.bytes += self.abandoned(now, keep_partial)?;
         }
-        // Large trees take time, for which nobody has to wait.
-        trash.iter().try_for_each(|path| durable::remove_tree(path))?;
+        self.empty_trash()?;
         Ok(collected)
     }
 
@@ -107,19 +109,19 @@ impl Store {
 
     /// Clears away what interrupted processes left in `work/` and `jobs/`.
     pub(super) fn sweep(&self) -> Result<(), StoreError> {
-        let mut trash = Vec::new();
         {
             let _guard = self.exclusive()?;
             for name in names(&self.work())? {
                 let path = self.work().join(&name);
-                if name.starts_with("trash-") {
-                    trash.push(path);
-                } else if let Some(_lock) = abandoned(&path)? {
+                if name.starts_with(TRASH) {
+                    continue;
+                }
+                if let Some(_lock) = abandoned(&path)? {
                     let tree = path.join("tree");
                     if name.starts_with("file-") {
                         durable::remove_file(&path)?;
                     } else if tree.exists() {
-                        trash.push(self.discard(&tree)?);
+                        self.discard(&tree, "")?;
                     }
                 }
             }
@@ -130,28 +132,47 @@ impl Store {
                 }
             }
         }
-        Ok(trash.iter().try_for_each(|path| durable::remove_tree(path))?)
+        // A store with rubbish in it can be used. The next collection tries again, and reports it.
+        let _ = self.empty_trash();
+        Ok(())
     }
 
-    /// Takes a layer out of sight, whatever is in its place.
+    /// Takes a layer out of sight, whatever is in its place. It goes with the next collection.
     pub(super) fn discard_layer(&self, diff_id: &Digest) -> Result<(), StoreError> {
-        let trash = {
-            let _guard = self.exclusive()?;
-            let path = self.layer_path(diff_id);
-            if !path.exists() {
-                return Ok(());
-            }
-            self.discard(&path)?
-        };
-        Ok(durable::remove_tree(&trash)?)
+        let _guard = self.exclusive()?;
+        let path = self.layer_path(diff_id);
+        if path.exists() {
+            self.discard(&path, &format!("{}-", LayerName::of(diff_id)))?;
+        }
+        Ok(())
     }
 
-    /// Moves something to where nobody looks, to be removed without haste.
-    fn discard(&self, path: &Path) -> Result<PathBuf, FileError> {
-        let trash = tempfile::Builder::new().prefix("trash-").tempdir_in(self.work());
+    /// Moves something to where nobody looks, to be removed with [`Store::empty_trash`]. The caller
+    /// holds the lock exclusively.
+    fn discard(&self, path: &Path, layer: &str) -> Result<(), FileError> {
+        let prefix = format!("{TRASH}{layer}");
+        let trash = tempfile::Builder::new().prefix(&prefix).tempdir_in(self.work());
         let trash = trash.map_err(at("making a directory in", self.work()))?.keep();
-        fs::rename(path, trash.join("tree")).map_err(at("renaming", path))?;
-        Ok(trash)
+        fs::rename(path, trash.join("tree")).map_err(at("renaming", path))
+    }
+
+    /// Removes what was discarded, by whomever. What cannot be removed does not keep the rest. The
+    /// caller does not hold the lock: large trees take time, for which nobody has to wait.
+    fn empty_trash(&self) -> Result<(), StoreError> {
+        let mut trash;
+        {
+            let _guard = self.shared()?;
+            trash = names(&self.work())?;
+            trash.retain(|name| name.starts_with(TRASH));
+            // A container that runs does not mind where its layers are, but it needs them.
+            for layer in self.leased()? {
+                let prefix = format!("{TRASH}{}-", LayerName::of(&layer));
+                trash.retain(|name| !name.starts_with(&prefix));
+            }
+        }
+        let removed = trash.iter().map(|name| durable::remove_tree(&self.work().join(name)));
+        // All of them are tried; the first failure is told.
+        Ok(removed.fold(Ok(()), Result::and)?)
     }
 
     fn roots(&self, records: &Records) -> Result<Roots, StoreError> {
@@ -165,9 +186,7 @@ impl Store {
             blobs.insert(self.blob_path(&image.id));
             blobs.extend(image.manifests.iter().map(|digest| self.blob_path(digest)));
         }
-        for (_, lease) in self.lease_records()? {
-            lease.layers.iter().for_each(&mut keep);
-        }
+        self.leased()?.iter().for_each(&mut keep);
         let jobs = self.dir().join("jobs");
         for path in names(&jobs)?.into_iter().map(|name| jobs.join(name)) {
             if abandoned(&path)?.is_some() {
@@ -187,7 +206,7 @@ impl Store {
         let mut freed = 0;
         for name in names(&self.work())? {
             let dir = self.work().join(&name);
-            if !dir.is_dir() || name.starts_with("trash-") {
+            if !dir.is_dir() || name.starts_with(TRASH) {
                 continue;
             }
             let Some(_lock) = abandoned(&dir)? else { continue };

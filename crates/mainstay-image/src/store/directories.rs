@@ -7,8 +7,9 @@
 //! containerd copies the attributes while it unpacks (`mkparent` in `pkg/archive/tar.go`), which is
 //! not possible for layers that are shared by images with other layers below.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, HashSet};
 use std::ffi::OsStr;
+use std::fs;
 use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -17,15 +18,19 @@ use rustix::fs::{Gid, Mode, OFlags, Timespec, Timestamps, Uid, XattrFlags};
 use rustix::io::Errno;
 
 use super::job::Job;
+use super::publish::GoOn;
 use super::{Store, StoreError};
 use crate::digest::Digest;
 use crate::durable::{self, FileError, at};
 use crate::layer::OVERLAY_XATTRS;
-use crate::merged::MergedRoot;
+use crate::merged::{MergedRoot, Walk, components};
 use crate::unpack::Unpacked;
 
-/// The longest list of such directories that is read, in bytes: more than unpacking would write.
-const IMPLICIT_MAX: u64 = 64 << 20;
+/// The most such directories that the layers of an image may have altogether: each is looked for
+/// in all of them.
+pub(super) const IMPLICIT_MAX: usize = 50_000;
+/// The most bytes that their paths may have altogether.
+pub(super) const IMPLICIT_BYTES_MAX: u64 = 4 << 20;
 /// The most bytes of names of attributes, or of one attribute's value, that a file may have.
 /// Source: `XATTR_LIST_MAX` and `XATTR_SIZE_MAX` of the kernel.
 const XATTR_MAX: usize = 65_536;
@@ -43,7 +48,8 @@ struct Attributes {
 /// them, but somebody did in a layer below.
 struct Wrong {
     merged: MergedRoot,
-    /// By path, the layer whose word counts, top first.
+    /// By path, the layer whose word counts. What they lie in is here too, so that parents come
+    /// before children.
     chosen: BTreeMap<Vec<u8>, usize>,
 }
 
@@ -53,8 +59,9 @@ impl Store {
     pub(super) fn directories(
         &self,
         diff_ids: &[Digest],
+        go_on: GoOn<'_>,
     ) -> Result<Option<(Digest, Job)>, StoreError> {
-        let Some(wrong) = self.wrong_directories(diff_ids)? else { return Ok(None) };
+        let Some(wrong) = self.wrong_directories(diff_ids, go_on)? else { return Ok(None) };
         // It is made of nothing but these layers in this order, so it is named by them.
         let names: Vec<String> = diff_ids.iter().map(ToString::to_string).collect();
         let digest = Digest::of(format!("directories of {}", names.join(" ")).as_bytes());
@@ -70,35 +77,57 @@ impl Store {
         Ok(Some((digest, keep)))
     }
 
-    fn wrong_directories(&self, diff_ids: &[Digest]) -> Result<Option<Wrong>, StoreError> {
-        let mut implicit: Vec<BTreeSet<Vec<u8>>> = Vec::new();
+    fn wrong_directories(
+        &self,
+        diff_ids: &[Digest],
+        go_on: GoOn<'_>,
+    ) -> Result<Option<Wrong>, StoreError> {
+        let mut implicit: Vec<HashSet<Vec<u8>>> = Vec::new();
         let mut dirs: Vec<PathBuf> = Vec::new();
+        let (mut count, mut left) = (0, IMPLICIT_BYTES_MAX);
         for diff_id in diff_ids.iter().rev() {
             let layer = self.layer_path(diff_id);
-            let paths = durable::read(&layer.join("implicit"), IMPLICIT_MAX)?.unwrap_or_default();
             // Each path has a NUL at its end; that of the root has nothing else.
+            let list = layer.join("implicit");
+            let length = fs::metadata(&list).map_or(0, |stat| stat.len());
+            left = left.checked_sub(length).ok_or(StoreError::TooManyImplicit)?;
+            let paths = durable::read(&list, length)?.unwrap_or_default();
             let paths = paths.split_inclusive(|b| *b == 0);
-            implicit.push(
-                paths.filter_map(|path| path.strip_suffix(b"\0")).map(<[u8]>::to_vec).collect(),
-            );
+            let paths = paths.filter_map(|path| path.strip_suffix(b"\0")).map(<[u8]>::to_vec);
+            implicit.push(paths.collect());
+            count += implicit.last().map_or(0, HashSet::len);
             dirs.push(layer.join("fs"));
         }
+        if count > IMPLICIT_MAX {
+            return Err(StoreError::TooManyImplicit);
+        }
         let merged = MergedRoot::open(dirs)?;
+        let mut paths: Vec<&Vec<u8>> = implicit.iter().flatten().collect();
+        // As in a walk through the tree, so that each directory is looked for once.
+        paths.sort_by(|a, b| components(a).cmp(components(b)));
+        paths.dedup();
         let mut chosen = BTreeMap::new();
-        for path in implicit.iter().flatten() {
-            let find = || {
-                let parts = merged.parts(path)?;
-                let said = parts.iter().copied().find(|part| !implicit[*part].contains(path));
-                let (Some(top), Some(said)) = (parts.first().copied(), said) else {
-                    return Ok(None);
-                };
-                let of = |part| Attributes::of(&merged.open_part(part, path)?);
-                let same = top == said || of(top)? == of(said)?;
-                Ok((!same).then_some(said))
-            };
-            if let Some(said) = find().map_err(|errno: Errno| failed(path, errno))? {
-                chosen.insert(path.clone(), said);
+        let mut walk = Walk::new(&merged);
+        for path in paths {
+            if !go_on() {
+                return Err(StoreError::GivenUp);
             }
+            let failed = |errno| failed(path, errno);
+            let parts = walk.to(path).map_err(failed)?;
+            let said = parts.iter().copied().find(|part| !implicit[*part].contains(path));
+            let (Some(top), Some(said)) = (parts.first().copied(), said) else { continue };
+            let of = |part| Attributes::of(&merged.open_part(part, path)?);
+            if top == said || of(top).map_err(failed)? == of(said).map_err(failed)? {
+                continue;
+            }
+            // A parent that nothing is wrong with is as the uppermost layer has it.
+            for (parent, top) in walk.above() {
+                if chosen.contains_key(parent) {
+                    break;
+                }
+                chosen.insert(parent.to_vec(), top);
+            }
+            chosen.insert(path.clone(), said);
         }
         Ok((!chosen.is_empty()).then_some(Wrong { merged, chosen }))
     }
@@ -109,27 +138,19 @@ impl Store {
 impl Wrong {
     /// Makes the directories, and those that they are in, in the empty directory `root`.
     fn put_right(&self, root: &Path) -> Result<(), FileError> {
-        let paths: BTreeSet<&[u8]> =
-            self.chosen.keys().flat_map(|path| with_parents(path)).collect();
         let to = |path: &[u8]| root.join(OsStr::from_bytes(path));
-        for path in paths.iter().filter(|path| !path.is_empty()) {
-            std::fs::create_dir(to(path)).map_err(at("making the directory", to(path)))?;
+        for path in self.chosen.keys().filter(|path| !path.is_empty()) {
+            fs::create_dir(to(path)).map_err(at("making the directory", to(path)))?;
         }
         // Afterwards, since making a directory changes the time of the one that it is in.
-        for path in &paths {
-            self.copy(path, &to(path)).map_err(|errno| failed(path, errno))?;
+        for (path, layer) in &self.chosen {
+            self.copy(*layer, path, &to(path)).map_err(|errno| failed(path, errno))?;
         }
         Ok(())
     }
 
-    fn copy(&self, path: &[u8], to: &Path) -> Result<(), Errno> {
-        // A parent that nothing is wrong with is as the uppermost layer has it.
-        let part = match self.chosen.get(path) {
-            Some(said) => Some(*said),
-            None => self.merged.parts(path)?.first().copied(),
-        };
-        let Some(part) = part else { return Ok(()) };
-        let from = self.merged.open_part(part, path)?;
+    fn copy(&self, layer: usize, path: &[u8], to: &Path) -> Result<(), Errno> {
+        let from = self.merged.open_part(layer, path)?;
         let to = rustix::fs::open(to, OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty())?;
         let Attributes { mode, uid, gid, xattrs } = Attributes::of(&from)?;
         rustix::fs::fchown(&to, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)))?;
@@ -167,12 +188,6 @@ impl Attributes {
         }
         Ok(Self { mode: stat.st_mode & 0o7777, uid: stat.st_uid, gid: stat.st_gid, xattrs })
     }
-}
-
-/// A path and those of all directories that it is in, the root among them.
-fn with_parents(path: &[u8]) -> impl Iterator<Item = &[u8]> {
-    let slashes = path.iter().enumerate().filter(|(_, b)| **b == b'/').map(|(i, _)| i);
-    [0].into_iter().chain(slashes).chain([path.len()]).map(|end| &path[..end])
 }
 
 fn failed(path: &[u8], errno: Errno) -> FileError {

@@ -53,15 +53,15 @@ impl Image {
 // === impl Store ===
 
 impl Store {
-    /// The image that `name` stands for, if it is here: a reference, `sha256:` with the digest of
-    /// its configuration or manifest, or its id or at least 6 digits of the start of that.
+    /// The image that `name` stands for, if it is here: a reference, or `sha256:` with the digest of
+    /// its configuration or manifest. The start of an id is none: what is written in a manifest must
+    /// not mean another image when its own is missing.
     ///
     /// # Errors
     ///
     /// [`StoreError::Config`], [`StoreError::LayerMissing`] and [`StoreError::Record`] mean that
     /// the image is here but damaged; importing or pulling it again mends it.
-    /// [`StoreError::Name`]: `name` is neither. [`StoreError::Ambiguous`]: it is the start of
-    /// several ids.
+    /// [`StoreError::Name`]: `name` is neither.
     pub fn find(&self, name: &str) -> Result<Option<Image>, StoreError> {
         let _guard = self.shared()?;
         self.resolve(name)?.map(|record| self.image(record)).transpose()
@@ -95,8 +95,8 @@ impl Store {
         Ok(MergedRoot::open(dirs.collect::<Vec<PathBuf>>())?)
     }
 
-    /// The record that `name` stands for. The caller holds the lock.
-    pub(super) fn resolve(&self, name: &str) -> Result<Option<ImageRecord>, StoreError> {
+    /// The record that `name` stands for, as for [`Store::find`]. The caller holds the lock.
+    fn resolve(&self, name: &str) -> Result<Option<ImageRecord>, StoreError> {
         if let Ok(digest) = name.parse::<Digest>() {
             if let Some(record) = self.image_record(&digest)? {
                 return Ok(Some(record));
@@ -105,21 +105,27 @@ impl Store {
             return Ok(images.into_iter().find(|image| image.manifests.contains(&digest)));
         }
         let reference = name.parse::<Reference>();
-        if let Ok(reference) = &reference
-            && let Some(record) = self.resolve_reference(reference)?
+        let reference =
+            reference.map_err(|source| StoreError::Name { name: name.into(), source })?;
+        self.resolve_reference(&reference)
+    }
+
+    /// As [`Store::resolve`], and for what people type: also an id without `sha256:`, or at least
+    /// [`PREFIX_MIN`] digits of its start.
+    pub(super) fn resolve_typed(&self, name: &str) -> Result<Option<ImageRecord>, StoreError> {
+        let resolved = self.resolve(name);
+        if !matches!(resolved, Ok(None) | Err(StoreError::Name { .. }))
+            || name.len() < PREFIX_MIN
+            || !name.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
         {
-            return Ok(Some(record));
+            return resolved;
         }
-        if name.len() >= PREFIX_MIN && name.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
-        {
-            let mut found = self.records()?.images;
-            found.retain(|image| image.id.hex().starts_with(name));
-            return match found.len() {
-                0 | 1 => Ok(found.pop()),
-                count => Err(StoreError::Ambiguous { prefix: name.into(), count }),
-            };
+        let mut found = self.records()?.images;
+        found.retain(|image| image.id.hex().starts_with(name));
+        match found.len() {
+            0 | 1 => Ok(found.pop()),
+            count => Err(StoreError::Ambiguous { prefix: name.into(), count }),
         }
-        reference.map(|_| None).map_err(|source| StoreError::Name { name: name.into(), source })
     }
 
     pub(super) fn resolve_reference(

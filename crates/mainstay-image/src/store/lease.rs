@@ -15,8 +15,8 @@ use crate::durable::{self, at};
 pub struct Lease {
     /// Who: the id of a container.
     pub owner: String,
-    /// The image's id.
-    pub image: Digest,
+    /// The image's id, or `None` if a power cut has left no more than the owner's name.
+    pub image: Option<Digest>,
 }
 
 /// What the file of a lease says.
@@ -56,11 +56,21 @@ impl Store {
     pub fn leases(&self) -> Result<Vec<Lease>, StoreError> {
         let _guard = self.shared()?;
         let records = self.lease_records()?.into_iter();
-        Ok(records.map(|(owner, record)| Lease { owner, image: record.image }).collect())
+        let lease = |(owner, record): (String, Option<LeaseRecord>)| Lease {
+            owner,
+            image: record.map(|record| record.image),
+        };
+        Ok(records.map(lease).collect())
     }
 
-    /// The caller holds the lock.
-    pub(super) fn lease_records(&self) -> Result<Vec<(String, LeaseRecord)>, StoreError> {
+    /// The layers that somebody uses. The caller holds the lock.
+    pub(super) fn leased(&self) -> Result<Vec<Digest>, StoreError> {
+        let records = self.lease_records()?.into_iter();
+        Ok(records.filter_map(|(_, record)| record).flat_map(|record| record.layers).collect())
+    }
+
+    /// What each owner uses, as far as it can be read. The caller holds the lock.
+    pub(super) fn lease_records(&self) -> Result<Vec<(String, Option<LeaseRecord>)>, StoreError> {
         let mut leases = Vec::new();
         let dir = self.dir().join("leases");
         for name in names(&dir)? {
@@ -69,9 +79,7 @@ impl Store {
             let Some(bytes) = durable::read(&path, RECORD_MAX)? else { continue };
             let owner = name.strip_suffix(".json").unwrap_or(&name);
             // Only a power cut leaves half a lease, and that ended its container too.
-            if let Ok(record) = parse(&path, &bytes) {
-                leases.push((owner.to_owned(), record));
-            }
+            leases.push((owner.to_owned(), parse(&path, &bytes).ok()));
         }
         leases.sort_by(|(a, _), (b, _)| a.cmp(b));
         Ok(leases)

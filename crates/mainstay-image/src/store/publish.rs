@@ -18,6 +18,9 @@ pub(crate) struct NewImage {
     pub(crate) references: Vec<Reference>,
 }
 
+/// Whether to go on; somebody may have lost interest.
+pub(super) type GoOn<'a> = &'a dyn Fn() -> bool;
+
 /// What is recorded about an image before it is published.
 #[derive(PartialEq, Eq)]
 struct Known {
@@ -40,10 +43,22 @@ impl Store {
     /// sees all of them or none. If this process is killed just then, some may lack a name, which
     /// importing or pulling them again gives them; no name leads nowhere. The caller holds a
     /// [`Job`] for their layers and blobs.
-    pub(crate) fn publish(&self, images: &[NewImage]) -> Result<Vec<Image>, StoreError> {
+    ///
+    /// `go_on` is asked now and then as long as nothing is shown; `false` gives up with
+    /// [`StoreError::GivenUp`].
+    pub(crate) fn publish(
+        &self,
+        images: &[NewImage],
+        go_on: GoOn<'_>,
+    ) -> Result<Vec<Image>, StoreError> {
+        // What was found here may have got its name a moment ago, from somebody who has not made
+        // that durable yet.
+        for directory in ["layers", "blobs/sha256", "blobs/sha512"] {
+            durable::sync_dir(&self.dir().join(directory))?;
+        }
         loop {
             let known = self.known(images);
-            let (prepared, _jobs) = self.prepare_records(images, &known)?;
+            let (prepared, _jobs) = self.prepare_records(images, &known, go_on)?;
             let shown = {
                 let _guard = self.exclusive()?;
                 // Somebody else changed one of them since, so what is prepared is out of date.
@@ -78,6 +93,7 @@ impl Store {
         &self,
         images: &[NewImage],
         known: &[Known],
+        go_on: GoOn<'_>,
     ) -> Result<(Vec<Prepared>, Vec<Job>), StoreError> {
         let (mut prepared, mut jobs) = (Vec::new(), Vec::new());
         let prepare = |path, content: &[u8]| durable::prepare(self.scratch()?, path, content);
@@ -90,7 +106,7 @@ impl Store {
                 })?;
                 layers.push(LayerUse { diff_id: diff_id.clone(), size });
             }
-            if let Some((diff_id, job)) = self.directories(&image.diff_ids)? {
+            if let Some((diff_id, job)) = self.directories(&image.diff_ids, go_on)? {
                 layers.push(LayerUse { diff_id, size: 0 });
                 jobs.push(job);
             }
@@ -122,12 +138,13 @@ impl Store {
         Ok((prepared, jobs))
     }
 
-    /// Removes what `name` stands for, as for [`Store::find`]: a reference is removed, and the
-    /// image with it if that was the last name with a tag; an id or digest removes the image with
-    /// all its names.
+    /// Removes what `name` stands for, as for [`Store::find`], or the image whose id, or the first
+    /// 6 digits or more of its id, it is: a reference is removed, and the image with it if that was
+    /// the last name with a tag; an id or digest removes the image with all its names.
     ///
     /// # Errors
     ///
+    /// [`StoreError::Name`] if `name` is neither; [`StoreError::Ambiguous`] if several ids start so;
     /// [`StoreError::InUse`] if somebody holds a lease on an image that would go;
     /// [`StoreError::NotFound`] if there is no such image.
     pub fn remove(&self, name: &str) -> Result<Removed, StoreError> {
@@ -140,7 +157,7 @@ impl Store {
     }
 
     fn remove_locked(&self, name: &str) -> Result<Removed, StoreError> {
-        let record = self.resolve(name)?.ok_or_else(|| StoreError::NotFound(name.into()))?;
+        let record = self.resolve_typed(name)?.ok_or_else(|| StoreError::NotFound(name.into()))?;
         let names = self.names_of(&record)?;
         if let Ok(reference) = name.parse::<Reference>()
             && let reference = reference.without_redundant_tag()
@@ -152,7 +169,8 @@ impl Store {
         }
 
         let leases = self.lease_records()?.into_iter();
-        let leases = leases.filter(|(_, lease)| lease.image == record.id);
+        let leases = leases
+            .filter(|(_, lease)| lease.as_ref().is_some_and(|lease| lease.image == record.id));
         let owners: Vec<String> = leases.map(|(owner, _)| owner).collect();
         if !owners.is_empty() {
             return Err(StoreError::InUse { image: record.id, owners });

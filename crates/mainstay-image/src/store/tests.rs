@@ -1,9 +1,13 @@
 use std::collections::BTreeMap;
 use std::fs;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::process::{Child, Command, Stdio};
 use std::thread::ScopedJoinHandle;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 
 use expect_test::{Expect, expect};
+use mainstay_linux::mount;
+use mainstay_linux::namespace::{Namespaces, receive_mounts_only, unshare};
 
 use super::*;
 use crate::archive::{ImportError, ImportOptions};
@@ -83,16 +87,15 @@ fn images_are_found_by_every_name() {
     check("local/x:1", &first);
     check("docker.io/local/x:1", &first);
     check(&one.id.to_string(), &first);
-    check(one.id.hex(), &first);
-    check(&one.id.hex()[..6], &first);
     let by_digest = one.digests[0].to_string();
     check(&by_digest, &first);
     check(&by_digest.replace("local/x@", "local/x:tag@"), &first);
     check(&one.digests[0].digest().unwrap().to_string(), &first);
     check("local/x:3", &expect!["none"]);
     check("local/x", &expect!["none"]);
-    check("abcdef", &expect!["none"]);
-    check(&one.id.hex()[..3], &expect!["none"]);
+    // A name in a manifest, and no image of that name is here.
+    check(&one.id.hex()[..6], &expect!["none"]);
+    assert!(fixture.store.find(one.id.hex()).is_err());
     check(&Digest::of(b"").to_string(), &expect!["none"]);
     check(
         "Not A Name",
@@ -120,7 +123,12 @@ fn a_start_of_several_ids_is_ambiguous() {
         record(format!("sha256:{}{end}", "a".repeat(63)).parse().unwrap());
     }
     expect![[r#""aaaaaaaa" is the start of 2 image ids: write more of the one that is meant"#]]
-        .assert_eq(&lookup(fixture.store.find("aaaaaaaa")));
+        .assert_eq(&chain(&fixture.store.remove("aaaaaaaa").unwrap_err()));
+    for end in ["0", "1"] {
+        let id = format!("{}{end}", "a".repeat(63));
+        assert_eq!(fixture.store.remove(&id).unwrap().image.unwrap().hex(), id);
+    }
+    assert!(matches!(fixture.store.remove("aaaaaaaa"), Err(StoreError::NotFound(_))));
 }
 
 #[test]
@@ -194,7 +202,7 @@ fn leases_keep_layers_over_everything() {
     let store = &fixture.store;
     let id = fixture.import(&[image("local/x:1", &["a"])]).remove(0).id;
     store.lease("c1", &id).unwrap();
-    assert_eq!(store.leases().unwrap(), [Lease { owner: "c1".into(), image: id.clone() }]);
+    assert_eq!(store.leases().unwrap(), [Lease { owner: "c1".into(), image: Some(id.clone()) }]);
     // Whoever tears the image out regardless, such as somebody with rm.
     fs::remove_dir_all(store.watch_dir()).unwrap();
     let store = fixture.reopen();
@@ -214,8 +222,10 @@ fn leases_keep_layers_over_everything() {
     .assert_eq(&refused(store.lease("../c1", &id)));
     // What a power cut leaves of a lease that was not synced.
     fs::write(store.dir().join("leases/c2.json"), "").unwrap();
-    assert!(store.leases().unwrap().is_empty());
+    assert_eq!(store.leases().unwrap(), [Lease { owner: "c2".into(), image: None }]);
     assert_eq!(store.collect(now, Duration::MAX).unwrap().layers, 0);
+    store.release("c2").unwrap();
+    assert!(store.leases().unwrap().is_empty());
 }
 
 #[test]
@@ -335,6 +345,35 @@ fn only_abandoned_work_is_cleared_away() {
 }
 
 #[test]
+fn rubbish_that_cannot_be_removed_stops_nothing() {
+    if not_root() {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let work = dir.path().join("work");
+    let (stuck, other) = (work.join("trash-1/tree/a/b"), work.join("trash-2/tree/a/b"));
+    let check = || {
+        // What is mounted in the namespace of this thread goes with it.
+        unshare(Namespaces::NEWNS).unwrap();
+        receive_mounts_only().unwrap();
+        for path in [&stuck, &other] {
+            fs::create_dir_all(path).unwrap();
+        }
+        mount::tmpfs(&stuck, None, 0o700).unwrap();
+        fs::write(stuck.join("kept"), "").unwrap();
+        let store = Store::open(dir.path()).unwrap();
+        assert!(stuck.join("kept").exists() && !work.join("trash-2").exists());
+        let error = chain(&store.collect(SystemTime::now(), Duration::MAX).unwrap_err());
+        expect!["image store cannot be used: removing WORK/trash-1 failed: Device or resource busy (os error 16)"]
+            .assert_eq(&error.replace(work.to_str().unwrap(), "WORK"));
+        mount::detach(&stuck).unwrap();
+        store.collect(SystemTime::now(), Duration::MAX).unwrap();
+        assert_eq!(count(&work), 0);
+    };
+    std::thread::scope(|scope| scope.spawn(check).join().unwrap());
+}
+
+#[test]
 fn whoever_waits_for_a_layer_finds_it_made() {
     if not_root() {
         return;
@@ -376,6 +415,12 @@ fn damage_is_found_named_and_mended() {
     fs::write(store.blob_path(&imported[0].id), "{}").unwrap();
     fs::remove_dir_all(store.layer_path(&Digest::of(&layer("c")))).unwrap();
     fs::write(store.layer_path(&Digest::of(&layer("d"))).join("layer.json"), "half").unwrap();
+    // A container has the one without a record mounted.
+    store.lease("c1", &imported[2].id).unwrap();
+    let flags = rustix::fs::OFlags::PATH;
+    let mounted = store.layer_path(&Digest::of(&layer("d"))).join("fs");
+    let mounted = rustix::fs::open(mounted, flags, rustix::fs::Mode::empty()).unwrap();
+    let used = mainstay_linux::path::of_descriptor(&mounted).join("file-d");
     let manifest = imported[3].digests[0].digest().unwrap();
     fs::remove_file(store.blob_path(manifest)).unwrap();
     fs::write(store.image_path(&imported[4].id), "").unwrap();
@@ -437,6 +482,14 @@ fn damage_is_found_named_and_mended() {
     let again = store.import(&file, &options, &progress).unwrap();
     assert_eq!(again, imported);
     assert_eq!(made.into_inner().unwrap(), 2);
+
+    // What the container uses is still there, and goes with it.
+    let now = SystemTime::now();
+    store.collect(now, Duration::MAX).unwrap();
+    assert!(used.exists());
+    store.release("c1").unwrap();
+    store.collect(now, Duration::MAX).unwrap();
+    assert!(!used.exists() && store.verify().unwrap().is_empty());
 }
 
 #[test]
@@ -519,14 +572,30 @@ fn many_at_once() {
 
 const CHILD: &str = "MAINSTAY_TEST_IMPORT";
 
-/// Not a test of its own: what the next test starts and kills.
+/// Not a test of its own: what the next test starts and kills. It says when something happens, and
+/// then waits for a byte, or for nobody being there any more to send one.
 #[test]
 fn child_that_imports() {
     if let Some(dir) = std::env::var_os(CHILD) {
         let dir = Path::new(&dir);
+        let options = ImportOptions { platform: Platform::host(), name: None };
+        let progress = |_| {
+            let mut output = io::stdout().lock();
+            output.write_all(b"event\n").unwrap();
+            output.flush().unwrap();
+            let _ = io::stdin().lock().read(&mut [0]).unwrap();
+        };
         let store = Store::open(dir.join("store")).unwrap();
-        import(&store, &dir.join("images.tar")).unwrap();
+        store.import(&dir.join("images.tar"), &options, &progress).unwrap();
     }
+}
+
+/// Lets a child that imports go on through `events` events and waits for one more, or for its end;
+/// whether there was one more.
+fn reaches(child: &mut Child, events: usize) -> bool {
+    child.stdin.as_mut().unwrap().write_all(&vec![0; events]).unwrap();
+    let lines = BufReader::new(child.stdout.take().unwrap()).lines().map(Result::unwrap);
+    lines.filter(|line| line == "event").take(events + 1).count() == events + 1
 }
 
 #[test]
@@ -545,30 +614,16 @@ fn a_killed_import_leaves_nothing_half_visible() {
     fs::write(&file, gzip(&tar_of(&docker_archive(&many, gzip)))).unwrap();
     #[expect(clippy::disallowed_methods, reason = "only a process can be killed")]
     let spawn = || {
-        let mut child = std::process::Command::new(std::env::current_exe().unwrap());
+        let mut child = Command::new(std::env::current_exe().unwrap());
         child.args(["--exact", "store::tests::child_that_imports"]).env(CHILD, fixture.dir.path());
-        child.stdout(std::process::Stdio::null()).spawn().unwrap()
+        child.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap()
     };
-    let clear = || fs::remove_dir_all(fixture.store.dir()).unwrap();
-
-    let start = Instant::now();
-    assert!(spawn().wait().unwrap().success());
-    let mut whole = start.elapsed();
+    let whole = import(&fixture.reopen(), &file).unwrap();
     let expected = fixture.reopen().list().unwrap().0;
-    assert_eq!(expected.len(), 4);
-    let mut interrupted = 0;
-    for i in 0..40 {
-        clear();
-        let start = Instant::now();
-        let mut child = spawn();
-        // Points all over the time that an import takes, as far as it is known.
-        while start.elapsed() < whole * i / 40 && child.try_wait().unwrap().is_none() {
-            std::thread::yield_now();
-        }
-        child.kill().unwrap();
-        if child.wait().unwrap().success() {
-            whole = whole.min(start.elapsed());
-        }
+    assert_eq!((whole.len(), expected.len()), (4, 4));
+    let clear = || fs::remove_dir_all(fixture.store.dir()).unwrap();
+    // What is visible is whole; returns how many images are. Importing again brings the rest.
+    let check = || {
         let store = fixture.reopen();
         let (images, damaged) = store.list().unwrap();
         assert!(damaged.is_empty() && store.verify().unwrap().is_empty(), "{damaged:?}");
@@ -578,15 +633,84 @@ fn a_killed_import_leaves_nothing_half_visible() {
             assert!(image.references.iter().all(|name| whole.references.contains(name)));
             assert_eq!((image.size, image.lower_dirs()), (whole.size, whole.lower_dirs()));
         }
-        interrupted += usize::from(images.is_empty());
         assert_eq!(count(&store.dir().join("jobs")), 0);
         for name in names(&store.work()).unwrap() {
             assert_eq!(count(&store.work().join(&name)), 0, "{name} is a leftover");
         }
         import(&store, &file).unwrap();
         assert_eq!(store.list().unwrap().0, expected);
+        images.len()
+    };
+
+    // Whenever something has happened to a layer.
+    let mut events = 0;
+    loop {
+        clear();
+        let mut child = spawn();
+        let more = reaches(&mut child, events);
+        if !more {
+            assert!(child.wait().unwrap().success());
+            break;
+        }
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert_eq!(check(), 0);
+        events += 1;
     }
-    assert!(interrupted > 5, "the import was interrupted only {interrupted} times");
+    assert!(events > 12, "only {events} events");
+
+    // While the images get their records and names, one after the other.
+    let records = || fs::read_dir(fixture.store.watch_dir()).map_or(0, Iterator::count);
+    for shown in 0..=8 {
+        clear();
+        let mut child = spawn();
+        assert!(reaches(&mut child, events - 1));
+        drop(child.stdin.take());
+        while records() < shown && child.try_wait().unwrap().is_none() {
+            std::thread::yield_now();
+        }
+        child.kill().unwrap();
+        child.wait().unwrap();
+        check();
+    }
+}
+
+#[test]
+fn an_image_that_leaves_out_too_much_is_refused() {
+    if not_root() {
+        return;
+    }
+    let fixture = Fixture::new();
+    let store = &fixture.store;
+    let found = fixture.import(&[image("local/x:1", &["a", "b"])]).remove(0);
+    let diff_ids = ["a", "b"].map(|content| Digest::of(&layer(content)));
+    let new = NewImage {
+        id: found.id.clone(),
+        manifest: None,
+        diff_ids: diff_ids.to_vec(),
+        references: found.references.clone(),
+    };
+    let publish = |lists: [&str; 2], go_on: bool| {
+        for (diff_id, list) in diff_ids.iter().zip(lists) {
+            fs::write(store.layer_path(diff_id).join("implicit"), list).unwrap();
+        }
+        match store.publish(std::slice::from_ref(&new), &|| go_on) {
+            Ok(images) => format!("{} image", images.len()),
+            Err(error) => chain(&error),
+        }
+    };
+    let many = |from: usize| (from..from + 25_000).map(|n| format!("{n}\0")).collect::<String>();
+    expect!["1 image"].assert_eq(&publish([&many(0), &many(25_000)], true));
+    let too_many = expect![
+        "layers leave out the entries of more than 50000 directories, or of 4194304 bytes of names of them"
+    ];
+    too_many.assert_eq(&publish([&many(0), &(many(25_000) + "x\0")], true));
+    let long = "a/".repeat(2000) + "\0";
+    let long = |count: usize| long.repeat(count);
+    expect!["1 image"].assert_eq(&publish([&long(500), &long(500)], true));
+    too_many.assert_eq(&publish([&long(500), &long(600)], true));
+    // A pull that nobody waits for any more.
+    expect!["it was given up"].assert_eq(&publish(["a\0", ""], false));
 }
 
 #[test]

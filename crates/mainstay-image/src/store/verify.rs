@@ -69,7 +69,8 @@ impl Store {
 
     /// Removes what [`Store::verify`] found wrong, and the images that suffer from it, so that
     /// they count as absent. Their good layers stay until the next [`Store::collect`], so that
-    /// pulling or importing an image again brings back only what was damaged.
+    /// pulling or importing an image again brings back only what was damaged. A damaged layer that a
+    /// container uses is out of the way then, and goes when the container does.
     pub fn discard_damaged(&self, problems: &[Problem]) -> Result<(), StoreError> {
         for problem in problems {
             if let Damage::Layer(diff_id) = &problem.damage {

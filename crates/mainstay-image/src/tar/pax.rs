@@ -4,6 +4,9 @@ use super::sparse::{SEGMENTS_MAX, Segment};
 use super::{TarError, Time};
 
 const XATTR: &[u8] = b"SCHILY.xattr.";
+/// The most attributes that an entry may have: far more than any file has, and few enough to look
+/// through them for each.
+const XATTRS_MAX: usize = 256;
 
 /// What an extended header says about the entry after it, as far as it matters here.
 #[derive(Default)]
@@ -83,6 +86,9 @@ impl Records {
                     let name = without_nul(name)?;
                     // Of two values for one attribute the last counts.
                     self.xattrs.retain(|(other, _)| *other != name);
+                    if self.xattrs.len() == XATTRS_MAX {
+                        return None;
+                    }
                     self.xattrs.push((name, value.to_vec()));
                 }
             }
@@ -192,6 +198,17 @@ mod tests {
         for bytes in broken {
             assert!(Records::parse(bytes, 0).is_err(), "{}", String::from_utf8_lossy(bytes));
         }
+    }
+
+    #[test]
+    fn attributes_are_not_without_end() {
+        let of = |count: usize| {
+            let record = |n: usize| format!("28 SCHILY.xattr.user.{n:04}=x\n");
+            // The last of them twice, which makes no more of them.
+            let records: String = (0..count).chain([count - 1]).map(record).collect();
+            Records::parse(records.as_bytes(), 0).ok().map(|records| records.xattrs.len())
+        };
+        assert_eq!((of(256), of(257)), (Some(256), None));
     }
 
     #[test]

@@ -21,6 +21,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
+use mainstay_linux::path::remove_all_at;
 use rustix::fs::{
     AtFlags, FileType, Gid, Mode, OFlags, ResolveFlags, Stat, Timespec, Timestamps, UTIME_OMIT,
     Uid, XattrFlags,
@@ -278,8 +279,10 @@ impl Tree {
             Err(Errno::EXIST) => {
                 let stat = lstat(self.parent(), name)?;
                 if FileType::from_raw_mode(stat.st_mode) == FileType::Directory {
-                    std::fs::remove_dir_all(self.proc_path(name)).map_err(|source| {
-                        TreeError::Io { step: "removing a directory that is replaced", source }
+                    let name = Path::new(OsStr::from_bytes(name));
+                    remove_all_at(self.parent(), name).map_err(|source| TreeError::Io {
+                        step: "removing a directory that is replaced",
+                        source,
                     })?;
                 } else {
                     unlink(self.parent(), name)?;

@@ -11,6 +11,9 @@ pub struct Limits {
     pub cpu_quota: Option<CpuQuota>,
     /// Bytes; `u64::MAX` is no limit.
     pub memory: Option<u64>,
+    /// Bytes of memory and swap together, at least `memory`. Without effect where the kernel does
+    /// not count swap.
+    pub memory_and_swap: Option<u64>,
     /// Processes and threads; `u64::MAX` is no limit.
     pub pids: Option<u64>,
     /// Further files of version 2, by name.
@@ -66,6 +69,16 @@ impl Limits {
                 ("memory.limit_in_bytes", unlimited(bytes, "-1"))
             });
         }
+        if has("memory")
+            && let (Some(memory), Some(total)) = (self.memory, self.memory_and_swap)
+        {
+            // After the memory: on version 1 the sum is never less.
+            files.push(if unified {
+                (SWAP_V2, total.saturating_sub(memory).to_string())
+            } else {
+                (SWAP_V1, total.to_string())
+            });
+        }
         if has("pids")
             && let Some(count) = self.pids
         {
@@ -76,6 +89,14 @@ impl Limits {
         });
         own(files).chain(further.cloned()).collect()
     }
+}
+
+const SWAP_V1: &str = "memory.memsw.limit_in_bytes";
+const SWAP_V2: &str = "memory.swap.max";
+
+/// Whether a file may be missing: the kernel counts swap only if it was built and told to.
+pub(super) fn may_be_missing(file: &str) -> bool {
+    [SWAP_V1, SWAP_V2].contains(&file)
 }
 
 fn own(files: Vec<(&str, String)>) -> impl Iterator<Item = (String, String)> {
@@ -112,6 +133,12 @@ mod tests {
             memory: Some(u64::MAX),
             ..Limits::default()
         };
+        let no_swap = Limits {
+            memory: Some(4096),
+            memory_and_swap: Some(4096),
+            unified: vec![("memory.oom.group".into(), "1".into())],
+            ..Limits::default()
+        };
         let hierarchy = |names: &[&str], unified| Hierarchy {
             mount_point: "/nowhere".into(),
             controllers: names.iter().map(|name| (*name).to_owned()).collect::<BTreeSet<_>>(),
@@ -135,6 +162,14 @@ mod tests {
         assert_eq!(
             limits.files(&hierarchy(&["cpu", "memory"], true)),
             pairs(&[("cpu.weight", "20"), ("cpu.max", "50000 100000"), ("memory.max", "max")])
+        );
+        assert_eq!(
+            no_swap.files(&hierarchy(&["memory"], false)),
+            pairs(&[("memory.limit_in_bytes", "4096"), ("memory.memsw.limit_in_bytes", "4096")])
+        );
+        assert_eq!(
+            no_swap.files(&hierarchy(&["memory"], true)),
+            pairs(&[("memory.max", "4096"), ("memory.swap.max", "0"), ("memory.oom.group", "1")])
         );
         assert_eq!(
             limits.files(&hierarchy(&["perf_event"], true)),

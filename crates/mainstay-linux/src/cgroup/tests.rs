@@ -76,6 +76,7 @@ fn a_group_is_made_limited_filled_emptied_and_removed() {
         cpu_shares: Some(200),
         cpu_quota: Some(CpuQuota { quota: Some(20_000), period: 100_000 }),
         memory: Some(64 << 20),
+        memory_and_swap: Some(64 << 20),
         pids: Some(50),
         unified: Vec::new(),
     };
@@ -98,4 +99,21 @@ fn a_group_is_made_limited_filled_emptied_and_removed() {
     top.remove().unwrap();
     top.remove().unwrap();
     assert!(!top.exists());
+}
+
+#[test]
+fn controllers_that_cannot_be_passed_down_are_no_secret() {
+    let directory = tempfile::tempdir().unwrap();
+    fs::write(directory.path().join("cgroup.controllers"), "cpu memory").unwrap();
+    let enabled = directory.path().join("cgroup.subtree_control");
+    // A file of the kernel that can be read and not written.
+    std::os::unix::fs::symlink("/proc/version", &enabled).unwrap();
+    let hierarchies = Hierarchies::of(vec![Hierarchy {
+        mount_point: directory.path().to_owned(),
+        controllers: BTreeSet::new(),
+        unified: true,
+    }]);
+    let error = hierarchies.at("/group").create().unwrap_err();
+    assert_eq!(error.to_string(), format!("cannot pass controllers down in {}", enabled.display()));
+    assert!(!directory.path().join("group").exists());
 }

@@ -3,11 +3,12 @@
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{ContainerStatus, PodStatus};
 use mainstay_cri::RuntimeCondition;
-use mainstay_plan::pod::Waiting;
+use mainstay_plan::pod::{PodKey, SeenPod, Waiting};
+use mainstay_pod::Severity;
 use serde::{Deserialize, Serialize};
 
 use crate::publish::{Board, EventKind, Events, PodEntry, PodReport};
-use crate::sources::merge::Note;
+use crate::sources::merge;
 
 /// The whole answer.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -78,8 +79,18 @@ pub struct Pod {
 pub struct Manifest {
     /// Its path.
     pub path: String,
-    /// One line for each thing, with its place.
-    pub notes: Vec<String>,
+    /// One for each thing.
+    pub notes: Vec<Note>,
+}
+
+/// One thing about a manifest.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Note {
+    /// `error` when something that the manifest says does not count, else `warning`.
+    pub severity: String,
+    /// One line, with its place.
+    pub message: String,
 }
 
 /// One directory with something to say about it.
@@ -117,14 +128,14 @@ pub struct Event {
 
 impl Status {
     pub(crate) fn of(node: &str, board: &Board, events: &Events) -> Self {
-        let pods = board.pods.values().filter_map(|entry| {
-            let report = entry.report.as_ref()?;
-            Some(Pod::of(report, entry, events))
+        let pods = board.pods.iter().map(|(key, entry)| match (&entry.report, &entry.leaving) {
+            (Some(report), _) => Pod::of(report, entry, events),
+            (None, seen) => Pod::leaving(key, seen.as_deref(), events),
         });
         let notes = &board.notes;
         let manifests = notes.files.iter().map(|(path, notes)| Manifest {
             path: path.display().to_string(),
-            notes: notes.iter().map(describe).collect(),
+            notes: notes.iter().map(Note::of).collect(),
         });
         let ignored = notes.ignored.iter().filter(|(_, names)| !names.is_empty());
         let mut sources: Vec<Source> = ignored
@@ -159,14 +170,34 @@ fn condition(condition: &RuntimeCondition) -> Condition {
     }
 }
 
-fn describe(note: &Note) -> String {
-    match note {
-        Note::Diagnostic(diagnostic) => diagnostic.to_string(),
-        Note::Unreadable(error) => format!("cannot be read: {error}"),
-        Note::Shadowed { pod, by } => {
-            let (namespace, name, by) = (&pod.namespace, &pod.name, by.display());
-            format!("pod {namespace}/{name} is taken from {by}; remove one of the two")
-        }
+// === impl Note ===
+
+const ERROR: &str = "error";
+const WARNING: &str = "warning";
+
+impl Note {
+    fn of(note: &merge::Note) -> Self {
+        let (severity, message) = match note {
+            merge::Note::Diagnostic(diagnostic) => {
+                let severity = match diagnostic.severity {
+                    Severity::Error => ERROR,
+                    Severity::Warning => WARNING,
+                };
+                (severity, diagnostic.to_string())
+            }
+            merge::Note::Unreadable(error) => (ERROR, format!("cannot be read: {error}")),
+            merge::Note::Shadowed { pod, by } => {
+                let (namespace, name, by) = (&pod.namespace, &pod.name, by.display());
+                let taken = format!("pod {namespace}/{name} is taken from {by}");
+                (ERROR, format!("{taken}; remove one of the two"))
+            }
+        };
+        Self { severity: severity.to_owned(), message }
+    }
+
+    /// Whether something that the manifest says does not count.
+    pub fn is_error(&self) -> bool {
+        self.severity == ERROR
     }
 }
 
@@ -181,18 +212,7 @@ impl Pod {
         if state == "ContainerCreating" {
             problem = last.map(|event| event.message.clone());
         }
-        let warning = told.iter().rfind(|event| event.kind == EventKind::Warning);
-        let warning = warning
-            .filter(|_| problem.is_none())
-            .map(|event| format!("{} {}: {}", event.last, event.reason, event.message));
-        let event = |event: crate::publish::Event| Event {
-            kind: event.kind.as_str().to_owned(),
-            reason: event.reason.to_owned(),
-            message: event.message,
-            count: event.count,
-            first: event.first,
-            last: event.last,
-        };
+        let warning = last_warning(&told).filter(|_| problem.is_none());
         Self {
             namespace: report.key.namespace.clone(),
             name: report.key.name.clone(),
@@ -205,10 +225,52 @@ impl Pod {
             containers: report.pod.spec().containers.len(),
             restarts: containers.iter().map(|container| container.restart_count).sum(),
             status: report.status.clone(),
-            events: told.into_iter().map(event).collect(),
+            events: told.into_iter().map(Event::of).collect(),
+        }
+    }
+
+    /// A pod whose manifest is not known any more, as far as it is still there.
+    fn leaving(key: &PodKey, seen: Option<&SeenPod>, events: &Events) -> Self {
+        let sandbox = seen.and_then(|seen| seen.sandboxes.first());
+        let containers = sandbox.map(|it| it.containers.as_slice()).unwrap_or_default();
+        let running = containers.iter().filter(|container| !container.has_ended()).count();
+        let told = events.of(key);
+        Self {
+            namespace: key.namespace.clone(),
+            name: key.name.clone(),
+            uid: sandbox.map(|sandbox| sandbox.uid.clone()).unwrap_or_default(),
+            state: TERMINATING.to_owned(),
+            ready: running,
+            containers: containers.len(),
+            warning: last_warning(&told),
+            events: told.into_iter().map(Event::of).collect(),
+            ..Self::default()
         }
     }
 }
+
+// === impl Event ===
+
+impl Event {
+    fn of(event: crate::publish::Event) -> Self {
+        Self {
+            kind: event.kind.as_str().to_owned(),
+            reason: event.reason.to_owned(),
+            message: event.message,
+            count: event.count,
+            first: event.first,
+            last: event.last,
+        }
+    }
+}
+
+fn last_warning(told: &[crate::publish::Event]) -> Option<String> {
+    let warning = told.iter().rfind(|event| event.kind == EventKind::Warning);
+    warning.map(|event| format!("{} {}: {}", event.last, event.reason, event.message))
+}
+
+/// The state of a pod that is being taken away.
+const TERMINATING: &str = "Terminating";
 
 /// One word and one sentence, as `kubectl get pod` and a colleague would say it.
 fn judge(
@@ -221,8 +283,8 @@ fn judge(
     let invalid = invalid.and_then(|errors| errors.first()).map(|error| {
         format!("its manifest is not valid any more, and the last good version is kept: {error}")
     });
-    if entry.leaving {
-        return ("Terminating".to_owned(), None);
+    if entry.leaving.is_some() {
+        return (TERMINATING.to_owned(), None);
     }
     if let Some(Waiting::Predecessor { uid }) = &report.waiting {
         let problem = format!("it waits for its predecessor ({uid}) to end");
@@ -239,10 +301,23 @@ fn judge(
         None => {
             let state = match phase.as_str() {
                 "Succeeded" => "Completed".to_owned(),
-                "Failed" => report.status.reason.clone().unwrap_or_else(|| "Error".to_owned()),
+                "Failed" => {
+                    let reason = report.status.reason.clone().or_else(|| failure(containers));
+                    reason.unwrap_or_else(|| "Error".to_owned())
+                }
                 _ => phase,
             };
             (state, report.status.message.clone().or(invalid))
         }
     }
 }
+
+/// Why the first container that failed did.
+fn failure(containers: &[ContainerStatus]) -> Option<String> {
+    let ends =
+        containers.iter().filter_map(|container| container.state.as_ref()?.terminated.as_ref());
+    ends.filter(|end| end.exit_code != 0).find_map(|end| end.reason.clone())
+}
+
+#[cfg(test)]
+mod tests;

@@ -12,6 +12,8 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use mainstay_cri::{ContainerFilter, ContainerState, Runtime};
+use rustix::fs::{CWD, RenameFlags, renameat_with};
+use rustix::io::Errno;
 
 /// How often logs are looked at. Source: `containerLogMonitorInterval`, 10 s.
 const INTERVAL: Duration = Duration::from_secs(10);
@@ -48,15 +50,11 @@ pub(crate) async fn rotate_all(runtime: Arc<dyn Runtime>, bounds: LogBounds) {
             }
             let Ok(status) = runtime.container_status(&container.id).await else { continue };
             let path = PathBuf::from(&status.log_path);
-            let rotated = match rotate(&path, bounds, Timestamp::now()) {
-                Ok(false) => continue,
-                Ok(true) => {
-                    let reopened = runtime.reopen_container_log(&container.id).await;
-                    reopened.map_err(|error| error.chain())
-                }
-                Err(error) => Err(error.to_string()),
+            let reopen = || async {
+                let reopened = runtime.reopen_container_log(&container.id).await;
+                reopened.map_err(|error| error.chain())
             };
-            match rotated {
+            match keep(&path, bounds, Timestamp::now(), reopen).await {
                 Ok(()) => drop(failing.remove(&status.log_path)),
                 Err(error) => {
                     let before = failing.insert(status.log_path.clone(), error.clone());
@@ -69,16 +67,34 @@ pub(crate) async fn rotate_all(runtime: Arc<dyn Runtime>, bounds: LogBounds) {
     }
 }
 
-/// Renames a log that is too large and removes the oldest of its kind. Returns whether it did.
-fn rotate(path: &Path, bounds: LogBounds, now: Timestamp) -> io::Result<bool> {
-    let size = match fs::metadata(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
-        other => other?.len(),
-    };
-    if size < bounds.max_size {
-        return Ok(false);
+/// Sees to it that a running container writes to its log, and that this is not too large.
+async fn keep<F: Future<Output = Result<(), String>>>(
+    path: &Path,
+    bounds: LogBounds,
+    now: Timestamp,
+    reopen: impl Fn() -> F,
+) -> Result<(), String> {
+    let failed = |error: io::Error| error.to_string();
+    if !path.try_exists().map_err(failed)? {
+        // A rotation came to an end after its first half: what was renamed still grows.
+        reopen().await?;
     }
-    let Some(name) = path.file_name() else { return Ok(false) };
+    let Some(rotated) = rotate(path, bounds, now).map_err(failed)? else { return Ok(()) };
+    let Err(error) = reopen().await else { return Ok(()) };
+    // Under its name it is read, and rotated the next time.
+    match renameat_with(CWD, &rotated, CWD, path, RenameFlags::NOREPLACE) {
+        // The runtime has made a new one all the same.
+        Ok(()) | Err(Errno::EXIST) => Err(error),
+        Err(back) => Err(format!("{error}; and cannot rename {} back: {back}", rotated.display())),
+    }
+}
+
+/// Renames a log that is too large and removes the oldest of its kind. Returns the new name.
+fn rotate(path: &Path, bounds: LogBounds, now: Timestamp) -> io::Result<Option<PathBuf>> {
+    if fs::metadata(path)?.len() < bounds.max_size {
+        return Ok(None);
+    }
+    let Some(name) = path.file_name() else { return Ok(None) };
     let prefix = format!("{}.", name.to_string_lossy());
     let old = super::rotated(path)?;
     // There will be two more.
@@ -94,8 +110,8 @@ fn rotate(path: &Path, bounds: LogBounds, now: Timestamp) -> io::Result<bool> {
     } else {
         to
     };
-    fs::rename(path, to)?;
-    Ok(true)
+    fs::rename(path, &to)?;
+    Ok(Some(to))
 }
 
 #[cfg(test)]
@@ -107,18 +123,47 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("0.log");
         let bounds = LogBounds { max_size: 10, max_files: 3 };
-        assert!(!rotate(&path, bounds, Timestamp::UNIX_EPOCH).unwrap());
         for second in 0..5 {
             fs::write(&path, format!("line {second}, long enough")).unwrap();
             let now = Timestamp::from_second(second).unwrap();
-            assert!(rotate(&path, bounds, now).unwrap());
-            assert!(!rotate(&path, bounds, now).unwrap());
+            assert!(rotate(&path, bounds, now).unwrap().is_some());
+            fs::write(&path, "short").unwrap();
+            assert!(rotate(&path, bounds, now).unwrap().is_none());
         }
-        let mut names: Vec<_> = fs::read_dir(directory.path())
-            .unwrap()
-            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
-            .collect();
+        let names = ["0.log", "0.log.19700101-000003", "0.log.19700101-000004"];
+        assert_eq!(names_in(directory.path()), names);
+    }
+
+    fn names_in(directory: &Path) -> Vec<String> {
+        let names = fs::read_dir(directory).unwrap();
+        let mut names: Vec<_> =
+            names.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
         names.sort();
-        assert_eq!(names, ["0.log.19700101-000003", "0.log.19700101-000004"]);
+        names
+    }
+
+    #[tokio::test]
+    async fn a_rotation_that_fails_half_way_is_made_up_for() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("0.log");
+        let bounds = LogBounds { max_size: 10, max_files: 3 };
+        let look = async |works: bool| {
+            // As a runtime does.
+            let reopen = async || match works {
+                true => fs::write(&path, "").map_err(|error| error.to_string()),
+                false => Err("no answer".to_owned()),
+            };
+            let kept = keep(&path, bounds, Timestamp::UNIX_EPOCH, reopen).await;
+            (kept, names_in(directory.path()))
+        };
+        let (renamed, long) = ("0.log.19700101-000000", "line, long enough");
+        fs::write(&path, long).unwrap();
+        assert_eq!(look(false).await, (Err("no answer".into()), vec!["0.log".into()]));
+        assert_eq!(fs::read_to_string(&path).unwrap(), long);
+        assert_eq!(look(true).await, (Ok(()), vec!["0.log".into(), renamed.into()]));
+        // An agent was killed between the two halves.
+        fs::remove_file(&path).unwrap();
+        assert_eq!(look(false).await, (Err("no answer".into()), vec![renamed.into()]));
+        assert_eq!(look(true).await, (Ok(()), vec!["0.log".into(), renamed.into()]));
     }
 }

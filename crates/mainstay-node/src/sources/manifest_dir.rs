@@ -2,8 +2,9 @@
 //!
 //! # Flow
 //!
-//! One thread watches all paths: inotify tells it at once, a look at the directories every few
-//! seconds tells it what inotify missed (a full queue, a network file system, no watches left).
+//! One thread watches each path, so that one that hangs holds up no other. inotify tells it at once,
+//! a look at the directories every few seconds tells it what inotify missed (a full queue, a
+//! network file system, no watches left).
 //! When and whether a file is read is decided by [`settle`], which knows times and names and no
 //! files; this file looks, reads and reports.
 //!
@@ -14,7 +15,7 @@
 //!   renamed into place at once.
 //! - What belongs together, such as a rename, is reported together.
 //! - That a directory cannot be read, or is not the one that it was and empty, says nothing about
-//!   the files that were in it.
+//!   the files that were in it, also when it was an earlier agent that saw them.
 
 mod entry;
 mod settle;
@@ -27,8 +28,9 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
 
-pub use entry::is_manifest_name;
-use entry::{Entry, Stamp};
+pub(crate) use entry::Place;
+pub use entry::manifests_in;
+use entry::{Directory, Entry, Identity, Stamp, above};
 use settle::{Order, Settle};
 use watch::Watch;
 
@@ -38,8 +40,8 @@ pub(crate) type Batch = Vec<Change>;
 /// One thing that was found out.
 #[derive(Debug)]
 pub(crate) enum Change {
-    /// A manifest's bytes.
-    Read { path: PathBuf, bytes: Vec<u8> },
+    /// A manifest's bytes, and the directories that it lies in.
+    Read { path: PathBuf, bytes: Vec<u8>, place: Place },
     /// A manifest is there and cannot be read.
     Unreadable { path: PathBuf, error: io::Error },
     /// A manifest was taken away: its directory is there, and it is not in it.
@@ -48,8 +50,8 @@ pub(crate) enum Change {
     Ignored { directory: PathBuf, names: BTreeSet<String> },
     /// A path can, or cannot, be looked at; told when it changes.
     Directory { path: PathBuf, error: Option<String> },
-    /// Every path has been looked at once.
-    Ready,
+    /// This path, as the user gave it, has been looked at once.
+    Ready { path: PathBuf },
 }
 
 /// Where manifests are.
@@ -80,25 +82,29 @@ struct Source {
     /// The one file that counts, if the path names a file.
     only: Option<String>,
     recursive: bool,
-    /// The directory's identity when a file was last seen in it.
-    identity: Option<(u64, u64)>,
-    /// What was found in it and read.
+    /// By name within the directory, which is empty for itself: which directories they were when
+    /// manifests were last seen in or below them.
+    places: BTreeMap<String, Identity>,
+    /// What was found in it and read, by this agent or an earlier one.
     known: BTreeMap<String, Stamp>,
     ignored: BTreeSet<String>,
     error: Option<String>,
     settle: Settle,
 }
 
-/// Watches `paths` until the receiver is dropped. Runs on a thread of its own.
+/// Watches one of the paths until the receiver is dropped. Runs on a thread of its own.
 ///
-/// `rescan` is the safety net: how often the directories are looked at in any case.
+/// `rescan` is the safety net: how often the directories are looked at in any case. `known` are the
+/// manifests that an earlier agent had, and where they lay then.
 pub(crate) fn watch(
-    manifests: &ManifestPaths,
+    path: &Path,
+    recursive: bool,
     rescan: Duration,
+    known: &BTreeMap<PathBuf, Place>,
     batches: &mpsc::UnboundedSender<Batch>,
 ) {
-    let source = |path: &PathBuf| Source::of(path, manifests.recursive);
-    let mut sources: Vec<Source> = manifests.paths.iter().map(source).collect();
+    let mut source = Source::of(path, recursive);
+    known.iter().for_each(|it| source.remember(it));
     let mut watch = Watch::new();
     let mut next_rescan = Instant::now();
     let mut first = true;
@@ -107,33 +113,26 @@ pub(crate) fn watch(
         let mut batch = Batch::new();
         if now >= next_rescan {
             next_rescan = now + rescan;
-            for (index, source) in sources.iter_mut().enumerate() {
-                // Watched first: what comes between the two is heard.
-                watch.arm(index, &source.directory, "");
-                for below in source.rescan(now, first, &mut batch) {
-                    if watch.arm(index, &source.directory, &below) {
-                        // What came into it before it was watched is seen by looking.
-                        next_rescan = now;
-                    }
+            // Watched first: what comes between the two is heard.
+            watch.arm(&source.directory, "");
+            for below in source.rescan(now, first, &mut batch) {
+                if watch.arm(&source.directory, &below) {
+                    // What came into it before it was watched is seen by looking.
+                    next_rescan = now;
                 }
             }
         }
-        for source in &mut sources {
-            source.read_due(now, &mut batch);
-        }
+        source.read_due(now, &mut batch);
         if std::mem::take(&mut first) {
-            batch.push(Change::Ready);
+            batch.push(Change::Ready { path: path.to_owned() });
         }
         if !batch.is_empty() && batches.send(batch).is_err() {
             return;
         }
-        let due = sources.iter().filter_map(|source| source.settle.next_due());
-        let until = due.chain([next_rescan]).min().unwrap_or(next_rescan);
+        let until = source.settle.next_due().map_or(next_rescan, |due| due.min(next_rescan));
         let heard = watch.wait(until.saturating_duration_since(Instant::now()));
         let now = Instant::now();
-        for (index, events) in heard.by_source {
-            sources[index].settle.hear(&events, now);
-        }
+        source.settle.hear(&heard.events, now);
         if heard.look_again || batches.is_closed() {
             next_rescan = now;
         }
@@ -154,12 +153,21 @@ impl Source {
             directory,
             recursive: recursive && only.is_none(),
             only,
-            identity: None,
+            places: BTreeMap::new(),
             known: BTreeMap::new(),
             ignored: BTreeSet::new(),
             error: None,
             settle: Settle::default(),
         }
+    }
+
+    /// Takes over what an earlier agent knew of a file, except for what was in it.
+    fn remember(&mut self, (path, place): (&PathBuf, &Place)) {
+        let Ok(name) = path.strip_prefix(&self.directory) else { return };
+        let name = name.to_string_lossy();
+        let above = above(&name).map(str::to_owned);
+        self.places.extend(above.zip(place.iter().copied()));
+        self.known.insert(name.into_owned(), Stamp::unreadable());
     }
 
     fn counts(&self, name: &str) -> bool {
@@ -187,16 +195,12 @@ impl Source {
                 ignored.insert(name)
             };
         }
-        if present.is_empty() && self.identity.is_some_and(|known| known != listing.identity) {
-            // Another file system was mounted here, or the one with the manifests was not.
-            let error = "it is not the directory that the manifests were in, and it is empty; \
-                         their pods run on. Bring it back, or put a manifest into it";
-            self.tell_error(Some(error.to_owned()), batch);
-            return listing.directories;
-        }
-        self.tell_error(None, batch);
-        if !present.is_empty() {
-            self.identity = Some(listing.identity);
+        let mut moved = BTreeSet::new();
+        for within in present.iter().flat_map(|name| above(name)) {
+            let Some(identity) = listing.directories.get(within) else { continue };
+            if self.places.insert(within.to_owned(), *identity) != Some(*identity) {
+                moved.insert(within);
+            }
         }
         if self.only.is_none() && ignored != self.ignored {
             self.ignored.clone_from(&ignored);
@@ -204,19 +208,35 @@ impl Source {
         }
         for name in &present {
             let stamp = Stamp::of(&self.directory.join(name));
-            if stamp.as_ref().ok() == self.known.get(name) && stamp.is_ok() {
+            let same = stamp.as_ref().ok() == self.known.get(name) && stamp.is_ok();
+            if same && !above(name).any(|within| moved.contains(within)) {
                 continue;
             }
             // What was there before us is as old as it says; what is new to us may be half-way.
             let settled = first || stamp.as_ref().is_ok_and(Stamp::is_settled);
             self.settle.found(name, settled, now);
         }
-        let gone: Vec<String> =
-            self.known.keys().filter(|name| !present.contains(*name)).cloned().collect();
-        for name in gone {
-            self.settle.missed(&name, now);
+        let mut away = BTreeSet::new();
+        for name in self.known.keys().filter(|name| !present.contains(*name)) {
+            let found = |within: &str| Some((within.to_owned(), *listing.directories.get(within)?));
+            match above(name).find_map(found) {
+                // Another file system was mounted here, or the one with the manifests was not. With
+                // a manifest in it, it would be known as the one that it is.
+                Some((within, identity)) if !self.is_place(&within, identity) => {
+                    away.insert(within);
+                }
+                _ => self.settle.missed(name, now),
+            }
         }
-        listing.directories
+        let error = away.first().map(|within| {
+            let which = if within.is_empty() { "it" } else { within };
+            format!(
+                "{which} is not the directory that the manifests were in, and it is empty; their \
+                 pods run on. Bring it back, or put a manifest into it"
+            )
+        });
+        self.tell_error(error, batch);
+        listing.directories.into_keys().filter(|within| !within.is_empty()).collect()
     }
 
     /// Carries out what has come due: first what is there, then what is not.
@@ -230,8 +250,9 @@ impl Source {
             match order {
                 Order::Read => match Entry::read(&path) {
                     Ok(Entry { stamp, bytes }) => {
+                        let place = self.place(&name);
                         self.known.insert(name, stamp);
-                        batch.push(Change::Read { path, bytes });
+                        batch.push(Change::Read { path, bytes, place });
                     }
                     Err(error) if error.kind() == io::ErrorKind::NotFound => gone.push(name),
                     Err(error) => {
@@ -244,24 +265,64 @@ impl Source {
             }
         }
         for name in gone {
-            // A link to nowhere is there and cannot be read, as long as it is there.
             let path = self.directory.join(&name);
-            if path.symlink_metadata().is_ok() {
-                self.known.insert(name, Stamp::unreadable());
-                let error = io::Error::new(io::ErrorKind::NotFound, "it is a link to nowhere");
-                batch.push(Change::Unreadable { path, error });
-            } else if self.directory_is_same() {
-                self.known.remove(&name);
-                batch.push(Change::Gone { path });
+            match self.look_for(&name) {
+                Ok(Missing::LinkToNowhere) => {
+                    self.known.insert(name, Stamp::unreadable());
+                    let error = io::Error::new(io::ErrorKind::NotFound, "it is a link to nowhere");
+                    batch.push(Change::Unreadable { path, error });
+                }
+                Ok(Missing::TakenAway) => {
+                    self.known.remove(&name);
+                    batch.push(Change::Gone { path });
+                }
+                // The next look at the directory tells.
+                Ok(Missing::Away) | Err(_) => {}
             }
         }
     }
 
-    /// Whether the directory still is the one in which files were seen. If it is not, the next
-    /// look at it tells.
-    fn directory_is_same(&self) -> bool {
-        let identity = entry::identity(&self.directory).ok();
-        identity.is_some() && (self.identity.is_none() || identity == self.identity)
+    /// The directories that a file lies in, as they are now.
+    fn place(&mut self, name: &str) -> Place {
+        for within in above(name) {
+            // What went meanwhile is seen to be gone by the next look.
+            if let Ok(identity) = entry::identity(&self.directory.join(within)) {
+                self.places.insert(within.to_owned(), identity);
+            }
+        }
+        above(name).map_while(|within| self.places.get(within).copied()).collect()
+    }
+
+    /// Whether a directory is the one in which manifests were seen, if they were.
+    fn is_place(&self, within: &str, identity: Identity) -> bool {
+        self.places.get(within).is_none_or(|known| *known == identity)
+    }
+
+    /// Finds out about a file that could not be found.
+    fn look_for(&self, name: &str) -> io::Result<Missing> {
+        for within in above(name) {
+            let directory = match Directory::open(&self.directory.join(within)) {
+                // It was taken away with the file, if the one above it is what it was.
+                Err(error)
+                    if matches!(
+                        error.kind(),
+                        io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
+                    ) =>
+                {
+                    continue;
+                }
+                other => other?,
+            };
+            let rest = Path::new(name).strip_prefix(within).unwrap_or(Path::new(name));
+            return Ok(if directory.has(rest)? {
+                Missing::LinkToNowhere
+            } else if self.is_place(within, directory.identity()?) {
+                Missing::TakenAway
+            } else {
+                Missing::Away
+            });
+        }
+        Ok(Missing::Away)
     }
 
     fn tell_error(&mut self, error: Option<String>, batch: &mut Batch) {
@@ -274,6 +335,16 @@ impl Source {
             batch.push(Change::Directory { path, error });
         }
     }
+}
+
+/// Why a file was not found.
+enum Missing {
+    /// It is there, and what it points to is not.
+    LinkToNowhere,
+    /// Its directory is there without it.
+    TakenAway,
+    /// Its directory is not there, or is another one.
+    Away,
 }
 
 #[cfg(test)]

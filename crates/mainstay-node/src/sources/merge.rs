@@ -15,10 +15,14 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use mainstay_plan::pod::{PodKey, SourceKind};
+use mainstay_plan::pod::{Incarnation, PodKey, SourceKind};
 use mainstay_pod::{Diagnostic, Entry, FullName, NodeName, Pod, ReadOptions, Validation};
 
-use super::manifest_dir::{Change, ManifestPaths};
+use super::manifest_dir::{Change, ManifestPaths, Place};
+
+/// What is said of a path that has not been looked at when nobody waits any longer.
+const HANGING: &str = "it does not answer, as a disk or a server that is away; the pods that it had \
+                       run on. Bring it back, or unmount it";
 
 /// What should run, by pod.
 pub(crate) type Goals = BTreeMap<PodKey, GoalPod>;
@@ -28,8 +32,10 @@ pub(crate) type Goals = BTreeMap<PodKey, GoalPod>;
 pub(crate) struct GoalPod {
     pub(crate) pod: Arc<Pod>,
     pub(crate) path: PathBuf,
-    /// When it was taken in anew; what ran before does not count for it.
-    pub(crate) not_before: Option<Timestamp>,
+    /// The directories that its manifest was seen in.
+    pub(crate) place: Place,
+    /// Another one each time that it is taken in anew.
+    pub(crate) incarnation: Option<Incarnation>,
     /// Why its manifest, as it is now, is not what runs.
     pub(crate) invalid: Option<Arc<[Diagnostic]>>,
 }
@@ -72,7 +78,10 @@ pub(crate) struct Merge {
     winners: BTreeMap<PodKey, PathBuf>,
     ignored: BTreeMap<PathBuf, BTreeSet<String>>,
     unreadable: BTreeMap<PathBuf, String>,
-    ready: bool,
+    /// The paths that have not been looked at yet.
+    awaited: BTreeSet<PathBuf>,
+    /// Whether those are waited for.
+    patient: bool,
 }
 
 /// What is known of one file.
@@ -81,19 +90,22 @@ struct File {
     /// The last good version of each pod that it has.
     pods: BTreeMap<PodKey, Claim>,
     notes: Vec<Note>,
+    /// The directories that it was seen in.
+    place: Place,
     /// The bytes that were read last; `None` when they are from the ledger only.
     bytes: Option<Vec<u8>>,
 }
 
 struct Claim {
     pod: Arc<Pod>,
-    not_before: Option<Timestamp>,
+    incarnation: Option<Incarnation>,
     invalid: Option<Arc<[Diagnostic]>>,
 }
 
 /// A pod that the ledger has.
 pub(crate) struct Remembered {
     pub(crate) path: PathBuf,
+    pub(crate) place: Place,
     pub(crate) pod: Arc<Pod>,
 }
 
@@ -107,19 +119,22 @@ impl Merge {
     ) -> Self {
         let mut merge = Self {
             reading,
+            awaited: manifests.paths.iter().cloned().collect(),
+            patient: true,
             manifests,
             files: BTreeMap::new(),
             winners: BTreeMap::new(),
             ignored: BTreeMap::new(),
             unreadable: BTreeMap::new(),
-            ready: false,
         };
-        for Remembered { path, pod } in remembered {
+        for Remembered { path, place, pod } in remembered {
             if merge.manifests.cover(&path) {
                 let key = key_of(&pod);
                 merge.winners.insert(key.clone(), path.clone());
-                let claim = Claim { pod, not_before: None, invalid: None };
-                merge.files.entry(path).or_default().pods.insert(key, claim);
+                let claim = Claim { pod, incarnation: None, invalid: None };
+                let file = merge.files.entry(path).or_default();
+                file.place = place;
+                file.pods.insert(key, claim);
             }
         }
         merge
@@ -131,7 +146,7 @@ impl Merge {
         let mut gone = Vec::new();
         for change in changes {
             match change {
-                Change::Read { path, bytes } => self.read(path, bytes, now),
+                Change::Read { path, bytes, place } => self.read(path, bytes, place, now),
                 Change::Unreadable { path, error } => self.keep(path, &error.to_string()),
                 Change::Gone { path } => gone.push(path),
                 Change::Ignored { directory, names } => {
@@ -141,25 +156,23 @@ impl Merge {
                     Some(error) => drop(self.unreadable.insert(path, error)),
                     None => drop(self.unreadable.remove(&path)),
                 },
-                Change::Ready => {
-                    self.ready = true;
-                    gone.extend(self.never_seen());
-                }
+                Change::Ready { path } => drop(self.awaited.remove(&path)),
             }
         }
         for path in gone {
             self.files.remove(&path);
         }
-        self.elect();
+        // In which order paths are looked at does not count.
+        if self.is_ready() {
+            self.elect();
+        }
     }
 
-    /// Files that the ledger knows and nobody found, in directories that can be looked at.
-    fn never_seen(&self) -> Vec<PathBuf> {
-        let away = |path: &Path| self.unreadable.keys().any(|it| self.manifests.is_of(it, path));
-        let unseen = |(path, file): (&PathBuf, &File)| {
-            (file.bytes.is_none() && file.notes.is_empty() && !away(path)).then(|| path.clone())
-        };
-        self.files.iter().filter_map(unseen).collect()
+    /// Does not wait any longer for paths that have not been looked at: what the ledger has of them
+    /// counts until they have.
+    pub(crate) fn go_without(&mut self) {
+        self.patient = false;
+        self.elect();
     }
 
     fn keep(&mut self, path: PathBuf, error: &str) {
@@ -169,8 +182,11 @@ impl Merge {
         file.bytes = None;
     }
 
-    fn read(&mut self, path: PathBuf, bytes: Vec<u8>, now: Timestamp) {
-        if self.files.get(&path).is_some_and(|file| file.bytes.as_ref() == Some(&bytes)) {
+    fn read(&mut self, path: PathBuf, bytes: Vec<u8>, place: Place, now: Timestamp) {
+        if let Some(file) = self.files.get_mut(&path)
+            && file.bytes.as_ref() == Some(&bytes)
+        {
+            file.place = place;
             return;
         }
         let options = ReadOptions {
@@ -212,7 +228,7 @@ impl Merge {
                 pods.insert(key, Claim { invalid: Some(why.clone()), ..claim });
             }
         }
-        *file = File { pods, notes, bytes: Some(bytes) };
+        *file = File { pods, notes, place, bytes: Some(bytes) };
     }
 
     /// A valid pod of a file. The same version as before stays what it was.
@@ -221,15 +237,16 @@ impl Merge {
         let before = self.files.get(path).and_then(|file| file.pods.get(&key));
         match before {
             Some(before) if before.pod.uid() == pod.uid() => {
-                Claim { pod: before.pod.clone(), not_before: before.not_before, invalid: None }
+                Claim { pod: before.pod.clone(), incarnation: before.incarnation, invalid: None }
             }
             _ => {
                 // Another version, or a pod that this file did not have. If another file has the
                 // same version, nothing is to be started anew. What is found at the start may be
                 // running already.
                 let running = self.winner(&key).is_some_and(|it| it.pod.uid() == pod.uid());
-                let not_before = (self.ready && !running).then_some(now);
-                Claim { pod, not_before, invalid: None }
+                let awaited = self.awaited.iter().any(|it| self.manifests.is_of(it, path));
+                let incarnation = (!awaited && !running).then_some(now);
+                Claim { pod, incarnation, invalid: None }
             }
         }
     }
@@ -259,11 +276,13 @@ impl Merge {
     /// What should run.
     pub(crate) fn goals(&self) -> Goals {
         let goal = |(key, path): (&PodKey, &PathBuf)| {
-            let claim = self.files.get(path)?.pods.get(key)?;
+            let file = self.files.get(path)?;
+            let claim = file.pods.get(key)?;
             let goal = GoalPod {
                 pod: claim.pod.clone(),
                 path: path.clone(),
-                not_before: claim.not_before,
+                place: file.place.clone(),
+                incarnation: claim.incarnation,
                 invalid: claim.invalid.clone(),
             };
             Some((key.clone(), goal))
@@ -271,9 +290,10 @@ impl Merge {
         self.winners.iter().filter_map(goal).collect()
     }
 
-    /// Whether all sources have been looked at once. Until then nothing is known to be gone.
+    /// Whether all paths that are waited for have been looked at once. Until then nothing is known
+    /// to be gone.
     pub(crate) fn is_ready(&self) -> bool {
-        self.ready
+        self.awaited.is_empty() || !self.patient
     }
 
     /// What there is to say about manifests.
@@ -290,7 +310,10 @@ impl Merge {
                 files.insert(path.clone(), notes);
             }
         }
-        Notes { files, ignored: self.ignored.clone(), unreadable: self.unreadable.clone() }
+        let mut unreadable = self.unreadable.clone();
+        let hanging = self.awaited.iter().filter(|_| !self.patient);
+        unreadable.extend(hanging.map(|path| (path.clone(), HANGING.to_owned())));
+        Notes { files, ignored: self.ignored.clone(), unreadable }
     }
 }
 

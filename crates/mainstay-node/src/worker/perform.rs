@@ -2,17 +2,19 @@
 //! of from `mainstay_plan::translate` and its neighbours.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Container, PodStatus};
 use mainstay_cri::{
-    Error, ErrorKind, Image, ImageSpec, Images, PodSandboxConfig, PullRequest, Runtime, SandboxId,
+    ContainerId, ContainerState, Error, ErrorKind, Image, ImageSpec, Images, PodSandboxConfig,
+    PullRequest, Runtime, START_ERROR, SandboxId,
 };
 use mainstay_linux::cgroup::Hierarchies;
 use mainstay_plan::image::{self, Decision, Presence, PullPolicy};
-use mainstay_plan::pod::{Action, ContainerPlan, Goal, PodKey, RunGoal, SeenPod};
+use mainstay_plan::pod::{Action, ContainerPlan, Finished, Goal, PodKey, RunGoal, SeenPod};
 use mainstay_plan::resources;
 use mainstay_plan::status::NodeAddresses;
 use mainstay_plan::translate::{self, NodeFacts};
@@ -21,6 +23,7 @@ use tokio::sync::{Semaphore, watch};
 use crate::agent::AgentConfig;
 use crate::dns;
 use crate::ledger::{Ledger, Record};
+use crate::logs;
 use crate::observe::Observer;
 use crate::publish::{EventKind, Events};
 use crate::sources::merge::key_of;
@@ -56,8 +59,8 @@ pub(super) enum Done {
     AsAsked,
     /// The image of a container of this version can be run under this name.
     Image { version: String, image: String },
-    /// The end of this version has been written down.
-    Finished(String),
+    /// This end has been written down.
+    Finished(Finished),
 }
 
 /// An action that failed.
@@ -105,9 +108,15 @@ impl PerformError {
             | "ErrImageNeverPull"
             | "ImageInspectError"
             | "CreateContainerError"
+            | "RunContainerError"
             | "CreateContainerConfigError" => "Failed",
             other => other,
         }
+    }
+
+    /// The pod cannot be asked for as it stands.
+    fn refused(reason: &'static str, error: &dyn fmt::Display) -> Self {
+        Self { reason, message: error.to_string(), retry: Retry::Backoff }
     }
 
     pub(super) fn panicked(error: &tokio::task::JoinError) -> Self {
@@ -152,12 +161,17 @@ impl Performer {
         statuses.insert(key.clone(), status.clone());
     }
 
-    /// Changes what the ledger has of a pod, if it has it.
-    pub(crate) fn amend(&self, key: &PodKey, change: impl FnOnce(&mut Record)) {
+    /// Changes what the ledger has of a goal's pod, if it has this incarnation of it: another one
+    /// may have taken its place since the goal was looked at.
+    pub(crate) fn amend(&self, run: &RunGoal, change: impl FnOnce(&mut Record)) {
+        let key = key_of(&run.pod);
         let mut records = self.records.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(record) = records.get_mut(key) {
+        let own = |record: &&mut Record| {
+            record.pod.uid() == run.pod.uid() && record.incarnation == run.incarnation
+        };
+        if let Some(record) = records.get_mut(&key).filter(own) {
             change(record);
-            self.ledger.put(key, record.clone());
+            self.ledger.put(&key, record.clone());
         }
     }
 
@@ -208,8 +222,9 @@ impl Performer {
                 self.start_container(run, &seen, &sandbox, &container).await
             }
             (Action::RecordFinished { at }, Goal::Run(run)) => {
-                self.record_finished(run, at).await;
-                Ok(Done::Finished(run.pod.uid().to_owned()))
+                self.record_finished(run, at).await?;
+                let uid = run.pod.uid().to_owned();
+                Ok(Done::Finished(Finished { uid, incarnation: run.incarnation }))
             }
             (Action::StopContainer { id, grace }, _) => {
                 let stopped = self.runtime.stop_container(&id, grace).await;
@@ -269,7 +284,7 @@ impl Performer {
         let image = container.image.clone().unwrap_or_default();
         let policy = pull_policy(run, container);
         let present = self.image(&image).await?;
-        let presence = presence(present.as_ref());
+        let presence = presence_of(present.as_ref());
         let ready = |image| Done::Image { version: run.pod.uid().to_owned(), image };
         match image::decide(policy, presence) {
             Decision::Use => Ok(ready(image)),
@@ -287,28 +302,66 @@ impl Performer {
                 let tell = |kind, reason, message| self.events.tell(&key, kind, reason, message);
                 let pulling = format!("Pulling image {image:?}");
                 tell(EventKind::Normal, "Pulling", pulling);
-                let pulled = self.images.pull_image(&request).await;
+                let pulled = tokio::select! {
+                    // Cancel-safe per docs on `Images::pull_image`.
+                    pulled = self.images.pull_image(&request) => pulled,
+                    // A file stands above registries also when it comes during a pull.
+                    () = self.provision(&image), if policy != PullPolicy::Always => {
+                        return Ok(ready(image));
+                    }
+                };
                 match pulled {
                     Ok(_) => {
                         let message = format!("Successfully pulled image {image:?}");
                         tell(EventKind::Normal, "Pulled", message);
                         Ok(ready(image))
                     }
-                    Err(error) if image::use_after_failure(policy, presence, error.kind) => {
-                        let message = format!(
-                            "Using the present image {image:?}, since a newer one cannot be had: {}",
-                            error.chain()
-                        );
-                        tell(EventKind::Warning, "ImageNotRefreshed", message);
-                        Ok(ready(image))
+                    Err(error) => {
+                        self.make_do(&key, policy, &image, &error).await.map(|()| ready(image))
                     }
-                    Err(error) => Err(PerformError {
-                        reason: "ErrImagePull",
-                        message: error.chain(),
-                        retry: Retry::Backoff,
-                    }),
                 }
             }
+        }
+    }
+
+    /// Judges a pull that failed: whether the image that is here by now is used.
+    async fn make_do(
+        &self,
+        key: &PodKey,
+        policy: PullPolicy,
+        image: &str,
+        error: &mainstay_cri::Error,
+    ) -> Result<(), PerformError> {
+        // It may have been imported meanwhile.
+        let present = self.image(image).await?;
+        let presence = presence_of(present.as_ref());
+        if image::decide(policy, presence) == Decision::Use {
+            return Ok(());
+        }
+        if !image::use_after_failure(policy, presence, error.kind) {
+            return Err(PerformError {
+                reason: "ErrImagePull",
+                message: error.chain(),
+                retry: Retry::Backoff,
+            });
+        }
+        let message = format!(
+            "Using the present image {image:?}, since a newer one cannot be had: {}",
+            error.chain()
+        );
+        self.events.tell(key, EventKind::Warning, "ImageNotRefreshed", message);
+        Ok(())
+    }
+
+    /// Resolves when an image comes from a file in the instance's image directory.
+    async fn provision(&self, name: &str) {
+        loop {
+            let change = self.images.changed();
+            let present = self.image(name).await;
+            if present.is_ok_and(|image| presence_of(image.as_ref()) == Presence::Provided) {
+                return;
+            }
+            change.await;
         }
     }
 
@@ -317,16 +370,21 @@ impl Performer {
         found.map_err(|error| PerformError::new("ImageInspectError", &error))
     }
 
-    fn sandbox_config(&self, run: &RunGoal, attempt: u32) -> PodSandboxConfig {
-        let cgroup = resources::cgroup(&self.facts.cgroup_root, &run.pod);
+    fn sandbox_config(
+        &self,
+        run: &RunGoal,
+        attempt: u32,
+    ) -> Result<PodSandboxConfig, PerformError> {
+        let cgroup = resources::cgroup(&self.facts.cgroup_root, run.pod.uid());
         let source = mainstay_plan::pod::SourceKind::File;
         let dns = dns::of_host(&self.resolv_conf, !run.pod.is_host_network());
-        translate::sandbox(&run.pod, source, attempt, &self.facts, dns, &cgroup)
+        translate::sandbox(run, source, attempt, &self.facts, dns, &cgroup)
+            .map_err(|error| PerformError::refused("FailedCreatePodSandBox", &error))
     }
 
     async fn run_sandbox(&self, run: &RunGoal, attempt: u32) -> Result<Done, PerformError> {
         let _turn = self.starts.acquire().await;
-        let config = self.sandbox_config(run, attempt);
+        let config = self.sandbox_config(run, attempt)?;
         let made = self.runtime.run_pod_sandbox(&config).await;
         let id = made.map_err(|error| PerformError::new("FailedCreatePodSandBox", &error))?;
         self.refresh(&id).await;
@@ -342,23 +400,20 @@ impl Performer {
     ) -> Result<Done, PerformError> {
         let Some(container) = container(run, &plan.name) else { return Ok(Done::AsAsked) };
         let _turn = self.starts.acquire().await;
-        let refused = |message: String| PerformError {
-            reason: "CreateContainerConfigError",
-            message,
-            retry: Retry::Backoff,
-        };
+        let refused =
+            |error: &dyn fmt::Display| PerformError::refused("CreateContainerConfigError", error);
         let user = self.image(&plan.image).await?.map(|image| image.user).unwrap_or_default();
-        translate::verify_non_root(&run.pod, container, &user)
-            .map_err(|error| refused(error.to_string()))?;
+        translate::verify_non_root(&run.pod, container, &user).map_err(|error| refused(&error))?;
+        let plan = &self.numbered(run, seen, plan).await?;
         let config = translate::container(&run.pod, container, plan, &self.facts)
-            .map_err(|error| refused(format!("{error:?}")))?;
+            .map_err(|error| refused(&error))?;
         let current = seen.sandboxes.iter().find(|it| it.id == *sandbox);
         let addresses = current.map(|it| it.ips.clone()).unwrap_or_default();
         let attempt = current.map_or(0, |it| it.attempt);
         let (performer, pod) = (self.clone(), run.pod.clone());
         blocking(move || volumes::write_hosts(&pod, &performer.facts, &addresses)).await?;
 
-        let sandbox_config = self.sandbox_config(run, attempt);
+        let sandbox_config = self.sandbox_config(run, attempt)?;
         let created = self.runtime.create_container(sandbox, &config, &sandbox_config).await;
         let id = match created {
             Ok(id) => id,
@@ -371,13 +426,16 @@ impl Performer {
         self.refresh(sandbox).await;
         match started {
             Ok(()) => {
-                self.note_start(run);
                 let name = &plan.name;
                 let message = format!("Container started: {name}");
                 self.events.tell(&key_of(&run.pod), EventKind::Normal, "Started", message);
                 Ok(Done::AsAsked)
             }
             Err(error) => {
+                if !self.is_start_error(&id).await {
+                    // It never ran and does not say why, so this is no end of it to go by.
+                    return Err(PerformError::new("RunContainerError", &error));
+                }
                 // The container is there, ended, and says why; what follows is its restart policy.
                 let message = format!("Error: {}", error.chain());
                 self.events.tell(&key_of(&run.pod), EventKind::Warning, "Failed", message);
@@ -386,23 +444,51 @@ impl Performer {
         }
     }
 
+    /// The plan of a container of which nothing is left but logs, as after the machine restarted,
+    /// with the number that those say is next.
+    async fn numbered(
+        &self,
+        run: &RunGoal,
+        seen: &SeenPod,
+        plan: &ContainerPlan,
+    ) -> Result<ContainerPlan, PerformError> {
+        let pod = &run.pod;
+        let own = seen.sandboxes.iter().filter(|sandbox| sandbox.uid == pod.uid());
+        if own.flat_map(|sandbox| &sandbox.containers).any(|it| it.name == plan.name) {
+            return Ok(plan.clone());
+        }
+        let logs = self.facts.pod_log_directory(pod.namespace(), pod.name(), pod.uid());
+        let logs = logs.join(&plan.name);
+        let counted = tokio::task::spawn_blocking(move || logs::runs(&logs)).await;
+        let restart_count = counted.map_err(|error| PerformError::panicked(&error))?;
+        Ok(ContainerPlan { restart_count, ..plan.clone() })
+    }
+
+    async fn is_start_error(&self, id: &ContainerId) -> bool {
+        let status = self.runtime.container_status(id).await;
+        let state = status.map(|status| status.state);
+        matches!(state, Ok(ContainerState::Exited { reason, .. }) if reason == START_ERROR)
+    }
+
     /// What may run once only must not be forgotten to have run.
-    fn note_start(&self, run: &RunGoal) {
-        let key = key_of(&run.pod);
-        let once = run.pod.restart_policy() == mainstay_pod::RestartPolicy::Never;
-        if once && self.record(&key).is_some_and(|record| !record.started) {
-            self.amend(&key, |record| record.started = true);
+    pub(super) fn note_start(&self, run: &RunGoal) {
+        if self.record(&key_of(&run.pod)).is_some_and(|record| !record.started) {
+            self.amend(run, |record| record.started = true);
         }
     }
 
-    async fn record_finished(&self, run: &RunGoal, at: Timestamp) {
+    async fn record_finished(&self, run: &RunGoal, at: Timestamp) -> Result<(), PerformError> {
         let key = key_of(&run.pod);
         let status = {
             let statuses = self.statuses.lock().unwrap_or_else(PoisonError::into_inner);
             statuses.get(&key).cloned().unwrap_or_default()
         };
-        self.amend(&key, |record| record.finished = Some((at, status)));
-        self.ledger.flush().await;
+        self.amend(run, |record| record.finished = Some((at, status)));
+        self.ledger.flush().await.map_err(|error| PerformError {
+            reason: "FailedRecord",
+            message: crate::chain(&error),
+            retry: Retry::Soon,
+        })
     }
 
     async fn refresh(&self, id: &SandboxId) {
@@ -436,7 +522,7 @@ fn pull_policy(run: &RunGoal, container: &Container) -> PullPolicy {
     }
 }
 
-fn presence(image: Option<&Image>) -> Presence {
+fn presence_of(image: Option<&Image>) -> Presence {
     match image {
         None => Presence::Missing,
         Some(image) if image.pinned => Presence::Provided,

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use mainstay_cri::ContainerState;
 
 use super::restart::{Afterwards, after};
@@ -11,6 +11,9 @@ use super::state::{
     SeenSandbox, Waiting,
 };
 use super::tear_down;
+
+/// No action that failed waits longer until it is tried again: the wait for images, 300 s.
+const LONGEST_RETRY: SignedDuration = SignedDuration::from_secs(300);
 
 /// Says what lies between what is seen and what should be, at this moment.
 pub fn plan(goal: &Goal, seen: &SeenPod, memory: &Memory, now: Timestamp) -> Plan {
@@ -40,7 +43,10 @@ impl Planner<'_> {
         }
         match self.memory.failures.get(&key) {
             Some(failure) => match failure.retry_at {
-                Some(due) if due > self.now => self.wake_at(due),
+                // One that is farther away was set by a clock that has been set back since.
+                Some(due) if due > self.now && due.duration_since(self.now) <= LONGEST_RETRY => {
+                    self.wake_at(due);
+                }
                 Some(_) => self.plan.actions.push(action),
                 None => {}
             },
@@ -65,7 +71,7 @@ impl Planner<'_> {
 
     fn tear_down(&mut self, sandbox: &SeenSandbox, keep: bool) {
         // What is being made first comes to an end; then it is seen, and ended.
-        if tear_down::has_starts_in_flight(self.memory) {
+        if !self.is_idle() {
             return;
         }
         for action in tear_down::steps(sandbox, self.memory, self.now, keep) {
@@ -83,7 +89,7 @@ impl Planner<'_> {
         }
     }
 
-    /// Whether nothing is being made.
+    /// Whether neither a sandbox nor a container is being made.
     fn is_idle(&self) -> bool {
         let making = |key: &Key| matches!(key, Key::Sandbox | Key::Container(_));
         !self.memory.in_flight.iter().any(making)
@@ -91,11 +97,9 @@ impl Planner<'_> {
 
     fn run(&mut self, run: &RunGoal) {
         let uid = run.pod.uid();
-        let counts = |at: Timestamp| run.not_before.is_none_or(|from| at >= from);
         let is_current = |sandbox: &SeenSandbox| {
-            sandbox.uid == uid
+            run.is_own(&sandbox.uid, sandbox.incarnation)
                 && sandbox.ready
-                && counts(sandbox.created_at)
                 && !self.memory.stopping.contains_key(&sandbox.id)
         };
         // At most one is: a second one is only made when there is none. Newest first.
@@ -106,9 +110,7 @@ impl Planner<'_> {
             .iter()
             .filter(|sandbox| current.is_none_or(|current| current.id != sandbox.id))
             .collect();
-        let history = History::of(self.seen, uid, run.not_before);
-        let finished = self.memory.finished.as_ref();
-        let finished = finished.is_some_and(|it| it.uid == uid && counts(it.at));
+        let history = History::of(self.seen, run);
 
         // The newest sandbox of this version tells how its containers ended, until the next one
         // can tell more.
@@ -121,7 +123,7 @@ impl Planner<'_> {
         }
         self.clean_up(Some(uid));
 
-        if finished {
+        if self.memory.has_finished(run) {
             if let Some(sandbox) = current {
                 self.tear_down(sandbox, true);
             }
@@ -244,13 +246,12 @@ struct History<'a> {
 }
 
 impl<'a> History<'a> {
-    fn of(seen: &'a SeenPod, uid: &str, not_before: Option<Timestamp>) -> Self {
-        let own = || seen.sandboxes.iter().filter(|sandbox| sandbox.uid == uid);
-        let counts = |at: Timestamp| not_before.is_none_or(|from| at >= from);
-        let since = own().filter(|sandbox| counts(sandbox.created_at));
+    fn of(seen: &'a SeenPod, run: &RunGoal) -> Self {
+        let ever = || seen.sandboxes.iter().filter(|sandbox| sandbox.uid == run.pod.uid());
+        let own = ever().filter(|sandbox| run.is_own(&sandbox.uid, sandbox.incarnation));
         Self {
-            containers: since.flat_map(|sandbox| &sandbox.containers).collect(),
-            ever: own().flat_map(|sandbox| &sandbox.containers).collect(),
+            containers: own.flat_map(|sandbox| &sandbox.containers).collect(),
+            ever: ever().flat_map(|sandbox| &sandbox.containers).collect(),
         }
     }
 
@@ -259,11 +260,12 @@ impl<'a> History<'a> {
         of_name.max_by_key(|container| container.restart_count).copied()
     }
 
-    /// How many of this name ran, as far as it is still known.
+    /// How many of this name ran, as far as it is still known. One that never ran is replaced
+    /// under its own number.
     fn count(&self, name: &str) -> u32 {
-        let ran = self.ever.iter().filter(|container| !container.state.never_ran());
-        let of_name = ran.filter(|container| container.name == name);
-        of_name.map(|container| container.restart_count + 1).max().unwrap_or(0)
+        let of_name = self.ever.iter().filter(|container| container.name == name);
+        let next = |it: &&SeenContainer| it.restart_count + u32::from(!it.state.never_ran());
+        of_name.map(next).max().unwrap_or(0)
     }
 
     /// When the last container ended, if all have ended for good.

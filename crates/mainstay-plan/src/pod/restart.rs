@@ -4,8 +4,20 @@ use jiff::Timestamp;
 use mainstay_cri::ContainerState;
 use mainstay_pod::RestartPolicy;
 
-use super::state::SeenContainer;
+use super::state::{RunGoal, SeenContainer, SeenPod};
 use crate::backoff::{Backoff, Verdict, judge};
+
+/// Whether a container of the goal's pod ever ran, as far as can be seen.
+pub fn has_started(run: &RunGoal, seen: &SeenPod) -> bool {
+    let own = seen.sandboxes.iter().filter(|it| run.is_own(&it.uid, it.incarnation));
+    own.flat_map(|sandbox| &sandbox.containers).any(|container| !container.state.never_ran())
+}
+
+/// Whether a pod that was started and of which nothing is left may not be started again: what ended
+/// it was the machine.
+pub fn was_interrupted(policy: RestartPolicy, started: bool, seen: &SeenPod) -> bool {
+    policy == RestartPolicy::Never && started && seen.sandboxes.is_empty()
+}
 
 /// What follows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -47,9 +47,21 @@ pub enum Goal {
 pub struct RunGoal {
     /// The pod.
     pub pod: Arc<Pod>,
-    /// Sandboxes, and ends for good, from before this moment do not count: the pod was taken out
-    /// and put back, or its restart was asked for.
-    pub not_before: Option<Timestamp>,
+    /// Which taking-in of this version it is, if that matters: sandboxes and ends for good of
+    /// another one do not count.
+    pub incarnation: Option<Incarnation>,
+}
+
+/// Tells apart when the same version of a pod was taken out and put back, or its restart was asked
+/// for: by the moment at which that happened, which is only ever compared for being the same, since
+/// clocks are set and some begin anew at every boot.
+pub type Incarnation = Timestamp;
+
+impl RunGoal {
+    /// Whether something of this version's `uid` and `incarnation` is this goal's own.
+    pub fn is_own(&self, uid: &str, incarnation: Option<Incarnation>) -> bool {
+        uid == self.pod.uid() && (self.incarnation.is_none() || incarnation == self.incarnation)
+    }
 }
 
 /// All that the runtime has of one pod key, of any version of the pod.
@@ -66,6 +78,8 @@ pub struct SeenSandbox {
     pub id: SandboxId,
     /// The UID of the pod that it was made for.
     pub uid: String,
+    /// The incarnation that it was made for.
+    pub incarnation: Option<Incarnation>,
     /// Counts the sandboxes of that pod.
     pub attempt: u32,
     /// Whether containers can run in it.
@@ -121,6 +135,10 @@ impl SeenSandbox {
         Self {
             id: sandbox.id.clone(),
             uid: sandbox.metadata.uid.clone(),
+            incarnation: sandbox
+                .annotations
+                .get(labels::INCARNATION)
+                .and_then(|text| text.parse().ok()),
             attempt: sandbox.metadata.attempt,
             ready: sandbox.state == PodSandboxState::Ready,
             created_at: sandbox.created_at,
@@ -178,7 +196,7 @@ impl Memory {
             self.version = version;
             self.images.clear();
             self.failures
-                .retain(|key, _| matches!(key, Key::Dead(_) | Key::Sandbox | Key::Host(_)));
+                .retain(|key, _| matches!(key, Key::Dead(_) | Key::DeadSandbox(_) | Key::Host(_)));
         }
     }
 
@@ -191,8 +209,25 @@ impl Memory {
         };
         self.failures.retain(|key, _| match key {
             Key::Dead(id) => exists(id),
+            Key::DeadSandbox(id) => sandboxes.iter().any(|sandbox| sandbox.id == *id),
             Key::Host(_) | Key::Ledger | Key::Sandbox | Key::Container(_) | Key::Image(_) => true,
         });
+    }
+
+    /// The place of this version on the host is gone.
+    pub fn forget_place(&mut self, uid: &str) {
+        self.hosted.remove(uid);
+        if self.prepared.as_deref() == Some(uid) {
+            self.prepared = None;
+        }
+        if self.finished.as_ref().is_some_and(|it| it.uid == uid) {
+            self.finished = None;
+        }
+    }
+
+    /// Whether the goal's pod has run to its end for good.
+    pub fn has_finished(&self, run: &RunGoal) -> bool {
+        self.finished.as_ref().is_some_and(|it| run.is_own(&it.uid, it.incarnation))
     }
 
     /// Images came or went, so those that were missed may be there now.
@@ -229,8 +264,8 @@ pub struct Failure {
 pub struct Finished {
     /// Which version.
     pub uid: String,
-    /// When it ended.
-    pub at: Timestamp,
+    /// Which incarnation of it.
+    pub incarnation: Option<Incarnation>,
 }
 
 /// What an action works on; no two with the same key are in flight together.
@@ -240,7 +275,7 @@ pub enum Key {
     Host(String),
     /// What is written down of the pod.
     Ledger,
-    /// The pod's sandboxes.
+    /// The goal's own sandbox.
     Sandbox,
     /// The container of this name, in the goal's own sandbox.
     Container(String),
@@ -248,6 +283,9 @@ pub enum Key {
     Image(String),
     /// A container of the runtime that is being ended or removed.
     Dead(ContainerId),
+    /// A sandbox that is being ended or removed. What keeps it from going keeps no other one from
+    /// coming.
+    DeadSandbox(SandboxId),
 }
 
 /// One thing to do.
@@ -316,9 +354,8 @@ impl Action {
             Self::Prepare { uid } | Self::CleanUp { uid } => Key::Host(uid.clone()),
             Self::RecordFinished { .. } => Key::Ledger,
             Self::EnsureImage { container } => Key::Image(container.clone()),
-            Self::RunSandbox { .. } | Self::StopSandbox { .. } | Self::RemoveSandbox { .. } => {
-                Key::Sandbox
-            }
+            Self::RunSandbox { .. } => Key::Sandbox,
+            Self::StopSandbox { id } | Self::RemoveSandbox { id } => Key::DeadSandbox(id.clone()),
             Self::StartContainer { container, .. } => Key::Container(container.name.clone()),
             Self::StopContainer { id, .. } | Self::RemoveContainer { id } => Key::Dead(id.clone()),
         }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use mainstay_cri::ContainerState;
 
-use super::state::{Action, Key, Memory, SeenContainer, SeenSandbox};
+use super::state::{Action, Memory, SeenContainer, SeenSandbox};
 
 /// The next steps for one sandbox: end its containers all at once, then it, then remove it. One
 /// that never ran has nothing to end.
@@ -43,10 +43,4 @@ fn remaining(sandbox: &SeenSandbox, memory: &Memory, now: Timestamp) -> Duration
     let Some(since) = memory.stopping.get(&sandbox.id) else { return sandbox.grace };
     let gone = Duration::try_from(now.duration_since(*since)).unwrap_or_default();
     sandbox.grace.saturating_sub(gone)
-}
-
-/// Whether a container of this sandbox may be on its way, so that the sandbox must not be ended
-/// under it.
-pub(super) fn has_starts_in_flight(memory: &Memory) -> bool {
-    memory.in_flight.iter().any(|key| matches!(key, Key::Container(_)))
 }

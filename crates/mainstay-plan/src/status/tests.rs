@@ -49,6 +49,7 @@ fn seen(pod: &Pod, containers: &[(&str, u32, ContainerState)]) -> SeenPod {
         sandboxes: vec![SeenSandbox {
             id: SandboxId("s".into()),
             uid: pod.uid().into(),
+            incarnation: None,
             attempt: 0,
             ready: true,
             created_at: at(9),

@@ -7,7 +7,7 @@ use k8s_openapi::api::core::v1::{Container, SeccompProfile as Profile, SecurityC
 use mainstay_cri::{LinuxContainerSecurityContext, SeccompProfile};
 use mainstay_pod::Pod;
 
-use super::NodeFacts;
+use super::{NodeFacts, TranslateError};
 
 pub(super) fn is_privileged(container: &Container) -> bool {
     context(container).and_then(|it| it.privileged).unwrap_or(false)
@@ -25,30 +25,35 @@ pub(super) fn of(
     pod: &Pod,
     container: &Container,
     facts: &NodeFacts,
-) -> LinuxContainerSecurityContext {
+) -> Result<LinuxContainerSecurityContext, TranslateError> {
     let own = context(container);
     let shared = pod.spec().security_context.as_ref();
     let capabilities = own.and_then(|it| it.capabilities.as_ref());
-    let mut groups = Vec::new();
-    groups.extend(shared.and_then(|it| it.fs_group));
-    groups.extend(shared.and_then(|it| it.supplemental_groups.as_ref()).into_iter().flatten());
-    let number = |value: i64| u32::try_from(value).ok();
+    let fs_group = number("fsGroup", shared.and_then(|it| it.fs_group))?;
+    let groups = shared.and_then(|it| it.supplemental_groups.as_ref()).into_iter().flatten();
+    let groups = groups.map(|group| number("supplementalGroups", Some(*group)));
+    let groups: Vec<Option<u32>> =
+        std::iter::once(Ok(fs_group)).chain(groups).collect::<Result<_, _>>()?;
+    let group =
+        own.and_then(|it| it.run_as_group).or_else(|| shared.and_then(|it| it.run_as_group));
     let own_profile = own.and_then(|it| it.seccomp_profile.as_ref());
     let profile = own_profile.or_else(|| shared.and_then(|it| it.seccomp_profile.as_ref()));
-    LinuxContainerSecurityContext {
+    Ok(LinuxContainerSecurityContext {
         privileged: is_privileged(container),
         add_capabilities: capabilities.and_then(|it| it.add.clone()).unwrap_or_default(),
         drop_capabilities: capabilities.and_then(|it| it.drop.clone()).unwrap_or_default(),
-        run_as_user: user(pod, container).and_then(number),
-        run_as_group: own
-            .and_then(|it| it.run_as_group)
-            .or_else(|| shared.and_then(|it| it.run_as_group))
-            .and_then(number),
-        supplemental_groups: groups.into_iter().filter_map(number).collect(),
+        run_as_user: number("runAsUser", user(pod, container))?,
+        run_as_group: number("runAsGroup", group)?,
+        supplemental_groups: groups.into_iter().flatten().collect(),
         readonly_rootfs: is_rootfs_readonly(container),
         no_new_privs: own.and_then(|it| it.allow_privilege_escalation) == Some(false),
-        seccomp: seccomp(profile, facts),
-    }
+        seccomp: seccomp(profile, facts)?,
+    })
+}
+
+fn number(field: &'static str, id: Option<i64>) -> Result<Option<u32>, TranslateError> {
+    let number = |id| u32::try_from(id).map_err(|_| TranslateError::invalid(field, id));
+    id.map(number).transpose()
 }
 
 fn user(pod: &Pod, container: &Container) -> Option<i64> {
@@ -58,21 +63,25 @@ fn user(pod: &Pod, container: &Container) -> Option<i64> {
         .or_else(|| shared.and_then(|it| it.run_as_user))
 }
 
-pub(super) fn pod_seccomp(pod: &Pod, facts: &NodeFacts) -> SeccompProfile {
+pub(super) fn pod_seccomp(pod: &Pod, facts: &NodeFacts) -> Result<SeccompProfile, TranslateError> {
     let profile = pod.spec().security_context.as_ref().and_then(|it| it.seccomp_profile.as_ref());
     seccomp(profile, facts)
 }
 
-fn seccomp(profile: Option<&Profile>, facts: &NodeFacts) -> SeccompProfile {
-    let Some(profile) = profile else { return facts.seccomp_default.clone() };
-    match (profile.type_.as_str(), &profile.localhost_profile) {
+fn seccomp(profile: Option<&Profile>, facts: &NodeFacts) -> Result<SeccompProfile, TranslateError> {
+    let Some(profile) = profile else { return Ok(facts.seccomp_default.clone()) };
+    Ok(match (profile.type_.as_str(), &profile.localhost_profile) {
         ("RuntimeDefault", _) => SeccompProfile::RuntimeDefault,
+        ("Unconfined", _) => SeccompProfile::Unconfined,
         ("Localhost", Some(file)) => {
             let path = facts.seccomp_directory.join(file);
             SeccompProfile::Localhost(path.to_string_lossy().into_owned())
         }
-        _ => SeccompProfile::Unconfined,
-    }
+        ("Localhost", None) => {
+            return Err(TranslateError::invalid("seccompProfile.localhostProfile", ""));
+        }
+        (other, _) => return Err(TranslateError::invalid("seccompProfile.type", other)),
+    })
 }
 
 /// A container that must not run as root and would.

@@ -21,6 +21,10 @@ fn pod(spec: &str) -> std::sync::Arc<Pod> {
     pod_of(&format!("apiVersion: v1\nkind: Pod\nmetadata:\n  name: p\nspec:\n{spec}"))
 }
 
+fn goal(pod: &std::sync::Arc<Pod>) -> RunGoal {
+    RunGoal { pod: pod.clone(), incarnation: None }
+}
+
 fn plan() -> ContainerPlan {
     ContainerPlan { name: "c".into(), restart_count: 2, backoff: None, image: "i@1".into() }
 }
@@ -40,9 +44,11 @@ fn a_sandbox_is_named_placed_and_labelled() {
         "apiVersion: v1\nkind: Pod\nmetadata:\n  name: web\n  namespace: ns\n  labels: {app: w}\n\
          spec:\n  terminationGracePeriodSeconds: 7\n  containers:\n  - name: c\n    image: i\n    \
          ports:\n    - {containerPort: 80, hostPort: 8080}\n    - {containerPort: 81}\n    \
-         - {containerPort: 53, hostPort: 53, protocol: UDP, hostIP: 10.0.0.1}\n",
+         - {containerPort: 53, hostPort: 53, protocol: UDP, hostIP: 10.0.0.1}\n  \
+         - {name: a, image: i}\n",
     );
-    let config = sandbox(&pod, SourceKind::File, 3, &facts(), DnsConfig::default(), "/cg");
+    let config =
+        sandbox(&goal(&pod), SourceKind::File, 3, &facts(), DnsConfig::default(), "/cg").unwrap();
     assert_eq!((config.metadata.name.as_str(), config.metadata.attempt), ("web-n1", 3));
     assert_eq!(config.hostname, "web-n1");
     assert_eq!(config.log_directory, format!("/log/ns_web-n1_{}", pod.uid()));
@@ -51,6 +57,7 @@ fn a_sandbox_is_named_placed_and_labelled() {
     assert_eq!(config.labels[labels::POD_NAMESPACE], "ns");
     assert_eq!(config.annotations[labels::GRACE_PERIOD], "7");
     assert_eq!(config.annotations[labels::NODE_NAME], "n1");
+    assert_eq!(config.annotations[labels::CONTAINERS], "c,a");
     check(
         &config.port_mappings,
         &expect![[r#"
@@ -78,7 +85,8 @@ fn a_sandbox_is_named_placed_and_labelled() {
 fn on_the_hosts_network_ports_need_no_mapping() {
     let pod = pod("hostNetwork: true\ncontainers:\n- name: c\n  image: i\n  \
                    ports: [{containerPort: 80}]");
-    let config = sandbox(&pod, SourceKind::File, 0, &facts(), DnsConfig::default(), "/cg");
+    let config =
+        sandbox(&goal(&pod), SourceKind::File, 0, &facts(), DnsConfig::default(), "/cg").unwrap();
     assert_eq!(config.security_context.namespaces.network, NamespaceMode::Node);
     assert!(config.port_mappings.is_empty());
 }
@@ -162,7 +170,7 @@ fn the_containers_word_counts_before_the_pods() {
                    securityContext:\n    runAsUser: 5\n    allowPrivilegeEscalation: false\n    \
                    readOnlyRootFilesystem: true\n    capabilities: {add: [NET_ADMIN], drop: [ALL]}\n    \
                    seccompProfile: {type: Localhost, localhostProfile: a/b.json}\n");
-    let of = |index: usize| security::of(&pod, &pod.spec().containers[index], &facts());
+    let of = |index: usize| security::of(&pod, &pod.spec().containers[index], &facts()).unwrap();
     check(
         &of(0),
         &expect![[r#"
@@ -220,7 +228,8 @@ fn the_containers_word_counts_before_the_pods() {
 #[test]
 fn containers_that_say_nothing_get_the_nodes_own_profile() {
     let pod = pod("containers:\n- {name: c, image: i}");
-    let profile = |facts: &NodeFacts| security::of(&pod, &pod.spec().containers[0], facts).seccomp;
+    let profile =
+        |facts: &NodeFacts| security::of(&pod, &pod.spec().containers[0], facts).unwrap().seccomp;
     assert_eq!(profile(&facts()), SeccompProfile::Unconfined);
     let strict = NodeFacts { seccomp_default: SeccompProfile::RuntimeDefault, ..facts() };
     assert_eq!(profile(&strict), SeccompProfile::RuntimeDefault);
@@ -228,7 +237,7 @@ fn containers_that_say_nothing_get_the_nodes_own_profile() {
         "securityContext: {seccompProfile: {type: Unconfined}}\n\
                               containers:\n- {name: c, image: i}",
     );
-    let profile = security::of(&explicit, &explicit.spec().containers[0], &strict).seccomp;
+    let profile = security::of(&explicit, &explicit.spec().containers[0], &strict).unwrap().seccomp;
     assert_eq!(profile, SeccompProfile::Unconfined);
 }
 
@@ -247,4 +256,52 @@ fn who_must_not_be_root_is_not() {
     check("{runAsNonRoot: true}", "web", Err(RunsAsRoot::ByName("web".into())));
     check("{runAsNonRoot: true, runAsUser: 7}", "web", Ok(()));
     check("{runAsNonRoot: true, runAsUser: 0}", "5", Err(RunsAsRoot::ByNumber));
+}
+
+#[test]
+fn what_no_manifest_can_say_and_a_stored_pod_does_is_refused() {
+    let valid = pod("securityContext:\n  runAsUser: 11\n  runAsGroup: 12\n  fsGroup: 13\n  \
+                     supplementalGroups: [14]\n  \
+                     seccompProfile: {type: Localhost, localhostProfile: file}\n\
+                     containers:\n- name: c\n  image: i\n  \
+                     ports: [{containerPort: 80, hostPort: 8080, protocol: UDP, hostIP: 10.0.0.1}]");
+    let with = |from: &str, to: &str| {
+        let stored = valid.to_stored();
+        assert!(stored.contains(from), "{from} in {stored}");
+        let pod = std::sync::Arc::new(Pod::from_stored(&stored.replace(from, to)).unwrap());
+        let dns = DnsConfig::default();
+        let sandbox = sandbox(&goal(&pod), SourceKind::File, 0, &facts(), dns, "/cg").map(|_| ());
+        let container = &pod.spec().containers[0];
+        let container = super::container(&pod, container, &plan(), &facts()).map(|_| ());
+        let text = |result: Result<(), TranslateError>| {
+            result.map_or_else(|error| error.to_string(), |()| "fine".to_owned())
+        };
+        format!("{} | {}", text(sandbox), text(container))
+    };
+    let text = [
+        with("\"Localhost\"", "\"Localhost\""),
+        with("\"Localhost\"", "\"Strict\""),
+        with("\"localhostProfile\":\"file\",", ""),
+        with("\"UDP\"", "\"DCCP\""),
+        with("10.0.0.1", "10.0.0"),
+        with("8080", "65536"),
+        with("\"containerPort\":80", "\"containerPort\":-80"),
+        with("\"runAsUser\":11", "\"runAsUser\":-1"),
+        with("\"runAsGroup\":12", "\"runAsGroup\":-1"),
+        with("\"fsGroup\":13", "\"fsGroup\":4294967296"),
+        with("[14]", "[14,-1]"),
+    ]
+    .join("\n");
+    expect![[r#"
+        fine | fine
+        seccompProfile.type cannot be "Strict"; correct it in the manifest | seccompProfile.type cannot be "Strict"; correct it in the manifest
+        seccompProfile.localhostProfile cannot be ""; correct it in the manifest | seccompProfile.localhostProfile cannot be ""; correct it in the manifest
+        protocol cannot be "DCCP"; correct it in the manifest | fine
+        hostIP cannot be "10.0.0"; correct it in the manifest | fine
+        hostPort cannot be "65536"; correct it in the manifest | fine
+        containerPort cannot be "-80"; correct it in the manifest | fine
+        fine | runAsUser cannot be "-1"; correct it in the manifest
+        fine | runAsGroup cannot be "-1"; correct it in the manifest
+        fine | fsGroup cannot be "4294967296"; correct it in the manifest
+        fine | supplementalGroups cannot be "-1"; correct it in the manifest"#]].assert_eq(&text);
 }

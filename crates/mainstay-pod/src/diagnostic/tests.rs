@@ -41,12 +41,11 @@ fn with_the_line_and_a_caret() {
 fn two_places() {
     let source = Source::new("web.yaml", TEXT);
     let (first, second) = (TEXT.find("name").expect("one"), TEXT.rfind("name").expect("two"));
-    let diagnostic =
-        Finding::error(Span::new(second, second + 4), "spec.containers[0].name", "duplicate field")
-            .related(Span::new(first, first + 4), "first set here")
-            .into_diagnostic(&source, 1);
+    let span = |at| Span::new(at, at + 4);
+    let diagnostic = Finding::duplicate(span(second), "spec.containers[0].name", span(first))
+        .into_diagnostic(&source, 1);
     expect![[r#"
-        error: spec.containers[0].name: duplicate field
+        error: spec.containers[0].name: duplicate field, already set on line 3
          --> web.yaml:5:5
           |
         3 |   - name: web
@@ -73,4 +72,17 @@ fn columns_count_characters() {
     assert_eq!(source.position(4), (1, 4));
     assert_eq!(source.position(6), (2, 1));
     assert_eq!(source.position(1000), (2, 2));
+    assert_eq!(Source::new("f", "").position(1), (1, 1));
+}
+
+/// Columns are counted by blocks; whoever counts from the start of the line must come to the same.
+#[test]
+fn columns_of_long_lines() {
+    let text = "aé\u{1f600}".repeat(2000) + "\n" + &"é".repeat(3000);
+    let source = Source::new("f", &text);
+    for (at, _) in text.char_indices().chain([(text.len(), ' ')]) {
+        let line = text[..at].rfind('\n').map_or(0, |end| end + 1);
+        let expected = (1 + usize::from(line > 0), text[line..at].chars().count() + 1);
+        assert_eq!(source.position(u32::try_from(at).expect("it is short")), expected);
+    }
 }

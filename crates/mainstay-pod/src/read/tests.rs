@@ -91,7 +91,7 @@ fn documents_and_lists() {
               web.yaml:1:1: items: Required value
             refused ?
               web.yaml:5:1: item: unknown field
-              web.yaml:7:1: items: duplicate field
+              web.yaml:7:1: items: duplicate field, already set on line 6
         "#]],
     );
     check(
@@ -339,6 +339,37 @@ fn neither_file_nor_node_make_another_pod() {
 }
 
 #[test]
+fn an_empty_pull_policy_is_not_written() {
+    let written = |policy: &str| {
+        let text = format!("{}    imagePullPolicy: {policy}\n", manifest("web"));
+        match read_strictly(&text).entries.remove(0) {
+            Entry::Pod { pod, .. } => pod.has_written_pull_policy("c"),
+            Entry::Refused { errors, .. } => panic!("{errors:?}"),
+        }
+    };
+    assert!(written("Always"));
+    assert!(!written("''"));
+    assert!(!written(""));
+}
+
+/// The version that knows the field must not make another pod of the manifest.
+#[test]
+fn a_field_that_is_not_known_yet_is_part_of_what_was_written() {
+    let hash = |text: &str, validation| match read("f", text.as_bytes(), &options(validation))
+        .entries
+        .remove(0)
+    {
+        Entry::Pod { pod, .. } => pod.content_hash().to_owned(),
+        Entry::Refused { errors, .. } => panic!("{errors:?}"),
+    };
+    let text = manifest("web") + "    shiny: {new: 1}\n";
+    let warned = hash(&text, Validation::Warn);
+    assert_eq!(warned, hash(&text, Validation::Ignore));
+    assert_ne!(warned, hash(&manifest("web"), Validation::Warn));
+    expect!["f0cb31308edead523802de0de8181819"].assert_eq(&warned);
+}
+
+#[test]
 fn the_way_a_list_is_written_makes_no_other_pod() {
     let pod = |text: &str| match read_strictly(text).entries.remove(0) {
         Entry::Pod { pod, .. } => pod.uid().to_owned(),
@@ -380,6 +411,7 @@ fn hostile_files_are_refused_quickly() {
     let bomb: String = std::iter::once("a0: &a0 [x, x]\n".to_owned())
         .chain((1..60).map(|level| format!("a{level}: &a{level} [*a{0}, *a{0}]\n", level - 1)))
         .collect();
+    let label = format!("\"a\":\"{}\",", "x".repeat(100));
     let hostile = [
         "[".repeat(1 << 17),
         "{\"a\":".repeat(1 << 17),
@@ -395,6 +427,11 @@ fn hostile_files_are_refused_quickly() {
         "a: |\n".to_owned() + &" ".repeat(1 << 17),
         "x".repeat(1 << 20),
         "a: 1\n".repeat(1 << 17),
+        // All on one line, so that a column is far to count.
+        format!(
+            "{{\"apiVersion\":\"v1\",\"kind\":\"Pod\",\"metadata\":{{\"labels\":{{{}\"a\":1}}}}}}",
+            label.repeat(1 << 16)
+        ),
         bomb,
     ];
     for text in hostile {

@@ -34,8 +34,9 @@ struct Walk<'a> {
 
 /// Reports what does not fit the schema and leaves a tree that does, unless false is returned.
 ///
-/// Unknown fields, nulls and all but the last of equal keys are taken out. False means that a value is of
-/// the wrong type, so that the tree cannot be decoded.
+/// Nulls and all but the last of equal keys are taken out. Unknown fields are left in, since they belong to
+/// what was written; decoding passes them over. False means that a value is of the wrong type, so that the
+/// tree cannot be decoded.
 pub(crate) fn check(
     node: &mut Node,
     object: &'static Type,
@@ -116,7 +117,7 @@ impl Walk<'_> {
             let path = path.field(&entry.key);
             let Some(field) = object.field(&entry.key) else {
                 self.unknown(entry, &path, &around);
-                return false;
+                return true;
             };
             // Nothing written after the colon means the same as no field at all.
             if entry.node.is_null() {
@@ -129,6 +130,9 @@ impl Walk<'_> {
     }
 
     fn unknown(&mut self, entry: &Entry, path: &Path<'_>, around: &Around<'_>) {
+        if self.validation == Validation::Ignore {
+            return;
+        }
         let finding = Finding::error(entry.key_span, path, "unknown field");
         // A hint takes long to find; nobody reads the thousandth.
         let hint = if self.errors.max(self.warnings) < MAX_HINTS {
@@ -179,22 +183,15 @@ impl Walk<'_> {
     /// Keeps the last of equal keys, as Kubernetes does when it is not strict.
     fn drop_duplicates(&mut self, entries: &mut Vec<Entry>, path: impl Fn(&str) -> String) {
         let mut seen: HashMap<&str, Span> = HashMap::with_capacity(entries.len());
-        let mut again = Vec::new();
+        let mut twice = false;
         for entry in entries.iter() {
             if let Some(first) = seen.insert(&entry.key, entry.key_span) {
-                let (line, _) = self.source.position(first.start);
-                let message = format!("duplicate field, already set on line {line}");
-                again.push(
-                    Finding::error(entry.key_span, path(&entry.key), message)
-                        .related(first, "first set here"),
-                );
+                twice = true;
+                self.lenient(Finding::duplicate(entry.key_span, path(&entry.key), first));
             }
         }
-        if again.is_empty() {
+        if !twice {
             return;
-        }
-        for finding in again {
-            self.lenient(finding.cause(Cause::DuplicateField));
         }
         let mut kept = std::collections::HashSet::new();
         let mut last = Vec::with_capacity(entries.len());

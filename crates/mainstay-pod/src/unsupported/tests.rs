@@ -75,10 +75,13 @@ fn rows_are_sorted_and_unique() {
     assert_eq!(rows, sorted);
 }
 
-#[expect(clippy::needless_pass_by_value, reason = "the expectation is written in the call")]
 fn check(spec: &str, expected: Expect) {
-    let text = format!("spec:\n{spec}");
-    let root = yaml::read(&text).remove(0).root.expect("it parses");
+    check_pod(&format!("spec:\n{spec}"), expected);
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "the expectation is written in the call")]
+fn check_pod(text: &str, expected: Expect) {
+    let root = yaml::read(text).remove(0).root.expect("it parses");
     let found: Vec<String> =
         super::check(&root).iter().map(|it| format!("{}: {}\n", it.field, it.message)).collect();
     expected.assert_eq(&found.concat());
@@ -109,6 +112,18 @@ fn refused_by_name() {
             spec.volumes[0].emptyDir.sizeLimit: not supported by this version of mainstay yet, unless medium is Memory
             spec.volumes[4].nfs: not supported by this version of mainstay yet
             spec.volumes[3].projected: not supported by this version of mainstay yet
+        "#]],
+    );
+}
+
+#[test]
+fn annotations_that_a_kubelet_honours() {
+    check_pod(
+        "metadata:\n  annotations:\n    example.com/a: b\n    container.apparmor.security.beta.kubernetes.io/a: unconfined\n    container.apparmor.security.beta.kubernetes.io/b: localhost/mine\n    container.apparmor.security.beta.kubernetes.io/c: runtime/default\n    container.apparmor.security.beta.kubernetes.io/d: ''\n    seccomp.security.alpha.kubernetes.io/pod: runtime/default\n    kubernetes.io/egress-bandwidth: 1M\n",
+        expect![[r#"
+            metadata.annotations[container.apparmor.security.beta.kubernetes.io/b]: not supported by this version of mainstay yet
+            metadata.annotations[container.apparmor.security.beta.kubernetes.io/c]: not supported by this version of mainstay yet
+            metadata.annotations[kubernetes.io/egress-bandwidth]: not supported by this version of mainstay yet
         "#]],
     );
 }

@@ -232,6 +232,32 @@ fn deep_nesting_is_refused() {
     assert!(read(&indented)[0].error.is_some());
 }
 
+/// Nesting that no line shows: each anchor is as deep as the one before it and what is around its alias.
+#[test]
+fn deep_nesting_by_aliases_is_refused() {
+    let nested =
+        |levels: usize, inner: &str| format!("{}{inner}{}", "[".repeat(levels), "]".repeat(levels));
+    // The list of the document itself is a level, too.
+    let at_most = |levels| format!("- &a {}\n- {}\n", nested(49, "x"), nested(levels, "*a"));
+    assert!(read(&at_most(50))[0].error.is_none());
+    let text = at_most(51);
+    let error = read(&text).remove(0).error.expect("it is too deep");
+    assert_eq!(error.message, "nested more than 100 levels deep");
+    let alias = text.find("*a").expect("it is there");
+    assert_eq!(error.span, Span::new(alias, alias + 2));
+
+    let mut chain = format!("- &a0 {}\n", nested(90, "x"));
+    for link in 1..50 {
+        chain.push_str(&format!("- &a{link} {}\n", nested(90, &format!("*a{}", link - 1))));
+    }
+    assert!(read(&chain)[0].error.is_some());
+    let merged = "- &a0 {a: {b: c}}\n".to_owned()
+        + &(1..200)
+            .map(|link| format!("- &a{link} {{a: {{<<: *a{}}}}}\n", link - 1))
+            .collect::<String>();
+    assert!(read(&merged)[0].error.is_some());
+}
+
 #[test]
 fn alias_bombs_are_refused() {
     let mut bomb = "a0: &a0 [x, x, x, x, x, x, x, x, x]\n".to_owned();

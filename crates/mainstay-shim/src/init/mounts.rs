@@ -13,8 +13,8 @@ use mainstay_linux::mount::{self, Attributes};
 use mainstay_linux::path::{ensure_directory, open_directory, open_in_root};
 use mainstay_shim_protocol::{Container, Device, Mount, MountFlags, MountSource};
 use rustix::fs::{
-    AtFlags, CWD, FileType, Gid, Mode, OFlags, Uid, chownat, fstat, makedev, mknodat, openat,
-    symlinkat,
+    AtFlags, CWD, FileType, Gid, Mode, OFlags, ResolveFlags, Uid, chownat, fstat, makedev, mknodat,
+    openat, openat2, symlinkat,
 };
 use rustix::io::Errno;
 
@@ -53,7 +53,13 @@ pub(super) fn mount_one(root: &OwnedFd, mount: &Mount) -> Result<(), InitError> 
             .map_err(step(format!("make a {kind} for the mount at {}", mount.destination)))?,
     };
     let is_directory = is_directory(&tree).map_err(step(named("examine the mount at")))?;
-    let target = mount_point(root, &mount.destination, is_directory)?;
+    // What is done later below `/dev`, `/proc` and `/sys` relies on their being there. A link might
+    // lead into a volume, where another container can exchange what is found; runc refuses it too.
+    let links = match &mount.source {
+        MountSource::Bind { .. } => ResolveFlags::NO_MAGICLINKS,
+        MountSource::New { .. } => ResolveFlags::NO_SYMLINKS,
+    };
+    let target = mount_point(root, &mount.destination, is_directory, links)?;
     mount::attach(&tree, &target).map_err(step(named("mount at")))
 }
 
@@ -67,12 +73,26 @@ fn is_directory(descriptor: impl AsFd) -> io::Result<bool> {
     Ok(FileType::from_raw_mode(status.st_mode) == FileType::Directory)
 }
 
-/// Opens the place of a mount, making what is missing on the way.
-fn mount_point(root: &OwnedFd, path: &str, directory: bool) -> Result<OwnedFd, InitError> {
+/// Opens the place of a mount, making what is missing on the way. `links` says which links may lead
+/// there.
+fn mount_point(
+    root: &OwnedFd,
+    path: &str,
+    directory: bool,
+    links: ResolveFlags,
+) -> Result<OwnedFd, InitError> {
     let named = |verb: &str| format!("{verb} {path} in the container");
-    match open_in_root(root, Path::new(path), OFlags::PATH) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-        other => return other.map_err(step(named("open"))),
+    let open = || {
+        let flags = OFlags::PATH | OFlags::CLOEXEC;
+        openat2(root, path, flags, Mode::empty(), ResolveFlags::IN_ROOT | links)
+    };
+    match open() {
+        Err(Errno::NOENT) => {}
+        Err(Errno::LOOP) if links == ResolveFlags::NO_SYMLINKS => {
+            let link = io::Error::other("the image has a link there instead of a directory");
+            return Err(step(named("open"))(link));
+        }
+        other => return other.map_err(|error| step(named("open"))(error.into())),
     }
     let (parent, name) = split(path).ok_or_else(|| {
         step(named("mount at"))(io::Error::new(
@@ -91,7 +111,7 @@ fn mount_point(root: &OwnedFd, path: &str, directory: bool) -> Result<OwnedFd, I
         }
     }
     // A dangling link was followed to nowhere above and is still there; it leads nowhere now too.
-    open_in_root(root, Path::new(path), OFlags::PATH).map_err(step(named("open")))
+    open().map_err(|error| step(named("open"))(error.into()))
 }
 
 /// The directory part and the last name of a path; `None` for `/` and for one that ends in dots.
@@ -163,9 +183,7 @@ fn make_device(root: &OwnedFd, device: &Device) -> io::Result<()> {
         Err(error) => return Err(error.into()),
     }
     let (uid, gid) = (Uid::from_raw(device.uid), Gid::from_raw(device.gid));
-    chownat(&parent, &name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)?;
-    // mknod(2) took the umask off, and some of these are for everybody.
-    Ok(rustix::fs::chmodat(&parent, &name, mode, AtFlags::empty())?)
+    Ok(chownat(&parent, &name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)?)
 }
 
 fn make_link(root: &OwnedFd, path: &str, target: &str) -> io::Result<()> {

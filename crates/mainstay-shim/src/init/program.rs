@@ -3,17 +3,20 @@
 use std::ffi::CString;
 use std::fs;
 use std::io;
+use std::os::fd::AsFd;
 
 use mainstay_linux::capability::{self, Capabilities};
 use mainstay_linux::{process, seccomp};
 use mainstay_shim_protocol::Process;
 use rustix::fs::{Gid, Mode, Uid};
+use rustix::process::{set_parent_process_death_signal, umask};
 use rustix::thread::{
     set_keep_capabilities, set_no_new_privs, set_thread_groups, set_thread_res_gid,
     set_thread_res_uid,
 };
 
 use super::{InitError, Never, step};
+use crate::handshake::Child;
 
 /// Reads the seccomp filter, if there is one.
 pub(super) fn read_filter(process: &Process) -> Result<Option<Vec<u8>>, InitError> {
@@ -35,12 +38,21 @@ pub(super) fn leave_parent() -> Result<(), InitError> {
 }
 
 /// Takes on the user and the limits of `spec` and becomes its program.
-pub(super) fn run(spec: &Process, filter: Option<&[u8]>) -> Result<Never, InitError> {
+pub(super) fn run(
+    spec: &Process,
+    filter: Option<&[u8]>,
+    channel: &Child,
+) -> Result<Never, InitError> {
     process::reset_signals().map_err(step("reset the signals"))?;
-    // Nothing of the shim may stay open. All of it has been opened so already; this holds for
-    // what a library may add one day.
-    process::close_on_exec_from(3).map_err(step("close the shim's descriptors"))?;
-    rustix::process::umask(Mode::from_raw_mode(0o022));
+    // From now on it may outlive the shim: whoever finds it decides.
+    set_parent_process_death_signal(None)
+        .map_err(|error| step("part from the shim")(error.into()))?;
+    // That they are close-on-exec is not enough: the kernel closes them when it has found the
+    // program, and the container chooses its name. Through a directory of the host it would find
+    // the host's programs, as `/proc/self/fd/7/../..` (CVE-2024-21626).
+    process::close_all_but(&[channel.as_fd()]).map_err(step("close the shim's descriptors"))?;
+    // What containers have with other runtimes, whoever started this one.
+    umask(Mode::from_raw_mode(0o022));
     let program = Program::of(spec)?;
 
     // Without no_new_privs a filter needs CAP_SYS_ADMIN, so it comes before that is given up; it

@@ -1,10 +1,11 @@
 //! `mainstay check`
 
+use std::collections::BTreeMap;
 use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
 use clap::Args;
 use mainstay_pod::{Diagnostic, Entry, NodeName, ReadOptions, SourceKind, diagnostic::wire};
 use serde::Serialize;
@@ -19,6 +20,9 @@ pub(super) struct Check {
     /// Manifests, or directories with manifests.
     #[arg(required = true, value_name = "PATH")]
     paths: Vec<PathBuf>,
+    /// Look for manifests in the directories below, too.
+    #[arg(long)]
+    recursive: bool,
     /// What to do about unknown and duplicate fields.
     #[arg(long, value_enum, default_value_t)]
     validate: Validate,
@@ -35,6 +39,9 @@ struct Verdict {
     accepted: bool,
     pods: Vec<String>,
     diagnostics: Vec<serde_json::Value>,
+    /// Pods of this file that another one has, with that other one. At a first start they would be
+    /// taken from there.
+    duplicates: BTreeMap<String, String>,
 }
 
 impl Check {
@@ -42,26 +49,39 @@ impl Check {
         let mut out = std::io::stdout().lock();
         let color = out.is_terminal();
         let mut verdicts = Vec::new();
+        // Which file each pod is in.
+        let mut places: BTreeMap<String, String> = BTreeMap::new();
         for path in self.files()? {
             let bytes =
                 std::fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
             let (pods, diagnostics, accepted) = judge(&path, &bytes, self.validate)?;
+            let file = path.display().to_string();
+            let other = |pod: &String| Some((pod.clone(), places.get(pod)?.clone()));
+            let duplicates: BTreeMap<String, String> = pods.iter().filter_map(other).collect();
+            let accepted = accepted && duplicates.is_empty();
             if self.output == Output::Text {
                 let text = String::from_utf8_lossy(&bytes);
                 for diagnostic in &diagnostics {
                     writeln!(out, "{}", diagnostic.render(&text, color))?;
                 }
+                for (pod, other) in &duplicates {
+                    writeln!(out, "{file}: pod {pod} is in {other} too; remove one of the two")?;
+                }
                 let word = if accepted { "ok" } else { "refused" };
-                writeln!(out, "{}: {word}{}", path.display(), listed(&pods))?;
+                writeln!(out, "{file}: {word}{}", listed(&pods))?;
+            }
+            for pod in &pods {
+                places.entry(pod.clone()).or_insert_with(|| file.clone());
             }
             verdicts.push(Verdict {
-                file: path.display().to_string(),
+                file,
                 accepted,
                 pods,
                 diagnostics: diagnostics
                     .iter()
                     .map(|diagnostic| serde_json::to_value(wire::Diagnostic::from(diagnostic)))
                     .collect::<Result<_, _>>()?,
+                duplicates,
             });
         }
         if self.output == Output::Json {
@@ -79,14 +99,14 @@ impl Check {
                 files.push(path.clone());
                 continue;
             }
-            let mut found: Vec<PathBuf> = std::fs::read_dir(path)
-                .and_then(Iterator::collect::<Result<Vec<_>, _>>)
-                .with_context(|| format!("cannot list {}", path.display()))?
-                .into_iter()
-                .map(|entry| entry.path())
-                .filter(|path| mainstay_node::is_manifest_name(path))
-                .collect();
-            found.sort();
+            let found = mainstay_node::manifests_in(path, self.recursive)
+                .with_context(|| format!("cannot list {}", path.display()))?;
+            ensure!(
+                !found.is_empty(),
+                "there are no manifests in {}: no *.yaml, *.yml or *.json; --recursive looks into \
+                 the directories below, too",
+                path.display()
+            );
             files.extend(found);
         }
         Ok(files)
@@ -144,5 +164,20 @@ mod tests {
             let (pods, diagnostics, accepted) = judge(&path, &bytes, Validate::Strict).unwrap();
             assert!(accepted && pods.len() == 1 && diagnostics.is_empty(), "{diagnostics:?}");
         }
+    }
+
+    #[test]
+    fn a_directory_without_manifests_is_no_success() {
+        let directory = tempfile::tempdir().unwrap();
+        let check = |recursive| Check {
+            paths: vec![directory.path().to_owned()],
+            recursive,
+            validate: Validate::Strict,
+            output: Output::Text,
+        };
+        std::fs::create_dir(directory.path().join("below")).unwrap();
+        std::fs::write(directory.path().join("below/a.yaml"), "").unwrap();
+        assert!(check(false).files().is_err());
+        assert_eq!(check(true).files().unwrap(), [directory.path().join("below/a.yaml")]);
     }
 }

@@ -2,11 +2,12 @@
 
 use std::fs;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::{Context, bail};
 use clap::Args;
+use mainstay_linux::cgroup::Hierarchies;
 use mainstay_linux::path::remove_all;
 use mainstay_linux::process::Pidfd;
 use mainstay_node::ManifestPaths;
@@ -14,7 +15,7 @@ use mainstay_pod::{NodeName, Validation};
 use rustix::process::Signal;
 
 use crate::config::{Config, Registries};
-use crate::instance::Instance;
+use crate::instance::{Instance, NodeRecord, names_in};
 use crate::wiring::{Node, NodeConfig, node};
 use crate::{logging, systemd};
 
@@ -30,9 +31,6 @@ pub(super) struct Down {
     /// Remove the root directory with images and volumes, and the pods' logs, too.
     #[arg(long)]
     purge: bool,
-    /// The configuration that the node was run with, if it says where logs are.
-    #[arg(long, value_name = "FILE")]
-    config: Option<PathBuf>,
 }
 
 impl Down {
@@ -42,7 +40,9 @@ impl Down {
             return Ok(ExitCode::SUCCESS);
         }
         logging::start();
-        let config = self.config.as_deref().map(Config::read).transpose()?.unwrap_or_default();
+        // Nothing has been touched yet.
+        instance.verify_own()?;
+        let NodeRecord { cgroup_root, log_directory, .. } = instance.node()?;
         let config = NodeConfig {
             instance: instance.clone(),
             // Nothing gets its name from it any more.
@@ -51,12 +51,11 @@ impl Down {
             validation: Validation::default(),
             node_ips: Vec::new(),
             registries: Registries::default(),
-            cgroup_root: instance.cgroup_root(),
-            config,
+            cgroup_root,
+            config: Config { pod_logs_dir: Some(log_directory.clone()), ..Config::default() },
         };
         end_agent(instance)?;
         let ownership = instance.own()?;
-        let log_directory = config.log_directory();
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
             .enable_all()
@@ -69,22 +68,23 @@ impl Down {
                 let names: Vec<String> = left.iter().map(ToString::to_string).collect();
                 bail!("these pods could not be stopped: {}", names.join(", "));
             }
+            // Its group cannot be removed while the process that holds it is there.
+            systemd::release(instance)?;
             engine.remove_all().await.context("cannot remove what the pods shared")
         });
         runtime.shutdown_background();
         stopped?;
-        systemd::release(instance)?;
         unmount_below(&instance.root_dir.join("pods"))?;
         if self.purge {
             remove_logs(instance, &log_directory)?;
         }
+        remove_groups(instance)?;
         // The locks go with their directories, so that nobody can come in between.
-        remove(&instance.run_dir)?;
+        instance.remove_run_dir()?;
         if self.purge {
-            remove(&instance.root_dir)?;
+            instance.remove_root_dir()?;
         }
         drop(ownership);
-        verify_gone(instance, self.purge)?;
         Ok(ExitCode::SUCCESS)
     }
 }
@@ -113,57 +113,34 @@ fn unmount_below(directory: &Path) -> anyhow::Result<()> {
 
 /// Removes the logs of this instance's pods. The directory may be shared with others.
 fn remove_logs(instance: &Instance, log_directory: &Path) -> anyhow::Result<()> {
-    let uids = names_in(&instance.root_dir.join("pods"))?;
+    let uids = instance.pods()?;
     for name in names_in(log_directory)? {
         if uids.iter().any(|uid| name.ends_with(&format!("_{uid}"))) {
-            remove(&log_directory.join(name))?;
+            let path = log_directory.join(name);
+            remove_all(&path).with_context(|| format!("cannot remove {}", path.display()))?;
         }
     }
     match fs::remove_dir(log_directory) {
         Err(error)
             if !matches!(
                 error.kind(),
-                io::ErrorKind::NotFound | io::ErrorKind::DirectoryNotEmpty
+                io::ErrorKind::NotFound
+                    | io::ErrorKind::DirectoryNotEmpty
+                    | io::ErrorKind::ResourceBusy
             ) =>
         {
             Err(error).with_context(|| format!("cannot remove {}", log_directory.display()))
         }
-        // Others may have logs in it.
+        // Others may have logs in it, or a file system of its own be mounted there.
         _ => Ok(()),
     }
 }
 
-fn names_in(directory: &Path) -> anyhow::Result<Vec<String>> {
-    let entries = match fs::read_dir(directory) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        other => other.with_context(|| format!("cannot list {}", directory.display()))?,
-    };
-    let mut names = Vec::new();
-    for entry in entries {
-        names.push(entry?.file_name().to_string_lossy().into_owned());
-    }
-    Ok(names)
-}
-
-fn remove(path: &Path) -> anyhow::Result<()> {
-    remove_all(path).with_context(|| format!("cannot remove {}", path.display()))
-}
-
-fn verify_gone(instance: &Instance, purged: bool) -> anyhow::Result<()> {
-    let mut left = Vec::new();
-    let directories = [(&instance.run_dir, true), (&instance.root_dir, purged)];
-    for (directory, _) in directories.iter().filter(|(path, gone)| *gone && path.exists()) {
-        left.push(directory.display().to_string());
-    }
-    let hierarchies = mainstay_linux::cgroup::Hierarchies::mounted()?;
+/// Removes the control groups of both drivers: the one that is in use may have changed.
+fn remove_groups(instance: &Instance) -> anyhow::Result<()> {
+    let hierarchies = Hierarchies::mounted()?;
     for root in [instance.cgroup_root(), systemd::delegated(instance)] {
-        let group = hierarchies.at(&root);
-        left.extend(
-            group.directories().filter(|path| path.exists()).map(|path| path.display().to_string()),
-        );
-    }
-    if !left.is_empty() {
-        bail!("these are left: {}", left.join(", "));
+        hierarchies.at(&root).remove().context("cannot remove what the pods were in")?;
     }
     Ok(())
 }

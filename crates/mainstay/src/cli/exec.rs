@@ -49,8 +49,7 @@ impl Exec {
     }
 
     async fn execute(self, instance: &Instance) -> anyhow::Result<ExitCode> {
-        let engine = pods::visit(instance).await?;
-        let Some(sandbox) = pods::find(&engine, &self.pod).await? else {
+        let Some((engine, sandbox)) = pods::find(instance, &self.pod).await? else {
             bail!("there is no pod {} here; `mainstay status` lists them", self.pod);
         };
         let container = pods::container(&sandbox, self.container.as_deref())?;

@@ -79,13 +79,14 @@ pub(super) struct Rm {
 
 impl Image {
     pub(super) fn run(self, instance: &Instance) -> anyhow::Result<ExitCode> {
-        instance.create()?;
-        let store = Store::open(instance.store())?;
+        let made = || instance.create().and_then(|()| Ok(Store::open(instance.store())?));
+        // Those who only look make nothing.
+        let there = || instance.store().exists().then(|| Store::open(instance.store())).transpose();
         match self {
-            Self::Import(import) => import.run(&store)?,
-            Self::Ls(ls) => ls.run(&store)?,
-            Self::Pull(pull) => pull.run(instance, &store)?,
-            Self::Rm(rm) => rm.run(&store)?,
+            Self::Import(import) => import.run(&made()?)?,
+            Self::Ls(ls) => ls.run(there()?.as_ref())?,
+            Self::Pull(pull) => pull.run(instance, &made()?)?,
+            Self::Rm(rm) => rm.run(there()?.as_ref())?,
         }
         Ok(ExitCode::SUCCESS)
     }
@@ -116,8 +117,8 @@ struct Listed {
 }
 
 impl Ls {
-    fn run(&self, store: &Store) -> anyhow::Result<()> {
-        let (images, damaged) = store.list()?;
+    fn run(&self, store: Option<&Store>) -> anyhow::Result<()> {
+        let (images, damaged) = store.map(Store::list).transpose()?.unwrap_or_default();
         for error in damaged {
             eprintln!("mainstay: {:#}", anyhow::Error::from(error));
         }
@@ -179,7 +180,8 @@ impl Pull {
 }
 
 impl Rm {
-    fn run(self, store: &Store) -> anyhow::Result<()> {
+    fn run(self, store: Option<&Store>) -> anyhow::Result<()> {
+        let store = store.context("there are no images here")?;
         for image in &self.images {
             let removed = store.remove(image)?;
             for reference in removed.references {
@@ -280,7 +282,18 @@ impl Shown {
 
 #[cfg(test)]
 mod tests {
-    use super::readable;
+    use super::*;
+
+    #[test]
+    fn looking_makes_nothing() {
+        let directory = tempfile::tempdir().unwrap();
+        let place = directory.path().join("root");
+        let instance = Instance::new(&place, &directory.path().join("run")).unwrap();
+        Image::Ls(Ls { output: Output::Text }).run(&instance).unwrap();
+        let removal = Image::Rm(Rm { images: vec!["busybox".into()] }).run(&instance);
+        assert_eq!(removal.unwrap_err().to_string(), "there are no images here");
+        assert!(!instance.exists());
+    }
 
     #[test]
     fn sizes_are_readable() {

@@ -13,8 +13,8 @@ use mainstay_cri::{ContainerId, Runtime};
 use mainstay_engine::Engine;
 use mainstay_node::{LogOptions, LogReader};
 
-use super::pods;
-use crate::instance::Instance;
+use super::pods::{self, is_meant};
+use crate::instance::{Instance, NodeRecord};
 
 /// How often a log that is followed is looked at.
 const LOOK: Duration = Duration::from_millis(100);
@@ -95,9 +95,8 @@ impl Logs {
     }
 
     async fn find(&self, instance: &Instance) -> anyhow::Result<Log> {
-        let engine = pods::visit(instance).await?;
-        let Some(sandbox) = pods::find(&engine, &self.pod).await? else {
-            return self.find_on_disk(&instance.log_directory());
+        let Some((engine, sandbox)) = pods::find(instance, &self.pod).await? else {
+            return self.find_on_disk(&instance.node()?, &instance.pods()?);
         };
         let container = pods::container(&sandbox, self.container.as_deref())?;
         let path = PathBuf::from(&container.log_path);
@@ -109,19 +108,18 @@ impl Logs {
 
     /// The log of a pod of which nothing but its log is left, such as one that ended before the
     /// machine was started.
-    fn find_on_disk(&self, directory: &Path) -> anyhow::Result<Log> {
-        let (namespace, wanted) = match self.pod.split_once('/') {
-            Some((namespace, name)) => (Some(namespace), name),
-            None => (None, self.pod.as_str()),
-        };
+    ///
+    /// The directory may have the logs of others, a kubelet's for one: `uids` are those of the
+    /// instance's own pods.
+    fn find_on_disk(&self, node: &NodeRecord, uids: &[String]) -> anyhow::Result<Log> {
         let mut found: Vec<PathBuf> = Vec::new();
-        for path in listed(directory)? {
+        for path in listed(&node.log_directory)? {
             let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
             // Source: `BuildPodLogsDirectory`; none of the three has an underscore.
             let parts: Vec<&str> = name.split('_').collect();
-            let &[in_namespace, full, _uid] = parts.as_slice() else { continue };
-            let is_meant = full == wanted || full.starts_with(&format!("{wanted}-"));
-            if is_meant && namespace.is_none_or(|namespace| namespace == in_namespace) {
+            let &[namespace, full, uid] = parts.as_slice() else { continue };
+            let is_own = uids.iter().any(|own| own == uid);
+            if is_own && is_meant(&self.pod, namespace, full, &node.node_name) {
                 found.push(path);
             }
         }
@@ -138,9 +136,16 @@ impl Logs {
         };
         let containers = listed(pod)?;
         let name = |path: &PathBuf| path.file_name().map(ToOwned::to_owned);
-        let container = match &self.container {
-            Some(wanted) => containers.iter().find(|path| name(path) == Some(wanted.into())),
-            None => containers.first(),
+        let container = match (&self.container, containers.as_slice()) {
+            (Some(wanted), all) => all.iter().find(|path| name(path) == Some(wanted.into())),
+            (None, []) => None,
+            (None, [only]) => Some(only),
+            // Which was the first cannot be seen any more.
+            (None, several) => {
+                let names = several.iter().filter_map(name);
+                let names: Vec<_> = names.map(|it| it.to_string_lossy().into_owned()).collect();
+                bail!("name one of the pod's containers with -c: {}", names.join(", "));
+            }
         };
         let container = container.context("the pod has no log of such a container")?;
         let newest = attempts(container)?;
@@ -203,5 +208,62 @@ fn print_all(reader: &mut LogReader) -> anyhow::Result<bool> {
             Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return Ok(false),
             other => other.context("cannot print the log")?,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    /// The command line of `mainstay logs`.
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        logs: Logs,
+    }
+
+    #[test]
+    fn of_logs_on_disk_only_those_of_the_pod_that_is_meant_are_taken() {
+        let directory = tempfile::tempdir().unwrap();
+        let log_directory = directory.path().to_owned();
+        for log in [
+            "default_web-n1_1/main/0.log",
+            "default_web-n1_1/main/1.log",
+            "default_web-frontend-n1_2/app/0.log",
+            "default_web-frontend-n1_2/proxy/0.log",
+            "other_web-n1_3/main/0.log",
+            // A kubelet's.
+            "default_web-n1_9/main/7.log",
+            "default_etcd-n1_8/main/0.log",
+        ] {
+            let path = log_directory.join(log);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, "").unwrap();
+        }
+        let node = NodeRecord {
+            root_dir: PathBuf::new(),
+            run_dir: PathBuf::new(),
+            node_name: "n1".into(),
+            cgroup_root: String::new(),
+            log_directory: log_directory.clone(),
+        };
+        let uids = ["1", "2", "3"].map(str::to_owned);
+        let check = |arguments: &str, wanted: Result<&str, &str>| {
+            let line = Line::try_parse_from(format!("logs {arguments}").split(' ')).unwrap();
+            let found = line.logs.find_on_disk(&node, &uids);
+            let found = found.map(|log| log.path).map_err(|error| error.to_string());
+            let wanted = wanted.map(|path| log_directory.join(path)).map_err(str::to_owned);
+            assert_eq!(found, wanted, "{arguments}");
+        };
+        check("default/web", Ok("default_web-n1_1/main/1.log"));
+        check("default/web-n1 --previous", Ok("default_web-n1_1/main/0.log"));
+        check("other/web", Ok("other_web-n1_3/main/0.log"));
+        check("web", Err("\"web\" may be one of default_web-n1_1, other_web-n1_3"));
+        check("web-front", Err("there is no pod web-front here; `mainstay status` lists them"));
+        check("etcd", Err("there is no pod etcd here; `mainstay status` lists them"));
+        check("web-frontend", Err("name one of the pod's containers with -c: app, proxy"));
+        check("web-frontend -c proxy", Ok("default_web-frontend-n1_2/proxy/0.log"));
     }
 }

@@ -7,10 +7,13 @@ use mainstay_plan::labels;
 
 use crate::instance::Instance;
 
-/// Looks at an instance beside its agent.
-pub(super) async fn visit(instance: &Instance) -> anyhow::Result<Engine> {
-    let config = instance.engine(&instance.cgroup_root(), None)?;
-    Engine::visit(config).await.context("cannot look at the pods")
+/// Looks at an instance beside its agent; `None` where nothing was ever run, which is left so.
+pub(super) async fn visit(instance: &Instance) -> anyhow::Result<Option<Engine>> {
+    if !instance.has_run() {
+        return Ok(None);
+    }
+    let config = instance.engine(&instance.node()?.cgroup_root, None)?;
+    Engine::visit(config).await.context("cannot look at the pods").map(Some)
 }
 
 /// All sandboxes of an instance, the newest of each pod first.
@@ -28,12 +31,13 @@ pub(super) async fn sandboxes(engine: &Engine) -> anyhow::Result<Vec<PodSandboxS
     Ok(all)
 }
 
-/// The newest sandbox of the pod that is meant by `wanted`, if it has one.
+/// The newest sandbox of the pod that is meant by `wanted`, if it has one, and what knows it.
 pub(super) async fn find(
-    engine: &Engine,
+    instance: &Instance,
     wanted: &str,
-) -> anyhow::Result<Option<PodSandboxStatus>> {
-    let all = sandboxes(engine).await?;
+) -> anyhow::Result<Option<(Engine, PodSandboxStatus)>> {
+    let Some(engine) = visit(instance).await? else { return Ok(None) };
+    let all = sandboxes(&engine).await?;
     let mut matching = all.into_iter().filter(|status| {
         let metadata = &status.sandbox.metadata;
         let node = status.sandbox.annotations.get(labels::NODE_NAME);
@@ -48,7 +52,7 @@ pub(super) async fn find(
         let ((namespace, name), (second, third)) = (key(&first), key(&other));
         bail!("{wanted:?} may be {namespace}/{name} or {second}/{third}; name one of them");
     }
-    Ok(Some(first))
+    Ok(Some((engine, first)))
 }
 
 /// Whether a pod is meant by a name: with or without namespace, with or without the node's name.
@@ -67,9 +71,11 @@ pub(super) fn container<'a>(
     status: &'a PodSandboxStatus,
     name: Option<&str>,
 ) -> anyhow::Result<&'a ContainerStatus> {
-    let mut names: Vec<&str> = Vec::new();
     let mut by_age: Vec<&ContainerStatus> = status.containers.iter().collect();
     by_age.sort_by_key(|container| container.created_at);
+    // As the manifest has them. Those that were made before this was noted come by their age.
+    let noted = status.sandbox.annotations.get(labels::CONTAINERS);
+    let mut names: Vec<&str> = noted.iter().flat_map(|names| names.split(',')).collect();
     for container in &by_age {
         if !names.contains(&container.metadata.name.as_str()) {
             names.push(&container.metadata.name);
@@ -89,8 +95,9 @@ pub(super) fn container<'a>(
         }
     };
     let found = by_age.iter().rev().find(|container| container.metadata.name == wanted);
-    found.copied().with_context(|| {
-        format!("container {wanted:?} is not in the pod, which has: {}", names.join(", "))
+    found.copied().with_context(|| match names.contains(&wanted) {
+        true => format!("container {wanted:?} has not been started yet"),
+        false => format!("container {wanted:?} is not in the pod, which has: {}", names.join(", ")),
     })
 }
 
@@ -101,6 +108,14 @@ pub(super) fn is_running(container: &ContainerStatus) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
+    use jiff::Timestamp;
+    use mainstay_cri::{
+        ContainerId, ContainerMetadata, ImageSpec, PodSandbox, PodSandboxMetadata, PodSandboxState,
+        SandboxId,
+    };
+
     use super::*;
 
     #[test]
@@ -108,5 +123,48 @@ mod tests {
         let check = |wanted| is_meant(wanted, "default", "web-n1", "n1");
         assert!(["web", "web-n1", "default/web", "default/web-n1"].into_iter().all(check));
         assert!(!["we", "web-n", "kube-system/web", "n1", ""].into_iter().any(check));
+    }
+    #[test]
+    fn the_first_container_is_that_of_the_manifest() {
+        let at = |second| Timestamp::from_second(second).unwrap();
+        let made = |name: &str, second| ContainerStatus {
+            id: ContainerId(format!("{name}-{second}")),
+            metadata: ContainerMetadata { name: name.into(), attempt: 0 },
+            state: ContainerState::Created,
+            created_at: at(second),
+            image: ImageSpec("x".into()),
+            image_ref: String::new(),
+            labels: BTreeMap::new(),
+            annotations: BTreeMap::new(),
+            log_path: String::new(),
+        };
+        let check = |noted: Option<&str>, name: Option<&str>, wanted: Result<&str, &str>| {
+            let noted = noted.map(|names| (labels::CONTAINERS.to_owned(), names.to_owned()));
+            let sandbox = PodSandbox {
+                id: SandboxId("1".into()),
+                metadata: PodSandboxMetadata {
+                    name: "web-n1".into(),
+                    uid: "u".into(),
+                    namespace: "default".into(),
+                    attempt: 0,
+                },
+                state: PodSandboxState::Ready,
+                created_at: at(0),
+                labels: BTreeMap::new(),
+                annotations: noted.into_iter().collect(),
+            };
+            // Restarts have left the proxy as the one that was made first.
+            let containers = vec![made("proxy", 1), made("app", 2), made("app", 3)];
+            let status = PodSandboxStatus { sandbox, ips: Vec::new(), containers };
+            let found = container(&status, name).map(|it| it.id.0.clone());
+            let found = found.map_err(|error| error.to_string());
+            assert_eq!(found.as_ref().map_or_else(|e| Err(&**e), |id| Ok(&**id)), wanted);
+        };
+        check(Some("app,proxy"), None, Ok("app-3"));
+        check(Some("app,proxy"), Some("proxy"), Ok("proxy-1"));
+        check(None, None, Ok("proxy-1"));
+        check(Some("late,app,proxy"), None, Err("container \"late\" has not been started yet"));
+        let unknown = "container \"x\" is not in the pod, which has: app, proxy";
+        check(Some("app,proxy"), Some("x"), Err(unknown));
     }
 }

@@ -9,11 +9,12 @@ use clap::Args;
 use mainstay_linux::cgroup::{Hierarchies, Layout};
 use mainstay_node::ManifestPaths;
 use mainstay_pod::NodeName;
+use rustix::fs::Mode;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::Validate;
 use crate::config::{CgroupDriver, Config, Registries};
-use crate::instance::Instance;
+use crate::instance::{Instance, NodeRecord};
 use crate::wiring::{NodeConfig, node};
 use crate::{logging, systemd};
 
@@ -64,9 +65,18 @@ impl Run {
         logging::start();
         // What whoever started us left open is not for shims and pods.
         mainstay_linux::process::close_on_exec_from(3).context("cannot close inherited files")?;
+        // What containers see is not a matter of who started this.
+        rustix::process::umask(Mode::from_raw_mode(0o022));
         survive_want_of_memory();
         let config = self.resolve(instance)?;
         let _ownership = config.instance.own()?;
+        config.instance.remember(&NodeRecord {
+            root_dir: config.instance.root_dir.clone(),
+            run_dir: config.instance.run_dir.clone(),
+            node_name: config.node_name.as_str().to_owned(),
+            cgroup_root: config.cgroup_root.clone(),
+            log_directory: config.log_directory(),
+        })?;
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(WORKERS)
             .max_blocking_threads(BLOCKING_THREADS)
@@ -89,8 +99,8 @@ impl Run {
                     systemd::tell_stopping();
                     tracing::info!("mainstay ends; pods run on");
                 })
-                .await;
-            anyhow::Ok(())
+                .await
+                .context("the agent ends before its time, and pods run on")
         });
         // File work that is under way is not waited for: it can be done again.
         runtime.shutdown_background();

@@ -49,13 +49,17 @@ impl Status {
             }
             Output::Text => print(&mut out, &status, self.pod.is_some())?,
         }
-        let well = status.agent
-            && status.pods.iter().all(is_well)
-            && status.manifests.is_empty()
-            && status.sources.iter().all(|source| source.error.is_none())
-            && status.runtime.iter().all(|condition| condition.status);
-        Ok(if well { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+        Ok(if is_all_well(&status) { ExitCode::SUCCESS } else { ExitCode::FAILURE })
     }
+}
+
+/// Whether all is as it should be. What was adjusted in a manifest is worth a note and no more.
+fn is_all_well(status: &wire::Status) -> bool {
+    status.agent
+        && status.pods.iter().all(is_well)
+        && status.manifests.iter().flat_map(|it| &it.notes).all(|note| !note.is_error())
+        && status.sources.iter().all(|source| source.error.is_none())
+        && status.runtime.iter().all(|condition| condition.status)
 }
 
 /// Whether a pod is as it should be: it runs, or it ran to its end with success.
@@ -75,8 +79,8 @@ async fn look(instance: &Instance) -> anyhow::Result<wire::Status> {
 
 /// What runs, as far as it can be seen without an agent.
 async fn see(instance: &Instance) -> anyhow::Result<wire::Status> {
-    let engine = pods::visit(instance).await?;
     let mut status = wire::Status::default();
+    let Some(engine) = pods::visit(instance).await? else { return Ok(status) };
     for seen in pods::sandboxes(&engine).await? {
         let sandbox = &seen.sandbox;
         if let Some(node) = sandbox.annotations.get(labels::NODE_NAME) {
@@ -204,7 +208,7 @@ fn print(out: &mut impl Write, status: &wire::Status, detailed: bool) -> std::io
     for manifest in &status.manifests {
         writeln!(out, "\n{}", manifest.path)?;
         for note in &manifest.notes {
-            writeln!(out, "  {note}")?;
+            writeln!(out, "  {}", note.message)?;
         }
     }
     for source in &status.sources {
@@ -241,4 +245,21 @@ pub(super) fn table<const N: usize>(
     };
     line(&head.map(str::to_owned))?;
     rows.iter().try_for_each(|row| line(row))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn warnings_about_manifests_are_no_failure() {
+        let with = |severity: &str| {
+            let note = wire::Note { severity: severity.to_owned(), message: "a note".into() };
+            let manifests = vec![wire::Manifest { path: "web.yaml".into(), notes: vec![note] }];
+            wire::Status { agent: true, manifests, ..wire::Status::default() }
+        };
+        assert!(is_all_well(&with("warning")));
+        assert!(!is_all_well(&with("error")));
+        assert!(!is_all_well(&wire::Status { agent: false, ..with("warning") }));
+    }
 }

@@ -37,9 +37,9 @@ pub(super) fn survive(guest: &mut Guest) -> anyhow::Result<String> {
 
 /// The pods and their shims are where the service is not.
 fn apart(guest: &mut Guest, processes: &Processes) -> anyhow::Result<()> {
-    let shims = processes.values().filter(|it| it.command.contains("mainstay-shim")).count();
+    let shims = processes.values().filter(|it| it.command == "mainstay-shim").count();
     ensure!(shims == 2, "{shims} shims for two pods: {processes:#?}");
-    let pods = processes.values().filter(|it| it.command.contains("httpd")).count();
+    let pods = processes.values().filter(|it| it.command.starts_with("httpd")).count();
     ensure!(pods == 2, "{pods} servers in two pods: {processes:#?}");
     let service = guest.sh("cat /sys/fs/cgroup/system.slice/mainstay.service/cgroup.procs")?;
     let main = guest.sh("systemctl show --value --property=MainPID mainstay")?;

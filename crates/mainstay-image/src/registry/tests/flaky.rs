@@ -171,6 +171,22 @@ async fn a_mirror_that_breaks_off_is_gone_on_with_elsewhere() {
 }
 
 #[tokio::test]
+async fn a_mirror_that_breaks_off_after_nonsense_is_forgotten() {
+    if not_root() {
+        return;
+    }
+    let registry = registry();
+    let nonsense = Answer::new(200, vec![7; big_layer().len()]);
+    let answers = vec![Answer { cut: Some(100_000), ..nonsense }, Answer::new(500, "")];
+    let mirror = flaky(&big_blob(), answers);
+    let mut fixture = Fixture::new();
+    mirrors(&mut fixture, &registry.host(), &[format!("http://{}", mirror.host())]);
+    fixture.pull(&name(&registry)).await.unwrap();
+    // The rest, and then the whole.
+    assert_eq!((mirror.count(&big_blob()), registry.count(&big_blob())), (2, 2));
+}
+
+#[tokio::test]
 async fn a_stalled_download_is_given_up_and_gone_on_with() {
     if not_root() {
         return;

@@ -126,6 +126,26 @@ async fn passwords_and_identity_tokens_are_exchanged() {
 }
 
 #[tokio::test]
+async fn an_identity_token_is_not_sent_on() {
+    if not_root() {
+        return;
+    }
+    for status in [302, 307] {
+        let elsewhere = Fake::start(|_| Answer::new(200, r#"{"token":"T0"}"#));
+        let location = format!("http://{}/", elsewhere.host());
+        let registry = registry_with_tokens(100, move |_| {
+            Some(Answer::new(status, "").header("location", location.clone()))
+        });
+        let mut fixture = fixture(&registry);
+        let token = Credentials::IdentityToken("secret".into());
+        fixture.keyring = Keyring::single(&registry.host(), token);
+        let text = failure(&fixture, &registry).await.replace(&elsewhere.host(), "ELSEWHERE");
+        expect![[r#"Invalid: cannot pull REGISTRY/app:1: asking http://REGISTRY failed: getting a token from http://REGISTRY/token failed: REGISTRY redirects to "http://ELSEWHERE/", which is not followed"#]].assert_eq(&text);
+        assert!(elsewhere.log().is_empty());
+    }
+}
+
+#[tokio::test]
 async fn several_credentials_are_tried_in_order() {
     if not_root() {
         return;

@@ -1,10 +1,15 @@
 //! Files and directories as they are found.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, Read};
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
+
+use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, fstat, fstatvfs, open, statat};
+use rustix::io::Errno;
 
 /// How old a file's last change has to be for a file that was found by looking to count as
 /// finished.
@@ -31,16 +36,28 @@ pub(crate) struct Entry {
     pub(crate) bytes: Vec<u8>,
 }
 
+/// Which directory one is: its file system and its inode.
+///
+/// Holds over reboots where a file system has a name of its own, as ext4 and btrfs take it from
+/// their UUID; the number of a device need not. Source: statfs(2), `f_fsid`.
+pub(crate) type Identity = (u64, u64);
+
+/// The directory that a manifest lies in and those above it, up to the one that is looked at.
+pub(crate) type Place = Vec<Identity>;
+
 /// What is in a directory.
+#[derive(Default)]
 pub(crate) struct Listing {
-    /// Device and inode of the directory.
-    pub(crate) identity: (u64, u64),
     /// Names of files, and of what looks like files; those in directories below have their
     /// directory in front.
     pub(crate) names: Vec<String>,
-    /// Directories below that were looked at too.
-    pub(crate) directories: Vec<String>,
+    /// The directories that were looked at, by their names; that of the first one is empty.
+    pub(crate) directories: BTreeMap<String, Identity>,
 }
+
+/// A directory that is open, so that all answers are about the same one, whatever is mounted over
+/// its name meanwhile.
+pub(crate) struct Directory(OwnedFd);
 
 impl Stamp {
     /// Looks at a file, through links.
@@ -93,14 +110,38 @@ impl Entry {
     }
 }
 
-/// Device and inode of a directory.
-pub(crate) fn identity(directory: &Path) -> io::Result<(u64, u64)> {
-    let status = fs::metadata(directory)?;
-    if status.is_dir() {
-        Ok((status.dev(), status.ino()))
-    } else {
-        Err(io::ErrorKind::NotADirectory.into())
+impl Directory {
+    pub(crate) fn open(path: &Path) -> io::Result<Self> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        Ok(Self(open(path, flags, Mode::empty())?))
     }
+
+    pub(crate) fn identity(&self) -> io::Result<Identity> {
+        let status = fstat(&self.0)?;
+        // A file system without a name of its own is told by its device.
+        let named = Some(fstatvfs(&self.0)?.f_fsid).filter(|id| *id != 0);
+        Ok((named.unwrap_or(status.st_dev), status.st_ino))
+    }
+
+    /// Whether there is something of this name, be it a link to nowhere.
+    pub(crate) fn has(&self, name: &Path) -> io::Result<bool> {
+        match statat(&self.0, name, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(_) => Ok(true),
+            Err(Errno::NOENT | Errno::NOTDIR) => Ok(false),
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+/// Which directory has this name now.
+pub(crate) fn identity(directory: &Path) -> io::Result<Identity> {
+    Directory::open(directory)?.identity()
+}
+
+/// The directories that a name within a directory lies in, from its own to the outermost one,
+/// whose name is empty.
+pub(crate) fn above(name: &str) -> impl Iterator<Item = &str> {
+    Path::new(name).ancestors().skip(1).filter_map(Path::to_str)
 }
 
 /// Lists a directory, with those below it or without.
@@ -108,30 +149,60 @@ pub(crate) fn identity(directory: &Path) -> io::Result<(u64, u64)> {
 /// Links to directories are not followed, and directories whose names start with a dot are not
 /// looked into: what is in them is reached by other names, or unfinished.
 pub(crate) fn list(directory: &Path, recursive: bool) -> io::Result<Listing> {
-    let mut listing =
-        Listing { identity: identity(directory)?, names: Vec::new(), directories: Vec::new() };
+    let mut listing = Listing::default();
     let mut ahead = vec![String::new()];
     while let Some(within) = ahead.pop() {
-        for entry in fs::read_dir(directory.join(&within))? {
+        let open = match Directory::open(&directory.join(&within)) {
+            // It went after its name had been read.
+            Err(error) if error.kind() == io::ErrorKind::NotFound && !within.is_empty() => continue,
+            other => other?,
+        };
+        for entry in Dir::read_from(&open.0)? {
             let entry = entry?;
-            let name = entry.file_name().to_string_lossy().into_owned();
-            let is_directory = entry.file_type()?.is_dir();
+            let name = entry.file_name().to_string_lossy();
+            if matches!(&*name, "." | "..") {
+                continue;
+            }
+            let is_directory = match entry.file_type() {
+                FileType::Unknown => {
+                    let status = statat(&open.0, entry.file_name(), AtFlags::SYMLINK_NOFOLLOW)?;
+                    FileType::from_raw_mode(status.st_mode) == FileType::Directory
+                }
+                known => known == FileType::Directory,
+            };
             let hidden = name.starts_with('.');
-            let name = if within.is_empty() { name } else { format!("{within}/{name}") };
+            let name =
+                if within.is_empty() { name.into_owned() } else { format!("{within}/{name}") };
             if !is_directory {
                 listing.names.push(name);
             } else if recursive && !hidden {
-                listing.directories.push(name.clone());
                 ahead.push(name);
             }
         }
+        listing.directories.insert(within, open.identity()?);
     }
     Ok(listing)
 }
 
+/// The manifests in a directory, with those in the directories below it or without, in the order in
+/// which they count at a first start.
+///
+/// # Errors
+///
+/// When a directory cannot be listed.
+pub fn manifests_in(directory: &Path, recursive: bool) -> io::Result<Vec<PathBuf>> {
+    let names = list(directory, recursive)?.names.into_iter();
+    let mut paths: Vec<PathBuf> = names
+        .filter(|name| is_manifest_name(Path::new(name)))
+        .map(|it| directory.join(it))
+        .collect();
+    paths.sort();
+    Ok(paths)
+}
+
 /// Whether a name is one of a manifest: it ends in `.yaml`, `.yml` or `.json`, and is not one
 /// that an editor, a package manager or a shell gives to something unfinished or put aside.
-pub fn is_manifest_name(path: &Path) -> bool {
+pub(super) fn is_manifest_name(path: &Path) -> bool {
     let Some(name) = path.file_name().and_then(|name| name.to_str()) else { return false };
     let extension = [".yaml", ".yml", ".json"].iter().any(|end| name.ends_with(end));
     extension && !name.starts_with(['.', '#']) && !name.ends_with(['~', '#'])

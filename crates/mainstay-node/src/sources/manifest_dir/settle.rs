@@ -8,7 +8,9 @@
 //! | closed after writing | read when left alone for [`QUIET`] |
 //! | made, written to | read when left alone for [`BUSY`], if no close comes before |
 //! | its rights or times changed | read after [`QUIET`], if it is not to be read anyway |
-//! | removed, or renamed away | dropped now |
+//! | removed | dropped now |
+//! | renamed away | dropped after [`PAIR`], if its new name is not heard before |
+//! | renamed to another name that is read, in the same directory | dropped now, and read under the new one |
 //! | renamed to a name that is not read, in the same directory | dropped after [`BACKUP`]: editors put the old version aside before they write the new one |
 
 use std::collections::BTreeMap;
@@ -18,6 +20,9 @@ use std::time::{Duration, Instant};
 pub(super) const QUIET: Duration = Duration::from_millis(200);
 /// The same for a file that somebody may still have open.
 pub(super) const BUSY: Duration = Duration::from_secs(1);
+/// How long the second half of a rename may take: the two are not told at one moment. Source:
+/// inotify(7), "Dealing with rename() events".
+pub(super) const PAIR: Duration = Duration::from_millis(50);
 /// How long an editor may take from putting the old version aside to having the new one there.
 pub(super) const BACKUP: Duration = Duration::from_secs(1);
 
@@ -50,7 +55,15 @@ pub(super) enum Order {
 /// The orders of one directory that are not due yet.
 #[derive(Debug, Default)]
 pub(super) struct Settle {
-    orders: BTreeMap<String, (Instant, Order)>,
+    orders: BTreeMap<String, Pending>,
+}
+
+#[derive(Debug)]
+struct Pending {
+    due: Instant,
+    order: Order,
+    /// Of the rename whose second half has not been heard.
+    cookie: Option<u32>,
 }
 
 impl Settle {
@@ -58,20 +71,26 @@ impl Settle {
     pub(super) fn hear(&mut self, events: &[Heard], now: Instant) {
         for event in events {
             match event {
-                Heard::MovedTo { name, .. } => self.set(name, now, Order::Read),
+                Heard::MovedTo { name, cookie } => {
+                    let aside = !super::entry::is_manifest_name(name.as_ref());
+                    let due = if aside { now + BACKUP } else { now };
+                    let mut orders = self.orders.values_mut();
+                    if let Some(from) = orders.find(|it| it.cookie == Some(*cookie)) {
+                        *from = Pending { due, order: Order::Drop, cookie: None };
+                    }
+                    self.set(name, now, Order::Read);
+                }
                 Heard::Closed { name } => self.set(name, now + QUIET, Order::Read),
                 Heard::Touched { name } => self.set(name, now + BUSY, Order::Read),
                 // What is to come anyway is neither hurried nor held up by it.
                 Heard::Attributes { name } => {
-                    self.orders.entry(name.clone()).or_insert((now + QUIET, Order::Read));
+                    self.set_if_none(name, now + QUIET, Order::Read);
                 }
                 Heard::Removed { name } => self.set(name, now, Order::Drop),
                 Heard::MovedFrom { name, cookie } => {
-                    let aside = events.iter().any(|other| {
-                        matches!(other, Heard::MovedTo { name, cookie: same } if same == cookie
-                            && !super::entry::is_manifest_name(name.as_ref()))
-                    });
-                    self.set(name, if aside { now + BACKUP } else { now }, Order::Drop);
+                    let (due, order) = (now + PAIR, Order::Drop);
+                    let pending = Pending { due, order, cookie: Some(*cookie) };
+                    self.orders.insert(name.clone(), pending);
                 }
             }
         }
@@ -81,16 +100,20 @@ impl Settle {
     pub(super) fn found(&mut self, name: &str, settled: bool, now: Instant) {
         let due = if settled { now } else { now + QUIET };
         // What was heard of it already is more exact.
-        self.orders.entry(name.to_owned()).or_insert((due, Order::Read));
+        self.set_if_none(name, due, Order::Read);
     }
 
     /// A name was not found by looking.
     pub(super) fn missed(&mut self, name: &str, now: Instant) {
-        self.orders.entry(name.to_owned()).or_insert((now, Order::Drop));
+        self.set_if_none(name, now, Order::Drop);
     }
 
     fn set(&mut self, name: &str, due: Instant, order: Order) {
-        self.orders.insert(name.to_owned(), (due, order));
+        self.orders.insert(name.to_owned(), Pending { due, order, cookie: None });
+    }
+
+    fn set_if_none(&mut self, name: &str, due: Instant, order: Order) {
+        self.orders.entry(name.to_owned()).or_insert(Pending { due, order, cookie: None });
     }
 
     /// The orders that are due, in the order of names.
@@ -98,17 +121,17 @@ impl Settle {
         let due: Vec<String> = self
             .orders
             .iter()
-            .filter(|(_, (due, _))| *due <= now)
+            .filter(|(_, pending)| pending.due <= now)
             .map(|(name, _)| name.clone())
             .collect();
         due.into_iter()
-            .filter_map(|name| self.orders.remove(&name).map(|(_, order)| (name, order)))
+            .filter_map(|name| self.orders.remove(&name).map(|it| (name, it.order)))
             .collect()
     }
 
     /// When the next order is due.
     pub(super) fn next_due(&self) -> Option<Instant> {
-        self.orders.values().map(|(due, _)| *due).min()
+        self.orders.values().map(|pending| pending.due).min()
     }
 }
 

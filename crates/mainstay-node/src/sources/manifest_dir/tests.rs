@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::fs;
 use std::os::unix::fs::symlink;
 
+use rustix::fs::{CWD, RenameFlags, renameat_with};
 use tempfile::TempDir;
 
 use super::*;
@@ -22,11 +23,25 @@ struct Watched {
 impl Watched {
     /// Watches what `of` names in a directory that `prepare` fills.
     fn start(of: &str, recursive: bool, rescan: Duration, prepare: impl FnOnce(&Path)) -> Self {
+        let prepare = |path: &Path| {
+            prepare(path);
+            BTreeMap::new()
+        };
+        Self::start_after(of, recursive, rescan, prepare)
+    }
+
+    /// The same when there was an earlier agent; `prepare` tells what it knew.
+    fn start_after(
+        of: &str,
+        recursive: bool,
+        rescan: Duration,
+        prepare: impl FnOnce(&Path) -> BTreeMap<PathBuf, Place>,
+    ) -> Self {
         let directory = tempfile::tempdir().unwrap();
-        prepare(directory.path());
-        let manifests = ManifestPaths { paths: vec![directory.path().join(of)], recursive };
+        let known = prepare(directory.path());
+        let path = directory.path().join(of);
         let (sender, batches) = mpsc::unbounded_channel();
-        std::thread::spawn(move || watch(&manifests, rescan, &sender));
+        std::thread::spawn(move || watch(&path, recursive, rescan, &known, &sender));
         Self { directory, batches, told: VecDeque::new() }
     }
 
@@ -65,7 +80,7 @@ impl Watched {
             path.display().to_string()
         };
         match change {
-            Change::Read { path, bytes } => {
+            Change::Read { path, bytes, .. } => {
                 format!("{}: {}", short(path), String::from_utf8_lossy(bytes))
             }
             Change::Unreadable { path, error } => format!("{} unreadable: {error}", short(path)),
@@ -73,7 +88,7 @@ impl Watched {
             Change::Ignored { names, .. } => format!("ignored {names:?}"),
             Change::Directory { path, error: Some(error) } => format!("{}: {error}", short(path)),
             Change::Directory { path, error: None } => format!("{} is back", short(path)),
-            Change::Ready => "ready".to_owned(),
+            Change::Ready { .. } => "ready".to_owned(),
         }
     }
 }
@@ -156,6 +171,69 @@ fn a_directory_that_vanishes_or_is_another_one_takes_nothing_away() {
     // Now it is what it was, and what is missing in it was taken away.
     fs::remove_file(watched.path("d/a.yaml")).unwrap();
     assert_eq!(watched.next(), "d/a.yaml gone");
+}
+
+/// What an agent knew that saw these files where they are now.
+fn known(files: &[PathBuf], root: &Path) -> BTreeMap<PathBuf, Place> {
+    let place = |file: &PathBuf| {
+        let name = file.strip_prefix(root).unwrap().to_str().unwrap();
+        above(name).map(|within| entry::identity(&root.join(within)).unwrap()).collect()
+    };
+    files.iter().map(|file| (file.clone(), place(file))).collect()
+}
+
+#[test]
+fn what_was_taken_away_while_no_agent_ran_is_gone_before_all_else() {
+    let mut watched = Watched::start_after("", true, NEVER, |path| {
+        fs::create_dir_all(path.join("x/y")).unwrap();
+        let files = ["a.yaml", "b.yaml", "x/y/c.yaml"].map(|name| path.join(name));
+        let known = known(&files, path);
+        fs::write(&files[1], "two").unwrap();
+        fs::remove_dir_all(path.join("x")).unwrap();
+        known
+    });
+    assert_eq!(watched.until_ready(), ["b.yaml: two", "a.yaml gone", "x/y/c.yaml gone"]);
+}
+
+#[test]
+fn a_disk_that_is_away_when_the_agent_starts_takes_nothing_away() {
+    let mut watched = Watched::start_after("d", false, OFTEN, |path| {
+        fs::create_dir(path.join("d")).unwrap();
+        let files = ["a.yaml", "b.yaml"].map(|name| path.join("d").join(name));
+        let known = known(&files, &path.join("d"));
+        // As when the place where it is to be mounted is there and empty.
+        fs::rename(path.join("d"), path.join("away")).unwrap();
+        fs::create_dir(path.join("d")).unwrap();
+        known
+    });
+    let [error] = &watched.until_ready()[..] else { panic!("more is told than an error") };
+    assert!(error.starts_with("d: it is not the directory that the manifests were in"), "{error}");
+    // With a manifest in it, it is the directory, and what is missing was taken away.
+    fs::write(watched.path("d/b.yaml"), "two").unwrap();
+    let mut told = [watched.next(), watched.next(), watched.next()];
+    told.sort();
+    assert_eq!(told, ["d is back", "d/a.yaml gone", "d/b.yaml: two"]);
+}
+
+#[test]
+fn a_disk_below_that_is_away_takes_nothing_away() {
+    let mut watched = Watched::start("", true, OFTEN, |path| {
+        fs::create_dir_all(path.join("x/y")).unwrap();
+        fs::write(path.join("a.yaml"), "one").unwrap();
+        fs::write(path.join("x/y/b.yaml"), "two").unwrap();
+        fs::create_dir(path.join(".below")).unwrap();
+    });
+    assert_eq!(watched.until_ready(), ["a.yaml: one", "x/y/b.yaml: two"]);
+    // At one moment, as when a disk is unmounted.
+    let (x, below) = (watched.path("x"), watched.path(".below"));
+    renameat_with(CWD, &x, CWD, &below, RenameFlags::EXCHANGE).unwrap();
+    let told = watched.next();
+    assert!(told.starts_with(": x is not the directory that the manifests were in"), "{told}");
+    // Without the place where it was mounted, the directory above says what is in it.
+    fs::remove_dir(&x).unwrap();
+    let mut told = [watched.next(), watched.next()];
+    told.sort();
+    assert_eq!(told, [" is back", "x/y/b.yaml gone"]);
 }
 
 #[test]

@@ -10,13 +10,14 @@ use std::time::Duration;
 use inotify::{EventMask, Inotify, WatchDescriptor, WatchMask};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
+use super::entry::Identity;
 use super::settle::Heard;
 
-/// Watches directories, as far as the kernel lets us.
+/// Watches a directory and those below it, as far as the kernel lets us.
 pub(super) struct Watch {
     inotify: Option<Inotify>,
-    /// By source and directory within it: the descriptor, and what directory it was.
-    armed: BTreeMap<(usize, String), (WatchDescriptor, (u64, u64))>,
+    /// By directory within it: the descriptor, and what directory it was.
+    armed: BTreeMap<String, (WatchDescriptor, Identity)>,
     /// Whether it has been said that there will be no events.
     complained: bool,
 }
@@ -24,7 +25,7 @@ pub(super) struct Watch {
 /// What was heard in one go.
 #[derive(Default)]
 pub(super) struct HeardNow {
-    pub(super) by_source: BTreeMap<usize, Vec<Heard>>,
+    pub(super) events: Vec<Heard>,
     /// Events were lost, a directory changed under its name, or something else is only seen by
     /// looking.
     pub(super) look_again: bool,
@@ -40,14 +41,13 @@ impl Watch {
         watch
     }
 
-    /// Sees to it that a directory of a source is watched: the one that has its name now.
-    /// Returns whether it was not watched before.
-    pub(super) fn arm(&mut self, source: usize, root: &Path, within: &str) -> bool {
+    /// Sees to it that a directory is watched: the one that has its name now. Returns whether it
+    /// was not watched before.
+    pub(super) fn arm(&mut self, root: &Path, within: &str) -> bool {
         let directory = if within.is_empty() { root.to_owned() } else { root.join(within) };
         let Some(inotify) = &self.inotify else { return false };
         let Ok(identity) = super::entry::identity(&directory) else { return false };
-        let key = (source, within.to_owned());
-        if self.armed.get(&key).is_some_and(|(_, known)| *known == identity) {
+        if self.armed.get(within).is_some_and(|(_, known)| *known == identity) {
             return false;
         }
         let mask = WatchMask::CREATE
@@ -62,7 +62,7 @@ impl Watch {
             | WatchMask::ONLYDIR;
         match inotify.watches().add(directory, mask) {
             Ok(descriptor) => {
-                self.armed.insert(key, (descriptor, identity));
+                self.armed.insert(within.to_owned(), (descriptor, identity));
                 self.complained = false;
                 true
             }
@@ -119,12 +119,11 @@ impl Watch {
                 heard.look_again = true;
                 continue;
             }
-            // One directory may be several sources.
+            // One directory may have several names, by a mount.
             let armed = self.armed.iter().filter(|(_, (wd, _))| *wd == event.wd);
-            for ((source, within), _) in armed {
+            for (within, _) in armed {
                 let name = if within.is_empty() { name.into() } else { format!("{within}/{name}") };
-                let told = tell(event.mask, name, event.cookie);
-                heard.by_source.entry(*source).or_default().push(told);
+                heard.events.push(tell(event.mask, name, event.cookie));
             }
         }
         heard

@@ -25,11 +25,16 @@ fn reading() -> Reading {
 }
 
 fn paths() -> ManifestPaths {
-    ManifestPaths { paths: vec!["/m".into(), "/other".into()], recursive: false }
+    ManifestPaths { paths: vec!["/m".into()], recursive: false }
 }
 
 fn read(file: &str, text: &str) -> Change {
-    Change::Read { path: format!("/m/{file}").into(), bytes: text.as_bytes().to_vec() }
+    let (path, bytes) = (format!("/m/{file}").into(), text.as_bytes().to_vec());
+    Change::Read { path, bytes, place: vec![(1, 2)] }
+}
+
+fn ready() -> Change {
+    Change::Ready { path: "/m".into() }
 }
 
 fn gone(file: &str) -> Change {
@@ -44,10 +49,10 @@ impl Story {
     fn remembering(pods: impl IntoIterator<Item = (&'static str, String)>) -> Self {
         let pods = pods.into_iter().map(|(path, text)| {
             let mut first = Self::new();
-            first.then([read("x.yaml", &text)]);
+            first.then([read("x.yaml", &text), ready()]);
             let goals = first.merge.goals();
             let goal = goals.values().next().unwrap();
-            Remembered { path: path.into(), pod: goal.pod.clone() }
+            Remembered { path: path.into(), place: vec![(1, 1)], pod: goal.pod.clone() }
         });
         Self { merge: Merge::new(reading(), paths(), pods.collect::<Vec<_>>()), second: 0 }
     }
@@ -72,7 +77,7 @@ impl Story {
         for (key, goal) in self.merge.goals() {
             let image = goal.pod.spec().containers[0].image.as_deref().unwrap();
             write!(text, "{} runs {image} from {}", key.name, goal.path.display()).unwrap();
-            if let Some(since) = goal.not_before {
+            if let Some(since) = goal.incarnation {
                 write!(text, ", anew since {}", since.as_second()).unwrap();
             }
             if let Some(errors) = goal.invalid {
@@ -100,7 +105,7 @@ impl Story {
 #[test]
 fn a_manifest_that_breaks_keeps_what_it_had() {
     let mut story = Story::new();
-    story.then([Change::Ready]).then([read("a.yaml", &manifest("web", "i:1"))]);
+    story.then([ready()]).then([read("a.yaml", &manifest("web", "i:1"))]);
     let uid = story.uid("web");
     story
         .then([read("a.yaml", "apiVersion: v1\nkind: Pod\nmetadata: {name: web\n")])
@@ -129,7 +134,7 @@ fn a_manifest_that_breaks_keeps_what_it_had() {
 fn a_refused_document_keeps_its_own_pod_and_no_other() {
     let both = format!("{}---\n{}", manifest("a", "i:1"), manifest("b", "i:1"));
     let mut story = Story::new();
-    story.then([read("x.yaml", &both), Change::Ready]);
+    story.then([read("x.yaml", &both), ready()]);
     // The first goes, the second is not valid any more.
     let second = manifest("b", "i:1").replace("name: c", "name: C");
     story.then([read("x.yaml", &second)]).check(&expect![[r#"
@@ -142,7 +147,7 @@ fn a_refused_document_keeps_its_own_pod_and_no_other() {
 fn of_two_manifests_for_one_pod_the_one_that_runs_wins() {
     let mut story = Story::new();
     story
-        .then([Change::Ready])
+        .then([ready()])
         .then([read("b.yaml", &manifest("web", "i:1"))])
         .then([read("a.yaml", &manifest("web", "i:2"))])
         .check(&expect![[r#"
@@ -158,7 +163,7 @@ fn of_two_manifests_for_one_pod_the_one_that_runs_wins() {
         .then([
             read("b.yaml", &manifest("web", "i:1")),
             read("a.yaml", &manifest("web", "i:2")),
-            Change::Ready,
+            ready(),
         ])
         .check(&expect![[r#"
             web-n1 runs i:2 from /m/a.yaml
@@ -169,7 +174,7 @@ fn of_two_manifests_for_one_pod_the_one_that_runs_wins() {
         .then([
             read("a.yaml", &manifest("web", "i:2")),
             read("b.yaml", &manifest("web", "i:1")),
-            Change::Ready,
+            ready(),
         ])
         .check(&expect![[r#"
             web-n1 runs i:1 from /m/b.yaml
@@ -182,7 +187,7 @@ fn a_file_that_is_renamed_keeps_its_pod_as_it_is() {
     let mut story = Story::new();
     let text = manifest("web", "i:1");
     story
-        .then([Change::Ready])
+        .then([ready()])
         .then([read("a.yaml", &text)])
         .then([gone("a.yaml"), read("b.yaml", &text)]);
     story.check(&expect![[r#"
@@ -198,17 +203,71 @@ fn a_file_that_is_renamed_keeps_its_pod_as_it_is() {
 fn the_ledger_counts_until_its_file_is_seen_to_be_gone() {
     let web = || Story::remembering([("/m/a.yaml", manifest("web", "i:1"))]);
     // Broken before the agent came: the version of the ledger is kept.
-    web().then([read("a.yaml", "{"), Change::Ready]).check(&expect![[r#"
+    web().then([read("a.yaml", "{"), ready()]).check(&expect![[r#"
         web-n1 runs i:1 from /m/a.yaml, kept: /m/a.yaml:1:2: expected a key in double quotes, found the end of the file
         - /m/a.yaml:1:2: expected a key in double quotes, found the end of the file
     "#]]);
     // Taken away before the agent came.
-    web().then([Change::Ready]).check(&expect![""]);
+    web().then([gone("a.yaml"), ready()]).check(&expect![""]);
     // Its directory is away.
     let away = || Change::Directory { path: "/m".into(), error: Some("away".into()) };
-    web().then([away(), Change::Ready]).check(&expect![[r#"
+    web().then([away(), ready()]).check(&expect![[r#"
         web-n1 runs i:1 from /m/a.yaml
     "#]]);
     // Its directory is not watched any more.
     Story::remembering([("/old/a.yaml", manifest("web", "i:1"))]).check(&expect![""]);
+}
+
+#[test]
+fn a_goal_knows_where_its_manifest_was_seen_last() {
+    let place = |story: &Story| story.merge.goals().values().next().unwrap().place.clone();
+    let text = manifest("web", "i:1");
+    let mut story = Story::remembering([("/m/a.yaml", text.clone())]);
+    assert_eq!(place(&story), [(1, 1)]);
+    // Elsewhere, with the same bytes.
+    for somewhere in [vec![(1, 2)], vec![(3, 4), (5, 6)]] {
+        let bytes = text.as_bytes().to_vec();
+        story.then([Change::Read { path: "/m/a.yaml".into(), bytes, place: somewhere.clone() }]);
+        assert_eq!(place(&story), somewhere);
+    }
+}
+
+#[test]
+fn a_path_that_hangs_holds_up_no_other_and_keeps_its_pods() {
+    let other = |file: &str| Change::Read {
+        path: format!("/other/{file}").into(),
+        bytes: manifest("b", "i:2").into_bytes(),
+        place: vec![(3, 4)],
+    };
+    let story = || {
+        let mut story = Story::remembering([("/m/a.yaml", manifest("a", "i:1"))]);
+        story.merge.manifests.paths.push("/other".into());
+        story.merge.awaited.insert("/other".into());
+        story
+    };
+    let mut hanging = story();
+    hanging.then([other("b.yaml"), Change::Ready { path: "/other".into() }]);
+    assert!(!hanging.merge.is_ready());
+    hanging.merge.go_without();
+    assert!(hanging.merge.is_ready());
+    let unreadable = hanging.merge.notes().unreadable;
+    assert_eq!(unreadable.keys().collect::<Vec<_>>(), [Path::new("/m")]);
+    hanging.check(&expect![[r#"
+        a-n1 runs i:1 from /m/a.yaml
+        b-n1 runs i:2 from /other/b.yaml
+    "#]]);
+    // When it answers, what it has may be running already.
+    hanging.then([read("a.yaml", &manifest("a", "i:3")), ready()]).check(&expect![[r#"
+        a-n1 runs i:3 from /m/a.yaml
+        b-n1 runs i:2 from /other/b.yaml
+    "#]]);
+    assert_eq!(hanging.merge.notes().unreadable, BTreeMap::new());
+    // Which path is looked at first does not count.
+    story()
+        .then([other("b.yaml"), Change::Ready { path: "/other".into() }])
+        .then([read("c.yaml", &manifest("b", "i:1")), gone("a.yaml"), ready()])
+        .check(&expect![[r#"
+            b-n1 runs i:1 from /m/c.yaml
+            - /other/b.yaml: b-n1 is taken from /m/c.yaml
+        "#]]);
 }

@@ -118,3 +118,27 @@ fn a_renamed_manifest_is_dropped_and_read_in_one_go() {
     ];
     assert_eq!(play(&events), [order(0, "a.yaml", Order::Read), order(0, "b.yaml", Order::Drop)]);
 }
+
+#[test]
+fn a_rename_whose_halves_are_heard_apart_is_one_thing_all_the_same() {
+    let from = |name: &str| Heard::MovedFrom { name: name.into(), cookie: 7 };
+    let to = |name: &str| Heard::MovedTo { name: name.into(), cookie: 7 };
+    assert_eq!(
+        play(&[(0, from("b.yaml")), (1, to("a.yaml"))]),
+        [order(1, "a.yaml", Order::Read), order(1, "b.yaml", Order::Drop)]
+    );
+    // Put aside by an editor.
+    let events = [(0, from("a.yaml")), (1, to("a.yaml~")), (60, closed("a.yaml"))];
+    let of_file: Vec<_> =
+        play(&events).into_iter().filter(|(_, name, _)| name == "a.yaml").collect();
+    assert_eq!(of_file, [order(260, "a.yaml", Order::Read)]);
+    // What has been written anew meanwhile is not dropped.
+    let events = [(0, from("b.yaml")), (1, closed("b.yaml")), (2, to("a.yaml"))];
+    assert_eq!(play(&events), [order(2, "a.yaml", Order::Read), order(201, "b.yaml", Order::Read)]);
+}
+
+#[test]
+fn a_file_that_is_renamed_to_somewhere_else_is_dropped_a_little_later() {
+    let events = [(0, Heard::MovedFrom { name: "a.yaml".into(), cookie: 7 })];
+    assert_eq!(play(&events), [order(50, "a.yaml", Order::Drop)]);
+}

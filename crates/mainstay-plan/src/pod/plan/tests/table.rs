@@ -20,7 +20,7 @@ fn goal(policy: &str) -> Goal {
         "apiVersion: v1\nkind: Pod\nmetadata: {{name: p}}\nspec: {{restartPolicy: {policy}, \
          containers: [{{name: a, image: i}}, {{name: b, image: i}}]}}"
     );
-    Goal::Run(RunGoal { pod: pod(&manifest), not_before: None })
+    Goal::Run(RunGoal { pod: pod(&manifest), incarnation: None })
 }
 
 fn uid(goal: &Goal) -> String {
@@ -74,6 +74,7 @@ fn sandbox(id: &str, uid: &str, ready: bool, containers: &[&str]) -> SeenSandbox
     SeenSandbox {
         id: SandboxId(id.into()),
         uid: uid.into(),
+        incarnation: None,
         attempt: 0,
         ready,
         created_at: at(40),
@@ -254,7 +255,7 @@ fn a_pod_that_is_through_is_written_down_and_then_its_sandbox_goes() {
         || vec![sandbox("s", &uid(&goal), true, &["a0 exited 0 at 90", "b0 exited 3 at 95"])];
     let mut memory = ready(&goal);
     check(&goal, seen(), &memory, &expect!["RecordFinished { at: 1970-01-01T00:01:35Z }"]);
-    memory.finished = Some(Finished { uid: uid(&goal), at: at(95) });
+    memory.finished = Some(Finished { uid: uid(&goal), incarnation: None });
     check(&goal, seen(), &memory, &expect![[r#"StopSandbox { id: SandboxId("s") }"#]]);
     let stopped =
         vec![sandbox("s", &uid(&goal), false, &["a0 exited 0 at 90", "b0 exited 3 at 95"])];
@@ -304,8 +305,9 @@ fn an_older_version_is_ended_first_and_the_images_come_meanwhile() {
         old(false, &["a0 exited 1 at 99"]),
         &memory,
         &expect![[r#"
-        RemoveSandbox { id: SandboxId("o") }
-        EnsureImage { container: "a" }"#]],
+            RemoveSandbox { id: SandboxId("o") }
+            EnsureImage { container: "a" }
+            RunSandbox { attempt: 0 }"#]],
     );
     check(
         &goal,
@@ -366,10 +368,10 @@ fn what_failed_waits_its_time_and_what_needs_a_change_waits_for_that() {
 #[test]
 fn a_restart_ends_what_was_there_before_and_counts_on() {
     let Goal::Run(mut run) = goal("Never") else { unreachable!() };
-    run.not_before = Some(at(98));
+    run.incarnation = Some(at(98));
     let goal = Goal::Run(run);
     let mut memory = ready(&goal);
-    memory.finished = Some(Finished { uid: uid(&goal), at: at(95) });
+    memory.finished = Some(Finished { uid: uid(&goal), incarnation: None });
     let old = sandbox("s", &uid(&goal), true, &["a0 running", "b2 exited 0 at 95"]);
     check(
         &goal,
@@ -380,7 +382,8 @@ fn a_restart_ends_what_was_there_before_and_counts_on() {
         waiting: Predecessor { uid: "UID" }"#]],
     );
     let old = sandbox("s", &uid(&goal), false, &["a0 exited 0 at 99", "b2 exited 0 at 95"]);
-    let new = SeenSandbox { created_at: at(99), ..sandbox("t", &uid(&goal), true, &[]) };
+    let incarnation = Some(at(98));
+    let new = SeenSandbox { incarnation, ..sandbox("t", &uid(&goal), true, &[]) };
     check(
         &goal,
         vec![new, old],

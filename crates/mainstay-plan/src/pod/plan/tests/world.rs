@@ -16,7 +16,7 @@ use proptest::prelude::*;
 
 use crate::pod::{
     Action, Failure, Finished, Goal, ImageMemory, Memory, RunGoal, SeenContainer, SeenPod,
-    SeenSandbox, plan,
+    SeenSandbox, has_started, plan, was_interrupted,
 };
 
 /// One thing that happens. Numbers choose among what there is.
@@ -42,6 +42,10 @@ enum Step {
     KillAgent(bool),
     /// The machine loses its power and boots.
     Reboot,
+    /// The clock is set back.
+    SetBack(u16),
+    /// From now on the sandboxes that are there cannot be removed.
+    Stick,
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -56,6 +60,8 @@ fn step() -> impl Strategy<Value = Step> {
         1 => Just(Step::Restart),
         1 => any::<bool>().prop_map(Step::KillAgent),
         1 => Just(Step::Reboot),
+        1 => any::<u16>().prop_map(Step::SetBack),
+        1 => Just(Step::Stick),
     ]
 }
 
@@ -64,14 +70,14 @@ struct World {
     goal: Goal,
     seen: SeenPod,
     memory: Memory,
-    /// Each with the version that it was asked for.
-    under_way: Vec<(Action, Option<String>)>,
-    /// What the ledger has.
+    /// Each with the goal that it was asked for.
+    under_way: Vec<(Action, Goal)>,
+    /// What the ledger has of the goal's pod: whether a container of it ran, and its end for good.
+    started: bool,
     finished: Option<Finished>,
     now: Timestamp,
     ids: u32,
-    /// The versions of which something ran, for the rule that an end for good is one.
-    ended_for_good: BTreeSet<String>,
+    stuck: BTreeSet<SandboxId>,
 }
 
 impl World {
@@ -89,10 +95,11 @@ impl World {
             seen: SeenPod::default(),
             memory: Memory::default(),
             under_way: Vec::new(),
+            started: false,
             finished: None,
             now: Timestamp::from_second(1_000_000).unwrap(),
             ids: 0,
-            ended_for_good: BTreeSet::new(),
+            stuck: BTreeSet::new(),
         }
     }
 
@@ -106,19 +113,14 @@ impl World {
             Step::Plan => self.plan(),
             Step::Succeed(which) => {
                 if !self.under_way.is_empty() {
-                    let (action, version) = self.under_way.remove(which % self.under_way.len());
-                    self.carry_out(&action, version.as_deref());
-                    self.take_in(action, version);
+                    let (action, goal) = self.under_way.remove(which % self.under_way.len());
+                    self.end_action(action, &goal);
                 }
             }
             Step::Fail(which) => {
                 if !self.under_way.is_empty() {
                     let (action, _) = self.under_way.remove(which % self.under_way.len());
-                    self.memory.in_flight.remove(&action.key());
-                    let retry_at = self.now.checked_add(Duration::from_secs(1)).ok();
-                    let failure =
-                        Failure { reason: "X".into(), message: "x".into(), count: 1, retry_at };
-                    self.memory.failures.insert(action.key(), failure);
+                    self.fail(&action);
                 }
             }
             Step::End(which, code) => {
@@ -140,33 +142,32 @@ impl World {
                 self.now = self.now.checked_add(wait).unwrap();
             }
             Step::Want(which) => {
-                self.tick();
                 // A version that comes back after it was gone, or after another one, is new.
-                self.goal = match self.versions.get(*which) {
+                self.goal = match self.versions.get(*which).cloned() {
                     Some(pod) => {
                         let same =
                             matches!(&self.goal, Goal::Run(run) if run.pod.uid() == pod.uid());
                         if same {
                             return;
                         }
-                        self.finished = None;
-                        self.ended_for_good.remove(pod.uid());
-                        Goal::Run(RunGoal { pod: pod.clone(), not_before: Some(self.now) })
+                        (self.started, self.finished) = (false, None);
+                        let incarnation = Some(self.incarnation());
+                        Goal::Run(RunGoal { pod, incarnation })
                     }
                     None => Goal::Gone,
                 };
             }
             Step::Restart => {
-                self.tick();
+                let incarnation = self.incarnation();
                 if let Goal::Run(run) = &mut self.goal {
-                    run.not_before = Some(self.now);
-                    self.ended_for_good.remove(run.pod.uid());
+                    run.incarnation = Some(incarnation);
+                    (self.started, self.finished) = (false, None);
                 }
             }
             Step::KillAgent(happened) => {
-                for (action, version) in std::mem::take(&mut self.under_way) {
-                    if *happened {
-                        self.carry_out(&action, version.as_deref());
+                for (action, goal) in std::mem::take(&mut self.under_way) {
+                    if *happened && !self.is_stuck(&action) {
+                        self.carry_out(&action, &goal);
                     }
                 }
                 self.restart_agent();
@@ -174,10 +175,44 @@ impl World {
             Step::Reboot => {
                 self.under_way.clear();
                 self.seen = SeenPod::default();
+                self.stuck.clear();
                 self.restart_agent();
+            }
+            Step::SetBack(seconds) => {
+                let back = Duration::from_secs(u64::from(*seconds));
+                self.now = self.now.checked_sub(back).unwrap();
+            }
+            Step::Stick => {
+                self.stuck.extend(self.seen.sandboxes.iter().map(|sandbox| sandbox.id.clone()));
             }
         }
         self.check();
+    }
+
+    /// Another one at each call, whatever the clock says.
+    fn incarnation(&mut self) -> Timestamp {
+        self.ids += 1;
+        Timestamp::from_second(i64::from(self.ids)).unwrap()
+    }
+
+    fn is_stuck(&self, action: &Action) -> bool {
+        matches!(action, Action::RemoveSandbox { id } if self.stuck.contains(id))
+    }
+
+    fn end_action(&mut self, action: Action, goal: &Goal) {
+        if self.is_stuck(&action) {
+            self.fail(&action);
+        } else {
+            self.carry_out(&action, goal);
+            self.take_in(action, goal);
+        }
+    }
+
+    fn fail(&mut self, action: &Action) {
+        self.memory.in_flight.remove(&action.key());
+        let retry_at = self.now.checked_add(Duration::from_secs(1)).ok();
+        let failure = Failure { reason: "X".into(), message: "x".into(), count: 1, retry_at };
+        self.memory.failures.insert(action.key(), failure);
     }
 
     /// Moments are told apart.
@@ -187,6 +222,12 @@ impl World {
 
     fn restart_agent(&mut self) {
         let hosted = self.memory.hosted.clone();
+        if let Goal::Run(run) = &self.goal
+            && self.finished.is_none()
+            && was_interrupted(run.pod.restart_policy(), self.started, &self.seen)
+        {
+            self.finished = Some(finished(run));
+        }
         self.memory = Memory { hosted, finished: self.finished.clone(), ..Memory::default() };
     }
 
@@ -198,6 +239,9 @@ impl World {
     fn plan(&mut self) {
         self.memory.turn_to(&self.goal);
         self.memory.forget_gone(&self.seen);
+        if let Goal::Run(run) = &self.goal {
+            self.started |= has_started(run, &self.seen);
+        }
         let plan = plan(&self.goal, &self.seen, &self.memory, self.now);
         for action in plan.actions {
             let fresh = self.memory.in_flight.insert(action.key());
@@ -211,7 +255,7 @@ impl World {
             if let Some(id) = stops {
                 self.memory.stopping.entry(id).or_insert(self.now);
             }
-            self.under_way.push((action, self.memory.version.clone()));
+            self.under_way.push((action, self.goal.clone()));
         }
     }
 
@@ -220,20 +264,22 @@ impl World {
         self.seen.sandboxes.iter_mut().find(has)
     }
 
-    /// A start is only asked for when nothing else of the pod is alive.
+    /// A start is only asked for when nothing else of the pod is alive, and the pod has not ended
+    /// for good.
     fn check_start(&self, action: &Action) {
         let own = match action {
             Action::RunSandbox { .. } => None,
             Action::StartContainer { sandbox, .. } => Some(sandbox),
             _ => return,
         };
+        assert_eq!(self.finished, None, "{action:?}");
         let others = self.seen.sandboxes.iter().filter(|it| Some(&it.id) != own);
         for other in others {
             assert!(!other.is_alive(), "{action:?} beside {other:?}");
         }
     }
 
-    fn carry_out(&mut self, action: &Action, version: Option<&str>) {
+    fn carry_out(&mut self, action: &Action, goal: &Goal) {
         self.tick();
         let now = self.now;
         match action {
@@ -243,10 +289,11 @@ impl World {
             Action::EnsureImage { .. } | Action::RecordFinished { .. } => {}
             Action::RunSandbox { attempt } => {
                 // The goal may have changed since; the sandbox is of the one that it was asked for.
-                let Some(uid) = version.map(str::to_owned) else { return };
+                let Goal::Run(run) = goal else { return };
                 let sandbox = SeenSandbox {
                     id: SandboxId(self.id()),
-                    uid,
+                    uid: run.pod.uid().to_owned(),
+                    incarnation: run.incarnation,
                     attempt: *attempt,
                     ready: true,
                     created_at: now,
@@ -303,33 +350,38 @@ impl World {
     }
 
     /// As the worker takes in what succeeded.
-    fn take_in(&mut self, action: Action, version: Option<String>) {
+    fn take_in(&mut self, action: Action, goal: &Goal) {
         let key = action.key();
         self.memory.in_flight.remove(&key);
         self.memory.failures.remove(&key);
-        let Some(uid) = version else { return };
+        let Goal::Run(run) = goal else {
+            if let Action::CleanUp { uid } = action {
+                self.memory.forget_place(&uid);
+            }
+            return;
+        };
         match action {
             Action::Prepare { uid } => self.memory.prepared = Some(uid),
-            Action::EnsureImage { container } if self.memory.version == Some(uid.clone()) => {
+            Action::EnsureImage { container }
+                if self.memory.version.as_deref() == Some(run.pod.uid()) =>
+            {
                 self.memory.images.insert(container, ImageMemory::Ready("i".into()));
             }
             Action::StartContainer { container, .. } => {
                 self.memory.images.remove(&container.name);
             }
-            Action::RecordFinished { at } => {
-                let finished = Finished { uid: uid.clone(), at };
-                self.memory.finished = Some(finished.clone());
-                self.finished = Some(finished);
-                self.ended_for_good.insert(uid);
-            }
-            Action::CleanUp { uid } => {
-                if self.memory.prepared.as_ref() == Some(&uid) {
-                    self.memory.prepared = None;
-                }
-                if self.memory.finished.as_ref().is_some_and(|it| it.uid == uid) {
-                    self.memory.finished = None;
+            Action::RecordFinished { .. } => {
+                self.memory.finished = Some(finished(run));
+                // The ledger takes it only if it is of what it has.
+                let own = |goal: &Goal| {
+                    matches!(goal, Goal::Run(now) if now.pod.uid() == run.pod.uid()
+                    && now.incarnation == run.incarnation)
+                };
+                if own(&self.goal) {
+                    self.finished = Some(finished(run));
                 }
             }
+            Action::CleanUp { uid } => self.memory.forget_place(&uid),
             _ => {}
         }
     }
@@ -360,9 +412,8 @@ impl World {
                 // Only time can help.
                 self.now = self.now.checked_add(Duration::from_secs(30)).unwrap();
             }
-            while let Some((action, version)) = self.under_way.pop() {
-                self.carry_out(&action, version.as_deref());
-                self.take_in(action, version);
+            while let Some((action, goal)) = self.under_way.pop() {
+                self.end_action(action, &goal);
                 self.check();
             }
         }
@@ -370,18 +421,20 @@ impl World {
     }
 
     fn is_reached(&self) -> bool {
+        // What cannot be removed stays, and its place on the host with it.
+        let stays = |uid: &String| {
+            let stuck = |it: &SeenSandbox| it.uid == *uid && self.stuck.contains(&it.id);
+            self.seen.sandboxes.iter().any(stuck)
+        };
         let Goal::Run(run) = &self.goal else {
-            return self.seen.sandboxes.is_empty() && self.memory.hosted.is_empty();
+            let all = self.seen.sandboxes.iter().all(|it| !it.is_alive() && stays(&it.uid));
+            return all && self.memory.hosted.iter().all(stays);
         };
         let own = self.seen.sandboxes.iter().filter(|it| it.uid == run.pod.uid());
         let running =
             own.clone().flat_map(|it| &it.containers).filter(|it| !it.has_ended()).count();
-        let only = self.memory.hosted.iter().all(|uid| uid == run.pod.uid());
-        // An end before a restart that was asked for does not count.
-        let counts = |finished: &&Finished| {
-            finished.uid == run.pod.uid() && run.not_before.is_none_or(|from| finished.at >= from)
-        };
-        let finished = self.memory.finished.as_ref().filter(counts).is_some();
+        let only = self.memory.hosted.iter().all(|uid| uid == run.pod.uid() || stays(uid));
+        let finished = self.memory.has_finished(run);
         match run.pod.restart_policy() {
             RestartPolicy::Always => running == 2 && only,
             // Those that ended well stay ended.
@@ -390,6 +443,10 @@ impl World {
             }
         }
     }
+}
+
+fn finished(run: &RunGoal) -> Finished {
+    Finished { uid: run.pod.uid().to_owned(), incarnation: run.incarnation }
 }
 
 fn end(container: &mut SeenContainer, exit_code: i32, now: Timestamp) {

@@ -1,0 +1,261 @@
+//! What is in a container: its command, its environment, its volumes, its limits.
+
+use std::fs;
+use std::io::Write;
+use std::os::unix::net::UnixListener;
+use std::process::Stdio;
+
+use mainstay_linux::cgroup::Hierarchies;
+use serde_json::{Value, json};
+
+use crate::image::Image;
+use crate::manifest::{command, pod};
+use crate::node::Node;
+
+#[test]
+fn commands_arguments_and_variables_reach_the_program() {
+    let Some(node) = Node::start() else { return };
+    let image = node.path("told.tar");
+    Image::busybox()
+        .set(
+            "Entrypoint",
+            json!(["sh", "-c", "echo \"$0 $* $GIVEN\" > /host/$NAME; sleep infinity"]),
+        )
+        .set("Cmd", json!(["image", "arguments"]))
+        .set("Env", json!(["PATH=/bin", "GIVEN=by-the-image", "NAME=plain"]))
+        .set("WorkingDir", "/srv")
+        .docker_archive("local/told:1", &image);
+    node.mainstay(&["image", "import", image.to_str().unwrap()]).success();
+    let told = |name: &str, fields: &[(&str, Value)]| {
+        let mut told = pod(name).with_host_directory(&node.host());
+        told = told.main("image", "local/told:1").main("command", Value::Null);
+        told = told.set("spec.terminationGracePeriodSeconds", 0);
+        for (field, value) in fields {
+            told = told.main(field, value.clone());
+        }
+        node.put(&format!("{name}.yaml"), &told);
+    };
+    told("plain", &[]);
+    told(
+        "args",
+        &[
+            ("args", json!(["$(A)", "$$(A)", "$(MISSING)", "$(B)"])),
+            (
+                "env",
+                json!([
+                    { "name": "A", "value": "one" },
+                    { "name": "B", "value": "$(A)-two" },
+                    { "name": "GIVEN", "value": "by-the-pod" },
+                    { "name": "NAME", "value": "args" },
+                ]),
+            ),
+        ],
+    );
+    told("command", &[("command", json!(["sh", "-c", "pwd > /host/command; sleep infinity"]))]);
+    told(
+        "place",
+        &[
+            ("command", json!(["sh", "-c"])),
+            ("args", json!(["pwd > /host/place; sleep infinity"])),
+            ("workingDir", json!("/made/for/it")),
+        ],
+    );
+    assert_eq!(node.wait_for_told("plain", 1), ["image arguments by-the-image"]);
+    assert_eq!(node.wait_for_told("args", 1), ["one $(A) $(MISSING) one-two by-the-pod"]);
+    assert_eq!(node.wait_for_told("command", 1), ["/srv"]);
+    assert_eq!(node.wait_for_told("place", 1), ["/made/for/it"]);
+}
+
+#[test]
+fn a_terminal_and_an_open_input_are_there_when_they_are_asked_for() {
+    let Some(node) = Node::start() else { return };
+    let told = "echo in=$(readlink /proc/1/fd/0) out=$(readlink /proc/1/fd/1 | sed s/[0-9].*//)";
+    node.put("plain.yaml", &pod("plain"));
+    node.put("tty.yaml", &pod("tty").main("tty", true).main("stdin", true));
+    node.put("open.yaml", &pod("open").main("stdin", true));
+    for name in ["plain", "tty", "open"] {
+        node.wait_for_running(name);
+    }
+    let sh = |pod: &str| node.mainstay(&["exec", pod, "--", "sh", "-c", told]).success();
+    assert_eq!(sh("plain"), "in=/dev/null out=pipe:[\n");
+    assert_eq!(sh("tty"), "in=/dev/pts/0 out=/dev/pts/\n");
+    assert!(sh("open").starts_with("in=pipe:["), "{}", sh("open"));
+    // A terminal for one more command, with what comes in passed on.
+    let mut exec =
+        node.command(&["exec", "-i", "-t", "plain", "--", "sh", "-c", "tty; read a; echo got $a"]);
+    let mut exec = exec.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    exec.stdin.take().unwrap().write_all(b"word\n").unwrap();
+    let output = exec.wait_with_output().unwrap();
+    let output = String::from_utf8(output.stdout).unwrap();
+    assert!(output.contains("/dev/pts/") && output.contains("got word\r\n"), "{output}");
+}
+
+#[test]
+fn volumes_that_begin_empty_are_shared_survive_restarts_and_end_with_the_pod() {
+    let Some(node) = Node::start() else { return };
+    let mounts = json!([
+        { "name": "disk", "mountPath": "/disk" },
+        { "name": "memory", "mountPath": "/memory" },
+    ]);
+    let beside = json!({
+        "name": "beside", "image": "local/busybox:1", "command": command(""), "volumeMounts": mounts,
+    });
+    let web = pod("web")
+        .with_host_directory(&node.host())
+        .set(
+            "spec.volumes",
+            json!([
+                { "name": "disk", "emptyDir": {} },
+                { "name": "memory", "emptyDir": { "medium": "Memory", "sizeLimit": "1Mi" } },
+                { "name": "host", "hostPath": { "path": node.host() } },
+            ]),
+        )
+        .main("volumeMounts.1", mounts[0].clone())
+        .main("volumeMounts.2", mounts[1].clone())
+        .main(
+            "command",
+            crate::manifest::exactly(
+                "ls /disk /memory | sort | xargs >> /host/web; touch /disk/a /memory/b
+            until [ -e /host/go ]; do sleep 0.02; done; rm /host/go; exit 1",
+            ),
+        )
+        .set("spec.containers.1", beside);
+    node.put("web.yaml", &web);
+    node.wait_for_running("web");
+    let sh =
+        |script: &str| node.mainstay(&["exec", "web", "-c", "beside", "--", "sh", "-c", script]);
+    crate::node::wait_for(|| sh("test -e /disk/a -a -e /memory/b").status.success().then_some(()))
+        .unwrap();
+    let full = sh("dd if=/dev/zero of=/memory/c bs=1k count=2000").failure(1);
+    assert!(full.contains("No space left"), "{full}");
+    assert!(sh("grep ' /memory tmpfs ' /proc/mounts").success().contains("size=1024k"));
+    sh("rm /memory/c").success();
+    fs::write(node.host().join("go"), "").unwrap();
+    let told = node.wait_for_told("web", 2);
+    assert_eq!(told, ["/disk: /memory:", "/disk: /memory: a b"]);
+    let uid = node.status().pod("web").unwrap().uid.clone();
+    let place = node.path(&format!("root/pods/{uid}"));
+    assert!(place.exists());
+    node.take("web.yaml");
+    node.wait_for_gone("web");
+    assert!(!place.exists());
+}
+
+#[test]
+fn every_kind_of_host_path_is_what_it_says_or_its_pod_waits_for_it() {
+    let Some(node) = Node::start() else { return };
+    let at = |name: &str| node.path(&format!("things/{name}"));
+    fs::create_dir_all(at("directory")).unwrap();
+    fs::write(at("file"), "content\n").unwrap();
+    let _socket = UnixListener::bind(at("socket")).unwrap();
+    let put = |name: &str, kind: &str, path: &std::path::Path| {
+        let mut source = json!({ "path": path });
+        if !kind.is_empty() {
+            source["type"] = kind.into();
+        }
+        let web = pod(name)
+            .set("spec.volumes", json!([{ "name": "it", "hostPath": source }]))
+            .main("volumeMounts", json!([{ "name": "it", "mountPath": "/it" }]));
+        node.put(&format!("{name}.yaml"), &web);
+    };
+    let null = std::path::Path::new("/dev/null");
+    let good = [
+        ("plain", "", at("new"), "-d"),
+        ("directory", "Directory", at("directory"), "-d"),
+        ("made", "DirectoryOrCreate", at("a/b"), "-d"),
+        ("file", "File", at("file"), "-f"),
+        ("touched", "FileOrCreate", at("new-file"), "-f"),
+        ("socket", "Socket", at("socket"), "-S"),
+        ("device", "CharDevice", null.to_owned(), "-c"),
+    ];
+    for (name, kind, path, _) in &good {
+        put(name, kind, path);
+    }
+    let bad = [
+        ("absent", "Directory", at("late"), "does not exist"),
+        ("wrong", "File", at("directory"), "is not a file"),
+        ("block", "BlockDevice", null.to_owned(), "is not a block device"),
+        ("nosocket", "Socket", at("file"), "is not a socket"),
+    ];
+    for (name, kind, path, _) in &bad {
+        put(name, kind, path);
+    }
+    for (name, _, _, test) in good {
+        node.wait_for_running(name);
+        node.mainstay(&["exec", name, "--", "test", test, "/it"]).success();
+    }
+    for (name, _, path, why) in bad {
+        let status = node.wait_until("it is told", |status| {
+            let problem = status.pod(name).and_then(|pod| pod.problem.clone());
+            problem.is_some_and(|problem| problem.contains(why))
+        });
+        let problem = status.pod(name).unwrap().problem.clone().unwrap();
+        assert!(problem.contains(path.to_str().unwrap()), "{problem}");
+        assert_eq!(status.pod(name).unwrap().ready, 0);
+    }
+    // It comes, and with it the pod.
+    fs::create_dir(at("late")).unwrap();
+    node.wait_for_running("absent");
+    // Nothing of the host went with a pod.
+    node.take("file.yaml");
+    node.wait_for_gone("file");
+    assert_eq!(fs::read_to_string(at("file")).unwrap(), "content\n");
+}
+
+/// What a file of the container's control group holds, whatever the version.
+fn limit(node: &Node, pod: &str, names: [&str; 2]) -> String {
+    let id = node.status().pod(pod).unwrap().id().rsplit('/').next().unwrap().to_owned();
+    let mut found = Vec::new();
+    let root = format!("/{}", node.names().table);
+    let hierarchies = Hierarchies::mounted().unwrap();
+    let mut places: Vec<_> = hierarchies.at(&root).directories().collect();
+    while let Some(place) = places.pop() {
+        for entry in fs::read_dir(&place).into_iter().flatten() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                places.push(path);
+            } else if place.ends_with(&id) && names.iter().any(|name| path.ends_with(name)) {
+                found.push(fs::read_to_string(&path).unwrap().trim().to_owned());
+            }
+        }
+    }
+    found.sort();
+    found.dedup();
+    found.join(",")
+}
+
+#[test]
+fn requests_and_limits_are_the_kernels() {
+    let Some(node) = Node::start() else { return };
+    let resources = json!({
+        "requests": { "cpu": "250m", "memory": "16Mi" },
+        "limits": { "cpu": "500m", "memory": "32Mi" },
+    });
+    node.put("web.yaml", &pod("web").main("resources", resources));
+    node.wait_for_running("web");
+    assert_eq!(limit(&node, "web", ["memory.limit_in_bytes", "memory.max"]), "33554432");
+    let quota = limit(&node, "web", ["cpu.cfs_quota_us", "cpu.max"]);
+    assert!(["50000", "50000 100000"].contains(&&*quota), "{quota}");
+    // 256 shares; as a weight the kernel has 10 of them.
+    let shares = limit(&node, "web", ["cpu.shares", "cpu.weight"]);
+    assert!(["256", "10"].contains(&&*shares), "{shares}");
+}
+
+#[test]
+fn a_container_that_takes_more_memory_than_it_may_is_told_to_have_been_killed_for_it() {
+    let Some(node) = Node::start() else { return };
+    let resources = json!({ "limits": { "memory": "16Mi" } });
+    // A file in memory is charged to whoever writes it.
+    let web = pod("web")
+        .set("spec.restartPolicy", "Never")
+        .set("spec.volumes", json!([{ "name": "m", "emptyDir": { "medium": "Memory" } }]))
+        .main("volumeMounts", json!([{ "name": "m", "mountPath": "/m" }]))
+        .main("resources", resources)
+        .exactly("exec dd if=/dev/zero of=/m/file bs=1M count=64");
+    node.put("web.yaml", &web);
+    node.put("other.yaml", &pod("other"));
+    let web = node.wait_for_state("web", "OOMKilled");
+    let state = web.container("main").state.clone().unwrap().terminated.unwrap();
+    assert_eq!((state.exit_code, state.reason.as_deref()), (137, Some("OOMKilled")));
+    node.wait_for_running("other");
+}

@@ -1,0 +1,26 @@
+//! The programs as an operator meets them: files go in, pods run, the command line tells.
+//!
+//! Every test has an instance of its own, [`node::Node`], with directories of its own, so that
+//! tests run beside each other and beside a mainstay that serves somebody.
+
+#![expect(clippy::unwrap_used, clippy::panic, reason = "tests")]
+
+mod http;
+mod image;
+mod manifest;
+mod node;
+mod program;
+
+mod bad_input;
+mod cli;
+mod container;
+mod images;
+mod instances;
+mod killed;
+mod kubectl_run;
+mod life;
+mod main_job;
+mod network;
+mod security;
+mod servers;
+mod sources;

@@ -1,0 +1,287 @@
+//! An instance of mainstay with directories of its own.
+
+mod leftovers;
+mod status;
+mod watchdog;
+
+use std::collections::BTreeSet;
+use std::fs::{self, File};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use mainstay_engine::network::Names;
+use mainstay_linux::cgroup::Hierarchies;
+use mainstay_testkit::tools;
+use tempfile::TempDir;
+
+pub(crate) use status::{Pod, Status};
+use watchdog::Watchdog;
+
+use crate::program::{self, Outcome, command};
+
+/// How long something that has to come may take, on a machine that is busy with other things.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// How often it is looked for.
+const LOOK: Duration = Duration::from_millis(20);
+
+/// An instance named `n1`, on this machine as an operator has it. Nothing of it is left when it is
+/// dropped, nor when the test is killed.
+pub(crate) struct Node {
+    directory: TempDir,
+    program: PathBuf,
+    agent: Option<Child>,
+    /// What `mainstay run` is given beside what tells instances apart. Default: the manifests.
+    pub(crate) arguments: Vec<String>,
+    watchdog: Watchdog,
+}
+
+impl Node {
+    /// A running agent that watches [`Self::manifests`], which is empty, and has the image
+    /// `local/busybox:1`. None if this is not root, which is printed.
+    pub(crate) fn start() -> Option<Self> {
+        let mut node = Self::prepare()?;
+        node.launch();
+        Some(node)
+    }
+
+    /// The same, with no agent yet.
+    pub(crate) fn prepare() -> Option<Self> {
+        if !tools::is_root() {
+            return None;
+        }
+        let program = program::mainstay();
+        // Short, since names of sockets have 107 bytes.
+        let directory = tempfile::Builder::new().prefix("ms-").tempdir().unwrap();
+        for name in ["manifests", "staging", "host", "root/images"] {
+            fs::create_dir_all(directory.path().join(name)).unwrap();
+        }
+        let watchdog = Watchdog::start(&program, directory.path());
+        let manifests = directory.path().join("manifests");
+        let arguments = vec![format!("--pod-manifest-path={}", manifests.display())];
+        let node = Self { directory, program, agent: None, arguments, watchdog };
+        node.provide(&tools::image("busybox"));
+        Some(node)
+    }
+
+    /// Gives the agent a configuration, at its next start.
+    pub(crate) fn configure(&mut self, fields: &str) {
+        let path = self.path("config.yaml");
+        let head = "apiVersion: kubelet.config.k8s.io/v1beta1\nkind: KubeletConfiguration\n";
+        fs::write(&path, format!("{head}{fields}\n")).unwrap();
+        self.arguments.push(format!("--config={}", path.display()));
+    }
+
+    /// Starts the agent and waits until it answers.
+    #[track_caller]
+    pub(crate) fn launch(&mut self) {
+        self.spawn();
+        self.wait_until("the agent answers", |status| status.agent);
+    }
+
+    /// Starts the agent.
+    pub(crate) fn spawn(&mut self) {
+        let log = self.path("log");
+        let log = File::options().append(true).create(true).open(log).unwrap();
+        let mut command = self.command(&["run", "--hostname-override=n1"]);
+        command.args(&self.arguments).env("MAINSTAY_LOG", "debug");
+        // What interrupts the test does not reach it; it is ended in order.
+        command.process_group(0).stdin(Stdio::null());
+        self.agent = Some(command.stdout(log.try_clone().unwrap()).stderr(log).spawn().unwrap());
+    }
+
+    /// Kills the agent as power cuts and impatient people do.
+    pub(crate) fn kill(&mut self) {
+        let mut agent = self.agent.take().unwrap();
+        agent.kill().unwrap();
+        agent.wait().unwrap();
+    }
+
+    /// Ends the agent in order.
+    pub(crate) fn terminate(&mut self) {
+        let mut agent = self.agent.take().unwrap();
+        let pid = rustix::process::Pid::from_child(&agent);
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+        assert!(agent.wait().unwrap().success());
+    }
+
+    /// Takes leave of an agent that somebody else has ended in order.
+    pub(crate) fn terminated(&mut self) {
+        assert!(self.agent.take().unwrap().wait().unwrap().success());
+    }
+
+    /// What there is of the instance on this machine, in words.
+    pub(crate) fn left(&self) -> Vec<String> {
+        leftovers::find(self.directory.path(), &self.names())
+    }
+
+    /// Leaves of the instance what a machine that loses its power leaves: the root directory.
+    pub(crate) fn cut_power(&mut self) {
+        self.kill();
+        let hierarchies = Hierarchies::mounted().unwrap();
+        let group = hierarchies.at(&format!("/{}", self.names().table));
+        while group.kill().unwrap() > 0 {}
+        group.remove().unwrap();
+        leftovers::unmount(self.directory.path());
+        leftovers::remove_network(&self.names());
+        fs::remove_dir_all(self.path("run")).unwrap();
+    }
+
+    /// The processes of a control group below that of the instance: `shims`, or all for the empty
+    /// path.
+    pub(crate) fn processes(&self, group: &str) -> BTreeSet<i32> {
+        let hierarchies = Hierarchies::mounted().unwrap();
+        let group = format!("/{}/{group}", self.names().table);
+        hierarchies.at(&group).processes().unwrap()
+    }
+
+    /// A path in the instance's directory.
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    /// Where manifests are put.
+    pub(crate) fn manifests(&self) -> PathBuf {
+        self.path("manifests")
+    }
+
+    /// A directory for what pods tell.
+    pub(crate) fn host(&self) -> PathBuf {
+        self.path("host")
+    }
+
+    /// The lines of a file in [`Self::host`]; none when it is not there.
+    pub(crate) fn told(&self, file: &str) -> Vec<String> {
+        let text = fs::read_to_string(self.host().join(file)).unwrap_or_default();
+        text.lines().map(str::to_owned).collect()
+    }
+
+    /// What its things on the machine are called.
+    pub(crate) fn names(&self) -> Names {
+        Names::of(&self.path("root"))
+    }
+
+    /// Puts an image file where it is imported by itself.
+    pub(crate) fn provide(&self, image: &Path) {
+        let place = self.path("root/images").join(image.file_name().unwrap());
+        std::os::unix::fs::symlink(image, place).unwrap();
+    }
+
+    /// Puts a manifest in place, as careful people do: whole.
+    pub(crate) fn put(&self, file: &str, text: &impl ToString) {
+        let staged = self.path("staging").join(file);
+        fs::write(&staged, text.to_string()).unwrap();
+        fs::rename(&staged, self.manifests().join(file)).unwrap();
+    }
+
+    /// Takes a manifest away.
+    pub(crate) fn take(&self, file: &str) {
+        fs::remove_file(self.manifests().join(file)).unwrap();
+    }
+
+    /// A command on this instance.
+    pub(crate) fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = command(&self.program);
+        command.arg("--root-dir").arg(self.path("root")).arg("--run-dir").arg(self.path("run"));
+        command.args(arguments);
+        command
+    }
+
+    /// Runs a command on this instance.
+    pub(crate) fn mainstay(&self, arguments: &[&str]) -> Outcome {
+        program::run(&mut self.command(arguments))
+    }
+
+    /// What there is now.
+    #[track_caller]
+    pub(crate) fn status(&self) -> Status {
+        let outcome = self.mainstay(&["status", "-o", "json"]);
+        serde_json::from_str(&outcome.stdout).unwrap_or_else(|error| panic!("{error}: {outcome:?}"))
+    }
+
+    /// Waits for a status, and returns it.
+    #[track_caller]
+    pub(crate) fn wait_until(&self, what: &str, is: impl Fn(&Status) -> bool) -> Status {
+        let found = wait_for(|| Some(self.status()).filter(|status| is(status)));
+        found.unwrap_or_else(|| panic!("it does not come to this: {what}"))
+    }
+
+    /// Waits until a pod runs.
+    #[track_caller]
+    pub(crate) fn wait_for_running(&self, name: &str) -> Pod {
+        let what = format!("pod {name} runs");
+        let status = self.wait_until(&what, |status| status.pod(name).is_some_and(Pod::runs));
+        status.pod(name).unwrap().clone()
+    }
+
+    /// Waits until a pod is in a state.
+    #[track_caller]
+    pub(crate) fn wait_for_state(&self, name: &str, state: &str) -> Pod {
+        let what = format!("pod {name} is {state}");
+        let status = self.wait_until(&what, |status| status.state(name) == state);
+        status.pod(name).unwrap().clone()
+    }
+
+    /// Waits until nothing of a pod is left.
+    #[track_caller]
+    pub(crate) fn wait_for_gone(&self, name: &str) {
+        self.wait_until(&format!("pod {name} is gone"), |status| status.pod(name).is_none());
+    }
+
+    /// Waits until a file in [`Self::host`] has so many lines.
+    #[track_caller]
+    pub(crate) fn wait_for_told(&self, file: &str, lines: usize) -> Vec<String> {
+        let told = wait_for(|| Some(self.told(file)).filter(|told| told.len() >= lines));
+        told.unwrap_or_else(|| panic!("{file} does not get {lines} lines: {:?}", self.told(file)))
+    }
+
+    /// What the agents of this instance logged so far.
+    pub(crate) fn log(&self) -> String {
+        fs::read_to_string(self.path("log")).unwrap_or_default()
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        let failed = std::thread::panicking();
+        if failed {
+            eprintln!("=== status\n{}", self.mainstay(&["status"]).stdout);
+            eprintln!("=== log\n{}", self.log());
+        }
+        if !self.path("root/instance.json").exists() {
+            // It was never run, and what is there is the test's.
+            fs::remove_dir_all(self.path("root")).unwrap();
+        }
+        let down = self.mainstay(&["down", "--purge"]);
+        if let Some(mut agent) = self.agent.take() {
+            // `down` ended it.
+            let _ = agent.kill();
+            let _ = agent.wait();
+        }
+        let left = leftovers::find(self.directory.path(), &self.names());
+        leftovers::unmount(self.directory.path());
+        self.watchdog.dismiss();
+        // One failure is enough.
+        if failed {
+            eprintln!("=== down\n{down:#?}\n=== left\n{left:#?}");
+        } else {
+            assert!(down.status.success(), "{down:#?}");
+            assert!(left.is_empty(), "these are left: {left:#?}");
+        }
+    }
+}
+
+/// Looks again and again; `None` when it is in vain.
+pub(crate) fn wait_for<T>(mut look: impl FnMut() -> Option<T>) -> Option<T> {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        if let Some(found) = look() {
+            return Some(found);
+        }
+        if Instant::now() > deadline {
+            return None;
+        }
+        std::thread::sleep(LOOK);
+    }
+}

@@ -1,0 +1,108 @@
+//! Giving up an instance's directories: what is known to be mainstay's goes, by name, and nothing
+//! else.
+
+use std::fs;
+use std::io;
+use std::path::Path;
+
+use anyhow::{Context, ensure};
+use mainstay_linux::path::remove_all;
+
+use super::record::{RECORD, Record};
+use super::{Instance, LOCK, names_in};
+
+/// What mainstay has in a root directory, with what it writes before renaming, and with what
+/// people put there for it.
+const ROOT_ENTRIES: [&str; 13] = [
+    "config.json",
+    "containers",
+    "image-files.json",
+    "image-files.new",
+    "images",
+    "instance.new",
+    "ledger",
+    "log",
+    "network.json",
+    "network.tmp",
+    "pods",
+    "seccomp",
+    "store",
+];
+
+/// The same of a run directory.
+const RUN_ENTRIES: [&str; 4] = ["boot", "instance.new", "mainstay.sock", "sandboxes"];
+
+impl Instance {
+    /// Sees to it that both directories are this instance's, or have nothing in them.
+    ///
+    /// # Errors
+    ///
+    /// When one is somebody else's, who is named if he is known.
+    pub(crate) fn verify_own(&self) -> anyhow::Result<()> {
+        for directory in [&self.root_dir, &self.run_dir] {
+            let Some(record) = Record::read(directory)? else {
+                let foreign = names_in(directory)?.into_iter().find(|name| name != LOCK);
+                ensure!(
+                    foreign.is_none(),
+                    "{} has files and no {RECORD}, so it is not known to be mainstay's, and is \
+                     left alone; is it the directory that `mainstay run` was given?",
+                    directory.display()
+                );
+                continue;
+            };
+            if let Some(node) = record.node {
+                ensure!(
+                    (&node.root_dir, &node.run_dir) == (&self.root_dir, &self.run_dir),
+                    "{} belongs to the instance with --root-dir {} and --run-dir {}; give both",
+                    directory.display(),
+                    node.root_dir.display(),
+                    node.run_dir.display()
+                );
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes the run directory. The caller owns the instance.
+    ///
+    /// # Errors
+    ///
+    /// When something is left, which is named. It can be done again.
+    pub(crate) fn remove_run_dir(&self) -> anyhow::Result<()> {
+        remove(&self.run_dir, &RUN_ENTRIES)
+    }
+
+    /// The same with the root directory.
+    pub(crate) fn remove_root_dir(&self) -> anyhow::Result<()> {
+        remove(&self.root_dir, &ROOT_ENTRIES)
+    }
+}
+
+fn remove(directory: &Path, own: &[&str]) -> anyhow::Result<()> {
+    let gone =
+        |path: &Path| remove_all(path).with_context(|| format!("cannot remove {}", path.display()));
+    for name in own {
+        gone(&directory.join(name))?;
+    }
+    let mut left = names_in(directory)?;
+    left.retain(|name| name != RECORD && name != LOCK);
+    ensure!(
+        left.is_empty(),
+        "{} has what is not mainstay's: {}; take it elsewhere and give the command again",
+        directory.display(),
+        left.join(", ")
+    );
+    // The mark stays until there is nothing that it speaks for, and the lock until nobody can come
+    // in between.
+    for name in [RECORD, LOCK] {
+        gone(&directory.join(name))?;
+    }
+    match fs::remove_dir(directory) {
+        Ok(()) => Ok(()),
+        Err(error) => match error.kind() {
+            // Where a file system is mounted, the directory is the operator's.
+            io::ErrorKind::NotFound | io::ErrorKind::ResourceBusy => Ok(()),
+            _ => Err(error).with_context(|| format!("cannot remove {}", directory.display())),
+        },
+    }
+}
