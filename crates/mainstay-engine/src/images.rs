@@ -49,14 +49,22 @@ impl EngineImages {
     ///
     /// When the thread cannot be started.
     pub fn open(store: Arc<Store>, config: ImagesConfig) -> Result<Self> {
-        let puller = Puller::new((*store).clone(), config.registries);
         let (sender, looked) = watch::channel(Arc::default());
-        let files = ImageFiles::new(store.clone(), config.files, config.files_record);
+        let files =
+            ImageFiles::new(store.clone(), config.files.clone(), config.files_record.clone());
         std::thread::Builder::new()
             .name("images".into())
             .spawn(move || files.look_after(&sender))
             .map_err(crate::io_failed("cannot look after images"))?;
-        Ok(Self { store, puller: Arc::new(puller), keyrings: config.keyrings, looked })
+        Ok(Self { looked, ..Self::unattended(store, config) })
+    }
+
+    /// The same with nobody who looks after them: for whoever starts nothing any more, and may
+    /// remove the store.
+    pub fn unattended(store: Arc<Store>, config: ImagesConfig) -> Self {
+        let puller = Arc::new(Puller::new((*store).clone(), config.registries));
+        let (_, looked) = watch::channel(Arc::default());
+        Self { store, puller, keyrings: config.keyrings, looked }
     }
 
     async fn find(&self, name: &str) -> Result<Option<Image>> {

@@ -160,7 +160,7 @@ impl MergedRoot {
             match FileType::from_raw_mode(stat.st_mode) {
                 FileType::Directory => {
                     parts.push(layer);
-                    if self.is_opaque(layer, &path)? {
+                    if is_opaque(&fd)? {
                         break;
                     }
                 }
@@ -176,18 +176,6 @@ impl MergedRoot {
             true => Found::Nothing,
             false => Found::Directory(Directory { path, layers: parts }),
         })
-    }
-
-    fn is_opaque(&self, layer: usize, path: &[u8]) -> Result<bool, Errno> {
-        let fd = self.open_in(layer, path, OFlags::RDONLY | OFlags::DIRECTORY)?;
-        let mut value = [0; 2];
-        match rustix::fs::fgetxattr(&fd, OPAQUE, &mut value[..]) {
-            Ok(length) => Ok(&value[..length] == b"y"),
-            Err(Errno::NODATA | Errno::OPNOTSUPP) => Ok(false),
-            // Longer than "y", so it is something else.
-            Err(Errno::RANGE) => Ok(false),
-            Err(errno) => Err(errno),
-        }
     }
 
     fn open_in(&self, layer: usize, path: &[u8], flags: OFlags) -> Result<OwnedFd, Errno> {
@@ -231,6 +219,19 @@ impl<'a> Walk<'a> {
     pub(crate) fn above(&self) -> impl Iterator<Item = (&[u8], usize)> {
         let above = self.way.iter().rev().skip(1);
         above.filter_map(|directory| Some((directory.path.as_slice(), *directory.layers.first()?)))
+    }
+}
+
+fn is_opaque(directory: &OwnedFd) -> Result<bool, Errno> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let fd = rustix::fs::openat(directory, ".", flags, Mode::empty())?;
+    let mut value = [0; 2];
+    match rustix::fs::fgetxattr(&fd, OPAQUE, &mut value[..]) {
+        Ok(length) => Ok(&value[..length] == b"y"),
+        Err(Errno::NODATA | Errno::OPNOTSUPP) => Ok(false),
+        // Longer than "y", so it is something else.
+        Err(Errno::RANGE) => Ok(false),
+        Err(errno) => Err(errno),
     }
 }
 

@@ -84,7 +84,9 @@ impl Config {
             std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
         let name = path.display().to_string();
         let value = read_value(&name, &bytes)?;
-        let directory = path.parent().unwrap_or(Path::new("."));
+        // What is kept must mean the same whatever the working directory is.
+        let path = std::path::absolute(path).with_context(|| name.clone())?;
+        let directory = path.parent().unwrap_or(Path::new("/"));
         let raw = Raw::parse(value).with_context(|| name.clone())?;
         resolve(&raw, directory).with_context(|| name)
     }
@@ -212,6 +214,18 @@ mod tests {
         assert_eq!(config.log_bounds, LogBounds { max_size: 5 << 20, max_files: 3 });
         assert_eq!(config.cgroup_driver, Some(CgroupDriver::Systemd));
         assert_eq!(config.without_effect, ["clusterDNS", "rotateCertificates"]);
+    }
+
+    #[test]
+    fn paths_count_from_the_file_and_are_absolute() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("config.yaml");
+        std::fs::write(&path, format!("{HEAD}podLogsDir: logs\n")).unwrap();
+        let working = std::env::current_dir().unwrap();
+        let up: PathBuf = working.components().skip(1).map(|_| "..").collect();
+        let config = Config::read(&up.join(path.strip_prefix("/").unwrap())).unwrap();
+        let logs = config.pod_logs_dir.unwrap();
+        assert!(logs.is_absolute() && logs.ends_with("logs"), "{}", logs.display());
     }
 
     #[test]

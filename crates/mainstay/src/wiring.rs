@@ -14,9 +14,19 @@ use mainstay_pod::{NodeName, Validation};
 use crate::config::{Config, Registries};
 use crate::instance::Instance;
 
+/// What a node is opened for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Purpose {
+    /// To run pods.
+    Run,
+    /// To stop them.
+    Stop,
+}
+
 /// What a node is started with, resolved.
 #[derive(Clone, Debug)]
 pub(crate) struct NodeConfig {
+    pub(crate) purpose: Purpose,
     pub(crate) instance: Instance,
     pub(crate) node_name: NodeName,
     pub(crate) manifests: ManifestPaths,
@@ -47,16 +57,17 @@ pub(crate) async fn node(config: NodeConfig) -> anyhow::Result<Node> {
     let instance = &config.instance;
     let engine = Engine::own(instance.engine(&config.cgroup_root, config.config.pod_cidr)?);
     let engine = engine.await.context("cannot open the engine")?;
-    let images = EngineImages::open(
-        engine.store().clone(),
-        ImagesConfig {
-            files: instance.image_files(),
-            files_record: instance.root_dir.join("image-files.json"),
-            registries: config.registries.config.clone(),
-            keyrings: keyrings(instance, &config.registries),
-        },
-    );
-    let images = images.context("cannot open the images")?;
+    let images = ImagesConfig {
+        files: instance.image_files(),
+        files_record: instance.root_dir.join("image-files.json"),
+        registries: config.registries.config.clone(),
+        keyrings: keyrings(instance, &config.registries),
+    };
+    let store = engine.store().clone();
+    let images = match config.purpose {
+        Purpose::Run => EngineImages::open(store, images).context("cannot open the images")?,
+        Purpose::Stop => EngineImages::unattended(store, images),
+    };
     let facts = NodeFacts {
         name: config.node_name.as_str().to_owned(),
         pods_directory: instance.root_dir.join("pods"),
@@ -104,3 +115,6 @@ fn machine_memory() -> u64 {
     let kibibytes = line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok());
     kibibytes.unwrap_or(0) * 1024
 }
+
+#[cfg(test)]
+mod tests;

@@ -13,7 +13,7 @@ use super::disk::Disks;
 use super::machine::{Answer, Machine};
 
 /// How long anything that is waited for may take.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(180);
 /// How often is looked whether it is there. Looking costs more than it does on a real machine.
 const INTERVAL: Duration = Duration::from_millis(250);
 

@@ -22,9 +22,9 @@ use super::disk::Disks;
 use crate::process;
 
 /// How long the machine may take to boot, on the slowest host.
-const BOOT: Duration = Duration::from_secs(180);
+const BOOT: Duration = Duration::from_secs(300);
 /// How long a script may take.
-const PATIENCE: Duration = Duration::from_secs(90);
+const PATIENCE: Duration = Duration::from_secs(180);
 /// How much longer its answer may take.
 const SLACK: Duration = Duration::from_secs(30);
 

@@ -69,7 +69,7 @@ fn check_judges_files_and_directories_without_running_them() {
     let without_path = |text: &str| text.replace(directory.to_str().unwrap(), "DIR");
 
     let told = node.mainstay(&["check", &at("good.yaml")]).success();
-    expect!["DIR/good.yaml: ok (default/good)\n"].assert_eq(&without_path(&told));
+    expect!["DIR/good.yaml: ok (pod default/good)\n"].assert_eq(&without_path(&told));
     let told = node.mainstay(&["check", directory.to_str().unwrap()]);
     assert_eq!(told.status.code(), Some(1));
     expect![[r#""#]].assert_eq(&without_path(&told.stdout));
@@ -200,7 +200,7 @@ fn exec_passes_on_input_output_and_how_the_command_ended() {
     node.kill();
     assert_eq!(exec(&node, &["echo", "still"]).success(), "still\n");
     // Nothing of it outlives it.
-    assert_eq!(exec(&node, &["sh", "-c", "ps | grep -c '[s]leep'"]).success(), "1\n");
+    assert_eq!(exec(&node, &["sh", "-c", "ps -o comm | grep -c sleep"]).success(), "1\n");
 }
 
 #[test]

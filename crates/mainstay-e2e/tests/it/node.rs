@@ -249,7 +249,7 @@ impl Drop for Node {
             eprintln!("=== status\n{}", self.mainstay(&["status"]).stdout);
             eprintln!("=== log\n{}", self.log());
         }
-        if !self.path("root/instance.json").exists() {
+        if self.path("root").exists() && !self.path("root/instance.json").exists() {
             // It was never run, and what is there is the test's.
             fs::remove_dir_all(self.path("root")).unwrap();
         }

@@ -204,8 +204,11 @@ fn a_read_only_root_file_system_is_and_a_privileged_container_sees_the_devices()
         let mounted = sh(pod, "mkdir /m; mount -t tmpfs none /m");
         assert_eq!(mounted.status.success(), mounts, "{mounted:?}");
         // Files by which a container could change the machine.
-        let written = sh(pod, "test -w /proc/sys/kernel/panic && test -w /sys/kernel");
+        let again = "cp /proc/sys/kernel/panic /value && cat /value > /proc/sys/kernel/panic";
+        let written = sh(pod, again);
         assert_eq!(written.status.success(), mounts, "{written:?}");
+        let sealed = sh(pod, "grep -q '^[^ ]* /sys sysfs ro' /proc/mounts");
+        assert_eq!(sealed.status.success(), !mounts, "{sealed:?}");
         let devices = sh(pod, "ls /dev").success();
         assert_eq!(
             devices.contains("loop-control") || devices.contains("kmsg"),

@@ -299,6 +299,38 @@ fn a_directory_that_goes_away_stops_nothing() {
 }
 
 #[test]
+fn a_disk_that_is_away_when_the_agent_starts_stops_nothing() {
+    let Some(mut node) = Node::prepare() else { return };
+    node.configure("fileCheckFrequency: 100ms");
+    node.launch();
+    node.put("web.yaml", &pod("web"));
+    let before = node.wait_for_running("web");
+    node.terminate();
+    // The place where it is to be mounted is there, and empty.
+    let (place, aside) = (node.manifests(), node.path("aside"));
+    fs::rename(&place, &aside).unwrap();
+    fs::create_dir(&place).unwrap();
+    node.launch();
+    check(
+        &node,
+        &expect![[r"
+        DIR/manifests: it is not the directory that the manifests were in, and it is empty; their pods run on. Bring it back, or put a manifest into it"]],
+    );
+    assert_eq!(node.wait_for_running("web").id(), before.id());
+    // After a reboot it is started as it was.
+    node.cut_power();
+    node.launch();
+    let after = node.wait_for_running("web");
+    assert_ne!(after.id(), before.id());
+    fs::remove_dir(&place).unwrap();
+    fs::rename(&aside, &place).unwrap();
+    let status = node.wait_until("the directory is back", |status| status.sources.is_empty());
+    assert_eq!(status.pod("web").unwrap().id(), after.id());
+    node.take("web.yaml");
+    node.wait_for_gone("web");
+}
+
+#[test]
 fn a_missing_directory_is_told_once_and_used_when_it_is_there() {
     let Some(mut node) = Node::prepare() else { return };
     let missing = node.path("missing/below");

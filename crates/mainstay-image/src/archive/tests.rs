@@ -444,8 +444,8 @@ fn images_for_other_machines() {
     let told = expect![
         "image docker.io/local/one:1 is built for linux/arm64 and this is linux/amd64/v2: it may not start"
     ];
-    told.assert_eq(&notes(&docker_archive(&[arm.clone()], gzip)));
-    told.assert_eq(&notes(&oci_layout(&[arm.clone()], gzip)));
+    told.assert_eq(&notes(&docker_archive(std::slice::from_ref(&arm), gzip)));
+    told.assert_eq(&notes(&oci_layout(std::slice::from_ref(&arm), gzip)));
     expect![""].assert_eq(&notes(&oci_layout(&images(), gzip)));
 
     // From an index, which is there to choose from, only what fits is taken.
@@ -499,14 +499,9 @@ fn archives_that_are_to_take_all_memory() {
         it has more members than an image archive can need
     "#]];
     check_bytes(&names.build(), &options(), &expected);
-    let links = (0..2200).fold(Layer::new(), |layer, n| layer.symlink(&name(n), "../b"));
-    check_bytes(
-        &links.build(),
-        &options(),
-        &expect![[r#"
-        it has neither index.json nor manifest.json: it is no OCI layout, OCI archive or docker-archive
-    "#]],
-    );
+    let link = "a".repeat(4000);
+    let links = (0..4200).fold(Layer::new(), |layer, n| layer.symlink(&n.to_string(), &link));
+    check_bytes(&links.build(), &options(), &expected);
     check_bytes(
         &Layer::new().symlink("l", &"a/".repeat(2048)).build(),
         &options(),

@@ -135,6 +135,37 @@ fn the_same_is_read_as_through_overlayfs() {
     assert_eq!(found, 18, "enough of the paths lead to a file");
 }
 
+#[test]
+fn a_walk_finds_the_same_from_wherever_it_is() {
+    if not_root() {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let layers = vec![
+        Layer::new().dir("a/", 0o755).dir("a/b/", 0o755).dir("a/b/c/", 0o755).dir("ab/", 0o755),
+        Layer::new().dir("a/", 0o755).file("ab", "").dir("a-b/", 0o755),
+        Layer::new().dir("a/", 0o755).dir("a/b/", 0o755).dir("d/", 0o755).symlink("l", "a"),
+    ];
+    let merged = MergedRoot::open(unpack_all(dir.path(), layers)).unwrap();
+    let paths = ["", "a", "a-b", "a/b", "a/b/c", "a/x/y", "ab", "d", "d/a", "l", "l/b"];
+    let lookup = |walk: &mut Walk<'_>, path: &str| {
+        let parts = walk.to(path.as_bytes()).unwrap().to_vec();
+        let above = walk.above().map(|(path, top)| (String::from_utf8_lossy(path).into(), top));
+        let above: Vec<(String, usize)> = above.collect();
+        if parts.is_empty() { (parts, Vec::new()) } else { (parts, above) }
+    };
+    let mut walk = Walk::new(&merged);
+    for first in paths {
+        for second in paths {
+            lookup(&mut walk, first);
+            let found = lookup(&mut walk, second);
+            assert_eq!(found, lookup(&mut Walk::new(&merged), second), "{first}, {second}");
+        }
+    }
+    expect![[r#"([2], [("a/b", 0), ("a", 0), ("", 0)])"#]]
+        .assert_eq(&format!("{:?}", lookup(&mut walk, "a/b/c")));
+}
+
 fn check(path: &str, limit: u64, expected: &Expect) {
     if not_root() {
         return;

@@ -128,6 +128,10 @@ impl Store {
                 chosen.insert(parent.to_vec(), top);
             }
             chosen.insert(path.clone(), said);
+            // Few that are left out may lie in many that are not.
+            if chosen.len() > IMPLICIT_MAX {
+                return Err(StoreError::TooManyImplicit);
+            }
         }
         Ok((!chosen.is_empty()).then_some(Wrong { merged, chosen }))
     }

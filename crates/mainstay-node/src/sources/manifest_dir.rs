@@ -94,7 +94,7 @@ struct Source {
 
 /// Watches one of the paths until the receiver is dropped. Runs on a thread of its own.
 ///
-/// `rescan` is the safety net: how often the directories are looked at in any case. `known` are the
+/// `rescan` is the safety net: how often it is looked at in any case. `known` are those of its
 /// manifests that an earlier agent had, and where they lay then.
 pub(crate) fn watch(
     path: &Path,

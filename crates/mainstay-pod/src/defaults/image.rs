@@ -1,6 +1,7 @@
 //! The pull policy that follows from how an image is named.
 //!
-//! Source: `pkg/util/parsers` over the grammar of github.com/distribution/reference.
+//! Source: `pkg/util/parsers` over the grammar of github.com/distribution/reference. mainstay-image has the
+//! same grammar for pulling, with reasons for people; a test of the program holds the two together.
 
 /// `Always` for the tag `latest` or none, else `IfNotPresent`; also for a name that is none.
 pub(super) fn pull_policy(image: &str) -> &'static str {
@@ -38,10 +39,10 @@ fn is_name(name: &str) -> bool {
         }
         _ => ("docker.io", name),
     };
-    let library = if domain == "docker.io" && !path.contains('/') { "library/".len() } else { 0 };
-    is_domain(domain)
-        && path.split('/').all(is_component)
-        && domain.len() + 1 + library + path.len() <= 255
+    // Docker Hub's images of a single name are those of `library`.
+    let hub = matches!(domain, "docker.io" | "index.docker.io");
+    let library = if hub && !path.contains('/') { "library/".len() } else { 0 };
+    is_domain(domain) && path.split('/').all(is_component) && library + path.len() <= 255
 }
 
 fn is_domain(domain: &str) -> bool {

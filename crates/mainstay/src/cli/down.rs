@@ -16,7 +16,7 @@ use rustix::process::Signal;
 
 use crate::config::{Config, Registries};
 use crate::instance::{Instance, NodeRecord, names_in};
-use crate::wiring::{Node, NodeConfig, node};
+use crate::wiring::{Node, NodeConfig, Purpose, node};
 use crate::{logging, systemd};
 
 /// Stop every pod of this instance and remove what it has on this machine.
@@ -44,6 +44,7 @@ impl Down {
         instance.verify_own()?;
         let NodeRecord { cgroup_root, log_directory, .. } = instance.node()?;
         let config = NodeConfig {
+            purpose: Purpose::Stop,
             instance: instance.clone(),
             // Nothing gets its name from it any more.
             node_name: NodeName::new("down")?,

@@ -15,7 +15,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use super::Validate;
 use crate::config::{CgroupDriver, Config, Registries};
 use crate::instance::{Instance, NodeRecord};
-use crate::wiring::{NodeConfig, node};
+use crate::wiring::{NodeConfig, Purpose, node};
 use crate::{logging, systemd};
 
 /// Where manifests are looked for when nothing says otherwise.
@@ -136,6 +136,7 @@ impl Run {
             }
         };
         Ok(NodeConfig {
+            purpose: Purpose::Run,
             node_name: node_name(self.hostname_override)?,
             instance,
             manifests: ManifestPaths { paths, recursive: self.recursive },

@@ -3,13 +3,13 @@
 
 use std::fs;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, ensure};
 use mainstay_linux::path::remove_all;
 
 use super::record::{RECORD, Record};
-use super::{Instance, LOCK, names_in};
+use super::{Instance, LOCK, NodeRecord, names_in, resolve};
 
 /// What mainstay has in a root directory, with what it writes before renaming, and with what
 /// people put there for it.
@@ -39,28 +39,9 @@ impl Instance {
     ///
     /// When one is somebody else's, who is named if he is known.
     pub(crate) fn verify_own(&self) -> anyhow::Result<()> {
-        for directory in [&self.root_dir, &self.run_dir] {
-            let Some(record) = Record::read(directory)? else {
-                let foreign = names_in(directory)?.into_iter().find(|name| name != LOCK);
-                ensure!(
-                    foreign.is_none(),
-                    "{} has files and no {RECORD}, so it is not known to be mainstay's, and is \
-                     left alone; is it the directory that `mainstay run` was given?",
-                    directory.display()
-                );
-                continue;
-            };
-            if let Some(node) = record.node {
-                ensure!(
-                    (&node.root_dir, &node.run_dir) == (&self.root_dir, &self.run_dir),
-                    "{} belongs to the instance with --root-dir {} and --run-dir {}; give both",
-                    directory.display(),
-                    node.root_dir.display(),
-                    node.run_dir.display()
-                );
-            }
-        }
-        Ok(())
+        // Each knows the other one. Where it is itself, it cannot know: it may have been moved.
+        verify_own(&self.root_dir, &self.run_dir, |node| node.run_dir)?;
+        verify_own(&self.run_dir, &self.root_dir, |node| node.root_dir)
     }
 
     /// Removes the run directory. The caller owns the instance.
@@ -76,6 +57,35 @@ impl Instance {
     pub(crate) fn remove_root_dir(&self) -> anyhow::Result<()> {
         remove(&self.root_dir, &ROOT_ENTRIES)
     }
+}
+
+/// The same of one of them, whose partner is the other one.
+fn verify_own(
+    directory: &Path,
+    partner: &Path,
+    recorded: impl FnOnce(NodeRecord) -> PathBuf,
+) -> anyhow::Result<()> {
+    let Some(record) = Record::read(directory)? else {
+        let foreign = names_in(directory)?.into_iter().find(|name| name != LOCK);
+        ensure!(
+            foreign.is_none(),
+            "{} has files and no {RECORD}, so it is not known to be mainstay's, and is left alone; \
+             is it the directory that `mainstay run` was given?",
+            directory.display()
+        );
+        return Ok(());
+    };
+    if let Some(recorded) = record.node.map(recorded) {
+        ensure!(
+            resolve(&recorded).is_ok_and(|recorded| recorded == partner),
+            "{} belongs with {}, and not with {}; give the --root-dir and the --run-dir that \
+             `mainstay run` was given",
+            directory.display(),
+            recorded.display(),
+            partner.display()
+        );
+    }
+    Ok(())
 }
 
 fn remove(directory: &Path, own: &[&str]) -> anyhow::Result<()> {

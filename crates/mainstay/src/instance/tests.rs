@@ -140,16 +140,22 @@ fn directories_of_somebody_else_are_refused() {
     refusal(
         &other,
         expect![
-            "DIR/run-2 belongs to the instance with --root-dir DIR/root and --run-dir DIR/run; give both"
+            "DIR/run-2 belongs with DIR/root, and not with DIR/root-2; give the --root-dir and the --run-dir that `mainstay run` was given"
         ],
     );
     let mixed = Instance::new(&base.join("root"), &base.join("run-2")).unwrap();
     refusal(
         &mixed,
         expect![
-            "DIR/root belongs to the instance with --root-dir DIR/root and --run-dir DIR/run; give both"
+            "DIR/root belongs with DIR/run, and not with DIR/run-2; give the --root-dir and the --run-dir that `mainstay run` was given"
         ],
     );
+    // It was moved to another disk, with a link where it was.
+    fs::create_dir(base.join("disk")).unwrap();
+    fs::rename(base.join("root"), base.join("disk/root")).unwrap();
+    symlink("disk/root", base.join("root")).unwrap();
+    fs::rename(base.join("run-2"), base.join("run")).unwrap();
+    instance(&base).verify_own().unwrap();
     // A disk that is mounted there has this.
     fs::create_dir_all(base.join("root-3/lost+found")).unwrap();
     Instance::new(&base.join("root-3"), &base.join("run-3")).unwrap().verify_own().unwrap();

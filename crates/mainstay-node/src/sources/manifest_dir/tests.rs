@@ -216,6 +216,24 @@ fn a_disk_that_is_away_when_the_agent_starts_takes_nothing_away() {
 }
 
 #[test]
+fn another_directory_with_the_same_files_is_the_one_from_then_on() {
+    let mut watched = Watched::start("d", false, OFTEN, |path| {
+        fs::write(path.join("file"), "one").unwrap();
+        for directory in ["d", "e"].map(|name| path.join(name)) {
+            fs::create_dir(&directory).unwrap();
+            symlink("../file", directory.join("a.yaml")).unwrap();
+        }
+    });
+    assert_eq!(watched.until_ready(), ["d/a.yaml: one"]);
+    let (d, e) = (watched.path("d"), watched.path("e"));
+    renameat_with(CWD, &d, CWD, &e, RenameFlags::EXCHANGE).unwrap();
+    // Told again, since where it lies is to be remembered.
+    assert_eq!(watched.next(), "d/a.yaml: one");
+    fs::remove_file(d.join("a.yaml")).unwrap();
+    assert_eq!(watched.next(), "d/a.yaml gone");
+}
+
+#[test]
 fn a_disk_below_that_is_away_takes_nothing_away() {
     let mut watched = Watched::start("", true, OFTEN, |path| {
         fs::create_dir_all(path.join("x/y")).unwrap();
