@@ -393,7 +393,7 @@ impl Shim {
             if let Some(id) = ended.map(|(id, _)| id.clone()) {
                 self.end_container(&id, exit_code);
             } else if let Some(which) = self.execs.iter().position(|exec| exec.pid == Some(pid)) {
-                self.end_exec(which, exit_code);
+                self.end_exec(which, pid, exit_code);
             }
             // Anything else was an errand of ours, or an orphan of a container.
         }
@@ -409,9 +409,14 @@ impl Shim {
         self.tell(&Event::Exited { id: id.to_owned(), status });
     }
 
-    fn end_exec(&mut self, which: usize, exit_code: i32) {
+    fn end_exec(&mut self, which: usize, pid: i32, exit_code: i32) {
         while self.advance_exec(which) {}
         let exec = self.execs.remove(which);
+        // A quick program may end before the copy of the shim that made its process, and that
+        // copy holds the channel open, too.
+        if !exec.answered {
+            self.answer(exec.asker, Ok(Success::Executing { pid }));
+        }
         let event = Event::ExecExited { number: exec.asker.number, exit_code };
         self.send(exec.asker.connection, &Message::Event(event));
     }
@@ -470,8 +475,8 @@ mod tests {
         decode(&json).unwrap()
     }
 
-    #[test]
-    fn the_end_of_an_exec_is_told_though_its_number_came_with_it() {
+    /// Lets an exec end before the shim has heard anything of it.
+    fn check_quick_exec(channel_ends: bool) {
         let directory = tempfile::tempdir().unwrap();
         let listener = UnixListener::bind(directory.path().join("s.sock")).unwrap();
         let mut shim = Shim::new(listener, process::signals().unwrap());
@@ -488,12 +493,19 @@ mod tests {
         let pid = i32::try_from(program.id()).unwrap();
         process::Pidfd::open(pid).unwrap().wait().unwrap();
         child.send(&Report::Pid(pid)).unwrap();
-        drop(child);
+        let held = (!channel_ends).then_some(child);
         shim.reap().unwrap();
 
         let outcome = Outcome::Ok(Success::Executing { pid });
         assert_eq!(read_frame(&engine), Message::Reply(Reply { number: 7, outcome }));
         let ended = Event::ExecExited { number: 7, exit_code: 1 };
         assert_eq!(read_frame(&engine), Message::Event(ended));
+        drop(held);
+    }
+
+    #[test]
+    fn an_exec_that_ends_at_once_is_answered_and_its_end_is_told() {
+        check_quick_exec(true);
+        check_quick_exec(false);
     }
 }

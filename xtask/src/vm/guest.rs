@@ -146,9 +146,11 @@ impl Guest {
     /// Writes a file as one does who wants it to be whole at any moment, and to stay.
     pub(super) fn write(&mut self, path: &str, content: &str) -> anyhow::Result<()> {
         let (directory, name) = path.rsplit_once('/').context("the path is not absolute")?;
+        let new = format!("{directory}/.{name}.new");
+        // Scripts have an END of their own.
         self.sh(&format!(
-            "set -e; mkdir -p {directory}; cat >{directory}/.{name}.new <<'END'\n{content}\nEND\n\
-             sync {directory}/.{name}.new; mv {directory}/.{name}.new {path}; sync {directory}"
+            "set -e; mkdir -p {directory}; cat >{new} <<'END OF FILE'\n{content}\nEND OF FILE\n\
+             sync {new}; mv {new} {path}; sync {directory}"
         ))?;
         Ok(())
     }

@@ -7,9 +7,12 @@ use mainstay_cri::{
 };
 use mainstay_shim_protocol::{Command, Success};
 
+use tokio::time::timeout;
+
+use super::stop::ended;
 use crate::sandbox::timestamp;
 use crate::shim::ShimError;
-use crate::{Instance, failed};
+use crate::{Instance, KILL_PATIENCE, failed};
 
 /// Lets a created container run.
 ///
@@ -49,6 +52,10 @@ pub(crate) async fn start(engine: &Arc<Instance>, id: &ContainerId) -> Result<()
                         container.failure = Some(text);
                     }
                 });
+                // The shim tells of the end on its own; whoever looks next is to see it.
+                if timeout(KILL_PATIENCE, ended(&sandbox, id)).await.is_err() {
+                    tracing::warn!(container = %id, "a container that cannot be started does not end");
+                }
             }
             Err(failed("cannot start the container")(error))
         }

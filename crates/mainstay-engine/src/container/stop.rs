@@ -99,7 +99,7 @@ fn has_ended(sandbox: &Sandbox, id: &ContainerId) -> bool {
 }
 
 /// Waits for a container's end.
-async fn ended(sandbox: &Sandbox, id: &ContainerId) {
+pub(crate) async fn ended(sandbox: &Sandbox, id: &ContainerId) {
     sandbox
         .wait_for(|state| state.containers.get(id).is_none_or(Container::has_ended).then_some(()))
         .await;

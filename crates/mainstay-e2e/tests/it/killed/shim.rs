@@ -100,10 +100,11 @@ impl Impostor {
     }
 }
 
-/// The impostor greets on when its shim has ended.
-fn wait_for_the_only_sandbox(node: &Node) {
+/// Waits until there is one sandbox for each pod: the impostor greets on when its shim has ended.
+fn wait_for_sandboxes(node: &Node) {
+    let pods = node.status().pods.len();
     let count = || fs::read_dir(node.path("run/sandboxes")).unwrap().count();
-    wait_for(|| (count() == 1).then_some(())).unwrap();
+    wait_for(|| (count() == pods).then_some(())).unwrap();
 }
 
 fn runtime(status: &Status) -> &str {
@@ -161,7 +162,7 @@ fn a_pod_whose_shim_speaks_another_version_runs_on_until_it_is_changed() {
         node.wait_for_running("web");
         assert_eq!(node.told("web"), ["start 1", "end 1", "start 2"]);
         node.mainstay(&["exec", "web", "--", "true"]).success();
-        wait_for_the_only_sandbox(&node);
+        wait_for_sandboxes(&node);
     }
 }
 
@@ -186,7 +187,7 @@ fn a_container_that_ends_under_a_foreign_shim_waits_for_the_restart_of_its_pod()
     node.wait_for_told("web", 2);
     node.wait_for_running("web");
     assert_eq!(node.told("web"), ["start", "start"]);
-    wait_for_the_only_sandbox(&node);
+    wait_for_sandboxes(&node);
 }
 
 #[test]
