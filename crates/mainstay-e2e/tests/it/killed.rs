@@ -135,7 +135,7 @@ impl World {
             status.pods.len() == wanted.len() && wanted.iter().all(runs)
         });
         for pod in &status.pods {
-            assert_eq!(pod.restarts, 0, "{}", pod.name);
+            assert_eq!(pod.restarts, 0, "{pod:#?}");
         }
         for (name, file) in &self.files {
             // Each start is followed by its own end, before the next one.

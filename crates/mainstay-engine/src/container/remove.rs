@@ -1,5 +1,7 @@
 //! Removing a container.
 
+use std::fs;
+use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -8,6 +10,7 @@ use mainstay_linux::path::remove_all;
 use mainstay_shim_protocol::Command;
 
 use crate::record::ContainerRecord;
+use crate::sandbox::Container;
 use crate::shim::ShimError;
 use crate::{Instance, failed, io_failed};
 
@@ -18,8 +21,15 @@ pub(crate) async fn remove(engine: &Arc<Instance>, id: &ContainerId) -> Result<(
         Err(error) if error.kind == ErrorKind::NotFound => return Ok(()),
         Err(error) => return Err(error),
     };
+    let (never_ran, shim) = {
+        let state = sandbox.state();
+        let known = state.containers.get(id);
+        // What a record alone says, without its shim, does not tell whether it ran.
+        let told = |it: &Container| it.has_ended() || state.shim.is_some();
+        let never_ran = known.is_some_and(|it| it.state.never_ran() && told(it));
+        (never_ran, state.shim.clone())
+    };
     super::stop::kill(engine, &sandbox, id).await?;
-    let shim = sandbox.state().shim.clone();
     if let Some(shim) = shim {
         match shim.call(Command::RemoveContainer { id: id.0.clone() }).await {
             Ok(_) | Err(ShimError::Gone | ShimError::NoSuchContainer) => {}
@@ -32,11 +42,25 @@ pub(crate) async fn remove(engine: &Arc<Instance>, id: &ContainerId) -> Result<(
         // with one left the control group stays.
         engine.kill_cgroup(&record.cgroup).await?;
         let (engine, bundle) = (engine.clone(), sandbox.bundle(id));
-        crate::blocking(move || clear(&engine, &record, &bundle)).await?;
+        crate::blocking(move || {
+            if never_ran {
+                // It would be counted as that of a run.
+                remove_log(&record.log_path)?;
+            }
+            clear(&engine, &record, &bundle)
+        })
+        .await?;
     }
     sandbox.change(|state| state.containers.remove(id));
     engine.tell(&sandbox, Some(id.clone()), ContainerEventKind::Deleted);
     Ok(())
+}
+
+fn remove_log(path: &str) -> Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other.map_err(io_failed(format!("cannot remove {path}"))),
+    }
 }
 
 /// Removes what a container has on the host: last its record, so that nothing is forgotten that
