@@ -132,7 +132,6 @@ impl Container {
             return Err(self.wrong_state("created"));
         };
         channel.go_on().map_err(|error| Failure::Failed(format!("cannot start: {error}")))?;
-        self.log.begin();
         self.phase = Phase::Starting { at: now, failure: None };
         Ok(())
     }

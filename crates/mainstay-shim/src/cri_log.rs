@@ -36,18 +36,11 @@ pub(crate) struct Log {
     file: File,
     /// Whether the last write failed, so that a failure is told once and not for every line.
     failing: bool,
-    /// Whether the container ever ran, or was to.
-    began: bool,
 }
 
 impl Log {
     pub(crate) fn open(path: &Path) -> io::Result<Self> {
-        Ok(Self { path: path.to_owned(), file: open_file(path)?, failing: false, began: false })
-    }
-
-    /// The container begins to run, so the log is one of a run from now on.
-    pub(crate) fn begin(&mut self) {
-        self.began = true;
+        Ok(Self { path: path.to_owned(), file: open_file(path)?, failing: false })
     }
 
     /// Goes on in a new file of the same name. Stays with the old one if that fails.
@@ -67,21 +60,6 @@ impl Log {
                 None
             }
             Err(error) => (!std::mem::replace(&mut self.failing, true)).then_some(error),
-        }
-    }
-}
-
-/// Runs of a container are counted by their logs, so one that never ran leaves none.
-impl Drop for Log {
-    fn drop(&mut self) {
-        let is_empty = || self.file.metadata().is_ok_and(|status| status.len() == 0);
-        if !self.began
-            && is_empty()
-            && let Err(error) = std::fs::remove_file(&self.path)
-            && error.kind() != io::ErrorKind::NotFound
-        {
-            let path = self.path.display();
-            crate::complain(format_args!("cannot remove the empty log {path}: {error}"));
         }
     }
 }

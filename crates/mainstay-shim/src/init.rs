@@ -20,7 +20,9 @@ use mainstay_linux::path::open_directory;
 use mainstay_linux::process::{self, CloneOptions, Fork, Pidfd};
 use mainstay_shim_protocol::{CgroupDirectories, Container, Process};
 use rustix::fs::{Mode, OFlags, open};
-use rustix::process::{Signal, set_parent_process_death_signal, umask};
+use rustix::process::{
+    DumpableBehavior, Signal, set_dumpable_behavior, set_parent_process_death_signal, umask,
+};
 
 use crate::handshake::{Child, Report};
 
@@ -279,7 +281,11 @@ fn leave_shim<'a>(
     kept.extend(more);
     process::close_all_but(&kept).map_err(step("close the shim's descriptors"))?;
     set_parent_process_death_signal(Some(Signal::KILL))
-        .map_err(|error| step("bind this process to the shim")(error.into()))
+        .map_err(|error| step("bind this process to the shim")(error.into()))?;
+    // Its memory is a copy of the shim's: until it has become another program nobody in the container
+    // may look into it, as by ptrace(2) (CVE-2016-9962).
+    set_dumpable_behavior(DumpableBehavior::NotDumpable)
+        .map_err(|error| step("close this process to others")(error.into()))
 }
 
 /// Makes `root` the root directory and lets go of the old one.

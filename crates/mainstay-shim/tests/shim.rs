@@ -327,28 +327,6 @@ fn a_program_that_cannot_be_executed_fails_the_start_and_says_why() {
     }
 }
 
-/// Runs are counted by their logs.
-#[test]
-fn what_never_ran_leaves_no_log() {
-    if !tools::is_root() {
-        return;
-    }
-    let mut shim = Shim::start();
-    for start in [false, true] {
-        let container = shim.container("a", "");
-        let id = container.id.clone();
-        shim.call(Command::CreateContainer(Box::new(container.clone()))).unwrap();
-        if start {
-            shim.call(Command::StartContainer { id: id.clone() }).unwrap();
-        } else {
-            shim.call(Command::SignalContainer { id: id.clone(), signal: 9 }).unwrap();
-        }
-        shim.exit_of(&id);
-        shim.call(Command::RemoveContainer { id }).unwrap();
-        assert_eq!(Path::new(&container.log_path).exists(), start);
-    }
-}
-
 #[test]
 fn a_mount_that_fails_is_named() {
     if !tools::is_root() {

@@ -59,8 +59,14 @@ pub(super) fn cuts(guest: &mut Guest) -> anyhow::Result<String> {
         forgotten > 0,
         "no power cut has lost anything that was not synced, so they prove nothing"
     );
-    guest.sh(&format!("rm -f {MANIFESTS}/[np]?*.yaml {MANIFESTS}/wide-[1-9].yaml"))?;
-    guest.wait_for("they are gone", "! mainstay status | grep -e '[np][0-9]' -e 'wide-[1-9]'")?;
+    // What an edit was in the middle of is there, too.
+    guest.sh(&format!(
+        "rm -f {MANIFESTS}/[np]?*.yaml {MANIFESTS}/wide-[1-9].yaml {MANIFESTS}/.*.new"
+    ))?;
+    guest.wait_for(
+        "they are gone",
+        "! mainstay status | grep -e '[np][0-9]*-guest' -e 'wide-[1-9]-guest'",
+    )?;
     Ok(format!("{CUTS} cuts, {forgotten} of them lost what was not synced"))
 }
 

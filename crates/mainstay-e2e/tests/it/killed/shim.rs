@@ -170,7 +170,8 @@ fn a_pod_whose_shim_speaks_another_version_runs_on_until_it_is_changed() {
 fn a_container_that_ends_under_a_foreign_shim_waits_for_the_restart_of_its_pod() {
     let Some(mut node) = Node::start() else { return };
     let script = "echo start >> /host/web; until [ -e /host/go ]; do sleep 0.02; done; exit 3";
-    node.put("web.yaml", &pod("web").with_host_directory(&node.host()).exactly(script));
+    let web = pod("web").with_host_directory(&node.host()).exactly(script);
+    node.put("web.yaml", &web.set("spec.terminationGracePeriodSeconds", 1));
     node.wait_for_running("web");
     node.kill();
     let _impostor = Impostor::of(&node, PROTOCOL + 1);
