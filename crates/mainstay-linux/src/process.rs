@@ -391,6 +391,18 @@ impl Signals {
         }
         heard
     }
+
+    /// Waits until something comes.
+    pub fn wait(&self) -> io::Result<Heard> {
+        let mut readable = [PollFd::new(&self.0, PollFlags::IN)];
+        loop {
+            match poll(&mut readable, None) {
+                Ok(_) => return Ok(self.take()),
+                Err(rustix::io::Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
 }
 
 /// Hears `SIGCHLD` and `SIGTERM` as data. Blocks their usual delivery for this thread and those

@@ -4,6 +4,7 @@ mod check;
 mod completion;
 mod down;
 mod exec;
+mod hold;
 mod image;
 mod logs;
 mod pods;
@@ -53,6 +54,8 @@ enum Command {
     Image(image::Image),
     Down(down::Down),
     Completion(completion::Completion),
+    #[command(hide = true)]
+    Hold(hold::Hold),
 }
 
 /// How something is printed.
@@ -103,6 +106,7 @@ impl Cli {
             Command::Image(image) => image.run(&instance),
             Command::Down(down) => down.run(&instance),
             Command::Completion(completion) => Ok(completion.run()),
+            Command::Hold(hold) => hold.run(),
         }
     }
 }
