@@ -62,17 +62,20 @@ pub(crate) fn run(arguments: &[&str]) -> anyhow::Result<()> {
         PAUSE.as_millis(),
         measure::cgroup_write(PAUSE, 5)?
     ));
+    measure::settle()?;
     println!("measuring unshare and runc");
     let floor = others::unshare(&payload, ROUNDS, PAUSE)?;
     let runc = if alone { None } else { Some(others::runc(&payload, &directory, ROUNDS, PAUSE)?) };
     let (mut podman_host, mut podman_own) = (None, None);
     if !alone {
+        measure::settle()?;
         println!("measuring podman kube play");
         let other = Podman::prepare(&payload, &directory)?;
         podman_host = Some(other.kube_play(&payload, Network::Host, ROUNDS, PAUSE)?);
         podman_own = Some(other.kube_play(&payload, Network::Own, ROUNDS, PAUSE)?);
     }
 
+    measure::settle()?;
     println!("measuring mainstay");
     let mut node = Node::start(&programs, &directory, &payload)?;
     let agent_alone = node.agent_memory()?;

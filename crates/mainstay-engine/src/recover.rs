@@ -43,13 +43,14 @@ pub(crate) async fn own(engine: &Arc<Instance>) -> Result<()> {
     fs::create_dir_all(&directory)
         .map_err(io_failed(format!("cannot make {}", directory.display())))?;
     // 1. What the records say, and what the shims say to it.
+    let placed = engine.shims()?;
     let mut dead = Vec::new();
     for path in entries(&directory)? {
         let Some(sandbox) = from_records(engine, &path, Missing::Remove)? else { continue };
         let sandbox = Arc::new(sandbox);
         let id = sandbox.state().record.id.clone();
         engine.insert(&id, &sandbox);
-        if !reach(engine, &sandbox).await? {
+        if !reach(engine, &sandbox, Some(&placed)).await? {
             dead.push(sandbox);
         }
     }
@@ -87,7 +88,7 @@ pub(crate) async fn visit(engine: &Arc<Instance>) -> Result<()> {
     for path in entries(&engine.sandboxes_directory())? {
         let Some(sandbox) = from_records(engine, &path, Missing::PassOver)? else { continue };
         let sandbox = Arc::new(sandbox);
-        reach(engine, &sandbox).await?;
+        reach(engine, &sandbox, None).await?;
         let id = sandbox.state().record.id.clone();
         engine.insert(&id, &sandbox);
     }
@@ -151,7 +152,13 @@ fn from_records(engine: &Instance, path: &Path, missing: Missing) -> Result<Opti
 
 /// Connects to a sandbox's shim, takes over what it says, and listens to it from now on. Returns
 /// whether there is one.
-async fn reach(engine: &Arc<Instance>, sandbox: &Arc<Sandbox>) -> Result<bool> {
+///
+/// `placed` are the shims that are where they belong, for the owner, who sees to the others.
+async fn reach(
+    engine: &Arc<Instance>,
+    sandbox: &Arc<Sandbox>,
+    placed: Option<&BTreeSet<i32>>,
+) -> Result<bool> {
     let path = sandbox.directory.join(SOCKET);
     let stream = match socket::connect(&path) {
         Err(error)
@@ -181,9 +188,15 @@ async fn reach(engine: &Arc<Instance>, sandbox: &Arc<Sandbox>) -> Result<bool> {
             (shim, Line::Foreign(foreign), pid, containers)
         }
     };
+    // Whoever started it may have ended before that.
+    let placed = match placed {
+        Some(placed) if pid != 0 && !placed.contains(&pid) => engine.place_shim(pid),
+        _ => Ok(()),
+    };
     sandbox.change(|state| {
         state.shim = Some(shim);
         state.shim_pid = pid;
+        state.placed = Some(placed.map_err(|error| error.chain()));
         state.ready = state.record.ready;
         for (id, container) in &mut state.containers {
             // One that the shim does not know it never got to hear of, so it never ran; or it has

@@ -49,6 +49,8 @@ pub(crate) struct State {
     /// Present as long as its connection is.
     pub(crate) shim: Option<Shim>,
     pub(crate) shim_pid: i32,
+    /// Whether the shim is in its control group, or why it cannot be; `None` while it is moved.
+    pub(crate) placed: Option<std::result::Result<(), String>>,
     /// Why the shim, although it runs, cannot be driven.
     pub(crate) foreign: Option<String>,
     pub(crate) containers: BTreeMap<ContainerId, Container>,
@@ -70,6 +72,7 @@ impl Sandbox {
             ready: false,
             shim: None,
             shim_pid: 0,
+            placed: None,
             foreign: None,
             containers: BTreeMap::new(),
         };

@@ -6,7 +6,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime};
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 
 /// Milliseconds, in order.
 #[derive(Clone, Debug)]
@@ -114,19 +114,44 @@ pub(crate) fn memory(pid: u32) -> anyhow::Result<u64> {
     Ok(kibibytes.with_context(|| format!("{path} has no Pss"))? * 1024)
 }
 
-/// Seconds of processor time that the threads of a process have used. Source:
-/// `Documentation/scheduler/sched-stats.rst`, "/proc/<pid>/schedstat": nanoseconds, where
-/// `/proc/<pid>/stat` counts in hundredths of a second.
-pub(crate) fn cpu_seconds(pid: u32) -> anyhow::Result<f64> {
-    let path = format!("/proc/{pid}/task");
-    let mut nanoseconds = 0.0;
-    for task in fs::read_dir(&path).with_context(|| format!("cannot list {path}"))? {
-        // A thread that has ended since is not asked any more.
-        let Ok(text) = fs::read_to_string(task?.path().join("schedstat")) else { continue };
-        let first = text.split(' ').next().unwrap_or_default();
-        nanoseconds += first.parse::<f64>().context("schedstat is not understood")?;
+/// Waits until the machine does nothing, so that what one program leaves to be done afterwards is not
+/// counted against the next one.
+pub(crate) fn settle() -> anyhow::Result<()> {
+    const WINDOW: Duration = Duration::from_secs(2);
+    const QUIET: f64 = 0.02;
+    for _ in 0..60 {
+        let (busy, all) = processor_time()?;
+        std::thread::sleep(WINDOW);
+        let (busy_then, all_then) = processor_time()?;
+        if (busy_then - busy) / (all_then - all) <= QUIET {
+            return Ok(());
+        }
     }
-    Ok(nanoseconds / 1e9)
+    bail!("the machine is busy with other things, so nothing can be measured; try again later")
+}
+
+/// How much of the processors' time was used, and all of it. Source: proc_stat(5).
+fn processor_time() -> anyhow::Result<(f64, f64)> {
+    let text = fs::read_to_string("/proc/stat").context("cannot read /proc/stat")?;
+    let times = text.lines().next().unwrap_or_default().split_whitespace().skip(1);
+    let times: Vec<f64> = times.map(str::parse).collect::<Result<_, _>>()?;
+    let idle: f64 = times.iter().skip(3).take(2).sum();
+    let all: f64 = times.iter().take(8).sum();
+    Ok((all - idle, all))
+}
+
+/// Seconds of processor time that a process has used, in steps of a hundredth, with those of its
+/// threads that have ended. Source: proc_pid_stat(5), `utime` and `stime`.
+pub(crate) fn cpu_seconds(pid: u32) -> anyhow::Result<f64> {
+    const TICKS: f64 = 100.0;
+    let path = format!("/proc/{pid}/stat");
+    let text = fs::read_to_string(&path).with_context(|| format!("cannot read {path}"))?;
+    // The second field is a name in parentheses, which may hold anything.
+    let (_, rest) = text.rsplit_once(')').with_context(|| format!("{path} is not understood"))?;
+    let ticks = rest.split_whitespace().skip(11).take(2).map(str::parse::<f64>);
+    let ticks = ticks.collect::<Result<Vec<f64>, _>>();
+    let ticks = ticks.with_context(|| format!("{path} is not understood"))?;
+    Ok(ticks.iter().sum::<f64>() / TICKS)
 }
 
 #[cfg(test)]

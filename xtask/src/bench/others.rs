@@ -178,8 +178,12 @@ impl Podman {
         let hierarchies = fs::read_dir(root)?.flatten().map(|entry| entry.path());
         for hierarchy in hierarchies.chain([root.to_owned()]) {
             let group = hierarchy.join(CGROUP);
-            if group.is_dir() {
-                // An ordinary file in it goes with it.
+            if !group.is_dir() {
+                continue;
+            }
+            // With those of the monitors in it. Files of control groups go with their directory.
+            let inner = fs::read_dir(&group)?.flatten().map(|entry| entry.path());
+            for group in inner.filter(|path| path.is_dir()).chain([group.clone()]) {
                 fs::remove_dir(&group)
                     .with_context(|| format!("cannot remove {}", group.display()))?;
             }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use mainstay_cri::{
-    ContainerEventKind, DnsConfig, NamespaceMode, PodSandboxConfig, Result, SandboxId,
+    ContainerEventKind, DnsConfig, Error, NamespaceMode, PodSandboxConfig, Result, SandboxId,
 };
 use mainstay_linux::namespace;
 use mainstay_shim_protocol::{Command, SandboxNamespaces, Shm};
@@ -65,44 +65,55 @@ async fn make(
         state.record.shim = Some(process);
     });
     // 2. Out of the agent's control group. The first move after a pause waits for a grace period
-    //    of the kernel; it waits beside the next steps, and before the first container.
-    let moved = {
-        let engine = engine.clone();
-        crate::blocking(move || engine.place_shim(pid))
-    };
+    //    of the kernel; whatever follows does not, until a container is started.
+    engine.spawn(place(engine.clone(), sandbox.clone(), pid));
     // 3. The namespaces.
     let greeting = Shim::greet(launched.stream).await;
     let Greeting { shim, connection, .. } =
         greeting.map_err(failed("cannot reach the pod's shim"))?;
     sandbox.change(|state| state.shim = Some(shim.clone()));
     engine.spawn(keep(engine.clone(), sandbox.clone(), Line::Driven(connection)));
-    let entered = async {
-        let namespaces = namespaces(config, &sandbox.directory);
-        shim.call(Command::EnterNamespaces(namespaces))
-            .await
-            .map_err(failed("cannot make the pod's namespaces"))?;
-        // 4. The network.
-        if config.security_context.namespaces.network == NamespaceMode::Pod {
-            let network = namespace::network_of(pid)
-                .map_err(io_failed("cannot open the pod's network namespace"))?;
-            connect(engine, sandbox, network, config).await?;
-        }
-        Ok(())
-    };
-    let (moved, entered) = tokio::join!(moved, entered);
-    entered?;
-    moved?;
+    let namespaces = namespaces(config, &sandbox.directory);
+    shim.call(Command::EnterNamespaces(namespaces))
+        .await
+        .map_err(failed("cannot make the pod's namespaces"))?;
+    // 4. The network.
+    if config.security_context.namespaces.network == NamespaceMode::Pod {
+        let network = namespace::network_of(pid)
+            .map_err(io_failed("cannot open the pod's network namespace"))?;
+        connect(engine, sandbox, network, config).await?;
+    }
     // 5. Known, also to the next agent.
     let sandbox = sandbox.clone();
     crate::blocking(move || {
         let record = sandbox.change(|state| {
-            state.ready = true;
+            state.ready = !matches!(state.placed, Some(Err(_)));
             state.record.ready = true;
             state.record.clone()
         });
         record.write(&sandbox.directory).map_err(failed("cannot write down the sandbox"))
     })
     .await
+}
+
+/// Moves the shim out of the agent's control group. A sandbox with which that cannot be done is
+/// not ready.
+async fn place(engine: Arc<Instance>, sandbox: Arc<Sandbox>, pid: i32) {
+    let moved = {
+        let engine = engine.clone();
+        crate::blocking(move || engine.place_shim(pid)).await
+    };
+    let failure = moved.as_ref().err().map(Error::chain);
+    let fails = sandbox.change(|state| {
+        state.placed = Some(moved.map_err(|error| error.chain()));
+        // A shim that has ended meanwhile needs no place.
+        let fails = failure.is_some() && state.shim.is_some();
+        state.ready &= !fails;
+        fails
+    });
+    if fails {
+        engine.tell(&sandbox, None, ContainerEventKind::Stopped);
+    }
 }
 
 async fn connect(
