@@ -80,6 +80,9 @@ pub struct EngineConfig {
 /// process that waits for a dead disk or server stays for as long as that.
 const KILL_PATIENCE: Duration = Duration::from_secs(10);
 
+/// The control group of all shims, below that of the instance.
+pub const SHIMS: &str = "shims";
+
 /// How many events may wait for a slow listener before it is told that it missed some.
 const EVENT_BACKLOG: usize = 1024;
 
@@ -340,7 +343,7 @@ impl Instance {
     }
 
     fn shims_cgroup(&self) -> String {
-        format!("{}/shims", self.config.cgroup_root.trim_end_matches('/'))
+        format!("{}/{SHIMS}", self.config.cgroup_root.trim_end_matches('/'))
     }
 
     /// Kills everything in a control group and waits for its end. Absent is success.

@@ -18,6 +18,7 @@ pub(crate) mod stop;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use mainstay_cri::{
@@ -30,10 +31,13 @@ use tokio::sync::watch;
 
 use crate::record::{ContainerRecord, SandboxRecord, ShimProcess};
 use crate::shim::{Line, Shim, ShimError};
-use crate::{Instance, Role, failed};
+use crate::{Instance, Role, failed, io_failed};
 
 /// The exit code of a container whose end nobody saw, as after SIGKILL.
 pub(crate) const KILLED: i32 = 137;
+
+/// How long after the end of its connection a shim may take to end.
+const END_PATIENCE: Duration = Duration::from_secs(5);
 
 pub(crate) struct Sandbox {
     pub(crate) directory: PathBuf,
@@ -173,17 +177,8 @@ pub(crate) async fn keep(engine: Arc<Instance>, sandbox: Arc<Sandbox>, line: Lin
         engine.tell(&sandbox, None, ContainerEventKind::Stopped);
         return;
     }
-    if let Err(error) = served
-        && let Some(shim) = process.and_then(ShimProcess::open)
-        && !matches!(error, ShimError::Gone)
-    {
-        // Nobody could drive it any more, and its pod is made anew.
-        let id = sandbox.state().record.id.clone();
-        let error = failed("the connection to a pod's shim is lost, so it is ended")(error);
-        tracing::error!(sandbox = %id, "{}", error.chain());
-        if let Err(error) = shim.signal(Signal::KILL.as_raw()) {
-            tracing::error!(sandbox = %id, %error, "cannot end the shim");
-        }
+    if let Err(error) = served {
+        end(process, error, &sandbox).await;
     }
     engine.take_leave_of(pid).await;
     let (was_ready, id) = {
@@ -194,6 +189,30 @@ pub(crate) async fn keep(engine: Arc<Instance>, sandbox: Arc<Sandbox>, line: Lin
     if was_ready {
         tracing::warn!(sandbox = %id, "the pod's shim has ended before its time");
         stop::give_up(&engine, &sandbox).await;
+    }
+}
+
+/// Sees to it that a shim whose connection is lost has ended: nobody could drive it any more, and its
+/// pod is made anew.
+async fn end(process: Option<ShimProcess>, error: ShimError, sandbox: &Sandbox) {
+    let Some(shim) = process.and_then(ShimProcess::open) else { return };
+    let id = sandbox.state().record.id.clone();
+    let ended = crate::blocking(move || {
+        // Its connections are closed before its process has ended.
+        let ended = shim.wait_until(Instant::now() + END_PATIENCE);
+        if ended.map_err(io_failed("cannot wait for a shim"))? {
+            return Ok(true);
+        }
+        shim.signal(Signal::KILL.as_raw()).map_err(io_failed("cannot end a shim"))?;
+        Ok(false)
+    });
+    match ended.await {
+        Ok(true) => {}
+        Ok(false) => {
+            let error = failed("the connection to a pod's shim is lost, so it is ended")(error);
+            tracing::error!(sandbox = %id, "{}", error.chain());
+        }
+        Err(error) => tracing::error!(sandbox = %id, "{}", error.chain()),
     }
 }
 

@@ -103,6 +103,9 @@ fn start(instance: &Instance, unit: &str) -> anyhow::Result<()> {
     set("TasksMax=infinity");
     // A container that is killed for want of memory is no reason to stop all others.
     set("OOMPolicy=continue");
+    // The process that holds the unit ends them; if it were killed for want of memory, systemd would.
+    set("KillMode=mixed");
+    set("OOMScoreAdjust=-999");
     set(&format!("TimeoutStopSec={SHUTDOWN_GRACE}"));
     // Units are stopped in the reverse order: the agent, which would start pods again, comes
     // first, and the network stays until the pods have ended.

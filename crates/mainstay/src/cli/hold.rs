@@ -1,18 +1,24 @@
 //! `mainstay hold`
 
+use std::collections::BTreeSet;
 use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::Args;
+use mainstay_engine::SHIMS;
 use mainstay_linux::cgroup::Hierarchies;
-use mainstay_linux::process::{Pidfd, signals};
+use mainstay_linux::process::{Pidfd, origin, signals};
 
-/// Sleep in a control group until SIGTERM, and then until everything else in it has ended.
+/// Source: signal(7).
+const SIGTERM: i32 = 15;
+
+/// Sleep in the control group of an instance's pods until SIGTERM; then ask them to end, and wait
+/// until they have.
 ///
-/// It is the main process of the unit in which systemd has the pods. When that ends, systemd asks
-/// whatever else is in the unit a second time to end, which many programs take for impatience; so
-/// it is the last one to go. Source: `service_sigchld_event` and `service_enter_signal` in systemd's
-/// `src/core/service.c`.
+/// It is the main process of the unit in which systemd has the pods. What systemd itself does to end
+/// a unit is meant for one program: it signals whatever processes it comes across, those too that a
+/// container has just started to end in order, and once more when the main process has ended.
+/// Source: systemd.kill(5), `KillMode=mixed`; `cg_kill` in systemd's `src/basic/cgroup-util.c`.
 #[derive(Debug, Args)]
 pub(super) struct Hold {
     /// The control group, from the root of each hierarchy.
@@ -25,6 +31,14 @@ impl Hold {
         while !signals.wait().context("cannot wait for a signal")?.terminate {}
         let hierarchies = Hierarchies::mounted()?;
         let group = hierarchies.at(&self.group);
+        let shims = hierarchies.at(&format!("{}/{SHIMS}", self.group)).processes()?;
+        // The first process of a container, and of a command in it, is its shim's child. A shim ends
+        // after its last container.
+        for pid in group.processes()? {
+            if shims.contains(&pid) || is_child_of(pid, &shims) {
+                end(pid).with_context(|| format!("cannot ask process {pid} to end"))?;
+            }
+        }
         let own = i32::try_from(std::process::id())?;
         loop {
             let other = group.processes()?.into_iter().find(|pid| *pid != own);
@@ -34,5 +48,18 @@ impl Hold {
                 process.wait().with_context(|| format!("cannot wait for process {other}"))?;
             }
         }
+    }
+}
+
+/// One that cannot be looked at has ended.
+fn is_child_of(pid: i32, shims: &BTreeSet<i32>) -> bool {
+    origin(pid).is_ok_and(|origin| shims.contains(&origin.parent))
+}
+
+fn end(pid: i32) -> std::io::Result<()> {
+    match Pidfd::open(pid) {
+        Ok(process) => process.signal(SIGTERM),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(error),
     }
 }
