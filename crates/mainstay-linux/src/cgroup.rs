@@ -191,6 +191,16 @@ impl Cgroup<'_> {
         self.directories().any(|directory| directory.exists())
     }
 
+    /// Whether there are others below it.
+    pub fn has_children(&self) -> Result<bool> {
+        for directory in self.directories() {
+            if !children(&directory)?.is_empty() {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
     /// All processes in it and below.
     pub fn processes(&self) -> Result<BTreeSet<i32>> {
         let mut all = BTreeSet::new();

@@ -11,7 +11,7 @@
 //! systemd.service(5), systemd.resource-control(5), "CGROUP_DELEGATION" of systemd's
 //! documentation, `service_set_state` in systemd's `src/core/service.c`.
 
-use std::fs;
+use std::fs::{self, File};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
@@ -29,9 +29,12 @@ const HOLDER: &str = "holder";
 /// How long pods have at shutdown, in seconds, before they are killed: the usual grace period.
 const SHUTDOWN_GRACE: u32 = 30;
 
-/// Whether systemd manages this machine. Source: sd_booted(3).
+/// Is there where systemd manages the machine. Source: sd_booted(3).
+const SYSTEMD: &str = "/run/systemd/system";
+
+/// Whether systemd manages this machine.
 pub(crate) fn is_running() -> bool {
-    Path::new("/run/systemd/system").is_dir()
+    Path::new(SYSTEMD).is_dir()
 }
 
 /// Tells whoever started this process that it is ready, if they want to know.
@@ -68,8 +71,11 @@ pub(crate) fn delegate(instance: &Instance) -> anyhow::Result<()> {
         );
     }
     let unit = unit(instance);
-    if !is_active(&unit)? {
-        start(instance, &unit)?;
+    {
+        let _turn = take_turn()?;
+        if !is_active(&unit)? {
+            start(instance, &unit)?;
+        }
     }
     // Also for a unit whose starter was killed before this.
     let holder = format!("{}/{HOLDER}", delegated(instance));
@@ -131,7 +137,23 @@ pub(crate) fn release(instance: &Instance) -> anyhow::Result<()> {
     }
     // What was made after somebody else stopped it is not systemd's to remove.
     let hierarchies = Hierarchies::mounted()?;
-    hierarchies.at(&delegated(instance)).remove().context("cannot give back control groups")
+    hierarchies.at(&delegated(instance)).remove().context("cannot give back control groups")?;
+    // systemd keeps a slice that it made when nothing is left in it, and with a slice it stops all
+    // that is in it.
+    let _turn = take_turn()?;
+    let slice = hierarchies.at(&format!("/{SLICE}"));
+    if slice.exists() && !slice.has_children()? {
+        run("systemctl", &["stop".to_owned(), SLICE.to_owned()])
+            .with_context(|| format!("cannot stop {SLICE}"))?;
+    }
+    Ok(())
+}
+
+/// Instances make and remove their units in the slice one after the other.
+fn take_turn() -> anyhow::Result<File> {
+    let directory = File::open(SYSTEMD).with_context(|| format!("cannot open {SYSTEMD}"))?;
+    directory.lock().with_context(|| format!("cannot lock {SYSTEMD}"))?;
+    Ok(directory)
 }
 
 fn unit(instance: &Instance) -> String {

@@ -72,6 +72,7 @@ fn a_group_is_made_limited_filled_emptied_and_removed() {
     let group = own.0.at(&path);
     group.create().unwrap();
     group.create().unwrap();
+    assert!(top.has_children().unwrap() && !group.has_children().unwrap());
     let limits = Limits {
         cpu_shares: Some(200),
         cpu_quota: Some(CpuQuota { quota: Some(20_000), period: 100_000 }),
