@@ -26,7 +26,7 @@ cargo xtask <command>
   test-tools             brings what the tests need
   quickstart             builds mainstay and runs a pod with it, once
   bench [--alone]        measures what SPECIFICATION.md promises, beside podman and runc, or alone
-  vm [--seed=NUMBER]     installs mainstay on Debian's kernel with systemd, reboots, cuts its power
+  vm [--seed=|--driver=]  installs mainstay on Debian's kernel with systemd, reboots, cuts its power
   install [--prefix DIR] builds mainstay and installs it below DIR (/usr/local) and DESTDIR";
 
 fn main() -> ExitCode {

@@ -18,7 +18,7 @@ use anyhow::{Context, bail, ensure};
 
 use crate::debian::Scratch;
 use crate::process;
-use checks::{Check, STEPS};
+use checks::{BOOT, Check, STEPS};
 use guest::{Driver, Guest};
 
 /// What is kept between runs, and what a run leaves to look at.
@@ -39,16 +39,19 @@ struct Row {
 ///
 /// At the first step that fails: the others stand on it.
 pub(crate) fn run(options: &[&str]) -> anyhow::Result<()> {
-    let seed = match options {
-        [] => now_as_seed(),
-        [option] => {
-            let seed = option
-                .strip_prefix("--seed=")
-                .with_context(|| format!("there is no option {option}; there is --seed=NUMBER"))?;
-            seed.parse().with_context(|| format!("{seed} is not a number"))?
+    let (mut seed, mut only) = (now_as_seed(), None);
+    for option in options {
+        match option.split_once('=') {
+            Some(("--seed", number)) => {
+                seed = number.parse().with_context(|| format!("{number} is not a number"))?;
+            }
+            Some(("--driver", "systemd")) => only = Some(Driver::Systemd),
+            Some(("--driver", "cgroupfs")) => only = Some(Driver::Cgroupfs),
+            _ => bail!(
+                "there is no option {option}; there are --seed=NUMBER and --driver=systemd|cgroupfs"
+            ),
         }
-        _ => bail!("there is only --seed=NUMBER"),
-    };
+    }
     ensure!(cfg!(target_arch = "x86_64"), "the machine is one for x86_64");
     process::require_root()?;
     let directory = Path::new(DIRECTORY);
@@ -69,9 +72,12 @@ pub(crate) fn run(options: &[&str]) -> anyhow::Result<()> {
 
     let mut guest = Guest::new(disks, console, seed)?;
     let mut rows = Vec::new();
-    let result = STEPS.iter().try_for_each(|(driver, check)| {
-        guest.driver = *driver;
-        step(&mut guest, check, &mut rows)
+    let steps = STEPS.iter().filter(|(driver, _)| only.is_none_or(|only| only == *driver));
+    let result = step(&mut guest, &BOOT, &mut rows).and_then(|()| {
+        steps.clone().try_for_each(|(driver, check)| {
+            guest.driver = *driver;
+            step(&mut guest, check, &mut rows)
+        })
     });
     println!();
     for row in &rows {

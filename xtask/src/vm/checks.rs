@@ -26,9 +26,11 @@ const fn step(
 
 use Driver::{Cgroupfs, Systemd};
 
+/// Before all others.
+pub(super) const BOOT: Check = Check { name: "boot", check: install::boot };
+
 /// All steps: first with the driver that is chosen by itself, then with the other one.
 pub(super) const STEPS: &[(Driver, Check)] = &[
-    step(Systemd, "boot", install::boot),
     step(Systemd, "installed as users do", install::install),
     step(Systemd, "options in /etc/default", install::options),
     step(Systemd, "options in a drop-in", install::drop_in),

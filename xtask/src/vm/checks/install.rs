@@ -28,6 +28,11 @@ pub(super) fn boot(guest: &mut Guest) -> anyhow::Result<String> {
 /// Unpacks, enables, imports an image by putting it where images are looked for.
 pub(super) fn install(guest: &mut Guest) -> anyhow::Result<String> {
     guest.sh("tar --extract --directory=/ --file=/dev/disk/by-id/nvme-QEMU_NVMe_Ctrl_payload")?;
+    if guest.driver == Driver::Cgroupfs {
+        // The agent never knew of another one.
+        guest.sh(&format!("mkdir -p {MANIFESTS}"))?;
+        write_options(guest)?;
+    }
     // Ready means ready: the very next command is answered.
     let status = guest
         .sh("systemctl --quiet enable --now mainstay && mainstay status && mainstay image ls")?;
