@@ -31,7 +31,8 @@ pub(super) fn cuts(guest: &mut Guest) -> anyhow::Result<String> {
         let (seed, wait) = (random.below(1 << 15), random.below(AFTER));
         guest.sh(&format!(
             "systemd-run --quiet --unit=edits bash {DIRECTORY}/edits.sh {seed} {cut}; \
-             cp {IMAGES}/{wide}.tar /var/lib/mainstay/images/"
+             cp {IMAGES}/{wide}.tar /var/lib/mainstay/images/ && \
+             sync /var/lib/mainstay/images/{wide}.tar /var/lib/mainstay/images"
         ))?;
         std::thread::sleep(Duration::from_millis(wait));
         guest.sh(&format!(
