@@ -24,7 +24,7 @@ pub use container::{
     ContainerStatus, LinuxContainerResources, LinuxContainerSecurityContext, Mount,
     MountPropagation, START_ERROR, STATUS_UNKNOWN, SeccompProfile,
 };
-pub use error::{Error, ErrorKind, Result};
+pub use error::{Error, ErrorKind, Result, chain};
 pub use event::{ContainerEvent, ContainerEventKind};
 pub use exec::{Exec, ExecRequest, ExitCode, TerminalSize};
 pub use images::{Image, ImageId, ImageSpec, Images, PullRequest};

@@ -48,16 +48,16 @@ pub(crate) fn network(instance: &Arc<Instance>) -> Result<NetworkHealth> {
 /// Gives a sandbox its link again.
 fn reconnect(instance: &Arc<Instance>, id: &SandboxId) -> Result<()> {
     let sandbox = instance.sandbox(id)?;
-    let (pid, mappings) = {
+    let (shim, mappings) = {
         let state = sandbox.state();
         // One that is being ended loses its link with its shim.
-        if !state.ready || state.shim.is_none() {
+        let Some(shim) = state.record.shim.filter(|_| state.ready && state.shim.is_some()) else {
             return Ok(());
-        }
-        (state.shim_pid, state.record.port_mappings.clone())
+        };
+        (shim, state.record.port_mappings.clone())
     };
-    let namespace =
-        namespace::network_of(pid).map_err(io_failed("cannot open the pod's network namespace"))?;
+    let namespace = namespace::network_of(shim.pid)
+        .map_err(io_failed("cannot open the pod's network namespace"))?;
     let network = instance.network()?.setup(&id.0, namespace.as_fd(), &mappings);
     network.map(drop).map_err(network_failed("cannot set up the pod's network again"))
 }

@@ -48,7 +48,7 @@ use mainstay_cri::{
 use mainstay_image::store::Store;
 use mainstay_linux::capability::Capabilities;
 use mainstay_linux::cgroup::Hierarchies;
-use mainstay_linux::process::{Pidfd, reap};
+use mainstay_linux::process::Pidfd;
 use tokio::sync::broadcast;
 use tokio::task::JoinSet;
 use tokio_stream::wrappers::BroadcastStream;
@@ -384,23 +384,6 @@ impl Instance {
     /// Whether the kernel killed something in a control group because its memory ran out.
     fn oom_killed(&self, cgroup: &str) -> bool {
         self.hierarchies.at(cgroup).oom_kills() > 0
-    }
-
-    /// Waits for the end of a shim's process and takes leave of it, if it is a child of this
-    /// process.
-    async fn take_leave_of(&self, pid: i32) {
-        let left = blocking(move || {
-            // Gone already, or never started: there is nothing to wait for.
-            let Ok(process) = Pidfd::open(pid) else { return Ok(()) };
-            process
-                .wait()
-                .and_then(|()| reap(pid))
-                .map(drop)
-                .map_err(io_failed("cannot wait for it"))
-        });
-        if let Err(error) = left.await {
-            tracing::debug!(pid, error = error.chain(), "cannot take leave of a shim");
-        }
     }
 }
 

@@ -17,6 +17,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -28,7 +29,7 @@ use mainstay_shim_protocol::{ContainerPhase, ContainerReport};
 use crate::foreign::Foreign;
 use crate::launch::SOCKET;
 use crate::network::{LiveSandbox, Network};
-use crate::record::{ContainerRecord, SandboxRecord, read_exit};
+use crate::record::{ContainerRecord, SandboxRecord, ShimProcess, read_exit};
 use crate::sandbox::{Container, Sandbox, exited, keep, stop, timestamp};
 use crate::shim::{Greeting, Line, Shim, ShimError};
 use crate::{Instance, Role, failed, io_failed};
@@ -42,6 +43,12 @@ pub(crate) async fn own(engine: &Arc<Instance>) -> Result<()> {
     forget_earlier_boots(engine, &directory)?;
     fs::create_dir_all(&directory)
         .map_err(io_failed(format!("cannot make {}", directory.display())))?;
+    // What a container makes, such as programs that run as their owner, is for nobody else on this
+    // machine (CVE-2021-41103).
+    let written = engine.containers_directory();
+    fs::create_dir_all(&written)
+        .and_then(|()| fs::set_permissions(&written, fs::Permissions::from_mode(0o700)))
+        .map_err(io_failed(format!("cannot make {} for root only", written.display())))?;
     // 1. What the records say, and what the shims say to it.
     let placed = engine.shims()?;
     let mut dead = Vec::new();
@@ -171,31 +178,35 @@ async fn reach(
         }
         other => other.map_err(io_failed(format!("cannot connect to {}", path.display())))?,
     };
-    let (shim, line, pid, containers) = match Shim::greet(stream).await {
+    let (shim, line, containers) = match Shim::greet(stream).await {
         Ok(Greeting { shim, connection, pid, containers }) => {
-            (shim, Line::Driven(connection), pid, containers)
+            // A sandbox that was not made to its end has no record of it. A shim that has ended by now
+            // is noticed by its task.
+            if let Ok(process) = ShimProcess::of(pid) {
+                sandbox.change(|state| state.record.shim = Some(process));
+            }
+            (shim, Line::Driven(connection), containers)
         }
         Err(ShimError::Gone) => return Ok(false),
         Err(error) => {
             let reason = left_alone(sandbox, error);
             let (shim, requests) = Shim::new();
             let (foreign, containers) = Foreign::look(engine, sandbox, reason.clone(), requests)?;
-            let pid = sandbox.state().record.shim.map_or(0, |shim| shim.pid);
             if engine.role == Role::Owner {
                 tracing::warn!("{reason}");
             }
             sandbox.change(|state| state.foreign = Some(reason));
-            (shim, Line::Foreign(foreign), pid, containers)
+            (shim, Line::Foreign(foreign), containers)
         }
     };
     // Whoever started it may have ended before that.
-    let placed = match placed {
-        Some(placed) if pid != 0 && !placed.contains(&pid) => engine.place_shim(pid),
+    let process = sandbox.state().record.shim;
+    let placed = match (placed, process) {
+        (Some(placed), Some(shim)) if !placed.contains(&shim.pid) => engine.place_shim(shim.pid),
         _ => Ok(()),
     };
     sandbox.change(|state| {
         state.shim = Some(shim);
-        state.shim_pid = pid;
         state.placed = Some(placed.map_err(|error| error.chain()));
         state.ready = state.record.ready;
         for (id, container) in &mut state.containers {
@@ -242,7 +253,7 @@ fn open_network(engine: &Instance) -> Result<()> {
             continue;
         }
         // A shim that ended just now is noticed by its task.
-        if let Ok(namespace) = namespace::network_of(state.shim_pid) {
+        if let Some(Ok(namespace)) = state.record.shim.map(|it| namespace::network_of(it.pid)) {
             live.push((state.record.clone(), namespace));
         }
     }

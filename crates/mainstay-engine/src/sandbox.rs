@@ -25,6 +25,7 @@ use mainstay_cri::{
     ContainerEventKind, ContainerId, ContainerState, ContainerStatus, PodSandbox, PodSandboxState,
     PodSandboxStatus, START_ERROR, STATUS_UNKNOWN,
 };
+use mainstay_linux::process::reap;
 use mainstay_shim_protocol::{Event, ExitStatus, START_FAILED};
 use rustix::process::Signal;
 use tokio::sync::watch;
@@ -52,7 +53,6 @@ pub(crate) struct State {
     pub(crate) ready: bool,
     /// Present as long as its connection is.
     pub(crate) shim: Option<Shim>,
-    pub(crate) shim_pid: i32,
     /// Whether the shim is in its control group, or why it cannot be; `None` while it is moved.
     pub(crate) placed: Option<std::result::Result<(), String>>,
     /// Why the shim, although it runs, cannot be driven.
@@ -75,7 +75,6 @@ impl Sandbox {
             record,
             ready: false,
             shim: None,
-            shim_pid: 0,
             placed: None,
             foreign: None,
             containers: BTreeMap::new(),
@@ -167,20 +166,19 @@ pub(crate) fn container_status(container: &Container) -> ContainerStatus {
 pub(crate) async fn keep(engine: Arc<Instance>, sandbox: Arc<Sandbox>, line: Line) {
     let heard = |event| hear(&engine, &sandbox, event);
     let served = line.serve(heard).await;
-    let (pid, process) = sandbox.change(|state| {
+    let process = sandbox.change(|state| {
         state.shim = None;
         state.foreign = None;
-        (state.shim_pid, state.record.shim)
+        state.record.shim
     });
     if engine.role == Role::Visitor {
         // What is to be done about it is the owner's to know.
         engine.tell(&sandbox, None, ContainerEventKind::Stopped);
         return;
     }
-    if let Err(error) = served {
-        end(process, error, &sandbox).await;
+    if let (Err(error), Some(process)) = (served, process) {
+        take_leave(process, error, &sandbox).await;
     }
-    engine.take_leave_of(pid).await;
     let (was_ready, id) = {
         let state = sandbox.state();
         (state.ready, state.record.id.clone())
@@ -192,27 +190,24 @@ pub(crate) async fn keep(engine: Arc<Instance>, sandbox: Arc<Sandbox>, line: Lin
     }
 }
 
-/// Sees to it that a shim whose connection is lost has ended: nobody could drive it any more, and its
-/// pod is made anew.
-async fn end(process: Option<ShimProcess>, error: ShimError, sandbox: &Sandbox) {
-    let Some(shim) = process.and_then(ShimProcess::open) else { return };
+/// Waits for the end of a shim whose connection has ended, and reaps it if it is a child of this
+/// process. One that does not end is ended: nobody could drive it any more, and its pod is made anew.
+async fn take_leave(process: ShimProcess, error: ShimError, sandbox: &Sandbox) {
     let id = sandbox.state().record.id.clone();
-    let ended = crate::blocking(move || {
+    let left = crate::blocking(move || {
+        // Gone already: there is nothing to wait for.
+        let Some(shim) = process.open() else { return Ok(()) };
+        let wait = || io_failed("cannot wait for the end of a shim");
         // Its connections are closed before its process has ended.
-        let ended = shim.wait_until(Instant::now() + END_PATIENCE);
-        if ended.map_err(io_failed("cannot wait for a shim"))? {
-            return Ok(true);
-        }
-        shim.signal(Signal::KILL.as_raw()).map_err(io_failed("cannot end a shim"))?;
-        Ok(false)
-    });
-    match ended.await {
-        Ok(true) => {}
-        Ok(false) => {
+        if !shim.wait_until(Instant::now() + END_PATIENCE).map_err(wait())? {
             let error = failed("the connection to a pod's shim is lost, so it is ended")(error);
             tracing::error!(sandbox = %id, "{}", error.chain());
+            shim.signal(Signal::KILL.as_raw()).map_err(io_failed("cannot end a shim"))?;
         }
-        Err(error) => tracing::error!(sandbox = %id, "{}", error.chain()),
+        shim.wait().and_then(|()| reap(process.pid)).map(drop).map_err(wait())
+    });
+    if let Err(error) = left.await {
+        tracing::debug!(pid = process.pid, error = error.chain(), "cannot take leave of a shim");
     }
 }
 

@@ -42,8 +42,6 @@ pub(crate) enum ShimError {
         version: String,
         /// The shim's protocol.
         protocol: u32,
-        /// The shim's process.
-        pid: i32,
     },
     /// The shim does not greet.
     #[error("the pod's shim does not answer within {} s", GREETING_PATIENCE.as_secs())]
@@ -160,8 +158,8 @@ impl Frames {
         if (OLDEST_PROTOCOL..=PROTOCOL).contains(&hello.protocol) {
             return Ok(hello);
         }
-        let Hello { version, protocol, pid } = hello;
-        Err(ShimError::Version { version, protocol, pid })
+        let Hello { version, protocol, .. } = hello;
+        Err(ShimError::Version { version, protocol })
     }
 }
 

@@ -33,6 +33,8 @@ pub use pull::{PullRequest, Puller};
 pub use retry::RetryPolicy;
 
 pub(crate) use challenge::parse as parse_challenge;
+#[cfg(test)]
+pub(crate) use error::chain;
 
 /// How registries are asked.
 #[derive(Clone, Debug)]

@@ -59,7 +59,7 @@ use crate::digest::Digest;
 use crate::durable::{self, FileError, at};
 use crate::reference::ReferenceError;
 use crate::unpack::Limits;
-pub use collect::{Collected, Usage};
+pub use collect::{Collected, KEEP_PARTIAL, Usage};
 pub use image::Image;
 pub(crate) use layer::LayerJob;
 pub use lease::Lease;

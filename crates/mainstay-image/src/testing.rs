@@ -6,6 +6,7 @@ use std::io::Write;
 use serde_json::json;
 
 use crate::digest::Digest;
+pub(crate) use crate::registry::chain;
 
 /// A layer in the making: a tar archive whose names and links are written as they are given.
 #[derive(Default)]
@@ -265,17 +266,6 @@ pub(crate) fn not_root() -> bool {
         eprintln!("skipped: only root may set owners and make whiteouts");
     }
     other
-}
-
-/// An error with its causes, as people see it.
-pub(crate) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(error) = next {
-        text += &format!(": {error}");
-        next = error.source();
-    }
-    text
 }
 
 /// A file system that is mounted nowhere: it goes when this does, however the test ends.

@@ -7,6 +7,7 @@
 
 pub mod capability;
 pub mod cgroup;
+pub mod durable;
 pub mod memfd;
 pub mod mount;
 pub mod namespace;

@@ -190,7 +190,7 @@ impl Agent {
         tasks.spawn(follow(performer.observer.clone()));
         let hosted = volumes::hosted(&performer.facts).unwrap_or_else(|error| {
             tracing::warn!(
-                error = crate::chain(&error),
+                error = mainstay_cri::chain(&error),
                 "cannot look for what is left of old pods"
             );
             Vec::new()

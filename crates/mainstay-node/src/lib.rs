@@ -55,18 +55,6 @@ pub struct AgentError {
 
 impl AgentError {
     fn new(step: &'static str, cause: &dyn std::error::Error) -> Self {
-        Self { step, cause: chain(cause) }
+        Self { step, cause: mainstay_cri::chain(cause) }
     }
-}
-
-/// An error and its causes as one line.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(error) = next {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        next = error.source();
-    }
-    text
 }

@@ -276,7 +276,7 @@ impl Supervisor {
             match cleared.await {
                 Ok(Ok(())) => {}
                 Ok(Err(error)) => {
-                    let error = crate::chain(&error);
+                    let error = mainstay_cri::chain(&error);
                     tracing::warn!(error, "cannot clear what is left of a pod");
                 }
                 Err(error) => tracing::error!(%error, "cannot clear what is left of a pod"),

@@ -6,9 +6,9 @@
 //! Of the units that systemd delegates control groups to, a scope ends with its last process, a
 //! slice cannot be delegated, and a service whose process has ended loses its group even while it
 //! counts as active. So a process sleeps in it ([`crate::cli`], `hold`), in a group of its own,
-//! since one that has processes cannot pass controllers down. The service is stopped at shutdown, after the agent and
-//! before the network goes, so pods get their SIGTERM while the world is still there. Source:
-//! systemd.service(5), systemd.resource-control(5), "CGROUP_DELEGATION" of systemd's
+//! since one that has processes cannot pass controllers down. The service is stopped at shutdown,
+//! after the agent and before the network goes, so pods get their SIGTERM while the world is still
+//! there. Source: systemd.service(5), systemd.resource-control(5), "CGROUP_DELEGATION" of systemd's
 //! documentation, `service_set_state` in systemd's `src/core/service.c`.
 
 use std::fs::{self, File};

@@ -14,6 +14,7 @@ use mainstay_image::store::Image;
 use mainstay_linux::capability::Capabilities;
 use mainstay_linux::cgroup::{CpuQuota, Limits};
 use mainstay_shim_protocol::{Command, Container as Spec, Root, Success};
+use rustix::process::Signal;
 
 use crate::bundle::{self, Ingredients, Machine, Places};
 use crate::record::{ContainerRecord, SandboxRecord};
@@ -118,12 +119,6 @@ fn lay_out_files(
         fs::create_dir_all(path).map_err(io_failed(format!("cannot make {}", path.display())))
     };
     make(bundle)?;
-    // What a container makes, such as programs that run as their owner, is for nobody else on this
-    // machine (CVE-2021-41103).
-    let all = engine.containers_directory();
-    make(&all)?;
-    fs::set_permissions(&all, fs::Permissions::from_mode(0o700))
-        .map_err(io_failed(format!("cannot set the rights of {}", all.display())))?;
     engine.store().lease(&record.id.0, &image.id).map_err(failed("cannot hold the image"))?;
     let writable = engine.writable_directory(&record.id);
     let (upper, work) = (writable.join("upper"), writable.join("work"));
@@ -244,7 +239,7 @@ fn make_cgroup(engine: &Instance, path: &str, config: &ContainerConfig) -> Resul
 fn stop_signal(image: &Image) -> Result<i32> {
     let name = image.config.stop_signal.as_str();
     if name.is_empty() {
-        return Ok(SIGTERM);
+        return Ok(Signal::TERM.as_raw());
     }
     signal_number(name).ok_or_else(|| {
         Error::new(
@@ -253,8 +248,6 @@ fn stop_signal(image: &Image) -> Result<i32> {
         )
     })
 }
-
-const SIGTERM: i32 = 15;
 
 /// A signal by name, with or without `SIG`, or by number. Source: signal(7), x86 and Arm.
 fn signal_number(name: &str) -> Option<i32> {

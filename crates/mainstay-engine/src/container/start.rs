@@ -6,7 +6,6 @@ use mainstay_cri::{
     ContainerEventKind, ContainerId, ContainerState, Error, ErrorKind, Result, START_ERROR,
 };
 use mainstay_shim_protocol::{Command, Success};
-
 use tokio::time::timeout;
 
 use super::stop::ended;

@@ -6,13 +6,12 @@ use std::time::Duration;
 use jiff::Timestamp;
 use mainstay_cri::{ContainerId, ContainerState, ErrorKind, Result};
 use mainstay_shim_protocol::Command;
+use rustix::process::Signal;
 use tokio::time::timeout;
 
 use crate::sandbox::{Container, Sandbox, vanished};
 use crate::shim::ShimError;
 use crate::{Instance, KILL_PATIENCE, failed};
-
-const SIGKILL: i32 = 9;
 
 /// Sends the stop signal, waits up to `grace`, then kills. Idempotent.
 pub(crate) async fn stop(engine: &Arc<Instance>, id: &ContainerId, grace: Duration) -> Result<()> {
@@ -46,7 +45,7 @@ pub(crate) async fn kill(
     if has_ended(sandbox, id) {
         return Ok(());
     }
-    let told = signal(sandbox, id, SIGKILL).await?;
+    let told = signal(sandbox, id, Signal::KILL.as_raw()).await?;
     // The end of the first process ends all in its namespace. One in the host's has to be killed
     // group and all.
     let cgroup = sandbox.state().containers.get(id).map(|it| it.record.cgroup.clone());

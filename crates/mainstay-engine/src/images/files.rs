@@ -17,9 +17,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use inotify::{Inotify, WatchMask};
+use mainstay_cri::chain;
 use mainstay_image::archive::ImportOptions;
 use mainstay_image::platform::Platform;
-use mainstay_image::store::Store;
+use mainstay_image::store::{KEEP_PARTIAL, Store};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
@@ -29,9 +30,6 @@ const RESCAN: Duration = Duration::from_secs(10);
 
 /// How often what no image needs any more is cleared away.
 const COLLECT: Duration = Duration::from_secs(60 * 60);
-
-/// How long parts of interrupted downloads are kept, to go on with.
-const KEEP_PARTIAL: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// How long a file has to be left alone before it counts as whole.
 const SETTLED: Duration = Duration::from_millis(500);
@@ -260,15 +258,4 @@ fn wait(inotify: Option<&mut Inotify>, timeout: Duration) -> bool {
         let _ = inotify.read_events(&mut buffer).map(Iterator::count);
     }
     heard
-}
-
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(error) = next {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        next = error.source();
-    }
-    text
 }

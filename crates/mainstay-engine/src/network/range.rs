@@ -2,11 +2,12 @@
 
 use std::fmt;
 use std::fs;
-use std::io::{self, Write};
+use std::io;
 use std::net::Ipv4Addr;
 use std::path::Path;
 use std::str::FromStr;
 
+use mainstay_linux::durable::replace;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
@@ -204,14 +205,7 @@ pub(super) fn remember(path: &Path, range: Range) -> Result<(), RangeFileError> 
     let file = RangeFile { version: VERSION, range: range.to_string() };
     let bytes = serde_json::to_vec(&file)
         .map_err(|source| RangeFileError::Malformed { path: path.into(), source })?;
-    let temporary = path.with_extension("tmp");
-    let mut out = fs::File::create(&temporary).map_err(failed("write"))?;
-    out.write_all(&bytes).map_err(failed("write"))?;
-    out.sync_all().map_err(failed("sync"))?;
-    fs::rename(&temporary, path).map_err(failed("rename"))?;
-    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty());
-    let directory = fs::File::open(directory.unwrap_or(Path::new("."))).map_err(failed("sync"))?;
-    directory.sync_all().map_err(failed("sync"))
+    replace(path, &path.with_extension("tmp"), &bytes).map_err(failed("write"))
 }
 
 #[cfg(test)]

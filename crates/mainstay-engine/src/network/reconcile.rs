@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 
+use mainstay_cri::chain;
 use mainstay_linux::netlink::{Link, RouteSocket};
 
 use super::attach::attach;
@@ -14,7 +15,7 @@ use super::leases::{Leases, Stage};
 use super::settle::Settling;
 use super::{
     Base, Finding, LiveSandbox, Names, Network, NetworkConfig, NetworkError, Ports, Range, Repair,
-    chain, holder, lock, range,
+    holder, lock, range,
 };
 
 impl Network {

@@ -7,7 +7,9 @@ use mainstay_linux::netlink::{Connection, ConntrackSocket, Link, RouteSocket};
 
 use super::host_ports::HostPort;
 use super::leases::Stage;
-use super::{Finding, Network, NetworkError, Range, chain, lock};
+use mainstay_cri::chain;
+
+use super::{Finding, Network, NetworkError, Range, lock};
 
 /// The number of UDP.
 const UDP: u8 = 17;

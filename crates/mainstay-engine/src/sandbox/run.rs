@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use mainstay_cri::{
-    ContainerEventKind, DnsConfig, Error, NamespaceMode, PodSandboxConfig, Result, SandboxId,
+    ContainerEventKind, DnsConfig, NamespaceMode, PodSandboxConfig, Result, SandboxId,
 };
 use mainstay_linux::namespace;
 use mainstay_shim_protocol::{Command, SandboxNamespaces, Shm};
@@ -60,10 +60,7 @@ async fn make(
     };
     let pid = launched.pid;
     let process = ShimProcess::of(pid).map_err(io_failed("cannot look at the pod's shim"))?;
-    sandbox.change(|state| {
-        state.shim_pid = pid;
-        state.record.shim = Some(process);
-    });
+    sandbox.change(|state| state.record.shim = Some(process));
     // 2. Out of the agent's control group. The first move after a pause waits for a grace period
     //    of the kernel; whatever follows does not, until a container is started.
     engine.spawn(place(engine.clone(), sandbox.clone(), pid));
@@ -103,11 +100,10 @@ async fn place(engine: Arc<Instance>, sandbox: Arc<Sandbox>, pid: i32) {
         let engine = engine.clone();
         crate::blocking(move || engine.place_shim(pid)).await
     };
-    let failure = moved.as_ref().err().map(Error::chain);
     let fails = sandbox.change(|state| {
-        state.placed = Some(moved.map_err(|error| error.chain()));
         // A shim that has ended meanwhile needs no place.
-        let fails = failure.is_some() && state.shim.is_some();
+        let fails = moved.is_err() && state.shim.is_some();
+        state.placed = Some(moved.map_err(|error| error.chain()));
         state.ready &= !fails;
         fails
     });

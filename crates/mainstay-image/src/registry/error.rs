@@ -360,7 +360,7 @@ impl RequestError {
 }
 
 /// The error with its causes, as one line.
-pub(super) fn chain(error: &dyn Error) -> String {
+pub(crate) fn chain(error: &dyn Error) -> String {
     let mut text = error.to_string();
     let mut next = error.source();
     while let Some(error) = next {

@@ -39,6 +39,9 @@ pub struct Usage {
     pub total: u64,
 }
 
+/// How long parts of interrupted downloads are kept, to go on with, unless somebody knows better.
+pub const KEEP_PARTIAL: Duration = Duration::from_secs(24 * 60 * 60);
+
 /// Everything that is to stay.
 #[derive(Default)]
 struct Roots {

@@ -228,18 +228,12 @@ impl Performer {
             }
             (Action::StopContainer { id, grace }, _) => {
                 let stopped = self.runtime.stop_container(&id, grace).await;
-                self.look_at(&seen, |sandbox| {
-                    sandbox.containers.iter().any(|container| container.id == id)
-                })
-                .await;
+                self.look_at(&seen, &id).await;
                 done("FailedKillPod", stopped)
             }
             (Action::RemoveContainer { id }, _) => {
                 let removed = self.runtime.remove_container(&id).await;
-                self.look_at(&seen, |sandbox| {
-                    sandbox.containers.iter().any(|container| container.id == id)
-                })
-                .await;
+                self.look_at(&seen, &id).await;
                 done("FailedRemoveContainer", removed)
             }
             (Action::StopSandbox { id }, _) => {
@@ -404,15 +398,19 @@ impl Performer {
             |error: &dyn fmt::Display| PerformError::refused("CreateContainerConfigError", error);
         let user = self.image(&plan.image).await?.map(|image| image.user).unwrap_or_default();
         translate::verify_non_root(&run.pod, container, &user).map_err(|error| refused(&error))?;
-        let plan = &self.numbered(run, seen, plan).await?;
-        let config = translate::container(&run.pod, container, plan, &self.facts)
-            .map_err(|error| refused(&error))?;
         let current = seen.sandboxes.iter().find(|it| it.id == *sandbox);
         let addresses = current.map(|it| it.ips.clone()).unwrap_or_default();
         let attempt = current.map_or(0, |it| it.attempt);
+        let logs = self.unnumbered(run, seen, plan);
         let (performer, pod) = (self.clone(), run.pod.clone());
-        blocking(move || volumes::write_hosts(&pod, &performer.facts, &addresses)).await?;
-
+        let counted = blocking(move || {
+            volumes::write_hosts(&pod, &performer.facts, &addresses)?;
+            Ok(logs.map(|logs| logs::runs(&logs)))
+        });
+        let restart_count = counted.await?.unwrap_or(plan.restart_count);
+        let plan = &ContainerPlan { restart_count, ..plan.clone() };
+        let config = translate::container(&run.pod, container, plan, &self.facts)
+            .map_err(|error| refused(&error))?;
         let sandbox_config = self.sandbox_config(run, attempt)?;
         let created = self.runtime.create_container(sandbox, &config, &sandbox_config).await;
         let id = match created {
@@ -444,24 +442,14 @@ impl Performer {
         }
     }
 
-    /// The plan of a container of which nothing is left but logs, as after the machine restarted,
-    /// with the number that those say is next.
-    async fn numbered(
-        &self,
-        run: &RunGoal,
-        seen: &SeenPod,
-        plan: &ContainerPlan,
-    ) -> Result<ContainerPlan, PerformError> {
+    /// The logs of a container of which nothing else is left, as after the machine restarted: they
+    /// say what number is next.
+    fn unnumbered(&self, run: &RunGoal, seen: &SeenPod, plan: &ContainerPlan) -> Option<PathBuf> {
         let pod = &run.pod;
         let own = seen.sandboxes.iter().filter(|sandbox| sandbox.uid == pod.uid());
-        if own.flat_map(|sandbox| &sandbox.containers).any(|it| it.name == plan.name) {
-            return Ok(plan.clone());
-        }
+        let mut known = own.flat_map(|sandbox| &sandbox.containers);
         let logs = self.facts.pod_log_directory(pod.namespace(), pod.name(), pod.uid());
-        let logs = logs.join(&plan.name);
-        let counted = tokio::task::spawn_blocking(move || logs::runs(&logs)).await;
-        let restart_count = counted.map_err(|error| PerformError::panicked(&error))?;
-        Ok(ContainerPlan { restart_count, ..plan.clone() })
+        (!known.any(|it| it.name == plan.name)).then(|| logs.join(&plan.name))
     }
 
     async fn is_start_error(&self, id: &ContainerId) -> bool {
@@ -472,7 +460,11 @@ impl Performer {
 
     /// What may run once only must not be forgotten to have run.
     pub(super) fn note_start(&self, run: &RunGoal) {
-        if self.record(&key_of(&run.pod)).is_some_and(|record| !record.started) {
+        let noted = {
+            let records = self.records.lock().unwrap_or_else(PoisonError::into_inner);
+            records.get(&key_of(&run.pod)).is_none_or(|record| record.started)
+        };
+        if !noted {
             self.amend(run, |record| record.started = true);
         }
     }
@@ -486,7 +478,7 @@ impl Performer {
         self.amend(run, |record| record.finished = Some((at, status)));
         self.ledger.flush().await.map_err(|error| PerformError {
             reason: "FailedRecord",
-            message: crate::chain(&error),
+            message: mainstay_cri::chain(&error),
             retry: Retry::Soon,
         })
     }
@@ -497,8 +489,12 @@ impl Performer {
         }
     }
 
-    async fn look_at(&self, seen: &SeenPod, is: impl Fn(&mainstay_plan::pod::SeenSandbox) -> bool) {
-        if let Some(sandbox) = seen.sandboxes.iter().find(|sandbox| is(sandbox)) {
+    /// Looks at a container, and at what it is in.
+    async fn look_at(&self, seen: &SeenPod, id: &ContainerId) {
+        let has = |sandbox: &&mainstay_plan::pod::SeenSandbox| {
+            sandbox.containers.iter().any(|container| container.id == *id)
+        };
+        if let Some(sandbox) = seen.sandboxes.iter().find(has) {
             self.refresh(&sandbox.id).await;
         }
     }
@@ -531,13 +527,13 @@ fn presence_of(image: Option<&Image>) -> Presence {
 }
 
 /// Runs file work where it may take its time.
-async fn blocking(
-    work: impl FnOnce() -> Result<(), VolumeError> + Send + 'static,
-) -> Result<(), PerformError> {
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, VolumeError> + Send + 'static,
+) -> Result<T, PerformError> {
     let failed =
         |message: String| PerformError { reason: "FailedMount", message, retry: Retry::Soon };
     match tokio::task::spawn_blocking(work).await {
-        Ok(result) => result.map_err(|error| failed(crate::chain(&error))),
+        Ok(result) => result.map_err(|error| failed(mainstay_cri::chain(&error))),
         Err(error) => Err(PerformError::panicked(&error)),
     }
 }

@@ -79,7 +79,9 @@ impl Down {
         if self.purge {
             remove_logs(instance, &log_directory)?;
         }
-        remove_groups(instance)?;
+        // Also when the pods were in systemd's last: the driver may have changed.
+        let groups = Hierarchies::mounted()?.at(&instance.cgroup_root()).remove();
+        groups.context("cannot remove what the pods were in")?;
         // The locks go with their directories, so that nobody can come in between.
         instance.remove_run_dir()?;
         if self.purge {
@@ -135,13 +137,4 @@ fn remove_logs(instance: &Instance, log_directory: &Path) -> anyhow::Result<()> 
         // Others may have logs in it, or a file system of its own be mounted there.
         _ => Ok(()),
     }
-}
-
-/// Removes the control groups of both drivers: the one that is in use may have changed.
-fn remove_groups(instance: &Instance) -> anyhow::Result<()> {
-    let hierarchies = Hierarchies::mounted()?;
-    for root in [instance.cgroup_root(), systemd::delegated(instance)] {
-        hierarchies.at(&root).remove().context("cannot remove what the pods were in")?;
-    }
-    Ok(())
 }

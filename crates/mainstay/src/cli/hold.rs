@@ -8,9 +8,7 @@ use clap::Args;
 use mainstay_engine::SHIMS;
 use mainstay_linux::cgroup::Hierarchies;
 use mainstay_linux::process::{Pidfd, origin, signals};
-
-/// Source: signal(7).
-const SIGTERM: i32 = 15;
+use rustix::process::Signal;
 
 /// Sleep in the control group of an instance's pods until SIGTERM; then ask them to end, and wait
 /// until they have.
@@ -58,7 +56,7 @@ fn is_child_of(pid: i32, shims: &BTreeSet<i32>) -> bool {
 
 fn end(pid: i32) -> std::io::Result<()> {
     match Pidfd::open(pid) {
-        Ok(process) => process.signal(SIGTERM),
+        Ok(process) => process.signal(Signal::TERM.as_raw()),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
         Err(error) => Err(error),
     }

@@ -5,7 +5,7 @@ use std::io::{self, IsTerminal, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use anyhow::Context;
 use clap::{Args, Subcommand};
@@ -14,7 +14,7 @@ use mainstay_image::platform::Platform;
 use mainstay_image::progress::{Event, LayerInfo, Phase};
 use mainstay_image::reference::Reference;
 use mainstay_image::registry::{PullRequest, Puller};
-use mainstay_image::store::{Image as Stored, Store};
+use mainstay_image::store::{Image as Stored, KEEP_PARTIAL, Store};
 use serde::Serialize;
 
 use super::Output;
@@ -22,9 +22,6 @@ use super::status::table;
 use crate::config::Registries;
 use crate::instance::Instance;
 use crate::wiring::keyrings;
-
-/// How long parts of interrupted downloads are kept, to go on with.
-const KEEP_PARTIAL: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// Look after images. Files in ROOT_DIR/images/ are imported by the agent itself.
 #[derive(Debug, Subcommand)]

@@ -3,10 +3,11 @@
 //! so that what runs is found even when somebody has removed the root directory.
 
 use std::fs::{self, File};
-use std::io::{self, Write};
+use std::io;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, ensure};
+use mainstay_linux::durable::replace;
 use serde::{Deserialize, Serialize};
 
 /// The file's name.
@@ -83,26 +84,20 @@ impl Record {
 /// The turn to write the record of a directory: images may be imported while a node starts.
 struct Writing<'a> {
     directory: &'a Path,
-    handle: File,
+    _turn: File,
 }
 
 impl<'a> Writing<'a> {
     fn begin(directory: &'a Path) -> anyhow::Result<Self> {
         let open = || File::open(directory).and_then(|handle| handle.lock().map(|()| handle));
-        let handle = open().with_context(|| format!("cannot lock {}", directory.display()))?;
-        Ok(Self { directory, handle })
+        let turn = open().with_context(|| format!("cannot lock {}", directory.display()))?;
+        Ok(Self { directory, _turn: turn })
     }
 
     /// Writes it, so that after a power cut the old one or the new one is there.
     fn put(&self, record: &Record) -> anyhow::Result<()> {
         let (staged, path) = (self.directory.join(STAGED), self.directory.join(RECORD));
-        let write = || {
-            let mut file = File::create(&staged)?;
-            file.write_all(&serde_json::to_vec(record)?)?;
-            file.sync_all()?;
-            fs::rename(&staged, &path)?;
-            self.handle.sync_all()
-        };
-        write().with_context(|| format!("cannot write {}", path.display()))
+        replace(&path, &staged, &serde_json::to_vec(record)?)
+            .with_context(|| format!("cannot write {}", path.display()))
     }
 }

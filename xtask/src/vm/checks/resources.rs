@@ -83,22 +83,8 @@ pub(super) fn devices(guest: &mut Guest) -> anyhow::Result<String> {
         ("privileged", format!("mknod /disk b {disk} && {read} if=/disk"), true),
     ];
     for (name, privileged) in [("confined", false), ("privileged", true)] {
-        guest.write(
-            &format!("{MANIFESTS}/{name}.yaml"),
-            &format!(
-                r#"
-apiVersion: v1
-kind: Pod
-metadata: {{ name: {name} }}
-spec:
-  containers:
-  - name: main
-    image: local/busybox:1
-    command: [sh, -c, "trap exit TERM; sleep infinity & wait"]
-    securityContext: {{ privileged: {privileged} }}
-"#
-            ),
-        )?;
+        let manifest = secured(name, "{}", &format!("{{ privileged: {privileged} }}"));
+        guest.write(&format!("{MANIFESTS}/{name}.yaml"), &manifest)?;
     }
     guest.wait_for_pods(&[("confined", "Running"), ("privileged", "Running")])?;
     for (pod, script, works) in &cases {
@@ -119,23 +105,12 @@ pub(super) fn system_calls(guest: &mut Guest) -> anyhow::Result<String> {
     for (profile, mode) in [("Unconfined", "0"), ("RuntimeDefault", "2")] {
         for escalation in [true, false] {
             let name = format!("{profile}-{escalation}").to_lowercase();
-            guest.write(
-                &format!("{MANIFESTS}/{name}.yaml"),
-                &format!(
-                    r#"
-apiVersion: v1
-kind: Pod
-metadata: {{ name: {name} }}
-spec:
-  securityContext: {{ seccompProfile: {{ type: {profile} }} }}
-  containers:
-  - name: main
-    image: local/busybox:1
-    command: [sh, -c, "trap exit TERM; sleep infinity & wait"]
-    securityContext: {{ allowPrivilegeEscalation: {escalation} }}
-"#
-                ),
-            )?;
+            let manifest = secured(
+                &name,
+                &format!("{{ seccompProfile: {{ type: {profile} }} }}"),
+                &format!("{{ allowPrivilegeEscalation: {escalation} }}"),
+            );
+            guest.write(&format!("{MANIFESTS}/{name}.yaml"), &manifest)?;
             cases.push((name, mode));
         }
     }
@@ -153,4 +128,22 @@ spec:
     guest.sh(&format!("rm {MANIFESTS}/*-true.yaml {MANIFESTS}/*-false.yaml"))?;
     guest.wait_for("they are gone", "! mainstay status | grep -e -true -e -false")?;
     Ok("Seccomp: 2 where it should be".to_owned())
+}
+
+/// A pod that does nothing, with security contexts for itself and its container.
+fn secured(name: &str, pod: &str, container: &str) -> String {
+    format!(
+        r#"
+apiVersion: v1
+kind: Pod
+metadata: {{ name: {name} }}
+spec:
+  securityContext: {pod}
+  containers:
+  - name: main
+    image: local/busybox:1
+    command: [sh, -c, "trap exit TERM; sleep infinity & wait"]
+    securityContext: {container}
+"#
+    )
 }

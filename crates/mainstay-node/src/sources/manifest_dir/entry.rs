@@ -11,9 +11,7 @@ use std::time::{Duration, SystemTime};
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, fstat, fstatvfs, open, statat};
 use rustix::io::Errno;
 
-/// How old a file's last change has to be for a file that was found by looking to count as
-/// finished.
-const SETTLED: Duration = Duration::from_millis(200);
+use super::settle::QUIET;
 
 /// Larger ones are refused when they are parsed; this much and a byte more is read to tell.
 /// Source: `maxConfigLength` of the kubelet, 10 MiB.
@@ -70,13 +68,14 @@ impl Stamp {
         Self { device: 0, inode: 0, size: 0, modified: (0, 0), changed: (0, 0) }
     }
 
-    /// Whether the last change is old enough.
+    /// Whether the last change is old enough for a file that was found by looking to count as
+    /// finished.
     pub(crate) fn is_settled(&self) -> bool {
         let changed = u64::try_from(self.changed.0).unwrap_or(0);
         let nanoseconds = u32::try_from(self.changed.1).unwrap_or(0);
         let changed = SystemTime::UNIX_EPOCH + Duration::new(changed, nanoseconds);
         // A change in the future is as good as one long ago: no clock will tell more.
-        changed.elapsed().map_or(true, |age| age >= SETTLED)
+        changed.elapsed().map_or(true, |age| age >= QUIET)
     }
 }
 
