@@ -6,15 +6,19 @@ use anyhow::{Context, bail};
 
 use crate::process;
 
-/// What is generated, and by which package. Each is a workspace of its own, so that the features
-/// that only it needs do not reach the product.
-const GENERATED: &[(&str, &str)] =
-    &[("crates/mainstay-pod/src/schema/table.rs", "xtask/schema/Cargo.toml")];
+/// What is generated, by which package and which of its parts. Each package is a workspace of its own, so
+/// that the features that only it needs do not reach the product.
+const GENERATED: &[(&str, &str, &str)] = &[
+    ("crates/mainstay-pod/src/schema/table.rs", "xtask/schema/Cargo.toml", "pod"),
+    ("crates/mainstay-schema/src/types/table.rs", "xtask/schema/Cargo.toml", "types"),
+    ("crates/mainstay-schema/src/openapi/text.tsv", "xtask/schema/Cargo.toml", "text"),
+];
 
 /// Writes the sources.
 pub(crate) fn write() -> anyhow::Result<()> {
-    for (path, generator) in GENERATED {
-        fs::write(path, generate(generator)?).with_context(|| format!("cannot write {path}"))?;
+    for (path, generator, part) in GENERATED {
+        fs::write(path, generate(generator, part)?)
+            .with_context(|| format!("cannot write {path}"))?;
     }
     Ok(())
 }
@@ -25,17 +29,17 @@ pub(crate) fn write() -> anyhow::Result<()> {
 ///
 /// When they differ.
 pub(crate) fn check() -> anyhow::Result<()> {
-    for (path, generator) in GENERATED {
+    for (path, generator, part) in GENERATED {
         let there = fs::read_to_string(path).with_context(|| format!("cannot read {path}"))?;
-        if there != generate(generator)? {
+        if there != generate(generator, part)? {
             bail!("{path} is not what {generator} writes; `cargo xtask codegen` writes it");
         }
     }
     Ok(())
 }
 
-fn generate(manifest: &str) -> anyhow::Result<String> {
+fn generate(manifest: &str, part: &str) -> anyhow::Result<String> {
     let mut command = process::cargo();
     command.args(["run", "--quiet", "--locked", "--manifest-path", manifest]);
-    process::output(command.args(["--target-dir", "target/codegen"]))
+    process::output(command.args(["--target-dir", "target/codegen", "--", part]))
 }

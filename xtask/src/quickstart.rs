@@ -50,6 +50,7 @@ impl Node {
 
         let log = self.directory.join("agent.log");
         let mut run = self.command(&["run", "--hostname-override=quickstart"]);
+        run.args(["--secure-port=0", "--port=0", "--healthz-port=0"]);
         run.arg(format!("--pod-manifest-path={}", manifests.display()));
         run.stdout(File::create(&log)?).stderr(File::options().append(true).open(&log)?);
         let mut agent = announce(&mut run).spawn().context("cannot start mainstay")?;

@@ -19,19 +19,28 @@ pub struct ExecRequest {
     pub stdin: bool,
 }
 
+/// What a client writes, on its way to a process.
+pub type Input = Pin<Box<dyn AsyncWrite + Send>>;
+
+/// What a process writes, on its way to a client.
+pub type Output = Pin<Box<dyn AsyncRead + Send>>;
+
+/// Tells a terminal its new size.
+pub type Resize = Box<dyn Fn(TerminalSize) -> Result<()> + Send + Sync>;
+
 /// A process that runs inside a container.
 ///
 /// Dropping it closes the streams, which ends a process that reads or writes them; it does not
 /// kill one that does neither.
 pub struct Exec {
     /// Standard input, if it was asked for. Dropping it is end of file.
-    pub stdin: Option<Pin<Box<dyn AsyncWrite + Send>>>,
+    pub stdin: Option<Input>,
     /// Standard output, or the terminal's output.
-    pub stdout: Pin<Box<dyn AsyncRead + Send>>,
+    pub stdout: Output,
     /// Standard error; absent when there is a terminal.
-    pub stderr: Option<Pin<Box<dyn AsyncRead + Send>>>,
+    pub stderr: Option<Output>,
     /// Tells the terminal its new size; absent without a terminal.
-    pub resize: Option<Box<dyn Fn(TerminalSize) -> Result<()> + Send + Sync>>,
+    pub resize: Option<Resize>,
     /// Resolves when the process ended.
     pub exit: Pin<Box<dyn Future<Output = Result<ExitCode>> + Send>>,
 }

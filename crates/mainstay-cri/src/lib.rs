@@ -8,9 +8,10 @@
 //! agent cannot tell which.
 //!
 //! Names and meanings are the protocol's; what a field means is documented here only where the
-//! protocol leaves it open. Two deliberate differences: [`Runtime::exec`] returns byte streams
-//! where the protocol returns a URL, and times are [`jiff::Timestamp`] where it has nanoseconds.
+//! protocol leaves it open. Two deliberate differences: [`Runtime::exec`], [`Runtime::attach`]
+//! and [`Runtime::port_forward`] return byte streams where the protocol returns a URL, and times are [`jiff::Timestamp`] where it has nanoseconds.
 
+mod attach;
 mod container;
 mod error;
 mod event;
@@ -18,7 +19,9 @@ mod exec;
 mod images;
 mod runtime;
 mod sandbox;
+mod stats;
 
+pub use attach::{AttachRequest, Attached, Duplex, PortForward};
 pub use container::{
     Container, ContainerConfig, ContainerFilter, ContainerId, ContainerMetadata, ContainerState,
     ContainerStatus, LinuxContainerResources, LinuxContainerSecurityContext, Mount,
@@ -26,7 +29,7 @@ pub use container::{
 };
 pub use error::{Error, ErrorKind, Result, chain};
 pub use event::{ContainerEvent, ContainerEventKind};
-pub use exec::{Exec, ExecRequest, ExitCode, TerminalSize};
+pub use exec::{Exec, ExecRequest, ExitCode, Input, Output, Resize, TerminalSize};
 pub use images::{Image, ImageId, ImageSpec, Images, PullRequest};
 pub use runtime::{Runtime, RuntimeCondition, RuntimeStatus, Version};
 pub use sandbox::{
@@ -34,3 +37,4 @@ pub use sandbox::{
     PodSandboxConfig, PodSandboxFilter, PodSandboxMetadata, PodSandboxState, PodSandboxStatus,
     PortMapping, Protocol, SandboxId,
 };
+pub use stats::{ContainerStats, CpuUsage, MemoryUsage, NetworkInterfaceUsage, PodSandboxStats};

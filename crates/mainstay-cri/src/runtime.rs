@@ -6,9 +6,9 @@ use async_trait::async_trait;
 use futures_core::stream::BoxStream;
 
 use crate::{
-    Container, ContainerConfig, ContainerEvent, ContainerFilter, ContainerId, ContainerStatus,
-    Exec, ExecRequest, PodSandbox, PodSandboxConfig, PodSandboxFilter, PodSandboxStatus, Result,
-    SandboxId,
+    AttachRequest, Attached, Container, ContainerConfig, ContainerEvent, ContainerFilter,
+    ContainerId, ContainerStatus, Exec, ExecRequest, PodSandbox, PodSandboxConfig,
+    PodSandboxFilter, PodSandboxStats, PodSandboxStatus, PortForward, Result, SandboxId,
 };
 
 /// Sandboxes and containers. Source: service `RuntimeService` in `runtime/v1/api.proto`.
@@ -73,6 +73,28 @@ pub trait Runtime: Send + Sync {
 
     /// Runs one more process in a running container.
     async fn exec(&self, request: &ExecRequest) -> Result<Exec>;
+
+    /// Joins the streams of a container that has not ended.
+    ///
+    /// # Errors
+    ///
+    /// `FailedPrecondition` when it has ended, `InvalidArgument` when it has a terminal and the
+    /// request says that it has none, or the other way round.
+    async fn attach(&self, request: &AttachRequest) -> Result<Attached>;
+
+    /// Connects to a port of `localhost` as the containers of the sandbox see it, by IPv4 and
+    /// then by IPv6.
+    ///
+    /// # Errors
+    ///
+    /// `Unavailable` when nobody listens there; the message says on which port.
+    async fn port_forward(&self, sandbox: &SandboxId, port: u16) -> Result<PortForward>;
+
+    /// What the sandboxes that match and are ready use, and their running containers.
+    async fn list_pod_sandbox_stats(
+        &self,
+        filter: &PodSandboxFilter,
+    ) -> Result<Vec<PodSandboxStats>>;
 
     /// What happens from now on.
     fn events(&self) -> BoxStream<'static, ContainerEvent>;

@@ -135,6 +135,7 @@ pub(crate) fn container(from: &Ingredients<'_>) -> Result<Container, BundleError
         process,
         log_path: places.log_path.to_owned(),
         stdin: config.stdin,
+        stdin_once: config.stdin_once,
     })
 }
 

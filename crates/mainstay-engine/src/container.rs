@@ -1,11 +1,13 @@
 //! Containers: one verb, one file.
 
+pub(crate) mod attach;
 pub(crate) mod create;
 pub(crate) mod exec;
 pub(crate) mod log;
 pub(crate) mod remove;
 pub(crate) mod start;
 pub(crate) mod stop;
+mod streams;
 
 use mainstay_cri::ContainerState;
 

@@ -190,6 +190,7 @@ fn carry_out(
         | Command::StartContainer { .. }
         | Command::ReopenLog { .. }
         | Command::Exec(_)
+        | Command::Attach(_)
         | Command::Report
         | Command::Subscribe => refused(),
     }

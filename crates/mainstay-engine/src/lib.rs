@@ -40,10 +40,10 @@ use futures_core::stream::BoxStream;
 use futures_util::StreamExt;
 use jiff::Timestamp;
 use mainstay_cri::{
-    Container, ContainerConfig, ContainerEvent, ContainerEventKind, ContainerFilter, ContainerId,
-    ContainerStatus, Error, ErrorKind, Exec, ExecRequest, PodSandbox, PodSandboxConfig,
-    PodSandboxFilter, PodSandboxStatus, Result, Runtime, RuntimeCondition, RuntimeStatus,
-    SandboxId, Version,
+    AttachRequest, Attached, Container, ContainerConfig, ContainerEvent, ContainerEventKind,
+    ContainerFilter, ContainerId, ContainerStatus, Error, ErrorKind, Exec, ExecRequest, PodSandbox,
+    PodSandboxConfig, PodSandboxFilter, PodSandboxStats, PodSandboxStatus, PortForward, Result,
+    Runtime, RuntimeCondition, RuntimeStatus, SandboxId, Version,
 };
 use mainstay_image::store::Store;
 use mainstay_linux::capability::Capabilities;
@@ -499,6 +499,21 @@ impl Runtime for Engine {
 
     async fn exec(&self, request: &ExecRequest) -> Result<Exec> {
         container::exec::exec(&self.0, request).await
+    }
+
+    async fn attach(&self, request: &AttachRequest) -> Result<Attached> {
+        container::attach::attach(&self.0, request).await
+    }
+
+    async fn port_forward(&self, sandbox: &SandboxId, port: u16) -> Result<PortForward> {
+        sandbox::port_forward::port_forward(&self.0, sandbox, port).await
+    }
+
+    async fn list_pod_sandbox_stats(
+        &self,
+        filter: &PodSandboxFilter,
+    ) -> Result<Vec<PodSandboxStats>> {
+        sandbox::stats::list(&self.0, filter).await
     }
 
     fn events(&self) -> BoxStream<'static, ContainerEvent> {

@@ -11,8 +11,10 @@
 //! - When a shim ends before its time, its containers are killed before the sandbox is shown as
 //!   not ready: nothing of it runs when somebody starts the next one.
 
+pub(crate) mod port_forward;
 pub(crate) mod remove;
 pub(crate) mod run;
+pub(crate) mod stats;
 pub(crate) mod stop;
 
 use std::collections::BTreeMap;
@@ -229,7 +231,7 @@ fn hear(engine: &Instance, sandbox: &Sandbox, event: Event) {
             tracing::warn!(container = %id, error, "log lines of a container are being lost");
         }
         // Those come on connections of their own.
-        Event::ExecExited { .. } => {}
+        Event::ExecExited { .. } | Event::Detached { .. } => {}
     }
 }
 

@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use mainstay_linux::socket;
 use mainstay_shim_protocol::{
-    Command, ContainerReport, Event, Exec, Failure, FrameError, Hello, Message, OLDEST_PROTOCOL,
-    Outcome, PROTOCOL, Reply, Request, Success, decode, encode, frame_length,
+    Command, ContainerReport, Detachment, Event, Failure, FrameError, Hello, Message,
+    OLDEST_PROTOCOL, Outcome, PROTOCOL, Reply, Request, Success, decode, encode, frame_length,
 };
 use serde::de::DeserializeOwned;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -42,6 +42,15 @@ pub(crate) enum ShimError {
         version: String,
         /// The shim's protocol.
         protocol: u32,
+    },
+    /// The shim can be driven and does not know this.
+    #[error(
+        "the pod's shim is of mainstay {version}, which cannot do it; restart the pod to have a \
+         newer one"
+    )]
+    TooOld {
+        /// The shim's mainstay.
+        version: String,
     },
     /// The shim does not greet.
     #[error("the pod's shim does not answer within {} s", GREETING_PATIENCE.as_secs())]
@@ -267,18 +276,18 @@ impl Connection {
     }
 }
 
-/// A process that was added to a container, on a connection of its own.
-pub(crate) struct Execution {
+/// A connection of its own for one request, and for what the shim tells of it later.
+pub(crate) struct Conversation {
     frames: Frames,
-    /// Kept open: the shim tells how the process ended on this connection.
+    /// Kept open: what the shim tells comes on this connection.
     _writer: OwnedWriteHalf,
 }
 
-impl Execution {
-    /// Starts a process; `descriptors` are its standard streams, or the socket for its terminal.
-    pub(crate) async fn start(
+impl Conversation {
+    /// Asks for something; `descriptors` are what the command says.
+    pub(crate) async fn begin(
         stream: StdStream,
-        exec: Exec,
+        command: Command,
         descriptors: Vec<OwnedFd>,
     ) -> Result<Self, ShimError> {
         // First whom it is sent to: another one might do something else.
@@ -286,12 +295,16 @@ impl Execution {
         let (reader, writer) =
             UnixStream::from_std(stream).map_err(ShimError::Connection)?.into_split();
         let mut frames = Frames::new(reader);
-        frames.hello().await?;
+        let hello = timeout(GREETING_PATIENCE, frames.hello()).await;
+        let hello = hello.unwrap_or(Err(ShimError::Silent))?;
+        if matches!(command, Command::Attach(_)) && !hello.attach {
+            return Err(ShimError::TooOld { version: hello.version });
+        }
         let Frames { reader, received } = frames;
         let stream = reader.reunite(writer).map_err(io::Error::other);
         let stream = stream.and_then(UnixStream::into_std).map_err(ShimError::Connection)?;
 
-        let frame = encode(&Request { number: 1, command: Command::Exec(Box::new(exec)) })?;
+        let frame = encode(&Request { number: 1, command })?;
         let stream = tokio::task::spawn_blocking(move || {
             let borrowed: Vec<_> = descriptors.iter().map(AsFd::as_fd).collect();
             // A shim reads at once, and a frame is short.
@@ -315,12 +328,21 @@ impl Execution {
         }
     }
 
-    /// Waits for the end of the process.
-    pub(crate) async fn wait(mut self) -> Result<i32, ShimError> {
+    /// Waits for the end of the process that was started.
+    pub(crate) async fn exited(mut self) -> Result<i32, ShimError> {
         loop {
             let message = self.frames.next().await?;
             if let Message::Event(Event::ExecExited { exit_code, .. }) = message {
                 return Ok(exit_code);
+            }
+        }
+    }
+
+    /// Waits for the end of the attachment that was made.
+    pub(crate) async fn detached(mut self) -> Result<Detachment, ShimError> {
+        loop {
+            if let Message::Event(Event::Detached { why, .. }) = self.frames.next().await? {
+                return Ok(why);
             }
         }
     }

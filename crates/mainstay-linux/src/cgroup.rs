@@ -7,6 +7,7 @@
 mod devices;
 mod limits;
 mod mounts;
+mod usage;
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -15,6 +16,7 @@ use std::path::{Path, PathBuf};
 
 pub use devices::DeviceRule;
 pub use limits::{CpuQuota, Limits};
+pub use usage::{Memory, Usage};
 
 /// How this machine mounts its control groups.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

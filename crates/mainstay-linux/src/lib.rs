@@ -8,6 +8,7 @@
 pub mod capability;
 pub mod cgroup;
 pub mod durable;
+pub mod machine;
 pub mod memfd;
 pub mod mount;
 pub mod namespace;

@@ -26,6 +26,11 @@ pub(crate) fn now(configured: &[IpAddr]) -> NodeAddresses {
     NodeAddresses { ips }
 }
 
+/// The addresses that packets to the world would leave with, now.
+pub fn machine_addresses() -> Vec<IpAddr> {
+    now(&[]).ips
+}
+
 /// Keeps them, for ever.
 pub(crate) async fn keep(configured: Vec<IpAddr>, addresses: watch::Sender<NodeAddresses>) {
     let mut interval = tokio::time::interval(INTERVAL);

@@ -18,8 +18,9 @@ use tokio::task::JoinSet;
 
 use crate::ledger::{Ledger, Record};
 use crate::logs::{LogBounds, rotate_all};
+use crate::node_api::{self, BoardHealth, BoardPods, NodeApi, NodeAuth};
 use crate::observe::{Observer, follow};
-use crate::publish::{self, Board};
+use crate::publish::{self, ApiAccess, Board, Shown};
 use crate::sources::manifest_dir::{self, Batch, ManifestPaths};
 use crate::sources::merge::{Goals, Merge, Note, Notes, Reading, Remembered};
 use crate::supervise::Supervisor;
@@ -59,6 +60,9 @@ pub struct AgentConfig {
     pub addresses: Vec<IpAddr>,
     /// Bounds for container logs.
     pub log_bounds: LogBounds,
+    /// The Kubernetes API that this node belongs to; `None` without one. Pods of manifests run as
+    /// they do whether it answers or not.
+    pub api: Option<ApiAccess>,
 }
 
 /// The agent, with everything opened and nothing begun.
@@ -68,6 +72,7 @@ pub struct Agent {
     records: BTreeMap<PodKey, Record>,
     listener: http::Listener,
     addresses: watch::Sender<NodeAddresses>,
+    board: watch::Sender<Arc<Board>>,
 }
 
 impl Agent {
@@ -104,7 +109,27 @@ impl Agent {
             (ledger, records.clone()),
             addresses_seen,
         ));
-        Ok(Self { config, performer, records, listener, addresses })
+        Ok(Self {
+            config,
+            performer,
+            records,
+            listener,
+            addresses,
+            board: watch::Sender::default(),
+        })
+    }
+
+    /// The node's own API, which answers from this agent. To be served by whoever has a port for it.
+    pub fn node_api(&self, auth: Arc<dyn NodeAuth>, configuration: serde_json::Value) -> NodeApi {
+        let board = self.board.subscribe();
+        NodeApi::new(node_api::Context {
+            node_name: self.config.node_name.as_str().to_owned(),
+            pods: Arc::new(BoardPods { board: board.clone(), mirror_uid: None }),
+            runtime: self.performer.runtime.clone(),
+            health: Arc::new(BoardHealth(board)),
+            auth,
+            configuration,
+        })
     }
 
     /// Stops every pod, each with its own grace period, instead of running. What they have on disk
@@ -133,6 +158,7 @@ impl Agent {
                 images: images.clone(),
                 memory: Memory::default(),
                 status: None,
+                invalid: None,
                 performer: self.performer.clone(),
                 reports: reports.clone(),
             };
@@ -156,12 +182,12 @@ impl Agent {
     /// When one of its tasks or threads cannot be started or ends before that: the agent, which
     /// would look at nothing or remember nothing from then on, has to be started again.
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> Result<(), AgentError> {
-        let Self { config, performer, records, listener, addresses } = self;
+        let Self { config, performer, records, listener, addresses, board } = self;
         let mut tasks = JoinSet::new();
         let (reports, publications) = mpsc::unbounded_channel();
         let (notes, notes_seen) = watch::channel(Arc::new(Notes::default()));
         let (goals, goals_seen) = watch::channel(None);
-        let (board, board_seen) = watch::channel(Arc::new(Board::default()));
+        let board_seen = board.subscribe();
         let (requests, requested) = mpsc::channel(16);
         let (image_changes, images) = watch::channel(0u64);
 
@@ -204,6 +230,20 @@ impl Agent {
         // People: the board and the socket.
         let (health, healths) = watch::channel(Vec::new());
         tasks.spawn(ask_runtime(performer.clone(), images.clone(), health));
+        if let Some(access) = config.api {
+            let shown = Shown {
+                node_name: config.node_name.as_str().to_owned(),
+                directory: config.ledger_directory,
+                runtime: performer.runtime.clone(),
+                images: performer.images.clone(),
+                image_changes: images,
+                health: healths.clone(),
+                addresses: performer.addresses.clone(),
+                board: board_seen.clone(),
+                events: performer.events.clone(),
+            };
+            publish::show(access, shown, &mut tasks);
+        }
         tasks.spawn(publish::keep(publications, notes_seen, healths, board));
         let context = http::Context {
             node_name: config.node_name.as_str().to_owned(),

@@ -17,6 +17,7 @@
 //! | [`logs::rotate_all`] | time | |
 //! | [`addresses::keep`] | time | the node's addresses (`watch`) → workers, when they report |
 //! | `ask_runtime` ([`agent`]) | time, changes of images | how the runtime is (`watch`) → board |
+//! | [`publish::show`], with an API: several | the board, the API's pods of this node, time | mirror pods, the Node, its lease, events → the API |
 //! | thread `ledger` ([`ledger`]) | changes | files in the root directory |
 //!
 //! # Guarantees
@@ -32,6 +33,7 @@ mod dns;
 pub mod http;
 mod ledger;
 mod logs;
+pub mod node_api;
 mod observe;
 mod publish;
 mod sources;
@@ -39,9 +41,11 @@ mod supervise;
 mod volumes;
 mod worker;
 
+pub use addresses::machine_addresses;
 pub use agent::{Agent, AgentConfig, STOP_PATIENCE};
-pub use logs::{LogBounds, LogOptions, LogReader};
+pub use logs::{LogBounds, LogOptions, LogReader, LogStream};
 pub use mainstay_plan::pod::PodKey;
+pub use publish::ApiAccess;
 pub use sources::manifest_dir::{ManifestPaths, manifests_in};
 pub use volumes::unmount_below;
 

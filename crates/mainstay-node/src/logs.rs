@@ -10,7 +10,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-pub use read::{LogOptions, LogReader};
+pub use read::{LogOptions, LogReader, LogStream};
 pub use rotate::LogBounds;
 pub(crate) use rotate::rotate_all;
 

@@ -3,9 +3,16 @@
 //! # Flow
 //!
 //! Workers send what changed ([`Publication`]); one task keeps the whole ([`Board`]) and puts it
-//! on a `watch` channel, from which the control socket answers.
+//! on a `watch` channel, from which the control socket answers and the mirror pods of an API are
+//! kept ([`mirror`]).
 
+pub(crate) mod api;
 mod events;
+pub(crate) mod mirror;
+pub(crate) mod node;
+mod notes;
+mod recorder;
+mod show;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -13,11 +20,14 @@ use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::PodStatus;
 use mainstay_cri::RuntimeCondition;
+use mainstay_plan::mirror::Ending;
 use mainstay_plan::pod::{PodKey, SeenPod, Waiting};
 use mainstay_pod::{Diagnostic, Pod};
 use tokio::sync::{mpsc, watch};
 
-pub(crate) use events::{Event, EventKind, Events};
+pub use api::ApiAccess;
+pub(crate) use events::{Event, EventKind, Events, about, duration, of_failure, waits};
+pub(crate) use show::{Shown, show};
 
 use crate::sources::merge::Notes;
 
@@ -42,6 +52,8 @@ pub(crate) struct PodReport {
     pub(crate) manifest: Option<Manifest>,
     pub(crate) status: PodStatus,
     pub(crate) waiting: Option<Waiting>,
+    /// Older versions of it that still run.
+    pub(crate) ending: Vec<Ending>,
 }
 
 /// The manifest that a pod came from.
@@ -66,7 +78,7 @@ pub(crate) struct Board {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct PodEntry {
     /// As it was told last; `None` when it is only taken away since this agent is there.
-    pub(crate) report: Option<PodReport>,
+    pub(crate) report: Option<Arc<PodReport>>,
     /// What is left of it, if it is being taken away.
     pub(crate) leaving: Option<Arc<SeenPod>>,
 }
@@ -113,6 +125,11 @@ impl Board {
         self.awaited.as_ref().is_some_and(BTreeSet::is_empty) && !self.runtime.is_empty()
     }
 
+    /// Whether a pod that was there at the start has not been told of yet.
+    pub(crate) fn is_awaited(&self, key: &PodKey) -> bool {
+        self.awaited.as_ref().is_none_or(|awaited| awaited.contains(key))
+    }
+
     fn tell(&mut self, key: &PodKey) {
         if let Some(awaited) = &mut self.awaited {
             awaited.remove(key);
@@ -126,7 +143,8 @@ fn put(board: &mut Board, publication: Publication) {
         Publication::Pod(report) => {
             let key = report.key.clone();
             board.tell(&key);
-            board.pods.insert(key, PodEntry { report: Some(*report), leaving: None });
+            let report = Some(Arc::from(report));
+            board.pods.insert(key, PodEntry { report, leaving: None });
         }
         Publication::Leaving(key, seen) => {
             board.tell(&key);

@@ -219,6 +219,7 @@ impl Supervisor {
             images: self.images.clone(),
             memory,
             status,
+            invalid: None,
             performer: self.performer.clone(),
             reports: self.reports.clone(),
         };

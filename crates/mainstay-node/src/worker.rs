@@ -21,18 +21,19 @@ use std::time::Duration;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::PodStatus;
 use mainstay_plan::backoff::after_failures;
+use mainstay_plan::mirror::{self, INVALID_CONDITION};
 use mainstay_plan::pod::{
     Action, Failure, Goal, ImageMemory, Key, Memory, PodKey, SeenPod, has_started, plan,
 };
 use mainstay_plan::status;
-use mainstay_pod::RestartPolicy;
+use mainstay_pod::{Diagnostic, Pod, RestartPolicy};
 use tokio::sync::{mpsc, watch};
 use tokio::task::{AbortHandle, JoinSet};
 
 pub(crate) use perform::Performer;
 use perform::{Done, PerformError};
 
-use crate::publish::{EventKind, PodReport, Publication};
+use crate::publish::{EventKind, PodReport, Publication, about, of_failure, waits};
 
 /// The longest time between two attempts at the same action.
 const LONGEST_RETRY: Duration = Duration::from_secs(30);
@@ -48,6 +49,8 @@ pub(crate) struct Worker {
     pub(crate) images: watch::Receiver<u64>,
     pub(crate) memory: Memory,
     pub(crate) status: Option<PodStatus>,
+    /// What was wrong with its manifest when it was told of last.
+    pub(crate) invalid: Option<Arc<[Diagnostic]>>,
     pub(crate) performer: Arc<Performer>,
     pub(crate) reports: mpsc::UnboundedSender<Publication>,
 }
@@ -95,7 +98,7 @@ impl Worker {
                 tracing::debug!(pod = %self.key, ?action, "begins");
                 self.memory.in_flight.insert(action.key());
                 self.note_stop(&action, &seen, now);
-                in_flight.start(&self.performer, &goal.goal, &seen, action);
+                in_flight.start(&self.performer, &self.key, &goal.goal, &seen, action);
             }
             if plan.done && matches!(goal.goal, Goal::Gone) {
                 return;
@@ -206,6 +209,7 @@ impl Worker {
         let count = before.map_or(1, |failure| failure.count.saturating_add(1));
         let reason = error.event_reason();
         self.performer.events.tell(&self.key, EventKind::Warning, reason, error.message.clone());
+        self.show_failure(key, &error);
         if let Key::Container(name) = key {
             // The image may be what was wrong.
             self.memory.images.remove(name);
@@ -232,6 +236,39 @@ impl Worker {
         let PerformError { reason, message, .. } = error;
         let failure = Failure { reason: reason.to_owned(), message, count, retry_at };
         self.memory.failures.insert(key.clone(), failure);
+    }
+
+    fn show_failure(&self, key: &Key, error: &PerformError) {
+        let Goal::Run(run) = &self.goal.borrow().goal else { return };
+        let name = match key {
+            Key::Image(name) | Key::Container(name) => Some(name.as_str()),
+            Key::Host(_) | Key::Ledger | Key::Sandbox | Key::Dead(_) | Key::DeadSandbox(_) => None,
+        };
+        let containers = &run.pod.spec().containers;
+        let container = containers.iter().find(|container| Some(container.name.as_str()) == name);
+        let image = container.and_then(|container| container.image.as_deref());
+        for (reason, message) in of_failure(error.reason, &error.message, image) {
+            self.performer.events.show(about(&run.pod, name), EventKind::Warning, reason, message);
+        }
+    }
+
+    /// Tells what a kubelet tells of containers that wait to be started again, and of manifests
+    /// that are not what runs.
+    fn show_waits(&self, goal: &WorkerGoal, pod: &Pod, status: &PodStatus) {
+        let before = self.status.as_ref();
+        for (kind, reason, container, message) in waits(pod, before, status) {
+            let about = about(pod, Some(container));
+            self.performer.events.show(about, kind, reason, message);
+        }
+        let invalid = goal.manifest.as_ref().and_then(|it| it.invalid.as_ref());
+        if let Some(first) = invalid.and_then(|errors| errors.first()) {
+            let message = format!("{first}; the last good version is kept");
+            let known = self.invalid.as_ref() == invalid;
+            if !known {
+                let about = about(pod, None);
+                self.performer.events.show(about, EventKind::Warning, INVALID_CONDITION, message);
+            }
+        }
     }
 
     fn report(
@@ -261,6 +298,8 @@ impl Worker {
                 status::compute(&run.pod, seen, &self.memory, &node, before.as_ref(), now)
             }
         };
+        self.show_waits(goal, &run.pod, &status);
+        self.invalid = goal.manifest.as_ref().and_then(|it| it.invalid.clone());
         self.status = Some(status.clone());
         self.performer.remember_status(&self.key, &status);
         let report = PodReport {
@@ -269,14 +308,23 @@ impl Worker {
             manifest: goal.manifest.clone(),
             status,
             waiting,
+            ending: mirror::endings(seen, Some(run)),
         };
         let _ = self.reports.send(Publication::Pod(Box::new(report)));
     }
 }
 
 impl InFlight {
-    fn start(&mut self, performer: &Arc<Performer>, goal: &Goal, seen: &SeenPod, action: Action) {
-        let work = performer.clone().perform(goal.clone(), seen.clone(), action.clone());
+    fn start(
+        &mut self,
+        performer: &Arc<Performer>,
+        key: &PodKey,
+        goal: &Goal,
+        seen: &SeenPod,
+        action: Action,
+    ) {
+        let (goal, seen) = (goal.clone(), seen.clone());
+        let work = performer.clone().perform(key.clone(), goal, seen, action.clone());
         let handle = self.tasks.spawn(work);
         self.actions.insert(handle.id(), (action, handle));
     }

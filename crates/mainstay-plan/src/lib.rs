@@ -7,8 +7,12 @@
 //! The place to start reading is [`pod::plan`].
 
 pub mod backoff;
+pub mod events;
 pub mod image;
 pub mod labels;
+pub mod mirror;
+pub mod node_status;
+pub mod patch;
 pub mod pod;
 pub mod resources;
 pub mod status;

@@ -6,10 +6,11 @@
 use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::{
-    Container, EnvVar, EphemeralContainer, Lifecycle, Pod, PodSpec, Probe, ResourceFieldSelector,
-    ResourceRequirements,
+    Container, EnvVar, EphemeralContainer, Lifecycle, Pod, PodSpec, PodTemplateSpec, Probe,
+    ResourceFieldSelector, ResourceRequirements,
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity as QuantityText;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use crate::quantity::{Quantity, stored_text};
 use crate::resources::{self, is_huge_page, is_pod_level};
@@ -30,12 +31,7 @@ const INIT_CONTAINER_ANNOTATIONS: [&str; 4] = [
 /// Fills in every default of a Pod, as an API server does when it reads one. Doing it twice changes
 /// nothing.
 pub fn apply(pod: &mut Pod) {
-    if let Some(annotations) = &mut pod.metadata.annotations {
-        annotations.retain(|key, _| !INIT_CONTAINER_ANNOTATIONS.contains(&key.as_str()));
-        if annotations.is_empty() {
-            pod.metadata.annotations = None;
-        }
-    }
+    drop_init_container_annotations(&mut pod.metadata);
     let spec = pod.spec.get_or_insert_default();
     // The order is that of the generated SetObjectDefaults_Pod: what is copied is copied unrounded.
     for container in containers_mut(spec) {
@@ -54,6 +50,29 @@ pub fn apply(pod: &mut Pod) {
             }
         }
     }
+    every_spec(spec);
+}
+
+/// Fills in the defaults of a pod's template, which are fewer than those of a pod. Doing it twice changes
+/// nothing.
+pub fn template(template: &mut PodTemplateSpec) {
+    if let Some(metadata) = &mut template.metadata {
+        drop_init_container_annotations(metadata);
+    }
+    every_spec(template.spec.get_or_insert_default());
+}
+
+fn drop_init_container_annotations(metadata: &mut ObjectMeta) {
+    if let Some(annotations) = &mut metadata.annotations {
+        annotations.retain(|key, _| !INIT_CONTAINER_ANNOTATIONS.contains(&key.as_str()));
+        if annotations.is_empty() {
+            metadata.annotations = None;
+        }
+    }
+}
+
+/// What a spec gets wherever it is.
+fn every_spec(spec: &mut PodSpec) {
     pod_spec(spec);
     for volume in spec.volumes.iter_mut().flatten() {
         volumes::apply(volume);

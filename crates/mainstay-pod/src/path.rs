@@ -15,7 +15,7 @@ pub(crate) enum Segment<'a> {
 
 /// A path that grows on the stack of the function that walks it; text is made only for an error.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Path<'a> {
+pub struct Path<'a> {
     parent: Option<&'a Path<'a>>,
     segment: Option<Segment<'a>>,
 }
@@ -24,22 +24,25 @@ pub(crate) struct Path<'a> {
 
 impl<'a> Path<'a> {
     /// The whole document, which has no name.
-    pub(crate) const ROOT: Path<'static> = Path { parent: None, segment: None };
+    pub const ROOT: Path<'static> = Path { parent: None, segment: None };
 
     /// A field of the document.
-    pub(crate) const fn new(field: &'a str) -> Self {
+    pub const fn new(field: &'a str) -> Self {
         Self { parent: None, segment: Some(Segment::Field(field)) }
     }
 
-    pub(crate) const fn field(&'a self, name: &'a str) -> Self {
+    /// A field of what the path leads to.
+    pub const fn field(&'a self, name: &'a str) -> Self {
         Self { parent: Some(self), segment: Some(Segment::Field(name)) }
     }
 
-    pub(crate) const fn index(&'a self, index: usize) -> Self {
+    /// An item of the list that the path leads to.
+    pub const fn index(&'a self, index: usize) -> Self {
         Self { parent: Some(self), segment: Some(Segment::Index(index)) }
     }
 
-    pub(crate) const fn key(&'a self, key: &'a str) -> Self {
+    /// A key of the map that the path leads to.
+    pub const fn key(&'a self, key: &'a str) -> Self {
         Self { parent: Some(self), segment: Some(Segment::Key(key)) }
     }
 }

@@ -230,7 +230,7 @@ impl fmt::Display for Quantity {
 ///
 /// # Errors
 /// As [`Quantity::parse`].
-pub(crate) fn stored_text(text: &str) -> Result<String, ParseQuantityError> {
+pub fn stored_text(text: &str) -> Result<String, ParseQuantityError> {
     let quantity = Quantity::parse(text)?;
     let pieces = Pieces::split(text)?;
     let digits = pieces.whole.len() + pieces.fraction.len();

@@ -14,9 +14,9 @@ mod container;
 mod env;
 mod error;
 mod handlers;
-mod metadata;
+pub mod metadata;
 mod mounts;
-mod names;
+pub mod names;
 mod os;
 mod pod_level;
 mod projected;
@@ -25,17 +25,22 @@ mod resources;
 mod scheduling;
 mod security;
 mod spec;
+mod template;
 mod volumes;
 mod volumes_remote;
+
+use std::borrow::Cow;
 
 use k8s_openapi::api::core::v1::{Container, Pod, PodSpec};
 
 use crate::defaults;
-use crate::path::Path;
+pub use crate::path::Path;
 
-pub use error::{ErrorKind, FieldError};
-use error::{Errors, Json, Shown};
+pub use error::{ErrorKind, Errors, FieldError, Json, Show, Shown};
 pub use references::{Reference, api_references};
+pub use resources::quantity_value;
+pub use scheduling::tolerations;
+pub use template::{overhead, template};
 
 /// Bytes of a whole list or object that are shown as a bad value.
 const MAX_SHOWN: usize = 2000;
@@ -43,19 +48,15 @@ const MAX_SHOWN: usize = 2000;
 /// Everything that keeps a Pod from being created; empty if nothing does.
 pub fn create(pod: &Pod) -> Vec<FieldError> {
     let mut errors = Errors::default();
-    let none = PodSpec::default();
-    let spec = pod.spec.as_ref().unwrap_or(&none);
     let path = Path::new("spec");
-    metadata::metadata(&pod.metadata, &Path::new("metadata"), &mut errors);
-    annotations::annotations(&pod.metadata, spec, &mut errors);
-    spec::spec(spec, &pod.metadata, &path, &mut errors);
-    token_without_account(spec, &path, &mut errors);
-    for (list, containers) in container_lists(spec) {
-        let path = path.field(list);
-        for (index, container) in containers.iter().enumerate() {
-            container::only_for_pod(container, &path.index(index), &mut errors);
-        }
-    }
+    metadata::metadata(
+        &pod.metadata,
+        true,
+        names::dns_subdomain,
+        &Path::new("metadata"),
+        &mut errors,
+    );
+    let spec = metadata_and_spec(pod, &path, &mut errors);
     if spec.ephemeral_containers.as_ref().is_some_and(|list| !list.is_empty()) {
         errors.forbidden(&path.field("ephemeralContainers"), "cannot be set on create");
     }
@@ -66,9 +67,37 @@ pub fn create(pod: &Pod) -> Vec<FieldError> {
             "cannot be set until all schedulingGates have been cleared",
         );
     }
-    annotations::seccomp_matches(&pod.metadata, spec, &path, &mut errors);
-    annotations::apparmor_matches(&pod.metadata, spec, &path, &mut errors);
+    profiles_match(pod, &spec, &path, &mut errors);
     errors.0
+}
+
+/// What a Pod that is changed must be like, whatever it was before: `validatePodMetadataAndSpec`.
+pub fn update(pod: &Pod) -> Vec<FieldError> {
+    let mut errors = Errors::default();
+    let path = Path::new("spec");
+    let spec = metadata_and_spec(pod, &path, &mut errors);
+    profiles_match(pod, &spec, &path, &mut errors);
+    errors.0
+}
+
+fn metadata_and_spec<'a>(pod: &'a Pod, path: &Path<'_>, errors: &mut Errors) -> Cow<'a, PodSpec> {
+    let spec = pod.spec.as_ref().map_or_else(|| Cow::Owned(PodSpec::default()), Cow::Borrowed);
+    let metadata = Path::new("metadata");
+    annotations::annotations(&pod.metadata, &spec, &metadata.field("annotations"), errors);
+    spec::spec(&spec, &pod.metadata, spec::Holder::Pod, path, errors);
+    token_without_account(&spec, path, errors);
+    for (list, containers) in container_lists(&spec) {
+        let path = path.field(list);
+        for (index, container) in containers.iter().enumerate() {
+            container::only_for_pod(container, &path.index(index), errors);
+        }
+    }
+    spec
+}
+
+fn profiles_match(pod: &Pod, spec: &PodSpec, path: &Path<'_>, errors: &mut Errors) {
+    annotations::seccomp_matches(&pod.metadata, spec, path, errors);
+    annotations::apparmor_matches(&pod.metadata, spec, path, errors);
 }
 
 /// Why a text cannot be a node's name, if it cannot.

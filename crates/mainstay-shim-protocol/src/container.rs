@@ -40,6 +40,9 @@ pub struct Container {
     pub log_path: String,
     /// Whether standard input stays open; `/dev/null` otherwise.
     pub stdin: bool,
+    /// Whether standard input closes after the first attached client left.
+    #[serde(default)]
+    pub stdin_once: bool,
 }
 
 /// A container's cgroup: directories that exist, absolute.

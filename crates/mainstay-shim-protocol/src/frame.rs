@@ -65,5 +65,8 @@ mod tests {
         let known = br#"{"number":1,"command":"report","colour":"red"}"#;
         assert_eq!(decode::<Request>(known).unwrap().command, Command::Report);
         assert!(decode::<Request>(br#"{"number":1,"command":"dance"}"#).is_err());
+        // As shims said it before there was more to say.
+        let hello: crate::Hello = decode(br#"{"protocol":1,"version":"0.1.0","pid":7}"#).unwrap();
+        assert!(!hello.attach);
     }
 }

@@ -27,8 +27,9 @@ pub use container::{
 };
 pub use frame::{FrameError, MAX_FRAME, decode, encode, frame_length};
 pub use message::{
-    Command, ContainerPhase, ContainerReport, Event, Exec, ExitStatus, Failure, Hello, Message,
-    Outcome, Reply, Request, START_FAILED, SandboxNamespaces, Shm, Success, nanoseconds,
+    Attach, Command, ContainerPhase, ContainerReport, Detachment, Event, Exec, ExitStatus, Failure,
+    Hello, Message, Outcome, Reply, Request, START_FAILED, SandboxNamespaces, Shm, Success,
+    nanoseconds,
 };
 
 /// The version of the protocol that this crate describes.

@@ -16,6 +16,9 @@ pub struct Hello {
     pub version: String,
     /// The shim's process, as seen from the host.
     pub pid: i32,
+    /// Whether it knows [`Command::Attach`].
+    #[serde(default)]
+    pub attach: bool,
 }
 
 /// From the engine to the shim.
@@ -63,6 +66,13 @@ pub enum Command {
     /// the terminal's descriptor is sent back before the reply. Answered with
     /// [`Success::Executing`]; an [`Event::ExecExited`] on the same connection tells how it ended.
     Exec(Box<Exec>),
+    /// Join the streams of a container that has not ended. One end of a pipe comes with the frame
+    /// for each stream that is asked for, in the order of [`Attach`], and with a terminal one end
+    /// of a socket pair after them, on which the terminal's descriptor is sent back before the
+    /// reply. Answered with [`Success::Attached`]; an [`Event::Detached`] on the same connection
+    /// tells that no more output comes. The end of the connection ends it too, but for the input,
+    /// which ends by itself.
+    Attach(Attach),
     /// Tell all that is known. Answered with [`Success::Report`].
     Report,
     /// Send [`Event`]s on this connection from now on. Answered with [`Success::Report`], so that
@@ -96,6 +106,22 @@ pub struct Exec {
     pub id: String,
     /// What to run.
     pub process: Process,
+}
+
+/// Which streams of a container to join.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Attach {
+    /// Which container.
+    pub id: String,
+    /// Standard input, from a pipe to read from.
+    pub stdin: bool,
+    /// Standard output or the terminal's, to a pipe to write to. The shim does not wait for
+    /// whoever reads it: what does not go into the pipe ends the whole.
+    pub stdout: bool,
+    /// Standard error, likewise. Without effect if there is a terminal.
+    pub stderr: bool,
+    /// The descriptor of the container's terminal, for setting its size.
+    pub terminal: bool,
 }
 
 /// The memory that the containers of a pod share by name.
@@ -157,6 +183,8 @@ pub enum Success {
         /// It, as seen from the host.
         pid: i32,
     },
+    /// The streams are joined.
+    Attached,
     /// All containers that the shim knows.
     Report(Vec<ContainerReport>),
 }
@@ -246,6 +274,13 @@ pub enum Event {
         /// 0 to 255, or 128 plus the number of the signal that killed it.
         exit_code: i32,
     },
+    /// No more output comes to one who was attached.
+    Detached {
+        /// The number of the request that attached it.
+        number: u64,
+        /// Why.
+        why: Detachment,
+    },
     /// Log lines of a container are being lost; told once, when it begins.
     LogFailed {
         /// Which container.
@@ -253,4 +288,16 @@ pub enum Event {
         /// The file and the cause.
         error: String,
     },
+}
+
+/// Why an attachment ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Detachment {
+    /// The container's first process ended.
+    Ended,
+    /// The client's input did.
+    InputEnded,
+    /// The client did not read what came.
+    FellBehind,
 }

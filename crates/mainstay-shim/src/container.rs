@@ -16,15 +16,19 @@ use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
 use mainstay_linux::process::{Pidfd, signal_child};
+use mainstay_linux::socket;
 use mainstay_shim_protocol::{
-    Container as Spec, ContainerPhase, ExitStatus, Failure, Process, START_FAILED, nanoseconds,
+    Attach, Container as Spec, ContainerPhase, ExitStatus, Failure, Process, START_FAILED,
+    nanoseconds,
 };
 use rustix::fs::{Mode, OFlags, open};
 use rustix::pipe::{PipeFlags, fcntl_getpipe_size, pipe_with};
 
+use crate::attach::{Clients, Streams};
 use crate::cri_log::{Lines, Log, Stream};
 use crate::handshake::{self, Report};
 use crate::init::{self, Membership, Stdio};
+use crate::shim::Asker;
 
 pub(crate) struct Container {
     bundle: PathBuf,
@@ -35,8 +39,11 @@ pub(crate) struct Container {
     channel: Option<handshake::Parent>,
     outputs: Vec<Output>,
     log: Log,
-    /// Kept so that the process does not see the end of its input.
-    _stdin: Option<OwnedFd>,
+    /// Whether standard input is open.
+    stdin: bool,
+    /// The controlling side of the terminal, if there is one, to set its size by.
+    terminal: Option<OwnedFd>,
+    pub(crate) clients: Clients,
 }
 
 enum Phase {
@@ -76,13 +83,13 @@ impl Container {
         })?;
         let (parent, child) = handshake::channel()?;
         let mut outputs = Vec::new();
-        let mut stdin = None;
+        let mut clients = Clients::default();
         let stdio = if spec.process.terminal {
             Stdio::Terminal
         } else {
             let input = if spec.stdin {
                 let (read, write) = pipe_with(PipeFlags::CLOEXEC)?;
-                stdin = Some(write);
+                clients.set_stdin(write, spec.stdin_once)?;
                 read
             } else {
                 open("/dev/null", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?
@@ -106,7 +113,9 @@ impl Container {
             channel: Some(parent),
             outputs,
             log,
-            _stdin: stdin,
+            stdin: spec.stdin,
+            terminal: None,
+            clients,
         })
     }
 
@@ -124,6 +133,43 @@ impl Container {
         init::spawn_in(&self.membership, &self.process, process, stdio, &child)
             .map_err(|error| Failure::Failed(init::chain(&error)))?;
         Ok(parent)
+    }
+
+    /// Joins a client to its streams; `descriptors` are those of [`Attach`].
+    pub(crate) fn attach(
+        &mut self,
+        asker: Asker,
+        attach: &Attach,
+        descriptors: Vec<OwnedFd>,
+    ) -> Result<(), Failure> {
+        if matches!(self.phase, Phase::Exited(_)) {
+            return Err(self.wrong_state("running"));
+        }
+        let Attach { stdin, stdout, stderr, terminal, .. } = *attach;
+        let count = [stdin, stdout, stderr, terminal].into_iter().filter(|it| *it).count();
+        if descriptors.len() != count {
+            return Err(Failure::Failed("an attach came without its descriptors".into()));
+        }
+        let failed = |error: io::Error| Failure::Failed(format!("cannot attach: {error}"));
+        let mut descriptors = descriptors.into_iter();
+        let mut next = |wanted: bool| if wanted { descriptors.next() } else { None };
+        let streams = Streams { stdin: next(stdin), stdout: next(stdout), stderr: next(stderr) };
+        if let Some(socket) = next(terminal) {
+            let none = || Failure::WrongState("the container has no terminal".into());
+            let terminal = self.terminal.as_ref().ok_or_else(none)?;
+            socket::send(&socket, b"T", &[terminal.as_fd()]).map_err(failed)?;
+        }
+        self.clients.add(asker, streams).map_err(failed)
+    }
+
+    fn take_terminal(&mut self, terminal: OwnedFd) -> io::Result<()> {
+        let again = terminal.try_clone()?;
+        if self.stdin {
+            self.clients.set_stdin(terminal.try_clone()?, false)?;
+        }
+        self.outputs.push(Output::new(terminal, Stream::Stdout)?);
+        self.terminal = Some(again);
+        Ok(())
     }
 
     /// Lets a created container run.
@@ -181,11 +227,8 @@ impl Container {
                 self.phase = Phase::Created;
                 Progress::Created(self.pid)
             }
-            (Some(Report::Terminal(terminal)), _) => match Output::new(terminal, Stream::Stdout) {
-                Ok(output) => {
-                    self.outputs.push(output);
-                    Progress::None
-                }
+            (Some(Report::Terminal(terminal)), _) => match self.take_terminal(terminal) {
+                Ok(()) => Progress::None,
                 Err(error) => Progress::Failed(Failure::Failed(error.to_string())),
             },
             (Some(report), phase) => {
@@ -216,7 +259,8 @@ impl Container {
         }
     }
 
-    /// Reads one output and writes it to the log. Returns the first error of the log.
+    /// Reads one output and writes it to the log, and to those who are attached. Returns the first
+    /// error of the log.
     pub(crate) fn drain(
         &mut self,
         which: usize,
@@ -224,10 +268,15 @@ impl Container {
         buffer: &mut [u8],
     ) -> Option<io::Error> {
         let mut lines = Vec::new();
-        if let Reading::End = self.outputs.get_mut(which)?.read(now, buffer, &mut lines) {
-            self.outputs.remove(which);
+        let output = self.outputs.get_mut(which)?;
+        let (stream, reading) = (output.stream, output.read(now, buffer, &mut lines));
+        let error = self.log.write(&lines);
+        match reading {
+            Reading::Some(length) => self.clients.hear(stream, &buffer[..length]),
+            Reading::Nothing => {}
+            Reading::End => drop(self.outputs.remove(which)),
         }
-        self.log.write(&lines)
+        error
     }
 
     /// Reads what the first process had written when it ended.
@@ -236,7 +285,7 @@ impl Container {
     /// given its outputs to others, which write on.
     fn drain_all(&mut self, now: Timestamp, buffer: &mut [u8]) -> Option<io::Error> {
         let mut first = None;
-        let log = &mut self.log;
+        let (log, clients) = (&mut self.log, &mut self.clients);
         self.outputs.retain_mut(|output| {
             let mut rest = output.capacity();
             while rest > 0 {
@@ -244,7 +293,10 @@ impl Container {
                 let reading = output.read(now, buffer, &mut lines);
                 first = first.take().or(log.write(&lines));
                 match reading {
-                    Reading::Some(length) => rest = rest.saturating_sub(length),
+                    Reading::Some(length) => {
+                        clients.hear(output.stream, &buffer[..length]);
+                        rest = rest.saturating_sub(length);
+                    }
                     Reading::Nothing => break,
                     Reading::End => return false,
                 }
@@ -276,6 +328,7 @@ impl Container {
         };
         self.phase = Phase::Exited(status.clone());
         self.channel = None;
+        self.clients.end();
         self.remember(&status);
         (status, log_error)
     }
@@ -379,7 +432,9 @@ mod tests {
             channel: None,
             outputs: vec![Output::new(endless.into(), Stream::Stdout).unwrap()],
             log: Log::open(&directory.path().join("log")).unwrap(),
-            _stdin: None,
+            stdin: false,
+            terminal: None,
+            clients: Clients::default(),
         };
         let (status, failed) = container.ended(3, Timestamp::UNIX_EPOCH, &mut [0; 16 << 10]);
         assert!(status.exit_code == 3 && failed.is_none());

@@ -8,6 +8,7 @@
 // They panic where standard error cannot be written, and the pod would go with the shim.
 #![forbid(clippy::print_stderr)]
 
+mod attach;
 mod connection;
 mod container;
 mod cri_log;

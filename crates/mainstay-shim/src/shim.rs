@@ -55,10 +55,10 @@ pub(crate) struct Shim {
 }
 
 /// A request that is answered later.
-#[derive(Clone, Copy)]
-struct Asker {
-    connection: u64,
-    number: u64,
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Asker {
+    pub(crate) connection: u64,
+    pub(crate) number: u64,
 }
 
 /// One more process in a container.
@@ -76,6 +76,10 @@ enum Source {
     Connection(u64),
     Channel(String),
     Output(String, usize),
+    /// What a client sends to a container.
+    Input(String, usize),
+    /// A container that takes more of it.
+    Stdin(String),
     Exec(usize),
 }
 
@@ -134,7 +138,7 @@ impl Shim {
             let Some(ready) = self.wait()? else { return Ok(()) };
             let mut heard = Heard::default();
             let mut requests = Vec::new();
-            // Outputs are removed by position, so the later ones of a container come first.
+            // Outputs and inputs are removed by position, so the later ones come first.
             for source in ready.into_iter().rev() {
                 match source {
                     Source::Listener => self.accept(),
@@ -142,12 +146,23 @@ impl Shim {
                     Source::Connection(id) => requests.push(id),
                     Source::Channel(id) => drop(self.advance(&id)),
                     Source::Output(id, which) => self.drain(&id, which),
+                    Source::Input(id, which) => {
+                        if let Some(container) = self.containers.get_mut(&id) {
+                            container.clients.pass_on(which, &mut self.buffer);
+                        }
+                    }
+                    Source::Stdin(id) => {
+                        if let Some(container) = self.containers.get_mut(&id) {
+                            container.clients.flush();
+                        }
+                    }
                     Source::Exec(which) => drop(self.advance_exec(which)),
                 }
             }
             if heard.child {
                 self.reap()?;
             }
+            self.tell_detached();
             self.execs.retain(|exec| exec.pid.is_some() || exec.channel.is_some());
             for id in requests {
                 self.hear(id);
@@ -184,6 +199,12 @@ impl Shim {
             for (which, output) in container.outputs().enumerate() {
                 watch.add(Source::Output(id.clone(), which), output);
             }
+            for (which, input) in container.clients.inputs().enumerate() {
+                watch.add(Source::Input(id.clone(), which), input);
+            }
+            if let Some(stdin) = container.clients.blocked() {
+                watch.add_for(Source::Stdin(id.clone()), stdin, PollFlags::OUT);
+            }
         }
         for (which, exec) in self.execs.iter().enumerate() {
             if let Some(channel) = &exec.channel {
@@ -200,6 +221,7 @@ impl Shim {
             protocol: PROTOCOL,
             version: env!("CARGO_PKG_VERSION").into(),
             pid: std::process::id().cast_signed(),
+            attach: true,
         };
         let greeted = Connection::new(stream).ok().and_then(|mut connection| {
             let frame = encode(&hello).ok()?;
@@ -230,7 +252,14 @@ impl Shim {
             }
         }
         if closed {
-            self.connections.remove(&id);
+            self.close(id);
+        }
+    }
+
+    fn close(&mut self, connection: u64) {
+        self.connections.remove(&connection);
+        for container in self.containers.values_mut() {
+            container.clients.forget(connection);
         }
     }
 
@@ -274,6 +303,12 @@ impl Shim {
             Command::RemoveContainer { id } => done(self.remove(&id)),
             Command::ReopenLog { id } => done(self.container(&id).and_then(Container::reopen_log)),
             Command::Exec(exec) => self.exec(asker, &exec, descriptors).err().map(Err),
+            Command::Attach(attach) => {
+                let attached = self
+                    .container(&attach.id)
+                    .and_then(|container| container.attach(asker, &attach, descriptors));
+                Some(attached.map(|()| Success::Attached))
+            }
             Command::Report => Some(Ok(self.report())),
             Command::Subscribe => {
                 if let Some(connection) = self.connections.get_mut(&connection) {
@@ -429,6 +464,17 @@ impl Shim {
         Success::Report(self.containers.iter().map(one).collect())
     }
 
+    /// Tells clients that no more comes.
+    fn tell_detached(&mut self) {
+        let mut left = Vec::new();
+        for container in self.containers.values_mut() {
+            left.extend(container.clients.take_left());
+        }
+        for (Asker { connection, number }, why) in left {
+            self.send(connection, &Message::Event(Event::Detached { number, why }));
+        }
+    }
+
     fn tell_log_failure(&mut self, id: &str, error: Option<io::Error>) {
         if let Some(error) = error {
             self.tell(&Event::LogFailed { id: id.to_owned(), error: error.to_string() });
@@ -437,8 +483,17 @@ impl Shim {
 
     fn tell(&mut self, event: &Event) {
         let message = Message::Event(event.clone());
-        self.connections
-            .retain(|_, connection| !connection.subscribed || connection.send(&message).is_ok());
+        let failed = |connection: &mut Connection| {
+            connection.subscribed && connection.send(&message).is_err()
+        };
+        let closed: Vec<u64> = self
+            .connections
+            .iter_mut()
+            .filter_map(|(id, connection)| failed(connection).then_some(*id))
+            .collect();
+        for id in closed {
+            self.close(id);
+        }
     }
 
     fn answer(&mut self, asker: Asker, outcome: Result<Success, Failure>) {
@@ -453,7 +508,7 @@ impl Shim {
         let failed =
             self.connections.get_mut(&connection).is_some_and(|to| to.send(message).is_err());
         if failed {
-            self.connections.remove(&connection);
+            self.close(connection);
         }
     }
 }

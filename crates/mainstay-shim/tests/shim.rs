@@ -14,9 +14,9 @@ use mainstay_linux::cgroup::Hierarchies;
 use mainstay_linux::process::Pidfd;
 use mainstay_linux::socket;
 use mainstay_shim_protocol::{
-    Capabilities, CgroupDirectories, Command, Container, Event, Exec, ExitStatus, Failure, Hello,
-    Message, Mount, MountFlags, MountSource, Outcome, Process, Reply, Request, Root,
-    SandboxNamespaces, Success, decode, encode, frame_length,
+    Attach, Capabilities, CgroupDirectories, Command, Container, Detachment, Event, Exec,
+    ExitStatus, Failure, Hello, Message, Mount, MountFlags, MountSource, Outcome, Process, Reply,
+    Request, Root, SandboxNamespaces, Success, decode, encode, frame_length,
 };
 use mainstay_testkit::tools;
 
@@ -88,6 +88,19 @@ impl Shim {
         self.answer(number)
     }
 
+    /// Asks for something with descriptors.
+    fn call_with(
+        &mut self,
+        command: Command,
+        descriptors: &[BorrowedFd<'_>],
+    ) -> (u64, Result<Success, Failure>) {
+        self.number += 1;
+        let number = self.number;
+        let frame = encode(&Request { number, command }).unwrap();
+        assert_eq!(socket::send(&self.stream, &frame, descriptors).unwrap(), frame.len());
+        (number, self.answer(number))
+    }
+
     /// Asks for one more process in a container.
     fn exec(
         &mut self,
@@ -95,12 +108,37 @@ impl Shim {
         process: Process,
         streams: [BorrowedFd<'_>; 3],
     ) -> (u64, Result<Success, Failure>) {
-        self.number += 1;
-        let number = self.number;
-        let command = Command::Exec(Box::new(Exec { id: id.into(), process }));
-        let frame = encode(&Request { number, command }).unwrap();
-        assert_eq!(socket::send(&self.stream, &frame, &streams).unwrap(), frame.len());
-        (number, self.answer(number))
+        self.call_with(Command::Exec(Box::new(Exec { id: id.into(), process })), &streams)
+    }
+
+    /// Makes a container and lets it run.
+    fn begin(&mut self, container: &Container) {
+        let id = container.id.clone();
+        self.call(Command::CreateContainer(Box::new(container.clone()))).unwrap();
+        self.call(Command::StartContainer { id }).unwrap();
+    }
+
+    /// Joins a container's standard input and output. Returns the client's ends.
+    fn attach(&mut self, id: &str) -> (u64, fs::File, fs::File) {
+        let ((input, to), (from, output)) = (rustix_pipe(), rustix_pipe());
+        let streams = [input.as_fd(), output.as_fd()];
+        let (number, answer) = self.call_with(Command::Attach(both(id)), &streams);
+        assert_eq!(answer, Ok(Success::Attached));
+        (number, to, from)
+    }
+
+    /// Why an attachment ended; what else happened until then is kept.
+    fn detachment_of(&mut self, wanted: u64) -> Detachment {
+        let mut others = Vec::new();
+        loop {
+            match self.next_event() {
+                Event::Detached { number, why } if number == wanted => {
+                    self.events.splice(..0, others);
+                    return why;
+                }
+                other => others.push(other),
+            }
+        }
     }
 
     fn answer(&mut self, wanted: u64) -> Result<Success, Failure> {
@@ -210,6 +248,7 @@ impl Shim {
             process: process(script),
             log_path: self.path().join(id).join("log").to_str().unwrap().into(),
             stdin: false,
+            stdin_once: false,
         }
     }
 
@@ -239,6 +278,11 @@ impl Drop for Shim {
         let _ = self.process.wait();
         while group.remove().is_err_and(|error| error.source.raw_os_error() == Some(16)) {}
     }
+}
+
+/// A container's standard input and output.
+fn both(id: &str) -> Attach {
+    Attach { id: id.into(), stdin: true, stdout: true, stderr: false, terminal: false }
 }
 
 fn process(script: &str) -> Process {
@@ -632,6 +676,182 @@ fn a_shim_that_is_asked_to_end_first_sees_its_containers_end() {
     assert_eq!(shim.exit_of("a").exit_code, 4);
     assert!(shim.process.wait().unwrap().success());
     assert_eq!(log_of(&container), ["stdout F ready", "stdout F goodbye"]);
+}
+
+#[test]
+fn clients_share_a_container_and_leave_without_its_noticing() {
+    if !tools::is_root() {
+        return;
+    }
+    let mut shim = Shim::start();
+    let script = "while read x; do echo err-$x >&2; echo out-$x; done; echo over";
+    let container = Container { stdin: true, ..shim.container("a", script) };
+    shim.begin(&container);
+    let (first, mut to, mut from) = shim.attach("a");
+    to.write_all(b"1\n").unwrap();
+    assert_eq!(read_line(&mut from), "out-1");
+
+    // A second one hears what comes from now on, standard error for itself.
+    let ((mut from_2, output), (mut error_2, error)) = (rustix_pipe(), rustix_pipe());
+    let attach = Attach { stdin: false, stderr: true, ..both("a") };
+    let streams = [output.as_fd(), error.as_fd()];
+    let (second, answer) = shim.call_with(Command::Attach(attach), &streams);
+    assert_eq!(answer, Ok(Success::Attached));
+    drop((output, error));
+    to.write_all(b"2\n").unwrap();
+    assert_eq!(read_line(&mut from), "out-2");
+    assert_eq!(read_line(&mut from_2), "out-2");
+    assert_eq!(read_line(&mut error_2), "err-2");
+
+    // The first one leaves; its outputs end, the other's go on.
+    drop(to);
+    assert_eq!(shim.detachment_of(first), Detachment::InputEnded);
+    assert_eq!(std::io::read_to_string(from).unwrap(), "");
+    let (third, mut to, from) = shim.attach("a");
+    drop(from);
+    to.write_all(b"3\n").unwrap();
+    assert_eq!(read_line(&mut from_2), "out-3");
+    shim.call(Command::SignalContainer { id: "a".into(), signal: 9 }).unwrap();
+    for number in [second, third] {
+        assert_eq!(shim.detachment_of(number), Detachment::Ended);
+    }
+    assert_eq!(std::io::read_to_string(from_2).unwrap(), "");
+    let lines = log_of(&container);
+    let (errors, lines): (Vec<_>, Vec<_>) = lines.iter().partition(|it| it.starts_with("stderr"));
+    assert_eq!(lines, ["stdout F out-1", "stdout F out-2", "stdout F out-3"]);
+    assert_eq!(errors, ["stderr F err-1", "stderr F err-2", "stderr F err-3"]);
+}
+
+#[test]
+fn an_input_that_is_given_once_ends_with_its_client_and_all_of_it_arrives() {
+    if !tools::is_root() {
+        return;
+    }
+    let mut shim = Shim::start();
+    // It reads when it is asked to, so that most of what is sent has to wait.
+    let script = "trap 'go=1' USR1; echo ready; until test \"$go\"; do busybox usleep 1000; done; \
+                  busybox wc -c";
+    let container = Container { stdin: true, stdin_once: true, ..shim.container("a", script) };
+    shim.begin(&container);
+    while log_of(&container).is_empty() {
+        std::thread::yield_now();
+    }
+    let (number, mut to, from) = shim.attach("a");
+    let writer = std::thread::spawn(move || to.write_all(&[b'x'; 1_000_000]).unwrap());
+    let streams = [from.as_fd()];
+    // While it waits, the shim answers others.
+    let none = Attach { stdin: false, stdout: true, ..both("b") };
+    assert_eq!(shim.call_with(Command::Attach(none), &streams).1, Err(Failure::NoSuchContainer));
+    let usr1 = rustix::process::Signal::USR1.as_raw();
+    shim.call(Command::SignalContainer { id: "a".into(), signal: usr1 }).unwrap();
+    writer.join().unwrap();
+    assert_eq!(std::io::read_to_string(from).unwrap(), "1000000\n");
+    assert_eq!(shim.detachment_of(number), Detachment::Ended);
+    assert_eq!(shim.exit_of("a").exit_code, 0);
+    let ended = shim.call_with(Command::Attach(Attach { stdin: false, ..both("a") }), &[]).1;
+    let text = "the container is ended, not running";
+    assert_eq!(ended, Err(Failure::WrongState(text.into())));
+}
+
+#[test]
+fn whoever_does_not_read_gets_no_more_and_nobody_waits_for_it() {
+    if !tools::is_root() {
+        return;
+    }
+    let mut shim = Shim::start();
+    let script = "read x; busybox yes | busybox head -c 300000; echo; echo last";
+    let container = Container { stdin: true, ..shim.container("a", script) };
+    shim.begin(&container);
+    let (slow, mut to, from) = shim.attach("a");
+    to.write_all(b"go\n").unwrap();
+    assert_eq!(shim.detachment_of(slow), Detachment::FellBehind);
+    assert_eq!(shim.exit_of("a").exit_code, 0);
+    assert_eq!(log_of(&container).last().unwrap(), "stdout F last");
+    // What it had been given is its own.
+    assert!(std::io::read_to_string(from).unwrap().starts_with("y\ny\n"));
+}
+
+#[test]
+fn a_connection_that_ends_takes_its_clients_along_but_not_what_they_said() {
+    if !tools::is_root() {
+        return;
+    }
+    let mut shim = Shim::start();
+    let container =
+        Container { stdin: true, stdin_once: true, ..shim.container("a", "busybox cat") };
+    shim.begin(&container);
+    let mut other = socket::connect(&shim.path().join("shim.sock")).unwrap();
+    let ((input, mut to), (from, output)) = (rustix_pipe(), rustix_pipe());
+    to.write_all(b"said\n").unwrap();
+    let command = Command::Attach(both("a"));
+    let frame = encode(&Request { number: 1, command }).unwrap();
+    socket::send(&other, &frame, &[input.as_fd(), output.as_fd()]).unwrap();
+    // The greeting and the answer.
+    for _ in 0..2 {
+        let mut header = [0; 4];
+        other.read_exact(&mut header).unwrap();
+        other.read_exact(&mut vec![0; frame_length(header).unwrap()]).unwrap();
+    }
+    drop((other, input, output, from, to));
+    assert_eq!(shim.exit_of("a").exit_code, 0);
+    assert_eq!(log_of(&container), ["stdout F said"]);
+}
+
+#[test]
+fn a_terminal_is_joined_and_sized() {
+    if !tools::is_root() {
+        return;
+    }
+    let mut shim = Shim::start();
+    let script = "trap 'busybox stty size' WINCH; echo ready; while read x; do echo got-$x; done";
+    let mut container = Container { stdin: true, ..shim.container("a", script) };
+    container.process.terminal = true;
+    container.stdin_once = true;
+    shim.begin(&container);
+    let (here, there) = UnixStream::pair().unwrap();
+    let ((input, mut to), (mut from, output)) = (rustix_pipe(), rustix_pipe());
+    let attach = Attach { terminal: true, ..both("a") };
+    let streams = [input.as_fd(), output.as_fd(), there.as_fd()];
+    let (number, answer) = shim.call_with(Command::Attach(attach), &streams);
+    assert_eq!(answer, Ok(Success::Attached));
+    drop((input, output));
+    let (mut byte, mut descriptors) = ([0], Vec::new());
+    socket::receive(&here, &mut byte, &mut descriptors).unwrap();
+    let terminal = descriptors.pop().unwrap();
+    let size = rustix::termios::Winsize { ws_row: 33, ws_col: 77, ws_xpixel: 0, ws_ypixel: 0 };
+    while log_of(&container).is_empty() {
+        std::thread::yield_now();
+    }
+    rustix::termios::tcsetwinsize(&terminal, size).unwrap();
+    to.write_all(b"x\n").unwrap();
+    let mut heard = String::new();
+    while !(heard.contains("33 77") && heard.contains("got-x")) {
+        heard += &read_line(&mut from);
+    }
+    // A terminal stays open.
+    drop(to);
+    assert_eq!(shim.detachment_of(number), Detachment::InputEnded);
+    let (_, mut to, mut from) = shim.attach("a");
+    to.write_all(b"y\n").unwrap();
+    while !read_line(&mut from).contains("got-y") {}
+    let without = shim.container("b", "busybox sleep 600");
+    shim.begin(&without);
+    let streams = [from.as_fd(), to.as_fd(), there.as_fd()];
+    let attach = Attach { terminal: true, ..both("b") };
+    let refused = Failure::WrongState("the container has no terminal".into());
+    assert_eq!(shim.call_with(Command::Attach(attach), &streams).1, Err(refused));
+}
+
+fn read_line(from: &mut fs::File) -> String {
+    let mut line = Vec::new();
+    let mut byte = [0];
+    loop {
+        from.read_exact(&mut byte).unwrap();
+        match byte[0] {
+            b'\n' => return String::from_utf8(line).unwrap(),
+            other => line.push(other),
+        }
+    }
 }
 
 fn rustix_pipe() -> (fs::File, fs::File) {

@@ -1,5 +1,7 @@
 //! What tests share: payload programs, and the means to leave nothing behind.
 
+pub mod contract;
 pub mod pods;
 pub mod registry;
+pub mod runtime;
 pub mod tools;

@@ -1,5 +1,6 @@
 //! The mainstay command.
 
+mod api;
 mod cli;
 mod config;
 mod instance;

@@ -1,16 +1,19 @@
 //! Putting the agent and its runtime together. The only place that knows both.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::Context;
+use mainstay_apiserver::User;
 use mainstay_cri::SeccompProfile;
 use mainstay_engine::{Engine, EngineImages, ImagesConfig, Keyrings};
-use mainstay_node::{Agent, AgentConfig, ManifestPaths};
+use mainstay_node::{Agent, AgentConfig, ApiAccess, ManifestPaths};
 use mainstay_plan::translate::NodeFacts;
 use mainstay_pod::{NodeName, Validation};
 
+use crate::api::Api;
 use crate::config::{Config, Registries};
 use crate::instance::Instance;
 
@@ -53,7 +56,9 @@ impl NodeConfig {
 }
 
 /// Opens the embedded runtime and an agent on it.
-pub(crate) async fn node(config: NodeConfig) -> anyhow::Result<Node> {
+///
+/// With an API, the node registers there as itself.
+pub(crate) async fn node(config: NodeConfig, api: Option<&Api>) -> anyhow::Result<Node> {
     let instance = &config.instance;
     let engine = Engine::own(instance.engine(&config.cgroup_root, config.config.pod_cidr)?);
     let engine = engine.await.context("cannot open the engine")?;
@@ -91,6 +96,12 @@ pub(crate) async fn node(config: NodeConfig) -> anyhow::Result<Node> {
         resolv_conf: config.config.resolv_conf.clone(),
         addresses: config.node_ips.clone(),
         log_bounds: config.config.log_bounds,
+        api: api.map(|api| ApiAccess {
+            client: kube::Client::new(api.client(User::node(config.node_name.as_str())), "default"),
+            node_port: api.node_port(),
+            labels: BTreeMap::new(),
+            pod_cidr: None,
+        }),
     };
     let runtime = Arc::new(engine.clone());
     let agent =

@@ -284,7 +284,8 @@ impl Drop for Node {
 fn spawn(mainstay: &Path, directory: &Path) -> anyhow::Result<Child> {
     let log = File::options().create(true).append(true).open(directory.join("agent.log"))?;
     let mut run = command(mainstay, directory);
-    run.args(["run", "--hostname-override=bench", "--pod-manifest-path"]);
+    run.args(["run", "--hostname-override=bench"]);
+    run.args(["--secure-port=0", "--port=0", "--healthz-port=0", "--pod-manifest-path"]);
     run.arg(directory.join("manifests")).stderr(log);
     run.spawn().context("cannot start mainstay")
 }

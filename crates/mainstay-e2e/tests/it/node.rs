@@ -85,6 +85,8 @@ impl Node {
         let log = self.path("log");
         let log = File::options().append(true).create(true).open(log).unwrap();
         let mut command = self.command(&["run", "--hostname-override=n1"]);
+        // Tests run side by side.
+        command.args(["--secure-port=0", "--port=0", "--healthz-port=0"]);
         command.args(&self.arguments).env("MAINSTAY_LOG", "debug");
         // What interrupts the test does not reach it; it is ended in order.
         command.process_group(0).stdin(Stdio::null());

@@ -20,6 +20,17 @@ pub struct LogOptions {
     pub since: Option<Timestamp>,
     /// Whether each line starts with its time.
     pub timestamps: bool,
+    /// Only what was written to this; `None` is both.
+    pub stream: Option<LogStream>,
+}
+
+/// Which of a container's outputs a line came from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogStream {
+    /// Standard output.
+    Stdout,
+    /// Standard error.
+    Stderr,
 }
 
 /// Reads the log of one container from its first wanted line on, and what is added to it later.
@@ -40,6 +51,7 @@ pub struct LogReader {
 /// One entry: a line, or a part of one.
 struct Entry<'a> {
     time: &'a str,
+    stream: LogStream,
     /// Whether the line goes on in the next entry of the same stream.
     partial: bool,
     text: &'a [u8],
@@ -174,6 +186,9 @@ impl LogReader {
 
 impl LogOptions {
     fn wants(&self, entry: &Entry<'_>) -> bool {
+        if self.stream.is_some_and(|stream| stream != entry.stream) {
+            return false;
+        }
         let Some(since) = self.since else { return true };
         entry.time.parse::<Timestamp>().map_or(true, |time| time >= since)
     }
@@ -184,12 +199,15 @@ fn parse(line: &[u8]) -> Option<Entry<'_>> {
     let line = line.strip_suffix(b"\n").unwrap_or(line);
     let mut words = line.splitn(4, |byte| *byte == b' ');
     let time = std::str::from_utf8(words.next()?).ok()?;
-    let stream = words.next()?;
+    let stream = match words.next()? {
+        b"stdout" => LogStream::Stdout,
+        b"stderr" => LogStream::Stderr,
+        _ => return None,
+    };
     let tags = words.next()?;
     let text = words.next()?;
-    let known = matches!(stream, b"stdout" | b"stderr");
     let tag = tags.split(|byte| *byte == b':').next()?;
-    known.then_some(Entry { time, partial: tag == b"P", text })
+    Some(Entry { time, stream, partial: tag == b"P", text })
 }
 
 #[cfg(test)]
@@ -227,6 +245,9 @@ mod tests {
         check(LogOptions { tail: Some(3), ..options }, "two\n\nnot an entry\n");
         check(LogOptions { tail: Some(0), ..options }, "");
         check(LogOptions { tail: Some(100), ..options }, "zero\none\ntwo\n\nnot an entry\n");
+        let stdout = Some(LogStream::Stdout);
+        check(LogOptions { stream: stdout, ..options }, "zero\none\n\nnot an entry\n");
+        check(LogOptions { stream: Some(LogStream::Stderr), ..options }, "two\nnot an entry\n");
         let since = Some("2026-01-02T03:04:02Z".parse().unwrap());
         check(LogOptions { since, ..options }, "two\n\nnot an entry\n");
         check(LogOptions { since, tail: Some(2), ..options }, "\nnot an entry\n");

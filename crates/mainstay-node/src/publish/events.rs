@@ -1,10 +1,19 @@
-//! What happened to pods, the last of it.
+//! What happened to pods and to the node: the last of it, for people who ask here, and all of it, on
+//! its way to an API.
+
+mod queue;
+mod words;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use jiff::Timestamp;
+use mainstay_plan::events::{About, Occurrence};
 use mainstay_plan::pod::PodKey;
+use mainstay_pod::Pod;
+
+use queue::Queue;
+pub(crate) use words::{duration, of_failure, waits};
 
 /// How many are kept of each pod.
 const KEPT: usize = 20;
@@ -41,10 +50,21 @@ pub(crate) struct Event {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Events {
     by_pod: Arc<Mutex<BTreeMap<PodKey, VecDeque<Event>>>>,
+    queue: Arc<Queue>,
+}
+
+/// A pod as something that happens is about it, or one of its containers.
+pub(crate) fn about(pod: &Pod, container: Option<&str>) -> About {
+    About::Pod {
+        namespace: pod.namespace().to_owned(),
+        name: pod.name().to_owned(),
+        uid: pod.uid().to_owned(),
+        container: container.map(str::to_owned),
+    }
 }
 
 impl Events {
-    /// Tells one. The same again is counted, not repeated.
+    /// Tells one to those who ask here. The same again is counted, not repeated.
     pub(crate) fn tell(
         &self,
         key: &PodKey,
@@ -71,6 +91,39 @@ impl Events {
             events.pop_front();
         }
         events.push_back(Event { kind, reason, message, count: 1, first: now, last: now });
+    }
+
+    /// Tells one to the API, if there is one, in the words of a kubelet.
+    pub(crate) fn show(
+        &self,
+        about: About,
+        kind: EventKind,
+        reason: impl Into<String>,
+        message: impl Into<String>,
+    ) {
+        self.queue.push(|| Occurrence {
+            about,
+            warning: kind == EventKind::Warning,
+            reason: reason.into(),
+            message: message.into(),
+            at: Timestamp::now(),
+        });
+    }
+
+    /// Tells one of the node itself.
+    pub(crate) fn tell_node(&self, kind: EventKind, reason: &'static str, message: String) {
+        tracing::debug!(reason, message, "event of the node");
+        self.show(About::Node, kind, reason, message);
+    }
+
+    /// From now on there is somebody who takes what is to be shown.
+    pub(crate) fn open(&self) {
+        self.queue.open();
+    }
+
+    /// The next one to show, as soon as there is one.
+    pub(crate) async fn next(&self) -> Occurrence {
+        self.queue.next().await
     }
 
     /// Those of one pod, oldest first.

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Container, PodStatus};
@@ -13,6 +14,7 @@ use mainstay_cri::{
     PullRequest, Runtime, START_ERROR, SandboxId,
 };
 use mainstay_linux::cgroup::Hierarchies;
+use mainstay_plan::events::About;
 use mainstay_plan::image::{self, Decision, Presence, PullPolicy};
 use mainstay_plan::pod::{Action, ContainerPlan, Finished, Goal, PodKey, RunGoal, SeenPod};
 use mainstay_plan::resources;
@@ -25,7 +27,7 @@ use crate::dns;
 use crate::ledger::{Ledger, Record};
 use crate::logs;
 use crate::observe::Observer;
-use crate::publish::{EventKind, Events};
+use crate::publish::{self, EventKind, Events, about};
 use crate::sources::merge::key_of;
 use crate::volumes::{self, VolumeError};
 
@@ -206,6 +208,7 @@ impl Performer {
     /// Carries out one action, and looks at what came of it.
     pub(super) async fn perform(
         self: Arc<Self>,
+        key: PodKey,
         goal: Goal,
         seen: SeenPod,
         action: Action,
@@ -227,6 +230,7 @@ impl Performer {
                 Ok(Done::Finished(Finished { uid, incarnation: run.incarnation }))
             }
             (Action::StopContainer { id, grace }, _) => {
+                self.show_stop(&key, &seen, &id);
                 let stopped = self.runtime.stop_container(&id, grace).await;
                 self.look_at(&seen, &id).await;
                 done("FailedKillPod", stopped)
@@ -281,7 +285,14 @@ impl Performer {
         let presence = presence_of(present.as_ref());
         let ready = |image| Done::Image { version: run.pod.uid().to_owned(), image };
         match image::decide(policy, presence) {
-            Decision::Use => Ok(ready(image)),
+            Decision::Use => {
+                let message = format!(
+                    "Container image {image:?} already present on machine and can be accessed by \
+                     the pod"
+                );
+                self.show(run, name, "Pulled", message);
+                Ok(ready(image))
+            }
             Decision::Refuse => Err(PerformError {
                 reason: "ErrImageNeverPull",
                 message: format!(
@@ -295,7 +306,9 @@ impl Performer {
                 let key = key_of(&run.pod);
                 let tell = |kind, reason, message| self.events.tell(&key, kind, reason, message);
                 let pulling = format!("Pulling image {image:?}");
+                self.show(run, name, "Pulling", pulling.clone());
                 tell(EventKind::Normal, "Pulling", pulling);
+                let began = Instant::now();
                 let pulled = tokio::select! {
                     // Cancel-safe per docs on `Images::pull_image`.
                     pulled = self.images.pull_image(&request) => pulled,
@@ -307,6 +320,12 @@ impl Performer {
                 match pulled {
                     Ok(_) => {
                         let message = format!("Successfully pulled image {image:?}");
+                        let took = publish::duration(began.elapsed());
+                        let size = self.image(&image).await.ok().flatten().map_or(0, |it| it.size);
+                        let shown = format!(
+                            "{message} in {took} ({took} including waiting). Image size: {size} bytes."
+                        );
+                        self.show(run, name, "Pulled", shown);
                         tell(EventKind::Normal, "Pulled", message);
                         Ok(ready(image))
                     }
@@ -378,6 +397,10 @@ impl Performer {
 
     async fn run_sandbox(&self, run: &RunGoal, attempt: u32) -> Result<Done, PerformError> {
         let _turn = self.starts.acquire().await;
+        if attempt > 0 {
+            let message = "Pod sandbox changed, it will be killed and re-created.";
+            self.events.show(about(&run.pod, None), EventKind::Normal, "SandboxChanged", message);
+        }
         let config = self.sandbox_config(run, attempt)?;
         let made = self.runtime.run_pod_sandbox(&config).await;
         let id = made.map_err(|error| PerformError::new("FailedCreatePodSandBox", &error))?;
@@ -420,11 +443,13 @@ impl Performer {
                 return Err(PerformError::new("CreateContainerError", &error));
             }
         };
+        self.show(run, &plan.name, "Created", "Container created".to_owned());
         let started = self.runtime.start_container(&id).await;
         self.refresh(sandbox).await;
         match started {
             Ok(()) => {
                 let name = &plan.name;
+                self.show(run, name, "Started", "Container started".to_owned());
                 let message = format!("Container started: {name}");
                 self.events.tell(&key_of(&run.pod), EventKind::Normal, "Started", message);
                 Ok(Done::AsAsked)
@@ -436,9 +461,33 @@ impl Performer {
                 }
                 // The container is there, ended, and says why; what follows is its restart policy.
                 let message = format!("Error: {}", error.chain());
+                let about = about(&run.pod, Some(&plan.name));
+                self.events.show(about, EventKind::Warning, "Failed", message.clone());
                 self.events.tell(&key_of(&run.pod), EventKind::Warning, "Failed", message);
                 Ok(Done::AsAsked)
             }
+        }
+    }
+
+    /// Shows what went well with a container of a goal's pod.
+    fn show(&self, run: &RunGoal, container: &str, reason: &'static str, message: String) {
+        self.events.show(about(&run.pod, Some(container)), EventKind::Normal, reason, message);
+    }
+
+    /// Shows that a container is being stopped, of whatever version of the pod.
+    fn show_stop(&self, key: &PodKey, seen: &SeenPod, id: &ContainerId) {
+        let containers = seen.sandboxes.iter().flat_map(|sandbox| {
+            sandbox.containers.iter().map(move |container| (sandbox, container))
+        });
+        for (sandbox, container) in containers.filter(|(_, container)| container.id == *id) {
+            let about = About::Pod {
+                namespace: key.namespace.clone(),
+                name: key.name.clone(),
+                uid: sandbox.uid.clone(),
+                container: Some(container.name.clone()),
+            };
+            let message = format!("Stopping container {}", container.name);
+            self.events.show(about, EventKind::Normal, "Killing", message);
         }
     }
 

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use super::{Kind, Type, hint};
+use super::{Shape, Type, describe, hint};
 use crate::Validation;
 use crate::diagnostic::{Cause, Finding, Severity};
 use crate::path::Path;
@@ -54,21 +54,28 @@ impl Walk<'_> {
     fn value(
         &mut self,
         node: &mut Node,
-        kind: &Kind,
+        shape: Shape,
         path: &Path<'_>,
         around: Option<&Around<'_>>,
     ) -> bool {
-        match (kind, &mut node.value) {
-            (Kind::Any, _)
-            | (Kind::Bool, Value::Bool(_))
-            | (Kind::String | Kind::IntOrString | Kind::Time, Value::String(_)) => true,
-            (Kind::Int32 | Kind::IntOrString, Value::Number(text))
+        match (shape, &mut node.value) {
+            (Shape::Any, _)
+            | (Shape::Bool, Value::Bool(_))
+            | (
+                Shape::String
+                | Shape::Bytes
+                | Shape::IntOrString
+                | Shape::Time
+                | Shape::MicroTime,
+                Value::String(_),
+            ) => true,
+            (Shape::Int32 | Shape::IntOrString, Value::Number(text))
                 if text.parse::<i32>().is_ok() =>
             {
                 true
             }
-            (Kind::Int64, Value::Number(text)) if text.parse::<i64>().is_ok() => true,
-            (Kind::Quantity, Value::String(text) | Value::Number(text)) => {
+            (Shape::Int64, Value::Number(text)) if text.parse::<i64>().is_ok() => true,
+            (Shape::Quantity, Value::String(text) | Value::Number(text)) => {
                 match Quantity::parse(text) {
                     Ok(_) => true,
                     Err(error) => {
@@ -79,9 +86,10 @@ impl Walk<'_> {
                     }
                 }
             }
-            (Kind::Object(object), Value::Map(_)) => self.object(node, object, path, around),
-            (Kind::Map(inner), Value::Map(_)) => self.map(node, inner, path, around),
-            (Kind::List(inner), Value::List(items)) => {
+            (Shape::Object(object), Value::Map(_)) => self.object(node, object, path, around),
+            (Shape::Map(inner), Value::Map(_)) => self.map(node, inner.shape(), path, around),
+            (Shape::List(inner), Value::List(items)) => {
+                let inner = inner.shape();
                 let mut fits = true;
                 for (index, item) in items.iter_mut().enumerate() {
                     let path = path.index(index);
@@ -93,7 +101,7 @@ impl Walk<'_> {
                 fits
             }
             _ => {
-                self.wrong_type(node, kind, path);
+                self.wrong_type(node, shape, path);
                 false
             }
         }
@@ -107,7 +115,7 @@ impl Walk<'_> {
         parent: Option<&Around<'_>>,
     ) -> bool {
         let Value::Map(entries) = &mut node.value else {
-            self.wrong_type(node, &Kind::Object(object), path);
+            self.wrong_type(node, Shape::Object(object), path);
             return false;
         };
         self.drop_duplicates(entries, |key| path.field(key).to_string());
@@ -123,7 +131,7 @@ impl Walk<'_> {
             if entry.node.is_null() {
                 return false;
             }
-            fits &= self.value(&mut entry.node, &field.kind, &path, Some(&around));
+            fits &= self.value(&mut entry.node, field.shape(), &path, Some(&around));
             true
         });
         fits
@@ -146,7 +154,7 @@ impl Walk<'_> {
     fn map(
         &mut self,
         node: &mut Node,
-        inner: &Kind,
+        inner: Shape,
         path: &Path<'_>,
         around: Option<&Around<'_>>,
     ) -> bool {
@@ -165,16 +173,16 @@ impl Walk<'_> {
     }
 
     /// Kubernetes reads a null in a list or map as the empty value of the type.
-    fn fill_null(&mut self, node: &mut Node, kind: &Kind, path: &Path<'_>) {
-        let (value, what) = match kind {
-            Kind::String | Kind::Time => (Value::String("".into()), "an empty string"),
-            Kind::Object(_) | Kind::Map(_) => (Value::Map(Vec::new()), "an empty object"),
-            Kind::Quantity | Kind::Int32 | Kind::Int64 | Kind::IntOrString => {
+    fn fill_null(&mut self, node: &mut Node, shape: Shape, path: &Path<'_>) {
+        let (value, what) = match shape {
+            Shape::String | Shape::Bytes | Shape::Time | Shape::MicroTime => (Value::String("".into()), "an empty string"),
+            Shape::Object(_) | Shape::Map(_) => (Value::Map(Vec::new()), "an empty object"),
+            Shape::Quantity | Shape::Int32 | Shape::Int64 | Shape::IntOrString => {
                 (Value::Number("0".into()), "0")
             }
-            Kind::Bool => (Value::Bool(false), "false"),
-            Kind::List(_) => (Value::List(Vec::new()), "an empty list"),
-            Kind::Any => return,
+            Shape::Bool => (Value::Bool(false), "false"),
+            Shape::List(_) => (Value::List(Vec::new()), "an empty list"),
+            Shape::Any => return,
         };
         self.push(Finding::warning(node.span, path, format!("null is read as {what}")));
         node.value = value;
@@ -204,23 +212,23 @@ impl Walk<'_> {
         *entries = last;
     }
 
-    fn wrong_type(&mut self, node: &Node, kind: &Kind, path: &Path<'_>) {
+    fn wrong_type(&mut self, node: &Node, shape: Shape, path: &Path<'_>) {
         let written = self.source.slice(node.span);
-        let message = match (&node.value, kind) {
-            (Value::Number(text), Kind::Int32 | Kind::Int64 | Kind::IntOrString)
+        let message = match (&node.value, shape) {
+            (Value::Number(text), Shape::Int32 | Shape::Int64 | Shape::IntOrString)
                 if is_integer(text) =>
             {
-                let bits = if matches!(kind, Kind::Int64) { 64 } else { 32 };
+                let bits = if matches!(shape, Shape::Int64) { 64 } else { 32 };
                 format!("{text} does not fit a {bits}-bit integer")
             }
-            _ => format!("expected {}, found {}", kind.describe(), node.describe()),
+            _ => format!("expected {}, found {}", describe(shape), node.describe()),
         };
         let span = match node.value {
             Value::List(_) | Value::Map(_) => Span { end: node.span.start + 1, ..node.span },
             _ => node.span,
         };
         let finding =
-            Finding::error(span, path, message).hint(hint::wrong_type(node, kind, written));
+            Finding::error(span, path, message).hint(hint::wrong_type(node, shape, written));
         self.push(finding.cause(Cause::WrongType));
     }
 

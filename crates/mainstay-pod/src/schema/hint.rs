@@ -1,7 +1,9 @@
 //! What somebody probably meant.
 
 use super::check::Around;
-use super::{Kind, Type};
+use mainstay_schema::Field;
+
+use super::{Shape, Type};
 use crate::quantity::Quantity;
 use crate::tree::{Node, Value};
 
@@ -9,7 +11,7 @@ use crate::tree::{Node, Value};
 pub(super) fn unknown_field(name: &str, around: &Around<'_>) -> Option<String> {
     let did_you_mean = |name: &str| Some(format!("did you mean {name}?"));
     let lower = name.to_lowercase();
-    let names = || around.object.fields.iter().map(|field| field.name);
+    let names = || around.object.fields().iter().map(Field::name);
     let nearest = names().map(|known| (distance(&known.to_lowercase(), &lower), known)).min();
     if let Some((0 | 1, known)) = nearest {
         return did_you_mean(known);
@@ -61,13 +63,15 @@ fn owner_above(name: &str, around: &Around<'_>) -> Option<String> {
 /// An object in this one that has the field.
 fn owner_below(name: &str, object: &'static Type) -> Option<String> {
     let mut owners = Vec::new();
-    for field in object.fields {
-        match field.kind {
-            Kind::Object(inner) if inner.field(name).is_some() => owners.push(field.name),
-            Kind::List(Kind::Object(inner))
-                if field.name == "containers" && inner.field(name).is_some() =>
-            {
-                owners.push("an item of containers");
+    for field in object.fields() {
+        match field.shape() {
+            Shape::Object(inner) if inner.field(name).is_some() => owners.push(field.name()),
+            Shape::List(item) if field.name() == "containers" => {
+                if let Shape::Object(inner) = item.shape()
+                    && inner.field(name).is_some()
+                {
+                    owners.push("an item of containers");
+                }
             }
             _ => {}
         }
@@ -80,26 +84,26 @@ fn owner_below(name: &str, object: &'static Type) -> Option<String> {
 }
 
 /// How to write the value so that it has the right type. `written` is how it stands in the file.
-pub(super) fn wrong_type(node: &Node, kind: &Kind, written: &str) -> Option<String> {
+pub(super) fn wrong_type(node: &Node, shape: Shape, written: &str) -> Option<String> {
     let written = if written.is_empty() || written.contains('\n') { None } else { Some(written) };
-    match (&node.value, kind) {
-        (Value::Number(_) | Value::Bool(_), Kind::String | Kind::Time) => {
+    match (&node.value, shape) {
+        (Value::Number(_) | Value::Bool(_), Shape::String | Shape::Time | Shape::MicroTime) => {
             Some(format!("quote the value: \"{}\"", written?))
         }
-        (Value::String(text), Kind::Int32 | Kind::Int64) if text.trim().parse::<i64>().is_ok() => {
+        (Value::String(text), Shape::Int32 | Shape::Int64) if text.trim().parse::<i64>().is_ok() => {
             Some(format!("write {} without quotes", text.trim()))
         }
-        (Value::String(text), Kind::Bool) if matches!(text.trim(), "true" | "false") => {
+        (Value::String(text), Shape::Bool) if matches!(text.trim(), "true" | "false") => {
             Some(format!("write {} without quotes", text.trim()))
         }
-        (Value::Map(_), Kind::List(_)) => Some("start each item with \"- \"".to_owned()),
-        (Value::List(items), Kind::Object(_) | Kind::Map(_)) if items.len() == 1 => {
+        (Value::Map(_), Shape::List(_)) => Some("start each item with \"- \"".to_owned()),
+        (Value::List(items), Shape::Object(_) | Shape::Map(_)) if items.len() == 1 => {
             Some("leave out the \"- \"".to_owned())
         }
-        (Value::String(_) | Value::Number(_), Kind::List(Kind::String)) => {
+        (Value::String(_) | Value::Number(_), Shape::List(item)) if item.shape() == Shape::String => {
             Some(format!("write it as a list: [{}]", written?))
         }
-        (Value::String(text), Kind::Map(_)) if text.contains('=') => {
+        (Value::String(text), Shape::Map(_)) if text.contains('=') => {
             Some(format!("write {}", text.replacen('=', ": ", 1)))
         }
         _ => None,

@@ -3,31 +3,30 @@ use std::collections::BTreeSet;
 use expect_test::{Expect, expect};
 
 use super::*;
-use crate::schema::{self, Kind};
+use crate::schema::{self, Shape};
 use crate::yaml;
 
 /// Every field of the schema, as a path of the table.
-fn fields(object: &'static schema::Type, path: &str, visit: &mut dyn FnMut(String, &Kind)) {
-    for field in object.fields {
-        let path =
-            if path.is_empty() { field.name.to_owned() } else { format!("{path}.{}", field.name) };
-        visit(path.clone(), &field.kind);
-        let mut kind = &field.kind;
-        let mut path = path;
-        while let Kind::List(inner) = kind {
+fn fields(object: &'static schema::Type, path: &str, visit: &mut dyn FnMut(String, Shape)) {
+    for field in object.fields() {
+        let name = field.name();
+        let mut path = if path.is_empty() { name.to_owned() } else { format!("{path}.{name}") };
+        let mut shape = field.shape();
+        visit(path.clone(), shape);
+        while let Shape::List(item) = shape {
             path.push_str("[]");
-            kind = inner;
+            shape = item.shape();
         }
-        if let Kind::Object(object) = kind {
+        if let Shape::Object(object) = shape {
             fields(object, &path, visit);
         }
     }
 }
 
-fn holds_objects(kind: &Kind) -> bool {
-    match kind {
-        Kind::Object(_) => true,
-        Kind::List(inner) | Kind::Map(inner) => holds_objects(inner),
+fn holds_objects(shape: Shape) -> bool {
+    match shape {
+        Shape::Object(_) => true,
+        Shape::List(item) | Shape::Map(item) => holds_objects(item.shape()),
         _ => false,
     }
 }
@@ -48,9 +47,9 @@ fn every_field_is_decided() {
     let mut undecided = Vec::new();
     let mut known = BTreeSet::new();
     let mut leaves = 0;
-    fields(schema::pod(), "", &mut |path, kind| {
+    fields(schema::pod(), "", &mut |path, shape| {
         known.insert(path.clone());
-        let is_leaf = !holds_objects(kind);
+        let is_leaf = !holds_objects(shape);
         leaves += usize::from(is_leaf);
         match row(&path) {
             None if is_leaf => undecided.push(path),

@@ -21,9 +21,7 @@ const DOCKER_DEFAULT: &str = "docker/default";
 const UNCONFINED: &str = "unconfined";
 
 /// `ValidatePodSpecificAnnotations`.
-pub(super) fn annotations(meta: &ObjectMeta, spec: &PodSpec, errors: &mut Errors) {
-    let path = Path::new("metadata");
-    let path = path.field("annotations");
+pub(super) fn annotations(meta: &ObjectMeta, spec: &PodSpec, path: &Path<'_>, errors: &mut Errors) {
     let annotations = meta.annotations.iter().flatten();
     let get = |key: &str| meta.annotations.as_ref().and_then(|it| it.get(key));
     if let Some(mirror) = get(MIRROR).filter(|_| !is_set(spec.node_name.as_ref())) {
@@ -35,7 +33,7 @@ pub(super) fn annotations(meta: &ObjectMeta, spec: &PodSpec, errors: &mut Errors
             Ok(tolerations) => {
                 scheduling::tolerations(&tolerations, &path.field(TOLERATIONS), errors);
             }
-            Err(error) => errors.invalid(&path, TOLERATIONS, &error.to_string()),
+            Err(error) => errors.invalid(path, TOLERATIONS, &error.to_string()),
         }
     }
     if let Some(cost) = get(DELETION_COST) {

@@ -6,6 +6,7 @@ use k8s_openapi::api::core::v1::{
     Container, ContainerPort, ContainerRestartRule, EphemeralContainer, PodSpec, Volume,
 };
 
+use super::spec::Holder;
 use super::{Errors, Json, env, handlers, mounts, names, resources, security, text};
 use crate::defaults;
 use crate::path::Path;
@@ -312,7 +313,12 @@ fn restart_rule(rule: &ContainerRestartRule, path: &Path<'_>, errors: &mut Error
 }
 
 /// `validatePodHostNetworkDeps`: with the host's network a port is the host's port.
-pub(super) fn host_network_ports(spec: &PodSpec, path: &Path<'_>, errors: &mut Errors) {
+pub(super) fn host_network_ports(
+    spec: &PodSpec,
+    holder: Holder,
+    path: &Path<'_>,
+    errors: &mut Errors,
+) {
     if spec.host_network != Some(true) {
         return;
     }
@@ -322,7 +328,9 @@ pub(super) fn host_network_ports(spec: &PodSpec, path: &Path<'_>, errors: &mut E
         let path = path.field("ports");
         for (at, port) in container.ports.iter().flatten().enumerate() {
             let host = port.host_port.unwrap_or(0);
-            if host != port.container_port {
+            // Of a template's pods it will be filled in.
+            let left_out = host == 0 && holder == Holder::Template;
+            if host != port.container_port && !left_out {
                 let message = "must match `containerPort` when `hostNetwork` is true";
                 errors.invalid(&path.index(at).field("hostPort"), host, message);
             }

@@ -242,7 +242,11 @@ pub(super) fn env_from(sources: &[EnvFromSource], path: &Path<'_>, errors: &mut 
             if name.is_empty() {
                 errors.required(&path.field("name"), "");
             } else {
-                errors.invalid_all(&path.field("name"), name, names::generate_name(name));
+                errors.invalid_all(
+                    &path.field("name"),
+                    name,
+                    names::dns_subdomain(&names::without_trailing_dash(name)),
+                );
             }
         }
         match (config_map, secret) {

@@ -49,18 +49,19 @@ const MAX_ERRORS: usize = 200;
 
 /// The errors found so far.
 #[derive(Debug, Default)]
-pub(super) struct Errors(pub(super) Vec<FieldError>);
+pub struct Errors(pub Vec<FieldError>);
 
 /// A value as Kubernetes shows it in an error.
-pub(super) trait Show {
+pub trait Show {
+    /// The text.
     fn show(self) -> String;
 }
 
 /// Text of a Go type of its own (an enumeration, a pointer), which is shown as JSON.
-pub(super) struct Json<'a>(pub(super) &'a str);
+pub struct Json<'a>(pub &'a str);
 
 /// A value that is already shown.
-pub(super) struct Shown(pub(super) String);
+pub struct Shown(pub String);
 
 // === impl ErrorKind ===
 
@@ -119,7 +120,7 @@ impl Errors {
     }
 
     /// Runs checks whose errors are to be shown at a more exact place than Kubernetes' paths name.
-    pub(super) fn placed(&mut self, place: &Path<'_>, check: impl FnOnce(&mut Self)) {
+    pub fn placed(&mut self, place: &Path<'_>, check: impl FnOnce(&mut Self)) {
         let before = self.0.len();
         check(self);
         for error in self.0.iter_mut().skip(before).filter(|error| error.place.is_none()) {
@@ -127,20 +128,23 @@ impl Errors {
         }
     }
 
-    pub(super) fn required(&mut self, path: &Path<'_>, detail: &str) {
+    /// The field must be set.
+    pub fn required(&mut self, path: &Path<'_>, detail: &str) {
         self.add(ErrorKind::Required, path, None, detail);
     }
 
-    pub(super) fn forbidden(&mut self, path: &Path<'_>, detail: &str) {
+    /// The value may not be there.
+    pub fn forbidden(&mut self, path: &Path<'_>, detail: &str) {
         self.add(ErrorKind::Forbidden, path, None, detail);
     }
 
-    pub(super) fn invalid(&mut self, path: &Path<'_>, value: impl Show, detail: &str) {
+    /// The value is not as it must be.
+    pub fn invalid(&mut self, path: &Path<'_>, value: impl Show, detail: &str) {
         self.add(ErrorKind::Invalid, path, Some(value.show()), detail);
     }
 
     /// One error for each message.
-    pub(super) fn invalid_all(
+    pub fn invalid_all(
         &mut self,
         path: &Path<'_>,
         value: &str,
@@ -151,33 +155,38 @@ impl Errors {
         }
     }
 
-    pub(super) fn not_supported(&mut self, path: &Path<'_>, value: impl Show, supported: &[&str]) {
+    /// The value is none of `supported`.
+    pub fn not_supported(&mut self, path: &Path<'_>, value: impl Show, supported: &[&str]) {
         let quoted: Vec<String> = supported.iter().copied().map(Show::show).collect();
         let detail = format!("supported values: {}", quoted.join(", "));
         self.add(ErrorKind::NotSupported, path, Some(value.show()), &detail);
     }
 
     /// An enumeration's value, which must be one of `supported`.
-    pub(super) fn one_of(&mut self, path: &Path<'_>, value: &str, supported: &[&str]) {
+    pub fn one_of(&mut self, path: &Path<'_>, value: &str, supported: &[&str]) {
         if !supported.contains(&value) {
             self.not_supported(path, Json(value), supported);
         }
     }
 
-    pub(super) fn not_found(&mut self, path: &Path<'_>, value: impl Show, detail: &str) {
+    /// What the value names is not there.
+    pub fn not_found(&mut self, path: &Path<'_>, value: impl Show, detail: &str) {
         self.add(ErrorKind::NotFound, path, Some(value.show()), detail);
     }
 
-    pub(super) fn duplicate(&mut self, path: &Path<'_>, value: impl Show) {
+    /// The value is there twice.
+    pub fn duplicate(&mut self, path: &Path<'_>, value: impl Show) {
         self.add(ErrorKind::Duplicate, path, Some(value.show()), "");
     }
 
-    pub(super) fn too_long(&mut self, path: &Path<'_>, max: usize) {
+    /// The value has more than `max` bytes.
+    pub fn too_long(&mut self, path: &Path<'_>, max: usize) {
         let unit = if max == 1 { "byte" } else { "bytes" };
         self.add(ErrorKind::TooLong, path, None, &format!("may not be more than {max} {unit}"));
     }
 
-    pub(super) fn too_many(&mut self, path: &Path<'_>, found: usize, max: usize) {
+    /// The list has more than `max` items.
+    pub fn too_many(&mut self, path: &Path<'_>, found: usize, max: usize) {
         let items = if max == 1 { "item" } else { "items" };
         self.add(
             ErrorKind::TooMany,

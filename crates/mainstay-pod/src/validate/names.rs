@@ -2,6 +2,7 @@
 //!
 //! Source: `k8s.io/apimachinery/pkg/util/validation/{validation,ip}.go`, `pkg/api/validate/content`.
 
+use std::borrow::Cow;
 use std::net::{IpAddr, Ipv6Addr};
 
 const LABEL_FMT: &str = "[a-z0-9]([-a-z0-9]*[a-z0-9])?";
@@ -18,15 +19,15 @@ const HEADER_MSG: &str = "a valid HTTP header must consist of alphanumeric chara
 const ENV_MSG: &str = "a valid environment variable name must consist only of printable ASCII characters other than '='";
 
 /// The longest DNS name that Kubernetes takes, in bytes.
-pub(super) const SUBDOMAIN_MAX: usize = 253;
+pub const SUBDOMAIN_MAX: usize = 253;
 
 /// The longest DNS label, in bytes.
-pub(super) const LABEL_MAX: usize = 63;
+pub const LABEL_MAX: usize = 63;
 
 type Messages = Vec<String>;
 
 /// A DNS label: containers, volumes, namespaces, host names.
-pub(super) fn dns_label(text: &str) -> Messages {
+pub fn dns_label(text: &str) -> Messages {
     let mut messages = Vec::new();
     if text.len() > LABEL_MAX {
         messages.push(max_characters(LABEL_MAX));
@@ -42,7 +43,7 @@ pub(super) fn dns_label(text: &str) -> Messages {
 }
 
 /// A DNS subdomain: pods, nodes, most other objects.
-pub(super) fn dns_subdomain(text: &str) -> Messages {
+pub fn dns_subdomain(text: &str) -> Messages {
     let mut messages = Vec::new();
     if text.len() > SUBDOMAIN_MAX {
         messages.push(max_characters(SUBDOMAIN_MAX));
@@ -66,20 +67,20 @@ fn subdomain_shape(text: &str) -> Option<String> {
     (!is_subdomain(text)).then(|| shape(SUBDOMAIN_MSG, &fmt, &["example.com"]))
 }
 
-/// The name of an object that a generated suffix will follow: it may end in a dash.
-pub(super) fn generate_name(text: &str) -> Messages {
-    // Kubernetes' maskTrailingDash replaces the last two characters by one.
+/// What is judged of a name that a generated suffix will follow: it may end in a dash. As Kubernetes'
+/// `maskTrailingDash` has it, the last two characters are replaced by one.
+pub fn without_trailing_dash(text: &str) -> Cow<'_, str> {
     match text.strip_suffix('-') {
         Some(rest) if !rest.is_empty() => {
             let kept: String = rest.chars().take(rest.chars().count() - 1).collect();
-            dns_subdomain(&format!("{kept}a"))
+            format!("{kept}a").into()
         }
-        _ => dns_subdomain(text),
+        _ => text.into(),
     }
 }
 
 /// A search domain, which may have underscores.
-pub(super) fn dns_subdomain_with_underscore(text: &str) -> Messages {
+pub fn dns_subdomain_with_underscore(text: &str) -> Messages {
     let mut messages = Vec::new();
     if text.len() > SUBDOMAIN_MAX {
         messages.push(max_characters(SUBDOMAIN_MAX));
@@ -97,7 +98,7 @@ pub(super) fn dns_subdomain_with_underscore(text: &str) -> Messages {
 }
 
 /// A label key or a qualified name: `app`, `example.com/app`.
-pub(super) fn label_key(text: &str) -> Messages {
+pub fn label_key(text: &str) -> Messages {
     let examples = ["MyName", "my.name", "123-abc"];
     let parts: Vec<&str> = text.split('/').collect();
     let mut messages = Vec::new();
@@ -131,7 +132,7 @@ pub(super) fn label_key(text: &str) -> Messages {
 }
 
 /// A label's value.
-pub(super) fn label_value(text: &str) -> Messages {
+pub fn label_value(text: &str) -> Messages {
     let mut messages = Vec::new();
     if text.len() > 63 {
         messages.push(max_bytes(63));
@@ -147,7 +148,7 @@ pub(super) fn label_value(text: &str) -> Messages {
 }
 
 /// A key of a ConfigMap or Secret.
-pub(super) fn config_key(text: &str) -> Messages {
+pub fn config_key(text: &str) -> Messages {
     let mut messages = Vec::new();
     if text.len() > SUBDOMAIN_MAX {
         messages.push(max_characters(SUBDOMAIN_MAX));
@@ -169,7 +170,7 @@ pub(super) fn config_key(text: &str) -> Messages {
 }
 
 /// The name of an environment variable.
-pub(super) fn env_name(text: &str) -> Messages {
+pub fn env_name(text: &str) -> Messages {
     let mut messages = Vec::new();
     if text.is_empty() {
         messages.push("environment variable name must be non-empty".to_owned());
@@ -181,7 +182,7 @@ pub(super) fn env_name(text: &str) -> Messages {
 }
 
 /// The name of a port.
-pub(super) fn port_name(text: &str) -> Messages {
+pub fn port_name(text: &str) -> Messages {
     let mut messages = Vec::new();
     let mut broken = |rule: bool, message: &str| {
         if rule {
@@ -201,24 +202,24 @@ pub(super) fn port_name(text: &str) -> Messages {
 }
 
 /// The name of an HTTP header.
-pub(super) fn header_name(text: &str) -> Option<String> {
+pub fn header_name(text: &str) -> Option<String> {
     let bad = text.is_empty() || !text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
     bad.then(|| shape(HEADER_MSG, "[-A-Za-z0-9]+", &["X-Header-Name"]))
 }
 
 /// A port number.
-pub(super) fn port_number(port: i32) -> Option<String> {
+pub fn port_number(port: i32) -> Option<String> {
     (!(1..=65535).contains(&port)).then(|| between(1, 65535))
 }
 
 /// A user or group id.
-pub(super) fn id(id: i64) -> Option<String> {
+pub fn id(id: i64) -> Option<String> {
     let max = i64::from(i32::MAX);
     (!(0..=max).contains(&id)).then(|| between(0, max))
 }
 
 /// An IP address, in any of the ways of writing it that older fields take.
-pub(super) fn address(text: &str) -> Messages {
+pub fn address(text: &str) -> Messages {
     let Some((address, leading_zeros)) = parse_address(text) else {
         return vec!["must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)".to_owned()];
     };
@@ -261,7 +262,7 @@ fn parse_address(text: &str) -> Option<(IpAddr, bool)> {
 }
 
 /// `must be between 1 and 255, inclusive`
-pub(super) fn between(low: i64, high: i64) -> String {
+pub fn between(low: i64, high: i64) -> String {
     format!("must be between {low} and {high}, inclusive")
 }
 
@@ -270,7 +271,8 @@ fn is_label(text: &str) -> bool {
     bounded(text.as_bytes(), |b| alphanumeric(b) || b == b'-', alphanumeric)
 }
 
-pub(super) fn is_subdomain(text: &str) -> bool {
+/// Whether a text has the shape of a DNS subdomain, of whatever length.
+pub fn is_subdomain(text: &str) -> bool {
     text.split('.').all(is_label)
 }
 

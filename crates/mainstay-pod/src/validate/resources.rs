@@ -113,7 +113,7 @@ fn amount(name: &str, quantity: Quantity, level: Level, path: &Path<'_>, errors:
 }
 
 /// `ValidateResourceQuantityValue`.
-pub(super) fn quantity_value(name: &str, quantity: Quantity, path: &Path<'_>, errors: &mut Errors) {
+pub fn quantity_value(name: &str, quantity: Quantity, path: &Path<'_>, errors: &mut Errors) {
     if quantity.is_negative() {
         let message = "must be greater than or equal to 0";
         errors.invalid(path, quantity.canonical().as_str(), message);

@@ -9,7 +9,7 @@ use super::{Errors, Json, metadata, names, text};
 use crate::path::Path;
 
 /// `ValidateTolerations`.
-pub(super) fn tolerations(tolerations: &[Toleration], path: &Path<'_>, errors: &mut Errors) {
+pub fn tolerations(tolerations: &[Toleration], path: &Path<'_>, errors: &mut Errors) {
     for (at, toleration) in tolerations.iter().enumerate() {
         let path = path.index(at);
         let key = text(toleration.key.as_ref());

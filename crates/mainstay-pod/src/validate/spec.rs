@@ -19,7 +19,20 @@ const MAX_SEARCH_TEXT: usize = 2048;
 /// The longest host name that Linux takes, in bytes.
 const HOSTNAME_MAX: usize = 64;
 
-pub(super) fn spec(spec: &PodSpec, meta: &ObjectMeta, path: &Path<'_>, errors: &mut Errors) {
+/// What has the spec.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Holder {
+    Pod,
+    Template,
+}
+
+pub(super) fn spec(
+    spec: &PodSpec,
+    meta: &ObjectMeta,
+    holder: Holder,
+    path: &Path<'_>,
+    errors: &mut Errors,
+) {
     if spec.termination_grace_period_seconds.is_none() {
         errors.required(&path.field("terminationGracePeriodSeconds"), "");
     }
@@ -60,7 +73,7 @@ pub(super) fn spec(spec: &PodSpec, meta: &ObjectMeta, path: &Path<'_>, errors: &
         errors,
     );
     pod_level::resources(spec, &claims, path, errors);
-    container::host_network_ports(spec, path, errors);
+    container::host_network_ports(spec, holder, path, errors);
     policies(spec, restart_policy, path, errors);
     metadata::labels(spec.node_selector.as_ref(), &path.field("nodeSelector"), errors);
     security::pod(spec, &path.field("securityContext"), errors);

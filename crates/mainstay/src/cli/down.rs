@@ -63,7 +63,7 @@ impl Down {
             .build()
             .context("cannot start")?;
         let stopped = runtime.block_on(async {
-            let Node { agent, engine } = node(config).await?;
+            let Node { agent, engine } = node(config, None).await?;
             let left = agent.stop_pods().await.err().unwrap_or_default();
             if !left.is_empty() {
                 let names: Vec<String> = left.iter().map(ToString::to_string).collect();

@@ -91,7 +91,8 @@ impl Logs {
             None => self.since_time,
         };
         // As kubectl has it: all below 0.
-        Ok(LogOptions { tail: usize::try_from(self.tail).ok(), since, timestamps: self.timestamps })
+        let tail = usize::try_from(self.tail).ok();
+        Ok(LogOptions { tail, since, timestamps: self.timestamps, stream: None })
     }
 
     async fn find(&self, instance: &Instance) -> anyhow::Result<Log> {

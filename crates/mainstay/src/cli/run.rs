@@ -8,11 +8,13 @@ use anyhow::Context;
 use clap::Args;
 use mainstay_linux::cgroup::{Hierarchies, Layout};
 use mainstay_node::ManifestPaths;
+use mainstay_pki::SubjectName;
 use mainstay_pod::NodeName;
 use rustix::fs::Mode;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::Validate;
+use crate::api::{Api, ApiConfig};
 use crate::config::{CgroupDriver, Config, Registries};
 use crate::instance::{Instance, NodeRecord};
 use crate::wiring::{NodeConfig, Purpose, node};
@@ -54,6 +56,34 @@ pub(super) struct Run {
     /// What to do about unknown and duplicate fields of a manifest.
     #[arg(long, value_enum, default_value_t)]
     validate: Validate,
+    #[command(flatten)]
+    api: ApiFlags,
+}
+
+/// Where the Kubernetes API is, and who may use it.
+#[derive(Debug, Args)]
+struct ApiFlags {
+    /// Where the Kubernetes API listens.
+    #[arg(long, value_name = "IP", default_value = "127.0.0.1")]
+    bind_address: IpAddr,
+    /// The Kubernetes API's port. 0 picks a free one and writes it to RUN-DIR/secure-port.
+    #[arg(long, value_name = "PORT", default_value_t = 6443)]
+    secure_port: u16,
+    /// The port of the node's own API. 0 picks a free one and writes it to RUN-DIR/port.
+    #[arg(long, value_name = "PORT", default_value_t = 10250)]
+    port: u16,
+    /// The port of /healthz on 127.0.0.1. 0 picks a free one and writes it to RUN-DIR/healthz-port.
+    #[arg(long, value_name = "PORT", default_value_t = 10248)]
+    healthz_port: u16,
+    /// Where the admin's kubeconfig is written. Default: ROOT-DIR/kubeconfig.
+    #[arg(long, value_name = "FILE")]
+    write_kubeconfig: Option<PathBuf>,
+    /// One more name or address that the API's certificate is for. May be given several times.
+    #[arg(long, value_name = "NAME")]
+    tls_san: Vec<SubjectName>,
+    /// Users with tokens, a line for each: token,name,uid,"group,group".
+    #[arg(long, value_name = "FILE")]
+    token_auth_file: Option<PathBuf>,
 }
 
 /// What one node has to do does not need more, and each has a stack.
@@ -68,7 +98,7 @@ impl Run {
         // What containers see is not a matter of who started this.
         rustix::process::umask(Mode::from_raw_mode(0o022));
         survive_want_of_memory();
-        let config = self.resolve(instance)?;
+        let (config, api) = self.resolve(instance)?;
         let _ownership = config.instance.own()?;
         config.instance.remember(&NodeRecord {
             root_dir: config.instance.root_dir.clone(),
@@ -88,9 +118,13 @@ impl Run {
             let mut interrupt = signal(SignalKind::interrupt())?;
             let version = env!("CARGO_PKG_VERSION");
             tracing::info!(version, node = config.node_name.as_str(), "mainstay starts");
-            let agent = node(config).await?.agent;
+            let api = Api::new(api);
+            let agent = node(config, Some(&api)).await?.agent;
+            let node_api = agent.node_api(api.node_auth(), serde_json::json!({}));
+            // Nothing that runs pods waits for it.
+            let api = tokio::spawn(api.run(node_api));
             systemd::tell_ready();
-            agent
+            let ended = agent
                 .run(async {
                     tokio::select! {
                         _ = terminate.recv() => {}
@@ -99,8 +133,9 @@ impl Run {
                     systemd::tell_stopping();
                     tracing::info!("mainstay ends; pods run on");
                 })
-                .await
-                .context("the agent ends before its time, and pods run on")
+                .await;
+            api.abort();
+            ended.context("the agent ends before its time, and pods run on")
         });
         // File work that is under way is not waited for: it can be done again.
         runtime.shutdown_background();
@@ -108,7 +143,7 @@ impl Run {
     }
 
     /// Takes flags, files and the machine together.
-    fn resolve(self, instance: Instance) -> anyhow::Result<NodeConfig> {
+    fn resolve(self, instance: Instance) -> anyhow::Result<(NodeConfig, ApiConfig)> {
         let config = self.config.as_deref().map(Config::read).transpose()?.unwrap_or_default();
         if !config.without_effect.is_empty() {
             let fields = config.without_effect.join(", ");
@@ -135,9 +170,27 @@ impl Run {
                 systemd::delegated(&instance)
             }
         };
-        Ok(NodeConfig {
+        let node_name = node_name(self.hostname_override)?;
+        let kubeconfig = self.api.write_kubeconfig;
+        let api = ApiConfig {
+            node_name: node_name.as_str().to_owned(),
+            addresses: match self.node_ip.as_slice() {
+                [] => mainstay_node::machine_addresses(),
+                given => given.to_vec(),
+            },
+            bind_address: self.api.bind_address,
+            secure_port: self.api.secure_port,
+            node_port: self.api.port,
+            healthz_port: self.api.healthz_port,
+            names: self.api.tls_san.into_iter().collect(),
+            kubeconfig: kubeconfig.unwrap_or_else(|| instance.root_dir.join("kubeconfig")),
+            token_auth_file: self.api.token_auth_file,
+            root_dir: instance.root_dir.clone(),
+            run_dir: instance.run_dir.clone(),
+        };
+        let node = NodeConfig {
             purpose: Purpose::Run,
-            node_name: node_name(self.hostname_override)?,
+            node_name,
             instance,
             manifests: ManifestPaths { paths, recursive: self.recursive },
             validation: self.validate.into(),
@@ -145,7 +198,8 @@ impl Run {
             config,
             registries,
             cgroup_root,
-        })
+        };
+        Ok((node, api))
     }
 }
 

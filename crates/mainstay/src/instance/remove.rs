@@ -13,24 +13,31 @@ use super::{Instance, LOCK, NodeRecord, names_in, resolve};
 
 /// What mainstay has in a root directory, with what it writes before renaming, and with what
 /// people put there for it.
-const ROOT_ENTRIES: [&str; 13] = [
+const ROOT_ENTRIES: [&str; 19] = [
+    "api.redb",
+    "api.redb.lock",
+    "api.redb.new",
     "config.json",
     "containers",
     "image-files.json",
     "image-files.new",
     "images",
     "instance.new",
+    "kubeconfig",
+    "kubeconfig.new",
     "ledger",
     "log",
     "network.json",
     "network.tmp",
+    "pki",
     "pods",
     "seccomp",
     "store",
 ];
 
 /// The same of a run directory.
-const RUN_ENTRIES: [&str; 4] = ["boot", "instance.new", "mainstay.sock", "sandboxes"];
+const RUN_ENTRIES: [&str; 7] =
+    ["boot", "healthz-port", "instance.new", "mainstay.sock", "port", "sandboxes", "secure-port"];
 
 impl Instance {
     /// Sees to it that both directories are this instance's, or have nothing in them.

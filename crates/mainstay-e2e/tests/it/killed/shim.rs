@@ -79,7 +79,7 @@ impl Impostor {
         let mut sandboxes = fs::read_dir(node.path("run/sandboxes")).unwrap();
         let socket = sandboxes.next().unwrap().unwrap().path().join("shim.sock");
         fs::rename(&socket, socket.with_extension("aside")).unwrap();
-        let hello = Hello { protocol, version: "9.8.7".to_owned(), pid: shim(node) };
+        let hello = Hello { protocol, version: "9.8.7".to_owned(), pid: shim(node), attach: false };
         let hello = encode(&hello).unwrap();
         let listener = UnixListener::bind(&socket).unwrap();
         std::thread::spawn(move || {

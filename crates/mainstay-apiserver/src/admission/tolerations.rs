@@ -1,0 +1,45 @@
+//! How long a pod stays on a node that is away. Source:
+//! `plugin/pkg/admission/defaulttolerationseconds`.
+
+use serde_json::{Value, json};
+
+use super::{Attributes, Operation};
+use crate::object::Object;
+
+/// Seconds. Source: `defaultNotReadyTolerationSeconds`.
+const SECONDS: i64 = 300;
+
+pub(super) fn admit(attributes: &Attributes<'_>, pod: &mut Object) {
+    if attributes.operation != Operation::Create {
+        return;
+    }
+    let tolerations = pod.list_at(&["spec", "tolerations"]);
+    let tolerates = |key: &str| {
+        tolerations.iter().any(|toleration| {
+            let text =
+                |field: &str| toleration.get(field).and_then(Value::as_str).unwrap_or_default();
+            (text("key") == key || text("key").is_empty())
+                && matches!(text("effect"), "" | "NoExecute")
+        })
+    };
+    let missing: Vec<Value> = ["node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable"]
+        .into_iter()
+        .filter(|key| !tolerates(key))
+        .map(|key| {
+            json!({
+                "key": key,
+                "operator": "Exists",
+                "effect": "NoExecute",
+                "tolerationSeconds": SECONDS,
+            })
+        })
+        .collect();
+    if missing.is_empty() {
+        return;
+    }
+    let spec = pod.field_mut("spec");
+    let list = spec.entry("tolerations").or_insert_with(|| Value::Array(Vec::new()));
+    if let Some(list) = list.as_array_mut() {
+        list.extend(missing);
+    }
+}

@@ -1,0 +1,236 @@
+//! From the body of a request to an object.
+//!
+//! Source: `staging/src/k8s.io/apiserver/pkg/endpoints/handlers/create.go` and
+//! `staging/src/k8s.io/apimachinery/pkg/runtime/serializer/json`.
+
+use http::HeaderMap;
+use http::header::CONTENT_TYPE;
+use mainstay_schema::decode::{self as schema, DecodeError};
+use mainstay_schema::Type;
+use serde_json::Value;
+
+use crate::call::Call;
+use crate::kind::Resource;
+use crate::object::Object;
+use crate::status::{ApiError, Result};
+
+/// An object, held against the schema of its kind.
+#[derive(Debug)]
+pub(crate) struct Decoded {
+    pub(crate) object: Object,
+    /// Unknown and duplicate fields, of a client that only wants to be told.
+    pub(crate) warnings: Vec<String>,
+}
+
+/// What a client wants done about unknown and duplicate fields.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum FieldValidation {
+    Ignore,
+    Warn,
+    Strict,
+}
+
+/// The types that bodies may have.
+const MEDIA_TYPES: &str = "application/json, application/yaml";
+
+/// The type of a body, without its parameters; JSON if it has none.
+pub(crate) fn media_type(headers: &HeaderMap) -> &str {
+    let header = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    match header.split(';').next().unwrap_or_default().trim() {
+        "" => "application/json",
+        media => media,
+    }
+}
+
+/// The object in the body of a request, of the kind that its resource or subresource has.
+///
+/// # Errors
+///
+/// 400 when it is no such thing, 415 when it is written as something else.
+pub(crate) fn body(call: &Call<'_>) -> Result<Decoded> {
+    let of = Expected::of(call);
+    let decoded = match (media_type(call.headers), of.shape()) {
+        ("application/json", Some(shape)) => {
+            schema::from_slice(&call.body, shape, canonical).map_err(|why| of.refuse(&why))?
+        }
+        ("application/json", None) => {
+            let (object, problems) = schema::json(&call.body).map_err(|why| of.refuse(&why))?;
+            schema::Decoded { object, problems }
+        }
+        ("application/yaml", shape) => of.read(yaml(&call.body)?, shape, schema::from_value)?,
+        _ => return Err(ApiError::unsupported_media_type(MEDIA_TYPES)),
+    };
+    of.judge(call, decoded)
+}
+
+/// An object that a client wants, read already.
+pub(crate) fn value(call: &Call<'_>, value: Value) -> Result<Decoded> {
+    let of = Expected::of(call);
+    let decoded = of.read(value, of.shape(), schema::from_value)?;
+    of.judge(call, decoded)
+}
+
+/// What a patch has made of an object.
+pub(crate) fn patched(call: &Call<'_>, value: Value) -> Result<Decoded> {
+    let of = Expected::of(call);
+    let decoded = of.read(value, of.shape(), schema::from_patched)?;
+    of.judge(call, decoded)
+}
+
+/// The options in the body of a delete, if it has any.
+pub(crate) fn options(call: &Call<'_>) -> Result<Option<Value>> {
+    if call.body.is_empty() {
+        return Ok(None);
+    }
+    let value = match media_type(call.headers) {
+        "application/json" => {
+            schema::json(&call.body).map_err(|why| ApiError::bad_request(why.to_string()))?.0
+        }
+        "application/yaml" => yaml(&call.body)?,
+        _ => return Err(ApiError::unsupported_media_type(MEDIA_TYPES)),
+    };
+    match value.get("kind").and_then(Value::as_str).unwrap_or_default() {
+        "" | "DeleteOptions" => Ok(Some(value)),
+        kind => Err(ApiError::bad_request(format!(
+            "decoded object cannot be converted to DeleteOptions: it is a {kind}"
+        ))),
+    }
+}
+
+/// A quantity as it is stored.
+fn canonical(text: &str) -> Option<String> {
+    mainstay_pod::quantity::stored_text(text).ok()
+}
+
+/// What is sent to a resource or subresource.
+struct Expected {
+    group: &'static str,
+    version: &'static str,
+    kind: &'static str,
+}
+
+type Reader =
+    fn(Value, &'static Type, schema::Quantities) -> std::result::Result<schema::Decoded, DecodeError>;
+
+impl Expected {
+    fn of(call: &Call<'_>) -> Self {
+        let resource = call.resource;
+        let (mut group, mut version, mut kind) = (resource.group, resource.version, resource.kind);
+        if let Some(subresource) = resource.subresource(&call.info.subresource) {
+            (group, version) = subresource.of.unwrap_or((group, version));
+            kind = subresource.kind;
+        }
+        Self { group, version, kind }
+    }
+
+    fn shape(&self) -> Option<&'static Type> {
+        mainstay_schema::of(self.group, self.version, self.kind)
+    }
+
+    fn refuse(&self, why: &DecodeError) -> ApiError {
+        let Self { version, kind, .. } = self;
+        ApiError::bad_request(format!(
+            "{kind} in version {version:?} cannot be handled as a {kind}: {why}"
+        ))
+    }
+
+    fn read(&self, value: Value, shape: Option<&'static Type>, reader: Reader) -> Result<schema::Decoded> {
+        match shape {
+            Some(shape) => reader(value, shape, canonical).map_err(|why| self.refuse(&why)),
+            None => Ok(schema::Decoded { object: value, problems: Vec::new() }),
+        }
+    }
+
+    /// What has been read, if it is what is expected and its problems do not matter to the client.
+    fn judge(&self, call: &Call<'_>, decoded: schema::Decoded) -> Result<Decoded> {
+        let Self { group, version, kind } = self;
+        let schema::Decoded { object, problems } = decoded;
+        check_kind(&object, group, version, kind)?;
+        let warnings = match field_validation(call)? {
+            FieldValidation::Ignore => Vec::new(),
+            FieldValidation::Warn => problems,
+            FieldValidation::Strict if problems.is_empty() => Vec::new(),
+            FieldValidation::Strict => {
+                return Err(ApiError::bad_request(format!(
+                    "{kind} in version {version:?} cannot be handled as a {kind}: strict decoding \
+                     error: {}",
+                    problems.join(", ")
+                )));
+            }
+        };
+        let Value::Object(fields) = object else {
+            return Err(ApiError::bad_request("the body is not an object"));
+        };
+        Ok(Decoded { object: Object::new(fields), warnings })
+    }
+}
+
+/// One document of YAML or JSON.
+///
+/// # Errors
+///
+/// 400 when it is none.
+pub(crate) fn yaml(bytes: &[u8]) -> Result<Value> {
+    mainstay_pod::read_value("request", bytes).map_err(|diagnostics| {
+        let texts: Vec<String> = diagnostics.iter().map(|it| it.message.clone()).collect();
+        ApiError::bad_request(format!("error decoding YAML: {}", texts.join("; ")))
+    })
+}
+
+/// A strategic merge patch of an object.
+pub(crate) fn strategic(resource: &Resource, object: &Value, patch: &Value) -> Result<Value> {
+    let Some(shape) = mainstay_schema::of(resource.group, resource.version, resource.kind) else {
+        return Err(ApiError::unsupported_media_type(
+            "application/json-patch+json, application/merge-patch+json",
+        ));
+    };
+    mainstay_schema::strategic::merge(object, patch, shape).map_err(|error| {
+        let text = error.to_string();
+        match error.verdict() {
+            mainstay_schema::strategic::Verdict::BadRequest => ApiError::bad_request(text),
+            mainstay_schema::strategic::Verdict::Unprocessable => ApiError::unprocessable(text),
+            mainstay_schema::strategic::Verdict::Internal => ApiError::internal(text),
+        }
+    })
+}
+
+/// Source: `ValidateFieldValidation`.
+fn field_validation(call: &Call<'_>) -> Result<FieldValidation> {
+    match call.info.query.get("fieldValidation") {
+        "Ignore" => Ok(FieldValidation::Ignore),
+        "" | "Warn" => Ok(FieldValidation::Warn),
+        "Strict" => Ok(FieldValidation::Strict),
+        other => Err(ApiError::unprocessable(format!(
+            "CreateOptions.meta.k8s.io \"\" is invalid: fieldValidation: Unsupported value: \
+             {other:?}: supported values: \"\", \"Ignore\", \"Strict\", \"Warn\""
+        ))),
+    }
+}
+
+/// What is sent has to be what it is sent as, if it says what it is.
+fn check_kind(value: &Value, group: &str, version: &str, kind: &str) -> Result<()> {
+    let text = |key: &str| value.get(key).and_then(Value::as_str).unwrap_or_default();
+    let expected = match group {
+        "" => version.to_owned(),
+        group => format!("{group}/{version}"),
+    };
+    let (found_kind, found_version) = (text("kind"), text("apiVersion"));
+    if !found_version.is_empty() && found_version != expected && !equivalent(found_version, group) {
+        return Err(ApiError::bad_request(format!(
+            "the API version in the data ({found_version}) does not match the expected API version \
+             ({expected})"
+        )));
+    }
+    if !found_kind.is_empty() && found_kind != kind {
+        return Err(ApiError::bad_request(format!(
+            "{found_kind} in version {expected:?} cannot be handled as a {kind}: converting \
+             ({found_kind}) to ({kind}): unknown conversion"
+        )));
+    }
+    Ok(())
+}
+
+/// Older clients send evictions in a version that has gone otherwise.
+fn equivalent(version: &str, group: &str) -> bool {
+    group == "policy" && version == "policy/v1beta1"
+}

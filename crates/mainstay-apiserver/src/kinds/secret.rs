@@ -1,0 +1,208 @@
+//! Secrets.
+//!
+//! Source: `pkg/registry/core/secret` and `ValidateSecret`.
+
+use std::borrow::Cow;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use jiff::Timestamp;
+use mainstay_pod::validate::{Errors, FieldError, Json, Path};
+use serde_json::Value;
+
+use super::rules;
+use crate::kind::{AGE, ALL_VERBS, Column, NAME, Resource, Strategy, column};
+use crate::object::{self, Object};
+use crate::table;
+
+pub(super) static SECRETS: Resource = Resource {
+    group: "",
+    version: "v1",
+    kind: "Secret",
+    plural: "secrets",
+    singular: "secret",
+    short_names: &[],
+    categories: &[],
+    namespaced: true,
+    verbs: ALL_VERBS,
+    subresources: &[],
+    storage: "secrets",
+    lazy: false,
+    strategy: &Secrets,
+};
+
+struct Secrets;
+
+/// Bytes of all values. Source: `MaxSecretSize`.
+const MAX_SIZE: usize = 1024 * 1024;
+
+/// The account that a token is of. Source: `ServiceAccountNameKey`.
+const ACCOUNT: &str = "kubernetes.io/service-account.name";
+
+impl Strategy for Secrets {
+    fn default(&self, object: &mut Object) {
+        // Source: `SetDefaults_Secret`, and the conversion, which writes `stringData` over `data`.
+        if object.str_at(&["type"]).is_empty() {
+            object.0.insert("type".into(), "Opaque".into());
+        }
+        let Some(Value::Object(texts)) = object.0.remove("stringData") else { return };
+        if texts.is_empty() {
+            return;
+        }
+        let data = object::object_of(&mut object.0, "data");
+        for (key, value) in texts {
+            let text = value.as_str().unwrap_or_default();
+            data.insert(key, STANDARD.encode(text).into());
+        }
+    }
+
+    fn prepare_update(&self, new: &mut Object, old: &Object) {
+        // Source: `PrepareForUpdate`: who does not say the type does not want to change it. Defaults have
+        // been filled in before, so that only of the default one can this be told.
+        if new.str_at(&["type"]).is_empty() {
+            new.0.insert("type".into(), rules::top(old, "type").clone());
+        }
+    }
+
+    fn validate(&self, object: &Object) -> Vec<FieldError> {
+        let mut errors = Errors::default();
+        let data = rules::top(object, "data");
+        let path = Path::new("data");
+        rules::data_keys(data, &path, &mut errors);
+        if rules::data_size(data, true) > MAX_SIZE {
+            errors.too_long(&path, MAX_SIZE);
+        }
+        of_type(object, &mut errors);
+        errors.0
+    }
+
+    fn validate_update(&self, new: &Object, old: &Object) -> Vec<FieldError> {
+        let mut errors = Errors::default();
+        let kind = new.str_at(&["type"]);
+        if kind != old.str_at(&["type"]) {
+            errors.invalid(&Path::new("type"), Json(kind), "field is immutable");
+        }
+        rules::immutable_data(new, old, &["data"], &mut errors);
+        errors.0.extend(self.validate(new));
+        errors.0
+    }
+
+    fn warnings(&self, object: &Object) -> Vec<String> {
+        // Source: `GetWarningsForSecret`, which reads the pair as a server would.
+        let pair = ["tls.crt", "tls.key"].map(|key| value_of(object, key));
+        match pair {
+            [Some(certificate), Some(key)] if object.str_at(&["type"]) == "kubernetes.io/tls" => {
+                pair_warning(&certificate, &key).into_iter().collect()
+            }
+            _ => Vec::new(),
+        }
+    }
+
+    fn selectable(&self) -> &'static [&'static str] {
+        &["type"]
+    }
+
+    fn field<'a>(&self, object: &'a Object, _field: &str) -> Cow<'a, str> {
+        object.str_at(&["type"]).into()
+    }
+
+    fn columns(&self) -> &'static [Column] {
+        const COLUMNS: &[Column] = &[
+            NAME,
+            column("Type", "string", "What the values are for."),
+            column("Data", "string", "The number of keys."),
+            AGE,
+        ];
+        COLUMNS
+    }
+
+    fn row(&self, object: &Object, now: Timestamp) -> Vec<Value> {
+        let keys = rules::top(object, "data").as_object().map_or(0, serde_json::Map::len);
+        vec![
+            object.name().into(),
+            object.str_at(&["type"]).into(),
+            keys.into(),
+            table::age(object, now),
+        ]
+    }
+}
+
+/// A value, decoded.
+fn value_of(object: &Object, key: &str) -> Option<Vec<u8>> {
+    STANDARD.decode(object.at(&["data", key])?.as_str()?).ok()
+}
+
+/// What the types ask for.
+fn of_type(object: &Object, errors: &mut Errors) {
+    let path = Path::new("data");
+    let has = |key: &str| object.at(&["data", key]).is_some();
+    match object.str_at(&["type"]) {
+        "kubernetes.io/service-account-token"
+            if object.annotation(ACCOUNT).is_none_or(str::is_empty) =>
+        {
+            let path = Path::new("metadata");
+            let path = path.field("annotations");
+            errors.required(&path.key(ACCOUNT), "");
+        }
+        "kubernetes.io/dockercfg" => json_object(object, ".dockercfg", errors),
+        "kubernetes.io/dockerconfigjson" => json_object(object, ".dockerconfigjson", errors),
+        "kubernetes.io/basic-auth" if !has("username") && !has("password") => {
+            errors.required(&path.key("username"), "");
+            errors.required(&path.key("password"), "");
+        }
+        "kubernetes.io/ssh-auth" if object.str_at(&["data", "ssh-privatekey"]).is_empty() => {
+            errors.required(&path.key("ssh-privatekey"), "");
+        }
+        "kubernetes.io/tls" => {
+            for key in ["tls.crt", "tls.key"].into_iter().filter(|key| !has(key)) {
+                errors.required(&path.key(key), "");
+            }
+        }
+        _ => {}
+    }
+}
+
+/// A value that has to be a JSON object. The message of Go's decoder is not repeated in full: it would
+/// show what the secret says.
+fn json_object(object: &Object, key: &str, errors: &mut Errors) {
+    let data = Path::new("data");
+    let path = data.key(key);
+    if object.at(&["data", key]).is_none() {
+        errors.required(&path, "");
+        return;
+    }
+    let bytes = value_of(object, key).unwrap_or_default();
+    let detail = match serde_json::from_slice::<Value>(&bytes) {
+        Ok(Value::Object(_) | Value::Null) => return,
+        Ok(other) => {
+            let found = match other {
+                Value::Array(_) => "array",
+                Value::String(_) => "string",
+                Value::Bool(_) => "bool",
+                _ => "number",
+            };
+            format!(
+                "json: cannot unmarshal {found} into Go value of type map[string]interface {{}}"
+            )
+        }
+        Err(error) if error.is_eof() => "unexpected end of JSON input".to_owned(),
+        Err(error) => format!("invalid JSON at line {} column {}", error.line(), error.column()),
+    };
+    errors.invalid(&path, "<secret contents redacted>", &detail);
+}
+
+/// Why a certificate and a key do not go together, as far as PEM tells.
+fn pair_warning(certificate: &[u8], key: &[u8]) -> Option<String> {
+    let has_block = |bytes: &[u8], what: &str| {
+        let text = String::from_utf8_lossy(bytes);
+        text.lines()
+            .any(|line| line.strip_prefix("-----BEGIN ").is_some_and(|rest| rest.contains(what)))
+    };
+    if !has_block(certificate, "") {
+        return Some("tls: failed to find any PEM data in certificate input".to_owned());
+    }
+    if !has_block(key, "") {
+        return Some("tls: failed to find any PEM data in key input".to_owned());
+    }
+    None
+}

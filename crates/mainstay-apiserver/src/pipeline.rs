@@ -1,0 +1,429 @@
+//! How an object gets into the store: admission, the strategy of its kind, judgement, the commit.
+//!
+//! Source: `staging/src/k8s.io/apiserver/pkg/registry/rest/{create,update}.go` and
+//! `staging/src/k8s.io/apiserver/pkg/registry/generic/registry/store.go`.
+
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use mainstay_pod::validate::metadata;
+use mainstay_pod::validate::{Errors, FieldError, Path};
+use mainstay_store::{Durability, Expect, Revision};
+use serde_json::Value;
+
+use crate::admission::{Attributes, Operation};
+use crate::authn::User;
+use crate::kind::Resource;
+use crate::managed::{self, Manager};
+use crate::object::{self, Object};
+use crate::random;
+use crate::server::Inner;
+use crate::status::{ApiError, Result};
+use crate::storage::{Stored, WriteError, durability};
+
+/// How often a change that somebody else was faster with is made again.
+const ATTEMPTS: usize = 30;
+
+/// How often a generated name that is taken is made anew. Source: `maxNameGenerationCreateAttempts`.
+const NAME_ATTEMPTS: usize = 8;
+
+/// Who writes, and how.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Writer<'a> {
+    pub(crate) user: &'a User,
+    /// Who owns the fields that are set.
+    pub(crate) manager: Manager<'a>,
+    /// Nothing is written.
+    pub(crate) dry_run: bool,
+    pub(crate) now: Timestamp,
+}
+
+/// What a change of an object goes by.
+pub(crate) struct Change<'a> {
+    pub(crate) resource: &'static Resource,
+    pub(crate) namespace: &'a str,
+    pub(crate) name: &'a str,
+    /// Empty, or `status` and the like.
+    pub(crate) subresource: &'a str,
+    /// Whether the object is made if it is not there.
+    pub(crate) may_create: bool,
+}
+
+/// What came of a change.
+#[derive(Debug)]
+pub(crate) struct Changed {
+    pub(crate) stored: Stored,
+    pub(crate) created: bool,
+    pub(crate) warnings: Vec<String>,
+}
+
+impl Inner {
+    /// Makes a new object. It has been read and held against its schema.
+    pub(crate) async fn create(
+        &self,
+        resource: &'static Resource,
+        namespace: &str,
+        object: Object,
+        writer: &Writer<'_>,
+    ) -> Result<Changed> {
+        let generated = object.name().is_empty() && !object.meta_str("generateName").is_empty();
+        for attempt in 1.. {
+            match self.create_once(resource, namespace, object.clone(), writer).await {
+                Err(error)
+                    if generated && attempt < NAME_ATTEMPTS && error.reason == "AlreadyExists" => {}
+                other => return other,
+            }
+        }
+        Err(ApiError::internal("unreachable: the loop above has no end"))
+    }
+
+    async fn create_once(
+        &self,
+        resource: &'static Resource,
+        namespace: &str,
+        mut object: Object,
+        writer: &Writer<'_>,
+    ) -> Result<Changed> {
+        let strategy = resource.strategy;
+        scope(resource, namespace, &mut object)?;
+        strategy.default(&mut object);
+        name(&mut object);
+        let attributes = Attributes {
+            user: writer.user,
+            operation: Operation::Create,
+            resource,
+            subresource: "",
+            namespace,
+            name: &object.name().to_owned(),
+            dry_run: writer.dry_run,
+        };
+        self.admit(&attributes, &mut object, None).await?;
+        system_fields(&mut object, writer.now);
+        self.allocate(resource, "", &mut object, None).await?;
+        strategy.prepare_create(&mut object);
+        if strategy.has_generation() {
+            object.meta_mut().insert("generation".into(), 1.into());
+        }
+        judge(resource, &object, None, strategy.validate(&object))?;
+        self.validate_admission(&attributes, Some(&object), None).await?;
+        managed::track(resource, "", None, &mut object, writer);
+        let warnings = strategy.warnings(&object);
+        if writer.dry_run {
+            let there = self.storage.entry(resource, object.namespace(), object.name()).await?;
+            if there.is_some() {
+                return Err(ApiError::already_exists(resource, object.name()));
+            }
+            let stored = Stored { object, revision: Revision(0) };
+            return Ok(Changed { stored, created: true, warnings });
+        }
+        let name = object.name().to_owned();
+        match self.storage.put(resource, object, Expect::Absent, durability(resource)).await {
+            Ok(stored) => {
+                // The server's own Service needs no word.
+                if *writer.user != self.system_user() {
+                    self.announce(resource, &stored.object, writer.now).await;
+                }
+                Ok(Changed { stored, created: true, warnings })
+            }
+            Err(WriteError::Conflict) => Err(ApiError::already_exists(resource, &name)),
+            Err(WriteError::Other(error)) => Err(error),
+        }
+    }
+
+    /// Changes an object: `transform` makes the new one of the one that is there, as often as somebody
+    /// else is faster. What it makes has been held against its schema.
+    pub(crate) async fn update(
+        &self,
+        change: &Change<'_>,
+        writer: &Writer<'_>,
+        mut transform: impl FnMut(Option<&Object>) -> Result<Object>,
+    ) -> Result<Changed> {
+        let Change { resource, namespace, name, .. } = *change;
+        for _ in 0..ATTEMPTS {
+            let Some(current) = self.storage.find(resource, namespace, name).await? else {
+                if !change.may_create {
+                    return Err(ApiError::not_found(resource, name));
+                }
+                let object = transform(None)?;
+                check_name(&object, name)?;
+                match self.create_once(resource, namespace, object, writer).await {
+                    Err(error) if error.reason == "AlreadyExists" => continue,
+                    other => return other,
+                }
+            };
+            let new = transform(Some(&current.object))?;
+            let (new, warnings) = self.prepare_update(change, writer, new, &current.object).await?;
+            if same(&new, &current.object) {
+                return Ok(Changed { stored: current, created: false, warnings });
+            }
+            if writer.dry_run {
+                let stored = Stored { object: new, revision: current.revision };
+                return Ok(Changed { stored, created: false, warnings });
+            }
+            // The last finalizer of an object that only waited for it.
+            let over = new.is_terminating()
+                && !new.has_finalizers()
+                && new.meta().is_none_or(|meta| {
+                    meta.get("deletionGracePeriodSeconds").and_then(Value::as_i64).unwrap_or(0) == 0
+                })
+                && match change.subresource {
+                    "" => true,
+                    "finalize" => new.list_at(&["spec", "finalizers"]).is_empty(),
+                    _ => false,
+                };
+            let done = if over {
+                let gone = Stored { object: new, revision: current.revision };
+                self.storage.remove(resource, &gone).await.map(|revision| {
+                    let mut object = gone.object;
+                    object.set_revision(revision);
+                    Stored { object, revision }
+                })
+            } else {
+                let durability = match change.subresource {
+                    "status" => Durability::Lazy,
+                    _ => durability(resource),
+                };
+                self.storage.put(resource, new, Expect::At(current.revision), durability).await
+            };
+            match done {
+                Ok(stored) => return Ok(Changed { stored, created: false, warnings }),
+                Err(WriteError::Conflict) => {}
+                Err(WriteError::Other(error)) => return Err(error),
+            }
+        }
+        Err(ApiError::conflict(
+            resource,
+            name,
+            "others change it all the time; this change has been given up",
+        ))
+    }
+
+    /// Everything between the object that a client wants and the one that is stored.
+    async fn prepare_update(
+        &self,
+        change: &Change<'_>,
+        writer: &Writer<'_>,
+        mut new: Object,
+        old: &Object,
+    ) -> Result<(Object, Vec<String>)> {
+        let Change { resource, namespace, name, subresource, .. } = *change;
+        let strategy = resource.strategy;
+        scope(resource, namespace, &mut new)?;
+        check_name(&new, name)?;
+        if !new.uid().is_empty() && new.uid() != old.uid() {
+            let (asked, there) = (new.uid().to_owned(), old.uid());
+            return Err(ApiError::conflict(
+                resource,
+                name,
+                format!(
+                    "Precondition failed: UID in precondition: {asked}, UID in object meta: {there}"
+                ),
+            ));
+        }
+        match new.resource_version() {
+            "" | "0" if !strategy.allows_unconditional_update() => {
+                let mut errors = Errors::default();
+                errors.invalid(
+                    &Path::new("metadata").field("resourceVersion"),
+                    0,
+                    "must be specified for an update",
+                );
+                return Err(ApiError::invalid(resource, name, &errors.0));
+            }
+            "" | "0" => {}
+            version if version != old.resource_version() => {
+                return Err(ApiError::modified(resource, name));
+            }
+            _ => {}
+        }
+        strategy.default(&mut new);
+        let attributes = Attributes {
+            user: writer.user,
+            operation: Operation::Update,
+            resource,
+            subresource,
+            namespace,
+            name,
+            dry_run: writer.dry_run,
+        };
+        self.admit(&attributes, &mut new, Some(old)).await?;
+        keep_system_fields(&mut new, old);
+        self.allocate(resource, subresource, &mut new, Some(old)).await?;
+        let errors = if let Some(part) = part_of(subresource) {
+            let changed = new.0.remove(part);
+            let mut meta = old.meta().cloned().unwrap_or_default();
+            // Source: the status strategies reset the metadata of some kinds and not of others.
+            for key in ["labels", "annotations", "managedFields"] {
+                match new.meta_mut().remove(key) {
+                    Some(value) => meta.insert(key.into(), value),
+                    None => meta.remove(key),
+                };
+            }
+            new.0 = old.0.clone();
+            new.0.insert("metadata".into(), Value::Object(meta));
+            match changed {
+                Some(changed) => new.0.insert(part.into(), changed),
+                None => new.0.remove(part),
+            };
+            strategy.prepare_part(subresource, &mut new, old, writer.now);
+            strategy.validate_part(subresource, &new, old)
+        } else if subresource == "binding" {
+            // It changes what nothing else may, and has been judged.
+            Vec::new()
+        } else {
+            if strategy.has_status() {
+                match old.0.get("status") {
+                    Some(status) => new.0.insert("status".into(), status.clone()),
+                    None => new.0.remove("status"),
+                };
+            }
+            strategy.prepare_update(&mut new, old);
+            if strategy.has_generation() && strategy.next_generation(&new, old) {
+                let next = old.generation() + 1;
+                new.meta_mut().insert("generation".into(), next.into());
+            }
+            strategy.validate_update(&new, old)
+        };
+        judge(resource, &new, Some(old), errors)?;
+        self.validate_admission(&attributes, Some(&new), Some(old)).await?;
+        managed::track(resource, subresource, Some(old), &mut new, writer);
+        let warnings = if subresource.is_empty() { strategy.warnings(&new) } else { Vec::new() };
+        Ok((new, warnings))
+    }
+}
+
+/// What of an object a subresource changes, if it is a part.
+fn part_of(subresource: &str) -> Option<&'static str> {
+    match subresource {
+        "status" | "approval" => Some("status"),
+        "finalize" => Some("spec"),
+        _ => None,
+    }
+}
+
+/// Whether two objects differ in nothing that is worth a write.
+fn same(new: &Object, old: &Object) -> bool {
+    let (mut new, mut old) = (new.clone(), old.clone());
+    for object in [&mut new, &mut old] {
+        object.meta_mut().remove("resourceVersion");
+        managed::forget_times(object);
+    }
+    new == old
+}
+
+/// Sees to it that an object is in the namespace that the path names, or in none.
+///
+/// Source: `EnsureObjectNamespaceMatchesRequestNamespace`.
+pub(crate) fn scope(resource: &Resource, namespace: &str, object: &mut Object) -> Result<()> {
+    if !resource.namespaced {
+        object.meta_mut().remove("namespace");
+        return Ok(());
+    }
+    match object.namespace() {
+        "" => {
+            object.meta_mut().insert("namespace".into(), namespace.into());
+            Ok(())
+        }
+        same if same == namespace => Ok(()),
+        _ => Err(ApiError::bad_request(
+            "the namespace of the provided object does not match the namespace sent on the request",
+        )),
+    }
+}
+
+fn check_name(object: &Object, name: &str) -> Result<()> {
+    match object.name() {
+        "" => Err(ApiError::bad_request(format!(
+            "the name of the object ({name} based on URL) was undeterminable: name must be provided"
+        ))),
+        other if other != name => Err(ApiError::bad_request(format!(
+            "the name of the object ({other}) does not match the name on the URL ({name})"
+        ))),
+        _ => Ok(()),
+    }
+}
+
+/// Makes a name of `generateName`, if that is all there is.
+fn name(object: &mut Object) {
+    let base = object.meta_str("generateName");
+    if object.name().is_empty() && !base.is_empty() {
+        let name = random::name(base);
+        object.meta_mut().insert("name".into(), name.into());
+    }
+}
+
+/// What only the server sets. Source: `FillObjectMetaSystemFields`, `WipeObjectMetaSystemFields`.
+fn system_fields(object: &mut Object, now: Timestamp) {
+    let meta = object.meta_mut();
+    for key in ["deletionTimestamp", "deletionGracePeriodSeconds", "selfLink", "resourceVersion"] {
+        meta.remove(key);
+    }
+    meta.insert("creationTimestamp".into(), object::time(now).into());
+    meta.insert("uid".into(), random::uid().into());
+}
+
+fn keep_system_fields(new: &mut Object, old: &Object) {
+    let keys = [
+        "uid",
+        "creationTimestamp",
+        "deletionTimestamp",
+        "deletionGracePeriodSeconds",
+        "generation",
+    ];
+    for key in keys {
+        match old.meta().and_then(|meta| meta.get(key)) {
+            Some(value) => new.meta_mut().insert(key.into(), value.clone()),
+            None => new.meta_mut().remove(key),
+        };
+    }
+    new.meta_mut().remove("selfLink");
+    let version = old.resource_version().to_owned();
+    new.meta_mut().insert("resourceVersion".into(), version.into());
+}
+
+/// Puts together what is wrong with an object.
+///
+/// # Errors
+///
+/// 422 if anything is.
+fn judge(
+    resource: &Resource,
+    new: &Object,
+    old: Option<&Object>,
+    of_kind: Vec<FieldError>,
+) -> Result<()> {
+    let mut errors = Errors::default();
+    let path = Path::new("metadata");
+    let meta = typed_meta(new)?;
+    let strategy = resource.strategy;
+    match old {
+        None => {
+            let names = |name: &str| strategy.name_errors(name);
+            metadata::metadata(&meta, resource.namespaced, names, &path, &mut errors);
+        }
+        Some(old) => {
+            metadata::metadata_update(&meta, &typed_meta(old)?, &path, &mut errors);
+            if strategy.judges_metadata_again() {
+                let names = |name: &str| strategy.name_errors(name);
+                metadata::metadata(&meta, resource.namespaced, names, &path, &mut errors);
+            }
+        }
+    }
+    errors.0.extend(of_kind);
+    let mut told = Vec::with_capacity(errors.0.len());
+    for error in std::mem::take(&mut errors.0) {
+        if !told.contains(&error) {
+            told.push(error);
+        }
+    }
+    errors.0 = told;
+    if errors.0.is_empty() {
+        return Ok(());
+    }
+    Err(ApiError::invalid(resource, new.name(), &errors.0))
+}
+
+fn typed_meta(object: &Object) -> Result<ObjectMeta> {
+    let meta = object.meta().cloned().unwrap_or_default();
+    serde_json::from_value(Value::Object(meta))
+        .map_err(|error| ApiError::bad_request(format!("metadata: {error}")))
+}

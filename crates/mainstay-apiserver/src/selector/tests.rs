@@ -1,0 +1,63 @@
+use serde_json::json;
+
+use super::*;
+use crate::kinds;
+
+fn pod() -> Object {
+    Object::from_json(json!({
+        "metadata": {"name": "p", "namespace": "n", "labels": {"app": "web", "tier": "3"}},
+        "spec": {"nodeName": "a"},
+    }))
+}
+
+#[test]
+fn labels() {
+    let pods = kinds::find("", "v1", "pods").unwrap();
+    let cases = [
+        ("", true),
+        ("app", true),
+        ("!app", false),
+        ("!other", true),
+        ("app=web", true),
+        ("app==web", true),
+        ("app = web , tier=3", true),
+        ("app!=web", false),
+        ("other!=x", true),
+        ("app in (web, db)", true),
+        ("app in (db)", false),
+        ("app notin (db)", true),
+        ("other notin (db)", true),
+        ("tier>2", true),
+        ("tier<3", false),
+        ("app=", false),
+        ("app in ()", false),
+    ];
+    for (text, expected) in cases {
+        let selector = Selector::parse(pods, text, "").unwrap();
+        assert_eq!(selector.matches(pods, &pod()), expected, "{text}");
+    }
+    for text in ["app in web", "app in (web", "=", "app=web=x", "app,", "a b", "-x", "app=-", "a>b"] {
+        let error = Selector::parse(pods, text, "").expect_err(text);
+        assert_eq!(error.code, http::StatusCode::BAD_REQUEST, "{text}");
+    }
+}
+
+#[test]
+fn fields() {
+    let pods = kinds::find("", "v1", "pods").unwrap();
+    let cases = [
+        ("metadata.name=p", true),
+        ("metadata.name!=p", false),
+        ("spec.nodeName=a,metadata.namespace==n", true),
+        ("spec.nodeName=", false),
+        ("metadata.name=a\\,b", false),
+    ];
+    for (text, expected) in cases {
+        let selector = Selector::parse(pods, "", text).unwrap();
+        assert_eq!(selector.matches(pods, &pod()), expected, "{text}");
+    }
+    let error = Selector::parse(pods, "", "spec.foo=1").unwrap_err();
+    assert_eq!(error.message, "field label not supported: spec.foo");
+    assert!(Selector::parse(pods, "", "metadata.name").is_err());
+    assert!(Selector::parse(pods, "", "metadata.name=a=b").is_err());
+}

@@ -1,0 +1,202 @@
+//! Objects in the store.
+
+use std::sync::{Arc, PoisonError};
+
+use bytes::Bytes;
+use mainstay_store::{
+    Change, Durability, Entry, Expect, ListOptions, Page, Revision, Store, StoreError, Write,
+};
+
+use crate::access::Rules;
+use crate::authz;
+use crate::kind::Resource;
+use crate::kinds;
+use crate::object::Object;
+use crate::status::{ApiError, Result};
+
+/// The store, in terms of resources.
+pub(crate) struct Storage {
+    pub(crate) store: Arc<dyn Store>,
+    /// What follows from the objects for who may do what.
+    rules: Rules,
+}
+
+/// An object as it is in the store.
+#[derive(Clone, Debug)]
+pub(crate) struct Stored {
+    /// In the version of the resource that it was read as.
+    pub(crate) object: Object,
+    pub(crate) revision: Revision,
+}
+
+/// Why a write was not done.
+#[derive(Debug)]
+pub(crate) enum WriteError {
+    /// What is there is not what was expected; somebody else was faster.
+    Conflict,
+    /// Anything else.
+    Other(ApiError),
+}
+
+impl Storage {
+    pub(crate) fn new(store: Arc<dyn Store>) -> Self {
+        Self { store, rules: Rules::default() }
+    }
+
+    /// Learns from what is there already who may do what.
+    pub(crate) async fn learn(&self) -> Result<()> {
+        for resource in kinds::ALL.iter().filter(|it| matters(it)) {
+            for object in self.all(resource, "").await? {
+                self.rules
+                    .write()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .observe(resource.group, resource.plural, &object);
+            }
+        }
+        Ok(())
+    }
+
+    pub(crate) fn rules(&self) -> &Rules {
+        &self.rules
+    }
+
+    /// The stored bytes of an object.
+    pub(crate) async fn entry(
+        &self,
+        resource: &Resource,
+        namespace: &str,
+        name: &str,
+    ) -> Result<Option<Entry>> {
+        Ok(self.store.get(&resource.key(namespace, name)).await?.0)
+    }
+
+    pub(crate) async fn find(
+        &self,
+        resource: &Resource,
+        namespace: &str,
+        name: &str,
+    ) -> Result<Option<Stored>> {
+        match self.entry(resource, namespace, name).await? {
+            Some(entry) => {
+                let object = decode(resource, &entry.value, entry.revision)?;
+                Ok(Some(Stored { object, revision: entry.revision }))
+            }
+            None => Ok(None),
+        }
+    }
+
+    /// # Errors
+    ///
+    /// 404 when there is none.
+    pub(crate) async fn get(
+        &self,
+        resource: &Resource,
+        namespace: &str,
+        name: &str,
+    ) -> Result<Stored> {
+        let found = self.find(resource, namespace, name).await?;
+        found.ok_or_else(|| ApiError::not_found(resource, name))
+    }
+
+    pub(crate) async fn page(
+        &self,
+        resource: &Resource,
+        namespace: &str,
+        options: &ListOptions,
+    ) -> Result<Page> {
+        Ok(self.store.list(&resource.prefix(namespace), options).await?)
+    }
+
+    /// All objects of a namespace, or of all, as of now.
+    pub(crate) async fn all(&self, resource: &Resource, namespace: &str) -> Result<Vec<Object>> {
+        let page = self.page(resource, namespace, &ListOptions::default()).await?;
+        page.entries
+            .iter()
+            .map(|entry| decode(resource, &entry.value, entry.revision))
+            .collect()
+    }
+
+    /// Writes an object that has to be new, or as it was at a revision. Answers it with its revision.
+    pub(crate) async fn put(
+        &self,
+        resource: &Resource,
+        object: Object,
+        expect: Expect,
+        durability: Durability,
+    ) -> std::result::Result<Stored, WriteError> {
+        let key = resource.key(object.namespace(), object.name());
+        let value = encode(resource, &object);
+        let revision = self.commit(key, expect, Change::Put(value), durability).await?;
+        let mut object = object;
+        object.set_revision(revision);
+        if matters(resource) {
+            let mut rules = self.rules.write().unwrap_or_else(PoisonError::into_inner);
+            rules.observe(resource.group, resource.plural, &object);
+        }
+        Ok(Stored { object, revision })
+    }
+
+    /// Takes an object out that is as it was at a revision.
+    pub(crate) async fn remove(
+        &self,
+        resource: &Resource,
+        stored: &Stored,
+    ) -> std::result::Result<Revision, WriteError> {
+        let key = resource.key(stored.object.namespace(), stored.object.name());
+        let expect = Expect::At(stored.revision);
+        let revision = self.commit(key, expect, Change::Delete, durability(resource)).await?;
+        if matters(resource) {
+            let (namespace, name) = (stored.object.namespace(), stored.object.name());
+            let mut rules = self.rules.write().unwrap_or_else(PoisonError::into_inner);
+            rules.forget(resource.group, resource.plural, namespace, name);
+        }
+        Ok(revision)
+    }
+
+    async fn commit(
+        &self,
+        key: String,
+        expect: Expect,
+        change: Change,
+        durability: Durability,
+    ) -> std::result::Result<Revision, WriteError> {
+        let write = Write { key: key.into(), expect, change };
+        match self.store.commit(vec![write], durability).await {
+            Ok(revision) => Ok(revision),
+            Err(StoreError::Conflict { .. }) => Err(WriteError::Conflict),
+            Err(other) => Err(WriteError::Other(other.into())),
+        }
+    }
+}
+
+/// Whether objects say something about who may do what.
+fn matters(resource: &Resource) -> bool {
+    resource.group == authz::rbac::GROUP || std::ptr::eq(resource, kinds::pods())
+}
+
+/// How a resource's objects are written.
+pub(crate) fn durability(resource: &Resource) -> Durability {
+    match resource.lazy {
+        true => Durability::Lazy,
+        false => Durability::Synced,
+    }
+}
+
+pub(crate) fn decode(resource: &Resource, stored: &[u8], revision: Revision) -> Result<Object> {
+    let mut object = Object::decode(stored, revision).map_err(|error| {
+        ApiError::internal(format!("a stored object of {} cannot be read: {error}", resource.plural))
+    })?;
+    resource.strategy.from_storage(&mut object);
+    Ok(object)
+}
+
+fn encode(resource: &Resource, object: &Object) -> Bytes {
+    match resource.strategy.converts() {
+        false => object.encode(),
+        true => {
+            let mut object = object.clone();
+            resource.strategy.to_storage(&mut object);
+            object.encode()
+        }
+    }
+}

@@ -1,0 +1,94 @@
+//! `pods/binding`: how a scheduler says which node a pod goes to.
+//!
+//! Source: `BindingREST` in `pkg/registry/core/pod/storage/storage.go`.
+
+use http::StatusCode;
+use serde_json::{Value, json};
+
+use crate::call::{Answer, Call};
+use crate::decode;
+use crate::kind::{PLAIN, Resource};
+use crate::object;
+use crate::pipeline::Change;
+use crate::request::dry_run;
+use crate::status::{ApiError, Result};
+
+/// What refusals are about.
+static BINDINGS: Resource = Resource { kind: "Binding", plural: "pods/binding", ..PLAIN };
+
+/// Binds a pod to a node.
+pub(crate) async fn create(call: &Call<'_>) -> Result<Answer> {
+    let binding = decode::body(call)?.object;
+    let name = &call.info.name;
+    if !binding.name().is_empty() && binding.name() != name {
+        return Err(ApiError::bad_request("name in URL does not match name in Binding object"));
+    }
+    let target = binding.str_at(&["target", "name"]).to_owned();
+    let kind = binding.str_at(&["target", "kind"]);
+    if !matches!(kind, "" | "Node") || target.is_empty() {
+        return Err(ApiError::unprocessable(
+            "Binding \"\" is invalid: target.name: Required value: the name of a node",
+        ));
+    }
+    let dry_run = dry_run(call.info.query.all("dryRun").iter().map(String::as_str))?;
+    let manager = call.manager();
+    let writer = call.writer(&manager, dry_run);
+    let change = Change {
+        resource: call.resource,
+        namespace: call.namespace(),
+        name,
+        subresource: "binding",
+        may_create: false,
+    };
+    let annotations = binding.meta().and_then(|meta| meta.get("annotations")).cloned();
+    let uid = binding.uid().to_owned();
+    call.server
+        .update(&change, &writer, |pod| {
+            let pod = pod.ok_or_else(|| ApiError::not_found(call.resource, name))?;
+            let refuse = |why: String| Err(ApiError::conflict(&BINDINGS, name, why));
+            if !uid.is_empty() && uid != pod.uid() {
+                return refuse(format!(
+                    "Precondition failed: UID in precondition: {uid}, UID in object meta: {}",
+                    pod.uid()
+                ));
+            }
+            if pod.is_terminating() {
+                return refuse(format!("pod {name} is being deleted, cannot be assigned to a host"));
+            }
+            let bound = pod.str_at(&["spec", "nodeName"]);
+            if !bound.is_empty() {
+                return refuse(format!("pod {name} is already assigned to node {bound:?}"));
+            }
+            if !pod.list_at(&["spec", "schedulingGates"]).is_empty() {
+                return refuse(format!("pod {name} has non-empty .spec.schedulingGates"));
+            }
+            let mut pod = pod.clone();
+            pod.field_mut("spec").insert("nodeName".into(), target.clone().into());
+            if let Some(Value::Object(added)) = &annotations {
+                let known = object::object_of(pod.meta_mut(), "annotations");
+                known.extend(added.clone());
+            }
+            scheduled(&mut pod, writer.now);
+            Ok(pod)
+        })
+        .await?;
+    Ok(Answer::json(json!({
+        "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201,
+    }))
+    .with_code(StatusCode::CREATED))
+}
+
+/// The condition that says so.
+fn scheduled(pod: &mut object::Object, now: jiff::Timestamp) {
+    let condition = json!({
+        "type": "PodScheduled",
+        "status": "True",
+        "lastProbeTime": null,
+        "lastTransitionTime": object::time(now),
+    });
+    let conditions = pod.field_mut("status").entry("conditions").or_insert_with(|| json!([]));
+    if let Some(list) = conditions.as_array_mut() {
+        list.retain(|it| it.get("type") != condition.get("type"));
+        list.push(condition);
+    }
+}

@@ -1,0 +1,131 @@
+//! The contract of streams, kept by the engine with real containers.
+
+#![expect(clippy::unwrap_used, reason = "tests")]
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use mainstay_cri::{ContainerConfig, NamespaceMode, PodSandboxFilter, Runtime};
+use mainstay_engine::network::NetworkConfig;
+use mainstay_engine::{Engine, EngineConfig};
+use mainstay_image::archive::ImportOptions;
+use mainstay_image::platform::Platform;
+use mainstay_image::store::Store;
+use mainstay_testkit::contract::{self, Sample};
+use mainstay_testkit::tools;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+
+/// How long to wait for what may never come.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// The shim that was built beside this test.
+///
+/// # Panics
+///
+/// When it is missing: cargo does not build the programs of other packages for a test.
+fn shim() -> PathBuf {
+    // target/<profile>/deps/streams-<hash>
+    let own = std::env::current_exe().unwrap();
+    let shim = own.ancestors().nth(2).unwrap().join("mainstay-shim");
+    assert!(shim.exists(), "`cargo build -p mainstay-shim` makes {}", shim.display());
+    shim
+}
+
+/// An engine of its own, with the image `local/busybox:1`.
+async fn engine(directory: &Path, group: &str) -> Engine {
+    let made = |name: &str| {
+        let path = directory.join(name);
+        std::fs::create_dir_all(&path).unwrap();
+        path
+    };
+    let config = EngineConfig {
+        root_dir: made("root"),
+        run_dir: made("run"),
+        image_dir: made("store"),
+        shim: shim(),
+        cgroup_root: group.to_owned(),
+        network: NetworkConfig {
+            root_dir: made("root"),
+            range_file: directory.join("network.json"),
+            machine_id: String::new(),
+            range: None,
+        },
+    };
+    let store = Store::open(&config.image_dir).unwrap();
+    let options = ImportOptions { platform: Platform::host(), name: None };
+    store.import(&tools::image("busybox"), &options, &|_| {}).unwrap();
+    drop(store);
+    Engine::own(config).await.unwrap()
+}
+
+fn sample(name: &str, directory: &Path, group: &str) -> Sample {
+    let mut sample = Sample::new(name, &directory.join("logs"));
+    sample.sandbox.cgroup_parent = format!("{group}/{name}");
+    sample.command = vec!["busybox".to_owned(), "cat".to_owned()];
+    sample
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_contract_is_kept() {
+    if !tools::is_root() {
+        return;
+    }
+    let directory = tempfile::Builder::new().prefix("ms-").tempdir().unwrap();
+    let group = format!("/mainstay-engine-test-{}", std::process::id());
+    let engine = engine(directory.path(), &group).await;
+    let mut cases = JoinSet::new();
+    {
+        let (engine, path, group) = (engine.clone(), directory.path().to_owned(), group.clone());
+        cases.spawn(async move {
+            let host = sample("host", &path, &group);
+            contract::streams(&engine, &host).await;
+            contract::stats(&engine, &host).await;
+            ports_of_a_pod_are_in_its_own_network(&engine, &path, &group).await;
+        });
+    }
+    let ended = cases.join_next().await.unwrap();
+    // Nothing is left, however it ended.
+    for sandbox in engine.list_pod_sandboxes(&PodSandboxFilter::default()).await.unwrap() {
+        engine.remove_pod_sandbox(&sandbox.id).await.unwrap();
+    }
+    engine.remove_all().await.unwrap();
+    ended.unwrap();
+}
+
+/// What listens on the loopback interface of a pod is reached, and what listens on the host's is
+/// not.
+async fn ports_of_a_pod_are_in_its_own_network(engine: &Engine, directory: &Path, group: &str) {
+    let mut sample = sample("pod", directory, group);
+    sample.sandbox.security_context.namespaces.network = NamespaceMode::Pod;
+    let sandbox = engine.run_pod_sandbox(&sample.sandbox).await.unwrap();
+    let command = "busybox nc -l -p 7777 -e busybox cat".split(' ').map(str::to_owned).collect();
+    let config = ContainerConfig { command, ..sample.container("server") };
+    let container = engine.create_container(&sandbox, &config, &sample.sandbox).await.unwrap();
+    engine.start_container(&container).await.unwrap();
+    let connected = async {
+        loop {
+            // Until it listens.
+            match engine.port_forward(&sandbox, 7777).await {
+                Ok(stream) => return stream,
+                Err(_) => tokio::task::yield_now().await,
+            }
+        }
+    };
+    let mut stream = timeout(PATIENCE, connected).await.unwrap();
+    stream.write_all(b"hello\n").await.unwrap();
+    let mut text = [0; 6];
+    timeout(PATIENCE, stream.read_exact(&mut text)).await.unwrap().unwrap();
+    assert_eq!(&text, b"hello\n");
+    let host = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+    let port = host.local_addr().unwrap().port();
+    let refused = engine.port_forward(&sandbox, port).await.err().unwrap().chain();
+    let wanted = format!(
+        "failed to execute portforward in network namespace \"{sandbox}\": failed to connect to \
+         localhost:{port} inside namespace \"{sandbox}\", IPv4: dial tcp4 127.0.0.1:{port}: \
+         connect: connection refused IPv6: dial tcp6 [::1]:{port}: connect: "
+    );
+    assert!(refused.starts_with(&wanted), "{refused}");
+    engine.remove_pod_sandbox(&sandbox).await.unwrap();
+}

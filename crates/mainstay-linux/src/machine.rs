@@ -1,0 +1,136 @@
+//! What the whole machine uses. Source: proc_stat(5), proc_meminfo(5), proc_pid_net(5).
+
+use std::fs;
+use std::io;
+
+/// Processors and memory of the machine.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Machine {
+    /// Nanoseconds that processors were busy since the boot, all together.
+    pub cpu: u64,
+    /// Seconds since 1970 at the boot, as the clock says it now.
+    pub booted_at: u64,
+    /// Bytes of memory that there are.
+    pub memory: u64,
+    /// Bytes of memory that somebody has, caches too.
+    pub memory_usage: u64,
+    /// Of them, files that nobody has used lately.
+    pub inactive_file: u64,
+    /// Of them, what belongs to no file.
+    pub anonymous: u64,
+}
+
+/// What went through a network interface since it was made.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct InterfaceCounters {
+    /// Its name.
+    pub name: String,
+    /// Bytes that came.
+    pub received_bytes: u64,
+    /// Packets that came broken.
+    pub receive_errors: u64,
+    /// Bytes that went.
+    pub sent_bytes: u64,
+    /// Packets that could not go.
+    pub send_errors: u64,
+}
+
+/// Reads what the machine uses.
+pub fn machine() -> io::Result<Machine> {
+    let stat = fs::read_to_string("/proc/stat")?;
+    let memory = fs::read_to_string("/proc/meminfo")?;
+    Ok(parse(&stat, &memory, rustix::param::clock_ticks_per_second()))
+}
+
+/// Reads what went through the interfaces of the network namespace that a process is in, but for
+/// the loopback one.
+pub fn interfaces_of(pid: i32) -> io::Result<Vec<InterfaceCounters>> {
+    Ok(parse_interfaces(&fs::read_to_string(format!("/proc/{pid}/net/dev"))?))
+}
+
+fn parse(stat: &str, memory: &str, ticks_per_second: u64) -> Machine {
+    let after = |name: &str| stat.lines().find_map(|line| line.strip_prefix(name));
+    let ticks: Vec<u64> = after("cpu ")
+        .unwrap_or_default()
+        .split_whitespace()
+        .map(|field| field.parse().unwrap_or_default())
+        .collect();
+    // user, nice, system, then irq, softirq and steal after idle and iowait; guests are users.
+    let busy = [0, 1, 2, 5, 6, 7].map(|field| ticks.get(field).copied().unwrap_or_default());
+    let nanoseconds = 1_000_000_000 / ticks_per_second.max(1);
+    let bytes = |name: &str| {
+        let line = memory.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+        let kibibytes = line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok());
+        kibibytes.unwrap_or_default().saturating_mul(1024)
+    };
+    let total = bytes("MemTotal");
+    Machine {
+        cpu: busy.iter().sum::<u64>().saturating_mul(nanoseconds),
+        booted_at: after("btime ").and_then(|text| text.trim().parse().ok()).unwrap_or_default(),
+        memory: total,
+        memory_usage: total.saturating_sub(bytes("MemFree")),
+        inactive_file: bytes("Inactive(file)"),
+        anonymous: bytes("AnonPages"),
+    }
+}
+
+fn parse_interfaces(table: &str) -> Vec<InterfaceCounters> {
+    let one = |line: &str| {
+        let (name, counters) = line.split_once(':')?;
+        let counters: Vec<u64> =
+            counters.split_whitespace().map(|field| field.parse().unwrap_or_default()).collect();
+        let at = |field: usize| counters.get(field).copied();
+        Some(InterfaceCounters {
+            name: name.trim().to_owned(),
+            received_bytes: at(0)?,
+            receive_errors: at(2)?,
+            sent_bytes: at(8)?,
+            send_errors: at(10)?,
+        })
+    };
+    table.lines().filter_map(one).filter(|interface| interface.name != "lo").collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_machine_is_read() {
+        let stat = "cpu  10 20 30 400 50 1 2 3 9 9\ncpu0 1 1 1 1 1 1 1 1 1 1\nbtime 1700000000\n";
+        let memory = "MemTotal:  1000 kB\nMemFree:  400 kB\nInactive(file):  100 kB\n\
+                      Inactive:  1 kB\nAnonPages:  200 kB\n";
+        let expected = Machine {
+            cpu: 660_000_000,
+            booted_at: 1_700_000_000,
+            memory: 1_024_000,
+            memory_usage: 614_400,
+            inactive_file: 102_400,
+            anonymous: 204_800,
+        };
+        assert_eq!(parse(stat, memory, 100), expected);
+        assert_eq!(parse("", "", 100), Machine::default());
+        let own = machine().unwrap();
+        assert!(own.cpu > 0 && own.memory > own.inactive_file && own.booted_at > 0);
+    }
+
+    #[test]
+    fn interfaces_are_read() {
+        let table = "\
+Inter-|   Receive                                                |  Transmit
+ face |bytes    packets errs drop fifo frame compressed multicast|bytes    packets errs drop
+    lo:     100       1    0    0    0     0          0         0      100       1    0    0 0 0 0 0
+  eth0: 1296    12    3    0    0     0          0         0     936      10    4    0 0 0 0 0
+";
+        let expected = InterfaceCounters {
+            name: "eth0".to_owned(),
+            received_bytes: 1296,
+            receive_errors: 3,
+            sent_bytes: 936,
+            send_errors: 4,
+        };
+        assert_eq!(parse_interfaces(table), [expected]);
+        let own = i32::try_from(std::process::id()).unwrap();
+        assert!(interfaces_of(own).is_ok());
+    }
+}

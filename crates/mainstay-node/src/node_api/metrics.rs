@@ -1,0 +1,148 @@
+//! `/metrics` and what is below it, in the text format of Prometheus.
+//!
+//! The names are the kubelet's where it has one, so that dashboards find them; what nobody knows is
+//! not there. Sources: `pkg/kubelet/metrics/metrics.go`,
+//! `pkg/kubelet/metrics/collectors/resource_metrics.go`, and for `/metrics/cadvisor`
+//! `github.com/google/cadvisor/metrics`.
+
+mod exposition;
+mod process;
+mod usage;
+
+use std::collections::BTreeMap;
+
+use mainstay_cri::{
+    ContainerFilter, ContainerState, PodSandboxFilter, PodSandboxState, Result, Runtime,
+};
+
+use super::pods::{NodePod, Pods};
+use exposition::{Exposition, Kind};
+
+pub(super) use exposition::CONTENT_TYPE;
+pub(super) use usage::{cadvisor, resource};
+
+/// Counts of pods and containers, and what is wrong with manifests.
+pub(super) async fn node(
+    node_name: &str,
+    pods: &dyn Pods,
+    runtime: &dyn Runtime,
+) -> Result<String> {
+    let told = pods.list();
+    let sandboxes = runtime.list_pod_sandboxes(&PodSandboxFilter::default()).await?;
+    let containers = runtime.list_containers(&ContainerFilter::default()).await?;
+    let mut out = Exposition::default();
+    out.family("kubelet_node_name", Kind::Gauge, "The node's name. The count is always 1.");
+    out.sample(&[("node", node_name)], 1);
+
+    let count = |wanted: &dyn Fn(&NodePod) -> bool, is_static: bool| {
+        told.iter().filter(|pod| pod.is_static() == is_static && wanted(pod)).count()
+    };
+    let mut by_source = |name, help, wanted: &dyn Fn(&NodePod) -> bool| {
+        out.family(name, Kind::Gauge, help);
+        out.sample(&[("static", "")], count(wanted, false));
+        out.sample(&[("static", "true")], count(wanted, true));
+    };
+    by_source(
+        "kubelet_desired_pods",
+        "The number of pods the kubelet is being instructed to run. static is true if the pod is \
+         not from the apiserver.",
+        &|pod| !pod.leaving,
+    );
+    by_source(
+        "kubelet_active_pods",
+        "The number of pods the kubelet considers active and which are being considered when \
+         admitting new pods. static is true if the pod is not from the apiserver.",
+        &|pod| !pod.leaving && !has_ended(pod),
+    );
+    out.family(
+        "kubelet_mirror_pods",
+        Kind::Gauge,
+        "The number of mirror pods the kubelet will try to create (one per admitted static pod)",
+    );
+    out.sample(&[], told.iter().filter(|pod| pod.mirror_uid.is_some()).count());
+
+    let known = |sandbox: &mainstay_cri::PodSandbox| {
+        let metadata = &sandbox.metadata;
+        told.iter()
+            .any(|pod| pod.key.namespace == metadata.namespace && pod.key.name == metadata.name)
+    };
+    let unknown = sandboxes.iter().filter(|sandbox| !known(sandbox)).count();
+    working(&mut out, &told, unknown);
+
+    out.family(
+        "kubelet_running_pods",
+        Kind::Gauge,
+        "Number of pods that have a running pod sandbox",
+    );
+    let ready = sandboxes.iter().filter(|it| it.state == PodSandboxState::Ready).count();
+    out.sample(&[], ready);
+    let mut states = BTreeMap::from([("created", 0_u64), ("exited", 0), ("running", 0)]);
+    for container in &containers {
+        let state = match container.state {
+            ContainerState::Created => "created",
+            ContainerState::Running { .. } => "running",
+            ContainerState::Exited { .. } => "exited",
+        };
+        *states.entry(state).or_default() += 1;
+    }
+    out.family("kubelet_running_containers", Kind::Gauge, "Number of containers currently running");
+    for (state, count) in states {
+        out.sample(&[("container_state", state)], count);
+    }
+
+    out.family(
+        "mainstay_manifest_errors",
+        Kind::Gauge,
+        "What is wrong with each manifest as it is now. The kubelet has no such metric.",
+    );
+    for error in pods.manifest_errors() {
+        out.sample(&[("file", &error.file), ("reason", error.reason)], error.count);
+    }
+    process::add(&mut out);
+    Ok(out.into())
+}
+
+/// When this process was started, and nothing more: there are no probes yet.
+pub(super) fn probes() -> String {
+    let mut out = Exposition::default();
+    process::add_start(&mut out);
+    out.into()
+}
+
+/// All fifteen series, always, as the kubelet has them. A pod that is being taken away is an
+/// orphan; one of which only the runtime knows anything is that.
+fn working(out: &mut Exposition, told: &[NodePod], unknown: usize) {
+    out.family(
+        "kubelet_working_pods",
+        Kind::Gauge,
+        "Number of pods the kubelet is actually running, broken down by lifecycle phase, whether \
+         the pod is desired, orphaned, or runtime only (also orphaned), and whether the pod is \
+         static. An orphaned pod has been removed from local configuration or force deleted in \
+         the API and consumes resources that are not otherwise visible.",
+    );
+    for lifecycle in ["sync", "terminating", "terminated"] {
+        for config in ["desired", "orphan"] {
+            for (is_static, label) in [(false, ""), (true, "true")] {
+                let is = |pod: &&NodePod| {
+                    let (its_config, its_lifecycle) = match (pod.leaving, has_ended(pod)) {
+                        (true, _) => ("orphan", "terminating"),
+                        (false, true) => ("desired", "terminated"),
+                        (false, false) => ("desired", "sync"),
+                    };
+                    pod.is_static() == is_static
+                        && its_config == config
+                        && its_lifecycle == lifecycle
+                };
+                let labels = [("lifecycle", lifecycle), ("config", config), ("static", label)];
+                out.sample(&labels, told.iter().filter(is).count());
+            }
+        }
+        let labels = [("lifecycle", lifecycle), ("config", "runtime_only"), ("static", "unknown")];
+        out.sample(&labels, if lifecycle == "terminating" { unknown } else { 0 });
+    }
+}
+
+fn has_ended(pod: &NodePod) -> bool {
+    let phase = pod.status().and_then(|status| status.phase.as_deref());
+    matches!(phase, Some("Succeeded" | "Failed"))
+}

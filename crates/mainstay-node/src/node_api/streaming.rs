@@ -1,0 +1,207 @@
+//! `/exec`, `/attach`, `/run` and `/portForward`.
+//!
+//! Source: `pkg/kubelet/server/server.go`; what is said of failures is what kubectl shows with a
+//! kubelet and containerd: `staging/src/k8s.io/cri-streaming/pkg/streaming`.
+//!
+//! # Flow
+//!
+//! What can be refused is refused with a status. Then the request is answered with 101, and a task
+//! takes over the connection: it waits for the client's streams, starts the command, and passes
+//! bytes on until the command has ended or the client is gone. A command whose client is gone loses
+//! its streams; it is not killed.
+
+mod converse;
+mod port_forward;
+mod run;
+
+use std::sync::Arc;
+
+use http::StatusCode;
+use http::request::Parts;
+use mainstay_cri::{
+    AttachRequest, ContainerId, ContainerState, ExecRequest, PodSandboxFilter, PodSandboxState,
+    PodSandboxStatus, Runtime,
+};
+use mainstay_plan::labels;
+use mainstay_streams::remote_command::{self, Negotiated, Options, Outcome, Timeouts};
+use mainstay_streams::{Refusal, port_forward as forwarding};
+
+use super::auth::Denial;
+use super::pods::{NodePod, Pods};
+use super::route::Target;
+use converse::{Streams, converse};
+
+pub(super) use port_forward::port_forward;
+pub(super) use run::run;
+
+/// The connection after its answer.
+pub(super) type Upgraded = hyper_util::rt::TokioIo<hyper::upgrade::Upgraded>;
+
+/// What kind of streams are wanted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Wish {
+    /// A command.
+    Exec(Vec<String>),
+    /// The container's own.
+    Attach,
+}
+
+/// A request for streams that can be granted.
+pub(super) struct Session {
+    pub(super) negotiated: Negotiated,
+    wish: Wish,
+    container: ContainerId,
+    options: Options,
+}
+
+/// Why there is no session.
+#[derive(Debug)]
+pub(super) enum NoSession {
+    Denial(Denial),
+    Refusal(Refusal),
+}
+
+impl From<Denial> for NoSession {
+    fn from(denial: Denial) -> Self {
+        Self::Denial(denial)
+    }
+}
+
+/// Reads a request for `exec` or `attach`.
+///
+/// # Errors
+///
+/// 400 when no stream is asked for or the request is no upgrade, 404 without such a pod, 500 when
+/// the container does not run.
+pub(super) async fn session(
+    runtime: &dyn Runtime,
+    pods: &dyn Pods,
+    target: &Target,
+    parts: &Parts,
+    query: &[(String, String)],
+    attach: bool,
+) -> Result<Session, NoSession> {
+    let asked = |name: &str| {
+        query.iter().find(|(key, _)| key == name).is_some_and(|(_, value)| value == "1")
+    };
+    // Source: `ExecStdinParam` and its like in `cri-streaming/pkg/streaming/remotecommand`.
+    let options = Options {
+        stdin: asked("input"),
+        stdout: asked("output"),
+        stderr: asked("error"),
+        tty: asked("tty"),
+    };
+    let options = options.checked().map_err(|error| denial(400, error.to_string()))?;
+    let pod = find(pods, target)?;
+    let (options, wish) = if attach {
+        // Whether there is a terminal was decided when the container was made.
+        let tty = pod.container(&target.container).is_some_and(|it| it.tty == Some(true));
+        (Options { tty, ..options }, Wish::Attach)
+    } else {
+        let command = query.iter().filter(|(key, _)| key == "command");
+        (options, Wish::Exec(command.map(|(_, word)| word.clone()).collect()))
+    };
+    let container = running(runtime, &pod, target).await?.ok_or_else(|| {
+        let message = if attach {
+            let Target { namespace, pod, container, .. } = target;
+            format!("container {container} not found in pod {pod}_{namespace}")
+        } else {
+            not_found(target)
+        };
+        denial(500, message)
+    })?;
+    let negotiated = remote_command::negotiate(parts).map_err(NoSession::Refusal)?;
+    Ok(Session { negotiated, wish, container, options })
+}
+
+/// Serves a session until its end.
+pub(super) async fn serve(runtime: Arc<dyn Runtime>, session: Session, io: Upgraded) {
+    let Session { negotiated, wish, container, options } = session;
+    let client = match negotiated.remote_command(io, options, Timeouts::default()).await {
+        Ok(client) => client,
+        Err(error) => {
+            tracing::debug!(%error, "a client did not come to have its streams");
+            return;
+        }
+    };
+    let begun = match wish {
+        Wish::Exec(command) => {
+            let request =
+                ExecRequest { container, command, tty: options.tty, stdin: options.stdin };
+            let begun = runtime.exec(&request).await.map(Streams::of_exec);
+            begun
+                .map_err(|error| format!("error executing command in container: {}", error.chain()))
+        }
+        Wish::Attach => {
+            let Options { stdin, stdout, stderr, tty } = options;
+            let request = AttachRequest { container, stdin, tty, stdout, stderr };
+            let begun = runtime.attach(&request).await.map(Streams::of_attached);
+            begun.map_err(|error| format!("error attaching to container: {}", error.chain()))
+        }
+    };
+    match begun {
+        Ok(streams) => converse(client, streams).await,
+        Err(message) => {
+            tracing::debug!(message, "a client gets no streams");
+            // A client that is gone needs no word.
+            let _ = client.finish.exit(&Outcome::Failed(message)).await;
+        }
+    }
+}
+
+/// The pod that a request is about.
+fn find(pods: &dyn Pods, target: &Target) -> Result<NodePod, Denial> {
+    let found = pods.find(&target.namespace, &target.pod);
+    found.ok_or_else(|| denial(404, "pod does not exist"))
+}
+
+/// The sandbox of a pod, if it is ready. While a pod is being replaced by another version of it,
+/// that is the older one's.
+async fn sandbox(
+    runtime: &dyn Runtime,
+    pod: &NodePod,
+) -> mainstay_cri::Result<Option<PodSandboxStatus>> {
+    let of = |label: &str, value: &str| (label.to_owned(), value.to_owned());
+    let filter = PodSandboxFilter {
+        labels: [
+            of(labels::POD_NAMESPACE, &pod.key.namespace),
+            of(labels::POD_NAME, &pod.key.name),
+        ]
+        .into(),
+    };
+    let all = runtime.list_pod_sandboxes(&filter).await?;
+    let ready = all.into_iter().filter(|sandbox| sandbox.state == PodSandboxState::Ready);
+    let newest = ready.max_by_key(|it| (it.metadata.uid == pod.uid(), it.metadata.attempt));
+    match newest {
+        Some(newest) => runtime.pod_sandbox_status(&newest.id).await.map(Some),
+        None => Ok(None),
+    }
+}
+
+/// The container that a request is about, if it runs.
+async fn running(
+    runtime: &dyn Runtime,
+    pod: &NodePod,
+    target: &Target,
+) -> Result<Option<ContainerId>, Denial> {
+    if !pod.has_uid(&target.uid) {
+        return Ok(None);
+    }
+    let sandbox = sandbox(runtime, pod).await.map_err(|error| denial(500, error.chain()))?;
+    let running = sandbox.and_then(|sandbox| {
+        sandbox.containers.into_iter().find(|it| {
+            it.metadata.name == target.container
+                && matches!(it.state, ContainerState::Running { .. })
+        })
+    });
+    Ok(running.map(|container| container.id))
+}
+
+fn not_found(target: &Target) -> String {
+    format!("container not found (\"{}\")", target.container)
+}
+
+fn denial(status: u16, message: impl Into<String>) -> Denial {
+    let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    Denial { status, message: message.into() }
+}

@@ -1,0 +1,376 @@
+//! The mirror pods of the API: they are made to show what the board says.
+//!
+//! # Flow
+//!
+//! One task looks at every name that has a static pod or a mirror, asks
+//! [`mainstay_plan::mirror::next`], carries out what is to be done, one request at a time for each
+//! name, and looks again. It wakes when the board changes, when the API's pods or the Node do, and
+//! when something that failed is due.
+//!
+//! # Guarantees
+//!
+//! - It never waits for a pod, and no pod ever waits for it.
+//! - Nothing is deleted before the agent knows what should run and the API has said what it holds.
+//! - A failure concerns one name, is logged once, and is tried again more and more rarely, or at
+//!   once when something about it changes.
+
+mod perform;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use mainstay_plan::mirror::{self, Held, Static, Wanted};
+use mainstay_plan::pod::{PodKey, SeenPod, SourceKind};
+use mainstay_pod::FullName;
+use tokio::sync::{Notify, watch};
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+
+use super::api::{ApiPods, Calls, Entry, wait_after};
+use super::{Board, EventKind, Events, PodReport, about};
+use perform::{Patched, Work};
+
+/// How many requests are under way at the same time, at the most.
+const ABREAST: usize = 16;
+
+/// What mirrors are kept with.
+pub(crate) struct Mirrors {
+    pub(crate) calls: Calls,
+    pub(crate) pods: Arc<ApiPods>,
+    pub(crate) node_name: String,
+    /// The UID of the Node object, when there is one.
+    pub(crate) node: watch::Receiver<Option<String>>,
+    pub(crate) board: watch::Receiver<Arc<Board>>,
+    pub(crate) events: Events,
+    /// Notified when a refusal may come from the Node being another one.
+    pub(crate) doubt: Arc<Notify>,
+}
+
+/// What is remembered of one name.
+#[derive(Default)]
+struct Memory {
+    /// What was there when nothing was to be done.
+    settled: Option<Looked>,
+    trouble: Option<Trouble>,
+    /// The last patch that was carried out, and the version that came of it.
+    patched: Option<Patched>,
+    /// The pod that has the name, as far as it was told of.
+    taken_by: Option<String>,
+}
+
+/// What a decision was made from.
+#[derive(Clone, Default)]
+struct Looked {
+    report: Option<Arc<PodReport>>,
+    leaving: Option<Arc<SeenPod>>,
+    held: Option<Arc<Entry>>,
+    node: Option<String>,
+    awaited: bool,
+}
+
+/// What failed, and when it is tried again.
+struct Trouble {
+    count: u32,
+    until: Instant,
+    said: String,
+    /// The version of the pod, the pod of the API and the Node that it was about.
+    about: About,
+}
+
+type About = (Option<String>, Option<(String, Option<u64>)>, Option<String>);
+
+impl Mirrors {
+    /// Keeps them, for ever.
+    pub(crate) async fn run(mut self) {
+        let mut changed = self.pods.changed();
+        let mut reachable = self.pods.reachable();
+        let mut memories: BTreeMap<FullName, Memory> = BTreeMap::new();
+        let mut busy: BTreeSet<FullName> = BTreeSet::new();
+        let mut tasks: JoinSet<(FullName, Work)> = JoinSet::new();
+        loop {
+            let board = self.board.borrow_and_update().clone();
+            let node = self.node.borrow_and_update().clone();
+            changed.mark_unchanged();
+            let wake = match self.pods.all() {
+                Some(held) => {
+                    let look = Look { board: &board, held: &held, node: node.as_ref() };
+                    self.see_to(&look, &mut memories, &mut busy, &mut tasks)
+                }
+                None => None,
+            };
+            drop(board);
+            let sleep = async {
+                match wake {
+                    Some(wake) => tokio::time::sleep_until(wake).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                // Cancel-safe per docs on `watch::Receiver::changed`; the same holds below.
+                told = self.board.changed() => {
+                    if told.is_err() {
+                        return;
+                    }
+                }
+                told = self.node.changed() => {
+                    if told.is_err() {
+                        return;
+                    }
+                }
+                // The sender is ours.
+                _ = changed.changed() => {}
+                _ = reachable.changed() => {
+                    if *reachable.borrow_and_update() {
+                        let troubles = memories.values_mut().filter_map(|it| it.trouble.as_mut());
+                        troubles.for_each(|trouble| trouble.until = Instant::now());
+                    }
+                }
+                // Cancel-safe per docs on `JoinSet::join_next`.
+                Some(ended) = tasks.join_next() => match ended {
+                    Ok((name, work)) => {
+                        busy.remove(&name);
+                        let memory = memories.entry(name.clone()).or_default();
+                        if let Some((report, uid)) = &work.taken {
+                            self.tell_taken(report, uid, memory);
+                        }
+                        if work.refused() {
+                            self.doubt.notify_one();
+                        }
+                        take_in(&name, work, memory);
+                    }
+                    Err(error) => {
+                        // Whose it was is not known; nothing of it is lost.
+                        tracing::error!(%error, "a request for a mirror pod panicked");
+                        tasks.shutdown().await;
+                        busy.clear();
+                    }
+                },
+                () = sleep => {}
+            }
+        }
+    }
+
+    /// Looks at every name and begins what is to be done. Says when to look again.
+    fn see_to(
+        &self,
+        look: &Look<'_>,
+        memories: &mut BTreeMap<FullName, Memory>,
+        busy: &mut BTreeSet<FullName>,
+        tasks: &mut JoinSet<(FullName, Work)>,
+    ) -> Option<Instant> {
+        let names = look.names();
+        memories.retain(|name, _| names.contains_key(name) || busy.contains(name));
+        let mut wake: Option<Instant> = None;
+        for (name, key) in names {
+            if tasks.len() >= ABREAST {
+                // The next one that ends looks again.
+                return wake;
+            }
+            if busy.contains(&name) {
+                continue;
+            }
+            let memory = memories.entry(name.clone()).or_default();
+            let looked = look.at(&name, key.as_ref());
+            if memory.settled.as_ref().is_some_and(|settled| settled.is_same(&looked)) {
+                continue;
+            }
+            memory.settled = None;
+            let now = Instant::now();
+            if let Some(trouble) = &memory.trouble {
+                if trouble.about != looked.about() {
+                    memory.trouble = None;
+                } else if trouble.until > now {
+                    wake = Some(wake.map_or(trouble.until, |wake| wake.min(trouble.until)));
+                    continue;
+                }
+            }
+            match (&looked.report, looked.held.as_ref().map(|entry| &entry.held)) {
+                (Some(report), Some(Held::Foreign { uid })) => {
+                    self.tell_taken(report, uid, memory);
+                }
+                (_, Some(Held::Mirror(_))) => memory.taken_by = None,
+                _ => {}
+            }
+            match decide(&looked).filter(|action| !memory.was_in_vain(action, &looked)) {
+                None => {
+                    memory.trouble = None;
+                    memory.settled = Some(looked);
+                }
+                Some(action) => {
+                    let request = perform::Request {
+                        calls: self.calls.clone(),
+                        pods: self.pods.clone(),
+                        node_name: self.node_name.clone(),
+                        name: name.clone(),
+                        action,
+                        looked,
+                    };
+                    busy.insert(name.clone());
+                    tasks.spawn(async move { (name, request.perform().await) });
+                }
+            }
+        }
+        wake
+    }
+
+    /// A normal pod has a static pod's name: the static pod runs, and people have to know why they
+    /// do not see it.
+    fn tell_taken(&self, report: &PodReport, uid: &str, memory: &mut Memory) {
+        if memory.taken_by.as_deref() != Some(uid) {
+            let (reason, message) = ("FailedMirror", taken_by(&report.key, uid));
+            let about = about(&report.pod, None);
+            self.events.show(about, EventKind::Warning, reason, message.clone());
+            self.events.tell(&report.key, EventKind::Warning, reason, message);
+            memory.taken_by = Some(uid.to_owned());
+        }
+    }
+}
+
+/// All that decisions are made from.
+struct Look<'a> {
+    board: &'a Board,
+    held: &'a BTreeMap<FullName, Arc<Entry>>,
+    node: Option<&'a String>,
+}
+
+impl Look<'_> {
+    /// Every name that has a static pod or a mirror.
+    fn names(&self) -> BTreeMap<FullName, Option<PodKey>> {
+        let mirrors = self.held.iter().filter(|(_, it)| matches!(it.held, Held::Mirror(_)));
+        let mut names: BTreeMap<FullName, Option<PodKey>> =
+            mirrors.map(|(name, _)| (name.clone(), None)).collect();
+        for key in self.board.pods.keys().filter(|key| is_static(key.source)) {
+            let name = FullName { name: key.name.clone(), namespace: key.namespace.clone() };
+            let known = names.entry(name).or_default();
+            // Of two sources the first one is shown.
+            if known.is_none() {
+                *known = Some(key.clone());
+            }
+        }
+        names
+    }
+
+    fn at(&self, name: &FullName, key: Option<&PodKey>) -> Looked {
+        let entry = key.and_then(|key| self.board.pods.get(key));
+        let awaited = entry.is_none()
+            && [SourceKind::File, SourceKind::Http].into_iter().any(|source| {
+                let (namespace, name) = (name.namespace.clone(), name.name.clone());
+                self.board.is_awaited(&PodKey { source, namespace, name })
+            });
+        Looked {
+            report: entry.and_then(|entry| entry.report.clone()),
+            leaving: entry.and_then(|entry| entry.leaving.clone()),
+            held: self.held.get(name).cloned(),
+            node: self.node.cloned(),
+            awaited,
+        }
+    }
+}
+
+impl Looked {
+    fn is_same(&self, other: &Self) -> bool {
+        fn same<T>(a: Option<&Arc<T>>, b: Option<&Arc<T>>) -> bool {
+            match (a, b) {
+                (Some(a), Some(b)) => Arc::ptr_eq(a, b),
+                (None, None) => true,
+                _ => false,
+            }
+        }
+        same(self.report.as_ref(), other.report.as_ref())
+            && same(self.leaving.as_ref(), other.leaving.as_ref())
+            && same(self.held.as_ref(), other.held.as_ref())
+            && self.node == other.node
+            && self.awaited == other.awaited
+    }
+
+    fn about(&self) -> About {
+        let uid = self.report.as_ref().map(|report| report.pod.uid().to_owned());
+        let held = self.held.as_ref().map(|held| (held.uid.clone(), held.version));
+        (uid, held, self.node.clone())
+    }
+}
+
+impl Memory {
+    /// Whether an action is the same patch that was carried out already, without the effect that
+    /// was to be expected: a server that keeps a field as it is would be asked for ever.
+    fn was_in_vain(&self, action: &mirror::Action, looked: &Looked) -> bool {
+        let mirror::Action::PatchStatus { patch } = action else { return false };
+        let version = looked.held.as_ref().and_then(|held| held.version);
+        self.patched.as_ref().is_some_and(|it| it.patch == *patch && it.version == version)
+    }
+}
+
+/// The next thing to do about one name.
+fn decide(looked: &Looked) -> Option<mirror::Action> {
+    let invalid = looked.report.as_ref().and_then(|report| invalid(report));
+    let leaving = looked.leaving.as_ref().map(|seen| mirror::endings(seen, None));
+    let known = match (&leaving, &looked.report) {
+        _ if looked.awaited => Some(Static::Awaited),
+        (Some(ending), _) => Some(Static::Leaving { ending }),
+        (None, Some(report)) => Some(Static::Wanted(Wanted {
+            pod: &report.pod,
+            status: &report.status,
+            invalid: invalid.as_deref(),
+            ending: &report.ending,
+        })),
+        (None, None) => None,
+    };
+    let held = looked.held.as_ref().map(|entry| &entry.held);
+    mirror::next(known.as_ref(), held, looked.node.as_deref(), Timestamp::now())
+}
+
+/// Why the manifest of a pod, as it is now, is not what runs: its first error, and how many more
+/// there are.
+fn invalid(report: &PodReport) -> Option<String> {
+    let errors = report.manifest.as_ref()?.invalid.as_ref()?;
+    let first = errors.first()?;
+    let kept = "the last good version is kept";
+    Some(match errors.len() - 1 {
+        0 => format!("{first}; {kept}"),
+        more => format!("{first}; and {more} more; {kept}"),
+    })
+}
+
+fn taken_by(key: &PodKey, uid: &str) -> String {
+    let (namespace, name) = (&key.namespace, &key.name);
+    format!(
+        "the API has another pod of this name (uid {uid}), so the static pod runs without a mirror; \
+         rename one of them, or `kubectl delete pod {name} -n {namespace}`"
+    )
+}
+
+fn is_static(source: SourceKind) -> bool {
+    match source {
+        SourceKind::File | SourceKind::Http => true,
+    }
+}
+
+fn take_in(name: &FullName, work: Work, memory: &mut Memory) {
+    let error = match work.result {
+        Ok(patched) => {
+            memory.trouble = None;
+            memory.patched = patched.or(memory.patched.take());
+            return;
+        }
+        Err(error) => error,
+    };
+    let before = memory.trouble.take();
+    let known = before.as_ref().is_some_and(|trouble| trouble.said == error.message);
+    let pod = format_args!("{}/{}", name.namespace, name.name);
+    match (known, work.stale) {
+        (false, false) => {
+            tracing::warn!(%pod, error = error.message, "cannot keep a mirror pod");
+        }
+        (true, _) | (_, true) => {
+            tracing::debug!(%pod, error = error.message, "cannot keep a mirror pod");
+        }
+    }
+    let count = before.filter(|it| it.about == work.about).map_or(1, |it| it.count + 1);
+    let until = Instant::now() + wait_after(count, error.longest());
+    let about = work.about;
+    memory.trouble = Some(Trouble { count, until, said: error.message, about });
+}
+
+#[cfg(test)]
+mod tests;

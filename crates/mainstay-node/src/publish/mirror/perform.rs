@@ -1,0 +1,174 @@
+//! Carrying out one action on one mirror pod, and learning what came of it.
+
+use std::sync::Arc;
+
+use k8s_openapi::api::core::v1::Pod as KubernetesPod;
+use mainstay_plan::mirror::{Action, Held, object};
+use mainstay_pod::FullName;
+use serde_json::Value;
+
+use super::{About, Looked};
+use crate::publish::PodReport;
+use crate::publish::api::{ApiPods, CallError, CallErrorKind, Calls, Deletion, pod_path};
+
+/// One request to make.
+pub(super) struct Request {
+    pub(super) calls: Calls,
+    pub(super) pods: Arc<ApiPods>,
+    pub(super) node_name: String,
+    pub(super) name: FullName,
+    pub(super) action: Action,
+    pub(super) looked: Looked,
+}
+
+/// What came of it.
+pub(super) struct Work {
+    pub(super) about: About,
+    pub(super) result: Result<Option<Patched>, CallError>,
+    /// The failure comes from what was known being old, and is nothing that people have to know.
+    pub(super) stale: bool,
+    /// A static pod whose name another pod has, by its UID.
+    pub(super) taken: Option<(Arc<PodReport>, String)>,
+}
+
+/// A patch that was carried out.
+pub(super) struct Patched {
+    pub(super) patch: Value,
+    /// The version that came of it.
+    pub(super) version: Option<u64>,
+}
+
+impl Work {
+    pub(super) fn refused(&self) -> bool {
+        self.result.as_ref().is_err_and(|error| error.kind == CallErrorKind::Refused)
+    }
+}
+
+impl Request {
+    pub(super) async fn perform(self) -> Work {
+        let about = self.looked.about();
+        let mut taken = None;
+        let result = match &self.action {
+            Action::Create => self.create(&mut taken).await.map(|()| None),
+            Action::Delete { uid } => self.delete(uid, 0).await.map(|()| None),
+            Action::Terminate { uid, seconds } => self.delete(uid, *seconds).await.map(|()| None),
+            Action::PatchStatus { patch } => self.patch(patch).await.map(Some),
+        };
+        let creates = matches!(self.action, Action::Create);
+        let kind = result.as_ref().err().map(|error| error.kind);
+        let stale = match kind {
+            Some(CallErrorKind::NotFound | CallErrorKind::Conflict) => !creates,
+            Some(CallErrorKind::AlreadyExists) => taken.is_none(),
+            Some(CallErrorKind::Gone | CallErrorKind::Refused | CallErrorKind::Away) | None => {
+                false
+            }
+        };
+        let taken = self.looked.report.clone().zip(taken);
+        Work { about, result, stale, taken }
+    }
+
+    fn path(&self) -> String {
+        pod_path(&self.name.namespace, &self.name.name)
+    }
+
+    async fn create(&self, taken: &mut Option<String>) -> Result<(), CallError> {
+        let (Some(report), Some(node)) = (&self.looked.report, &self.looked.node) else {
+            return Ok(());
+        };
+        let mirror = object(&report.pod, &self.node_name, node);
+        let path = format!("/api/v1/namespaces/{}/pods", self.name.namespace);
+        match self.calls.post(&path, &mirror).await {
+            Ok(created) => {
+                self.pods.put(created);
+                Ok(())
+            }
+            Err(error) => {
+                if error.kind == CallErrorKind::AlreadyExists {
+                    *taken = self.look("").await;
+                }
+                Err(error)
+            }
+        }
+    }
+
+    async fn delete(&self, uid: &str, grace: u32) -> Result<(), CallError> {
+        match self.calls.delete(&self.path(), Deletion { uid, grace }).await {
+            Ok(answer) if grace > 0 => {
+                // Whatever else it answers, the watch tells.
+                if let Ok(pod) = serde_json::from_value::<KubernetesPod>(answer)
+                    && pod.metadata.uid.as_deref() == Some(uid)
+                {
+                    self.pods.put(pod);
+                }
+                Ok(())
+            }
+            Ok(_) if self.has_finalizers() => Err(CallError {
+                kind: CallErrorKind::Refused,
+                message:
+                    "a mirror pod has finalizers, so that it cannot be made anew; remove them \
+                          with `kubectl edit`"
+                        .to_owned(),
+            }),
+            Ok(_) => {
+                self.pods.removed(&self.name, uid);
+                Ok(())
+            }
+            Err(error) => {
+                self.look_after(&error, uid).await;
+                Err(error)
+            }
+        }
+    }
+
+    async fn patch(&self, patch: &Value) -> Result<Patched, CallError> {
+        let path = format!("{}/status", self.path());
+        match self.calls.patch::<KubernetesPod>(&path, patch).await {
+            Ok(patched) => {
+                let version = patched.metadata.resource_version.as_ref();
+                let version = version.and_then(|version| version.parse().ok());
+                self.pods.put(patched);
+                Ok(Patched { patch: patch.clone(), version })
+            }
+            Err(error) => {
+                let uid = self.looked.held.as_ref().map(|held| held.uid.clone());
+                self.look_after(&error, &uid.unwrap_or_default()).await;
+                Err(error)
+            }
+        }
+    }
+
+    fn has_finalizers(&self) -> bool {
+        let held = self.looked.held.as_ref().map(|entry| &entry.held);
+        matches!(held, Some(Held::Mirror(mirror)) if mirror.finalizers)
+    }
+
+    /// After a request for a pod of this UID failed: looks whether it is there.
+    async fn look_after(&self, error: &CallError, uid: &str) {
+        match error.kind {
+            CallErrorKind::NotFound => self.pods.removed(&self.name, uid),
+            CallErrorKind::Conflict | CallErrorKind::Refused => drop(self.look(uid).await),
+            CallErrorKind::AlreadyExists | CallErrorKind::Gone | CallErrorKind::Away => {}
+        }
+    }
+
+    /// Reads the pod anew, after an answer that does not go with what was known of it. If something
+    /// else comes of it, the next action is another one; else it is the same, later. Answers the UID
+    /// of a pod that this node has nothing to do with.
+    async fn look(&self, uid: &str) -> Option<String> {
+        match self.calls.get::<KubernetesPod>(&self.path()).await {
+            Ok(pod) => {
+                let node = pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref());
+                if node != Some(&self.node_name) {
+                    return pod.metadata.uid;
+                }
+                self.pods.put(pod);
+            }
+            Err(missing) if missing.kind == CallErrorKind::NotFound => {
+                self.pods.removed(&self.name, uid);
+            }
+            // The watch tells.
+            Err(_) => {}
+        }
+        None
+    }
+}

@@ -1,0 +1,75 @@
+//! The node's lease, renewed for ever.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use k8s_openapi::api::coordination::v1::Lease;
+use mainstay_plan::node_status::{LEASE_DURATION, LEASE_NAMESPACE, lease};
+use tokio::sync::watch;
+
+use crate::publish::api::{CallError, CallErrorKind, Calls, wait_after};
+
+/// How often it is renewed. Source: `nodeLeaseRenewIntervalFraction`, a quarter.
+const RENEW: Duration = Duration::from_secs(LEASE_DURATION.as_secs() / 4);
+
+/// Keeps the lease of a node, whose UID is on the channel when it is registered.
+pub(crate) async fn keep(calls: Calls, name: String, mut node: watch::Receiver<Option<String>>) {
+    let mut held = None;
+    let mut failures = 0;
+    let mut said = None;
+    loop {
+        let uid = match node.wait_for(Option::is_some).await {
+            Ok(uid) => uid.clone().unwrap_or_default(),
+            Err(_) => return,
+        };
+        let wait = match renew(&calls, &name, &uid, &mut held).await {
+            Ok(()) => {
+                failures = 0;
+                said = None;
+                RENEW
+            }
+            Err(error) => {
+                failures += 1;
+                if said.as_ref() != Some(&error.message) {
+                    tracing::warn!(error = error.message, "cannot renew the node's lease");
+                    said = Some(error.message.clone());
+                }
+                wait_after(failures, error.longest())
+            }
+        };
+        tokio::time::sleep(wait).await;
+    }
+}
+
+async fn renew(
+    calls: &Calls,
+    name: &str,
+    uid: &str,
+    held: &mut Option<Lease>,
+) -> Result<(), CallError> {
+    let collection = format!("/apis/coordination.k8s.io/v1/namespaces/{LEASE_NAMESPACE}/leases");
+    let path = format!("{collection}/{name}");
+    if held.is_none() {
+        *held = match calls.get(&path).await {
+            Ok(found) => Some(found),
+            Err(error) if error.kind == CallErrorKind::NotFound => None,
+            Err(error) => return Err(error),
+        };
+    }
+    let renewed = lease(held.as_ref(), name, uid, Timestamp::now());
+    let answer = match &held {
+        Some(_) => calls.put(&path, &renewed).await,
+        None => calls.post(&collection, &renewed).await,
+    };
+    match answer {
+        Ok(renewed) => {
+            *held = Some(renewed);
+            Ok(())
+        }
+        Err(error) => {
+            // It may be another one by now.
+            *held = None;
+            Err(error)
+        }
+    }
+}

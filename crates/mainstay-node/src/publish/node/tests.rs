@@ -1,0 +1,177 @@
+//! The Node object against a small API.
+
+use futures_util::FutureExt;
+use mainstay_cri::{ImageId, ImageSpec, PullRequest, Result};
+use serde_json::Value;
+use tokio::task::JoinSet;
+
+use super::*;
+use crate::publish::api::fake::{FakeApi, Mood};
+
+const PATH: &str = "/api/v1/nodes/n1";
+const LEASE: &str = "/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases/n1";
+
+struct NoImages;
+
+#[async_trait::async_trait]
+impl Images for NoImages {
+    async fn image_status(&self, _: &ImageSpec) -> Result<Option<Image>> {
+        Ok(None)
+    }
+    async fn pull_image(&self, _: &PullRequest) -> Result<ImageId> {
+        Ok(ImageId(String::new()))
+    }
+    async fn list_images(&self) -> Result<Vec<Image>> {
+        Ok(Vec::new())
+    }
+    async fn remove_image(&self, _: &ImageSpec) -> Result<()> {
+        Ok(())
+    }
+    fn changed(&self) -> futures_util::future::BoxFuture<'static, ()> {
+        std::future::pending().boxed()
+    }
+    async fn problems(&self) -> Vec<String> {
+        Vec::new()
+    }
+}
+
+struct World {
+    api: FakeApi,
+    uid: watch::Receiver<Option<String>>,
+    health: watch::Sender<Vec<RuntimeCondition>>,
+    doubt: Arc<Notify>,
+    _senders: (watch::Sender<u64>, watch::Sender<NodeAddresses>, watch::Sender<bool>),
+    _tasks: JoinSet<()>,
+    _directory: tempfile::TempDir,
+}
+
+impl World {
+    fn new(api: &FakeApi) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let (uid, uid_seen) = watch::channel(None);
+        let (health, health_seen) = watch::channel(Vec::new());
+        let (images, image_changes) = watch::channel(0);
+        let ips = vec!["10.0.0.7".parse().unwrap()];
+        let (addresses, addresses_seen) = watch::channel(NodeAddresses { ips });
+        let (reachable, reachable_seen) = watch::channel(true);
+        let doubt = Arc::new(Notify::new());
+        let calls = Calls::new(api.client());
+        let keeper = NodeKeeper {
+            calls: calls.clone(),
+            name: "n1".into(),
+            registration: Registration::default(),
+            port: Some(10250),
+            directory: directory.path().to_owned(),
+            runtime_version: "mainstay://0.1.0".into(),
+            images: Arc::new(NoImages),
+            image_changes,
+            health: health_seen,
+            addresses: addresses_seen,
+            reachable: reachable_seen,
+            events: Events::default(),
+            uid,
+            doubt: doubt.clone(),
+        };
+        let mut tasks = JoinSet::new();
+        tasks.spawn(keeper.run());
+        tasks.spawn(keep_lease(calls, "n1".into(), uid_seen.clone()));
+        Self {
+            api: api.clone(),
+            uid: uid_seen,
+            health,
+            doubt,
+            _senders: (images, addresses, reachable),
+            _tasks: tasks,
+            _directory: directory,
+        }
+    }
+
+    fn is_well(&self) {
+        let condition = |kind: &str| RuntimeCondition {
+            kind: kind.into(),
+            status: true,
+            reason: String::new(),
+            message: String::new(),
+        };
+        self.health.send_replace(vec![condition("RuntimeReady"), condition("NetworkReady")]);
+    }
+
+    async fn until(&self, path: &str, holds: impl Fn(Option<&Value>) -> bool) {
+        self.api.until(|api| holds(api.get(path).as_ref())).await;
+    }
+}
+
+fn ready(node: Option<&Value>) -> Option<&str> {
+    let conditions = node?["status"]["conditions"].as_array()?;
+    conditions.iter().find(|it| it["type"] == "Ready")?["status"].as_str()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_is_registered_kept_and_registered_again() {
+    let api = FakeApi::new();
+    let mut world = World::new(&api);
+    world.until(PATH, |node| ready(node) == Some("False")).await;
+    world.is_well();
+    world.until(PATH, |node| ready(node) == Some("True")).await;
+    let first = world.uid.wait_for(Option::is_some).await.unwrap().clone();
+    assert_eq!(first.as_deref(), api.get(PATH).unwrap()["metadata"]["uid"].as_str());
+    world.until(LEASE, |lease| lease.is_some()).await;
+    assert_eq!(api.get(LEASE).unwrap()["spec"]["holderIdentity"], "n1");
+
+    // Without news there is the lease, every ten seconds, and a heartbeat now and then, which shows
+    // when the wall clock goes on.
+    api.requests();
+    tokio::time::sleep(Duration::from_secs(610)).await;
+    let requests = api.requests();
+    let renewals = requests.iter().filter(|it| **it == format!("PUT {LEASE}")).count();
+    assert!((59..=62).contains(&renewals), "{renewals}");
+    let heartbeats = requests.iter().filter(|it| **it == format!("PATCH {PATH}/status")).count();
+    assert!(heartbeats <= 2, "{heartbeats}");
+    assert_eq!(renewals + heartbeats, requests.len());
+
+    // Somebody edits it.
+    let mut edited = api.get(PATH).unwrap();
+    edited["status"]["capacity"]["pods"] = "9".into();
+    edited["metadata"]["labels"]["kubernetes.io/hostname"] = "x".into();
+    api.do_put(PATH, edited);
+    let mended = |node: Option<&Value>| {
+        let node = node.unwrap();
+        node["status"]["capacity"]["pods"] == "110"
+            && node["metadata"]["labels"]["kubernetes.io/hostname"] == "n1"
+    };
+    world.until(PATH, mended).await;
+
+    // Somebody deletes it.
+    api.do_delete(PATH, 0);
+    world.doubt.notify_one();
+    let other = world.uid.wait_for(|uid| uid.is_some() && *uid != first).await.unwrap().clone();
+    assert_eq!(other.as_deref(), api.get(PATH).unwrap()["metadata"]["uid"].as_str());
+    let owner = |lease: Option<&Value>| {
+        lease.is_some_and(|it| {
+            it["metadata"]["ownerReferences"][0]["uid"] == *other.as_ref().unwrap()
+        })
+    };
+    world.until(LEASE, owner).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_api_that_is_away_is_registered_with_when_it_comes() {
+    for mood in [Mood::Down, Mood::Wedged] {
+        let api = FakeApi::new();
+        api.set_mood(mood);
+        let world = World::new(&api);
+        world.is_well();
+        tokio::time::sleep(Duration::from_secs(100)).await;
+        api.set_mood(Mood::Well);
+        world.until(PATH, |node| ready(node) == Some("True")).await;
+        // Another agent finds the Node, and leaves the labels of others.
+        let mut held = api.get(PATH).unwrap();
+        held["metadata"]["labels"] = serde_json::json!({"mine": "yes"});
+        held["status"] = serde_json::json!({});
+        api.do_put(PATH, held);
+        let again = World::new(&api);
+        again.is_well();
+        again.until(PATH, |node| ready(node) == Some("True")).await;
+        assert_eq!(api.get(PATH).unwrap()["metadata"]["labels"]["mine"], "yes");
+    }
+}

@@ -1,0 +1,75 @@
+//! What an API holds under a name.
+
+use k8s_openapi::api::core::v1::{Pod as KubernetesPod, PodStatus};
+use mainstay_pod::Pod;
+use mainstay_pod::identity::CONFIG_PATH_ANNOTATION;
+
+use super::object::CONFIG_MIRROR_ANNOTATION;
+
+/// A pod of the API that bears a static pod's name.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Held {
+    /// A mirror pod.
+    Mirror(Box<Mirror>),
+    /// Any other pod.
+    Foreign {
+        /// Its UID.
+        uid: String,
+    },
+}
+
+/// A mirror pod, as far as it matters.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Mirror {
+    /// Its own UID, given by the API.
+    pub uid: String,
+    /// The static UID of the version that it shows.
+    pub hash: String,
+    /// The manifest that it names.
+    pub path: Option<String>,
+    /// The UID of the Node that it belongs to.
+    pub owner: Option<String>,
+    /// Whether it has a `deletionTimestamp`.
+    pub deleting: bool,
+    /// Whether something has to be done before it can go.
+    pub finalizers: bool,
+    /// What it says.
+    pub status: PodStatus,
+}
+
+// === impl Held ===
+
+impl Held {
+    /// What matters of a pod of the API.
+    pub fn of(pod: KubernetesPod) -> Self {
+        let metadata = pod.metadata;
+        let mut annotations = metadata.annotations.unwrap_or_default();
+        let uid = metadata.uid.unwrap_or_default();
+        let Some(hash) = annotations.remove(CONFIG_MIRROR_ANNOTATION) else {
+            return Self::Foreign { uid };
+        };
+        let owners = metadata.owner_references.unwrap_or_default();
+        let owner = owners.into_iter().find(|it| it.kind == "Node" && it.controller == Some(true));
+        Self::Mirror(Box::new(Mirror {
+            uid,
+            hash,
+            path: annotations.remove(CONFIG_PATH_ANNOTATION),
+            owner: owner.map(|owner| owner.uid),
+            deleting: metadata.deletion_timestamp.is_some(),
+            finalizers: metadata.finalizers.is_some_and(|list| !list.is_empty()),
+            status: pod.status.unwrap_or_default(),
+        }))
+    }
+}
+
+// === impl Mirror ===
+
+impl Mirror {
+    /// Whether it shows this version of the pod. Beside the hash its owner counts, without which
+    /// garbage collection takes it away, and the path, which tells people what to edit.
+    pub(super) fn shows(&self, pod: &Pod, node: Option<&str>) -> bool {
+        self.hash == pod.uid()
+            && self.path.as_deref() == pod.config_path()
+            && node.is_none_or(|node| self.owner.as_deref() == Some(node))
+    }
+}

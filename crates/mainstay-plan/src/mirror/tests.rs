@@ -1,0 +1,383 @@
+//! A table of what is and what is held, and random histories against a small API.
+
+use std::fmt::Write;
+use std::sync::Arc;
+
+use expect_test::expect;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use mainstay_cri::{ContainerId, ContainerState, SandboxId};
+use mainstay_testkit::pods::pod as pod_of;
+use proptest::prelude::*;
+
+use super::*;
+use crate::pod::{SeenContainer, SeenSandbox};
+
+fn pod(image: &str) -> Arc<Pod> {
+    pod_of(&format!(
+        "apiVersion: v1\nkind: Pod\nmetadata: {{name: web}}\nspec: {{containers: [{{name: a, image: {image}}}]}}\n"
+    ))
+}
+
+fn status(phase: &str) -> PodStatus {
+    PodStatus { phase: Some(phase.into()), ..PodStatus::default() }
+}
+
+fn at(second: i64) -> Timestamp {
+    Timestamp::from_second(second).unwrap()
+}
+
+fn ending(pod: &Pod) -> Ending {
+    Ending { uid: pod.uid().into(), grace: Duration::from_secs(20) }
+}
+
+fn mirror(pod: &Pod) -> Mirror {
+    let object = object(pod, "n1", "node-uid");
+    match Held::of(object) {
+        Held::Mirror(mirror) => Mirror { uid: "m".into(), status: status("Running"), ..*mirror },
+        Held::Foreign { .. } => panic!("it has the annotation"),
+    }
+}
+
+#[test]
+fn one_line_for_each_state() {
+    let (old, new) = (pod("old"), pod("new"));
+    let running = status("Running");
+    let both = [ending(&new), ending(&old)];
+    let wanted = |invalid: Option<&'static str>, ending| {
+        let (pod, status) = (&*new, &running);
+        Some(Static::Wanted(Wanted { pod, status, invalid, ending }))
+    };
+    let well = || wanted(None, &[]);
+    let deleting = Mirror { deleting: true, ..mirror(&new) };
+    let foreign = || Some(Held::Foreign { uid: "f".into() });
+    let some = |mirror| Some(Held::Mirror(Box::new(mirror)));
+    let awaited = || Some(Static::Awaited);
+    let leaving = |ending| Some(Static::Leaving { ending });
+    let pending = Mirror { status: status("Pending"), ..mirror(&new) };
+    let moved = Mirror { path: Some("other.yaml".into()), ..mirror(&new) };
+    let stray = Mirror { owner: Some("old-node".into()), ..mirror(&new) };
+    let forged = Mirror { owner: None, ..mirror(&new) };
+    let rows = [
+        ("nothing", None, None),
+        ("orphan", None, some(mirror(&old))),
+        ("foreign pod", None, foreign()),
+        ("not looked at yet", awaited(), some(mirror(&old))),
+        ("new", well(), None),
+        ("as it should be", well(), some(mirror(&new))),
+        ("status changed", well(), some(pending)),
+        ("deleted gracefully", well(), some(deleting.clone())),
+        ("name taken", well(), foreign()),
+        ("edited, old one ended", well(), some(mirror(&old))),
+        ("edited, old one ending", wanted(None, &both[1..]), some(mirror(&old))),
+        ("edited, mirror of the old one gone", wanted(None, &both[1..]), None),
+        ("edited, ending and told so", wanted(None, &both), some(deleting.clone())),
+        ("restarted", wanted(None, &both[..1]), some(mirror(&new))),
+        ("manifest renamed", well(), some(moved)),
+        ("node made anew", well(), some(stray)),
+        ("forged", well(), some(forged)),
+        ("manifest invalid", wanted(Some("web.yaml:3:1: no"), &[]), some(mirror(&new))),
+        ("removed, running", leaving(&both[..1]), some(mirror(&new))),
+        ("removed, ending and told so", leaving(&both[..1]), some(deleting)),
+        ("removed, ended", leaving(&[]), some(mirror(&new))),
+        ("removed, no mirror", leaving(&both[..1]), None),
+    ];
+    let mut table = String::new();
+    for (name, known, held) in rows {
+        let next = |node| match next(known.as_ref(), held.as_ref(), node, at(7)) {
+            None => "-".to_owned(),
+            Some(Action::Create) => "create".to_owned(),
+            Some(Action::Terminate { uid, seconds }) => format!("terminate {uid} {seconds}"),
+            Some(Action::Delete { uid }) => format!("delete {uid}"),
+            Some(Action::PatchStatus { patch }) => format!("patch {patch}"),
+        };
+        let (with, without) = (next(Some("node-uid")), next(None));
+        let without =
+            if with == without { String::new() } else { format!("; without node: {without}") };
+        writeln!(table, "{name}: {with}{without}").unwrap();
+    }
+    expect![[r#"
+        nothing: -
+        orphan: delete m
+        foreign pod: -
+        not looked at yet: -
+        new: create; without node: -
+        as it should be: -
+        status changed: patch {"metadata":{"uid":"m"},"status":{"phase":"Running"}}
+        deleted gracefully: delete m
+        name taken: -
+        edited, old one ended: delete m
+        edited, old one ending: terminate m 20
+        edited, mirror of the old one gone: create; without node: -
+        edited, ending and told so: -
+        restarted: terminate m 20
+        manifest renamed: delete m
+        node made anew: delete m; without node: -
+        forged: delete m; without node: -
+        manifest invalid: patch {"metadata":{"uid":"m"},"status":{"$setElementOrder/conditions":[{"type":"ManifestInvalid"}],"conditions":[{"lastTransitionTime":"1970-01-01T00:00:07Z","message":"web.yaml:3:1: no","reason":"ManifestInvalid","status":"True","type":"ManifestInvalid"}]}}
+        removed, running: terminate m 20
+        removed, ending and told so: -
+        removed, ended: delete m
+        removed, no mirror: -
+    "#]]
+    .assert_eq(&table);
+}
+
+#[test]
+fn the_object_is_the_pod_and_says_that_it_mirrors() {
+    let pod = pod("x");
+    let object = object(&pod, "n1", "node-uid");
+    let text = serde_json::to_string_pretty(&object.metadata).unwrap();
+    expect![[r#"
+        {
+          "annotations": {
+            "kubernetes.io/config.hash": "UID",
+            "kubernetes.io/config.mirror": "UID",
+            "kubernetes.io/config.seen": "2026-01-01T00:00:00Z",
+            "kubernetes.io/config.source": "file",
+            "mainstay.dev/config.path": "test.yaml"
+          },
+          "name": "web-n1",
+          "namespace": "default",
+          "ownerReferences": [
+            {
+              "apiVersion": "v1",
+              "controller": true,
+              "kind": "Node",
+              "name": "n1",
+              "uid": "node-uid"
+            }
+          ]
+        }"#]]
+    .assert_eq(&text.replace(pod.uid(), "UID"));
+    assert_eq!(object.spec.as_ref(), Some(pod.spec()));
+}
+
+/// The condition keeps its time, so that it is not patched again and again.
+#[test]
+fn an_invalid_manifest_is_said_once() {
+    let (pod, status) = (pod("x"), status("Running"));
+    let invalid = Some("web.yaml:3:1: no");
+    let known = Static::Wanted(Wanted { pod: &pod, status: &status, invalid, ending: &[] });
+    let mut mirror = mirror(&pod);
+    let wanted =
+        Wanted { pod: &pod, status: &status, invalid: Some("web.yaml:3:1: no"), ending: &[] };
+    mirror.status = object::status(&wanted, &mirror.status, at(7));
+    let held = Held::Mirror(Box::new(mirror));
+    assert_eq!(next(Some(&known), Some(&held), Some("node-uid"), at(9)), None);
+}
+
+#[test]
+fn what_runs_and_is_not_wanted_is_ending() {
+    let pod = pod("x");
+    let sandbox = |uid: &str, alive: bool, grace| SeenSandbox {
+        id: SandboxId(format!("{uid}{grace}")),
+        uid: uid.into(),
+        incarnation: None,
+        attempt: 0,
+        ready: true,
+        created_at: at(0),
+        ips: Vec::new(),
+        grace: Duration::from_secs(grace),
+        containers: vec![SeenContainer {
+            id: ContainerId("c".into()),
+            name: "a".into(),
+            restart_count: 0,
+            state: match alive {
+                true => ContainerState::Running { started_at: at(1) },
+                false => ContainerState::Exited {
+                    started_at: Some(at(1)),
+                    finished_at: at(2),
+                    exit_code: 0,
+                    reason: String::new(),
+                    message: String::new(),
+                },
+            },
+            backoff: None,
+            image: String::new(),
+            image_ref: String::new(),
+        }],
+    };
+    let seen = SeenPod {
+        sandboxes: vec![
+            sandbox(pod.uid(), true, 1),
+            sandbox("old", true, 5),
+            sandbox("old", true, 9),
+            sandbox("older", false, 9),
+        ],
+    };
+    let run = RunGoal { pod, incarnation: None };
+    let old = Ending { uid: "old".into(), grace: Duration::from_secs(9) };
+    assert_eq!(endings(&seen, Some(&run)), [old]);
+    assert_eq!(endings(&seen, None).len(), 2);
+}
+
+/// One thing that happens to a pod or to its mirror.
+#[derive(Clone, Copy, Debug)]
+enum Step {
+    /// Another version is wanted, or none.
+    Want(Option<usize>),
+    /// What was being stopped has ended.
+    End,
+    /// The next action is carried out.
+    Act,
+    /// Somebody deletes the mirror, with a grace period or without.
+    Delete(bool),
+    /// Somebody edits its status.
+    Edit,
+    /// The Node is deleted and made anew.
+    RenewNode,
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        2 => proptest::option::of(0..2usize).prop_map(Step::Want),
+        2 => Just(Step::End),
+        6 => Just(Step::Act),
+        1 => any::<bool>().prop_map(Step::Delete),
+        1 => Just(Step::Edit),
+        1 => Just(Step::RenewNode),
+    ]
+}
+
+struct World {
+    versions: [Arc<Pod>; 2],
+    wanted: Option<usize>,
+    running: Option<usize>,
+    ending: Vec<Ending>,
+    node: String,
+    held: Option<Mirror>,
+    made: u32,
+    status: PodStatus,
+}
+
+impl World {
+    fn want(&mut self, wanted: Option<usize>) {
+        if self.wanted == wanted {
+            return;
+        }
+        if let Some(running) = self.running.take() {
+            self.ending.push(ending(&self.versions[running]));
+        }
+        self.wanted = wanted;
+        self.settle();
+    }
+
+    fn settle(&mut self) {
+        if self.ending.is_empty() {
+            self.running = self.wanted;
+        }
+    }
+
+    fn known(&self) -> Option<Static<'_>> {
+        match self.wanted {
+            Some(wanted) => Some(Static::Wanted(Wanted {
+                pod: &self.versions[wanted],
+                status: &self.status,
+                invalid: None,
+                ending: &self.ending,
+            })),
+            None if self.ending.is_empty() => None,
+            None => Some(Static::Leaving { ending: &self.ending }),
+        }
+    }
+
+    fn decide(&self) -> Option<Action> {
+        let held = self.held.clone().map(|it| Held::Mirror(Box::new(it)));
+        next(self.known().as_ref(), held.as_ref(), Some(&self.node), at(1))
+    }
+
+    fn act(&mut self) -> bool {
+        let Some(action) = self.decide() else { return false };
+        match action {
+            Action::Create => {
+                assert!(self.held.is_none());
+                self.made += 1;
+                let pod = &self.versions[self.wanted.unwrap()];
+                let Held::Mirror(mirror) = Held::of(object(pod, "n1", &self.node)) else {
+                    panic!("it has the annotation")
+                };
+                let (uid, status) = (format!("m{}", self.made), status("Pending"));
+                self.held = Some(Mirror { uid, status, ..*mirror });
+            }
+            Action::Terminate { uid, .. } => {
+                let held = self.held.as_mut().filter(|it| it.uid == uid && !it.deleting).unwrap();
+                assert!(self.ending.iter().any(|it| self.wanted.is_none() || it.uid == held.hash));
+                held.deleting = true;
+            }
+            Action::Delete { uid } => {
+                assert_eq!(self.held.take().unwrap().uid, uid);
+            }
+            Action::PatchStatus { patch } => {
+                let held = self.held.as_mut().unwrap();
+                assert_eq!(patch["metadata"]["uid"], held.uid);
+                held.status = self.status.clone();
+            }
+        }
+        true
+    }
+}
+
+proptest! {
+    #[test]
+    fn the_api_comes_to_show_what_is(steps in proptest::collection::vec(step(), 1..60)) {
+        let mut world = World {
+            versions: [pod("a"), pod("b")],
+            wanted: None,
+            running: None,
+            ending: Vec::new(),
+            node: "node-0".into(),
+            held: None,
+            made: 0,
+            status: status("Running"),
+        };
+        for (number, step) in steps.into_iter().enumerate() {
+            match step {
+                Step::Want(wanted) => world.want(wanted),
+                Step::End => {
+                    world.ending.clear();
+                    world.settle();
+                }
+                Step::Act => drop(world.act()),
+                Step::Delete(graceful) => match (&mut world.held, graceful) {
+                    (Some(held), true) => held.deleting = true,
+                    (held, _) => *held = None,
+                },
+                Step::Edit => {
+                    if let Some(held) = &mut world.held {
+                        held.status = status("Failed");
+                    }
+                }
+                Step::RenewNode => world.node = format!("node-{number}"),
+            }
+        }
+        let mut budget = 5;
+        while world.act() {
+            budget -= 1;
+            prop_assert!(budget > 0, "it does not come to rest");
+        }
+        match (&world.held, world.wanted) {
+            (None, None) => {}
+            (Some(held), None) => prop_assert!(held.deleting && !world.ending.is_empty()),
+            (None, Some(_)) => prop_assert!(false, "no mirror"),
+            (Some(held), Some(wanted)) => {
+                let old = world.ending.iter().any(|it| it.uid == held.hash);
+                prop_assert_eq!(held.deleting, old);
+                if !old {
+                    prop_assert_eq!(&held.hash, world.versions[wanted].uid());
+                    prop_assert_eq!(&held.status, &world.status);
+                    prop_assert_eq!(held.owner.as_ref(), Some(&world.node));
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn times_below_a_second_are_no_change() {
+    let with = |text: &str| PodStatus {
+        start_time: Some(Time(text.parse().unwrap())),
+        ..PodStatus::default()
+    };
+    let (ours, served) = (with("2026-01-01T00:00:00.25Z"), with("2026-01-01T00:00:00Z"));
+    assert_eq!(patch_of(&served, &ours, "u"), None);
+}

@@ -1,0 +1,107 @@
+//! The Node object: what it is registered with, and what its status says.
+//!
+//! Source: `pkg/kubelet/kubelet_node_status.go` and `pkg/kubelet/nodestatus/setters.go`.
+
+mod conditions;
+mod lease;
+mod object;
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use k8s_openapi::api::core::v1::NodeStatus;
+use mainstay_cri::{Image, RuntimeCondition};
+
+pub use conditions::{Transition, transitions};
+pub use lease::{DURATION as LEASE_DURATION, NAMESPACE as LEASE_NAMESPACE, lease};
+pub use object::{labels_patch, node, status};
+
+/// How many pods a node takes. Source: `maxPods` of the kubelet's configuration.
+pub const MAX_PODS: u32 = 110;
+
+/// The machine, as it was found.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Machine {
+    /// Source: machine-id(5).
+    pub machine_id: String,
+    /// What the firmware calls the machine.
+    pub system_uuid: String,
+    /// Another one after every boot.
+    pub boot_id: String,
+    /// As `uname -r` prints it.
+    pub kernel_version: String,
+    /// `PRETTY_NAME` of os-release(5).
+    pub os_image: String,
+    /// In Go's words: `amd64`, `arm64`.
+    pub architecture: String,
+    /// How many processors are online.
+    pub processors: u64,
+    /// Bytes.
+    pub memory: u64,
+    /// Bytes of swap.
+    pub swap: u64,
+    /// Bytes of the file system of the root directory.
+    pub storage: u64,
+    /// Bytes that are reserved, by the page's size as resources name it: `2Mi`.
+    pub huge_pages: BTreeMap<String, u64>,
+}
+
+/// What is short. Source: the kubelet's default thresholds for hard eviction.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Pressure {
+    /// Less than 100 MiB of memory are available.
+    pub memory: bool,
+    /// Less than a tenth of the bytes, or a twentieth of the files, of the root directory's file
+    /// system are free.
+    pub disk: bool,
+}
+
+/// All that a node's status is made from.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct NodeFacts {
+    /// The node's name.
+    pub name: String,
+    /// The machine.
+    pub machine: Machine,
+    /// What is short.
+    pub pressure: Pressure,
+    /// The host's own addresses, the primary one first.
+    pub addresses: Vec<IpAddr>,
+    /// How the container runtime is, and whatever else pods need; empty when it is not known yet.
+    pub runtime: Vec<RuntimeCondition>,
+    /// Such as `mainstay://0.1.0`.
+    pub runtime_version: String,
+    /// Such as `v1.36.0+mainstay-0.1.0`: what tools may expect of the node.
+    pub kubelet_version: String,
+    /// The port of the node API; `None` when nothing is served.
+    pub port: Option<u16>,
+    /// All images of the machine.
+    pub images: Vec<Image>,
+}
+
+/// What a node is registered with beside its status.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Registration {
+    /// Labels beside those that every node has.
+    pub labels: BTreeMap<String, String>,
+    /// The range of its pods' addresses.
+    pub pod_cidr: Option<String>,
+}
+
+/// Whether two statuses differ in more than the time of the last heartbeat. Source:
+/// `nodeStatusHasChanged`.
+pub fn has_changed(before: &NodeStatus, after: &NodeStatus) -> bool {
+    let without_time = |status: &NodeStatus| {
+        let mut status = status.clone();
+        for condition in status.conditions.iter_mut().flatten() {
+            condition.last_heartbeat_time = None;
+        }
+        // A status has string keys and no values that JSON lacks.
+        serde_json::to_value(&status).unwrap_or_default()
+    };
+    let keys = crate::patch::NODE_STATUS;
+    crate::patch::of_status(&without_time(before), &without_time(after), keys).is_some()
+}
+
+#[cfg(test)]
+mod tests;

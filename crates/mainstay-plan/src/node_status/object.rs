@@ -1,0 +1,146 @@
+//! The object itself.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{
+    ContainerImage, DaemonEndpoint, Node, NodeAddress, NodeDaemonEndpoints, NodeSpec, NodeStatus,
+    NodeSwapStatus, NodeSystemInfo,
+};
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use serde_json::{Value, json};
+
+use super::{MAX_PODS, Machine, NodeFacts, Registration, conditions};
+
+/// Images that are shown, at the most. Source: `nodeStatusMaxImages`.
+const MAX_IMAGES: usize = 50;
+/// Names that are shown of each. Source: `MaxNamesPerImageInNodeStatus`.
+const MAX_NAMES: usize = 5;
+
+/// The Node as it is registered.
+pub fn node(facts: &NodeFacts, registration: &Registration, now: Timestamp) -> Node {
+    Node {
+        metadata: ObjectMeta {
+            name: Some(facts.name.clone()),
+            labels: Some(labels(facts, registration)),
+            ..ObjectMeta::default()
+        },
+        spec: Some(NodeSpec {
+            pod_cidr: registration.pod_cidr.clone(),
+            pod_cidrs: registration.pod_cidr.clone().map(|range| vec![range]),
+            ..NodeSpec::default()
+        }),
+        status: Some(status(&NodeStatus::default(), facts, now)),
+    }
+}
+
+/// The merge patch that gives a Node the labels that it is registered with; `None` if it has them.
+/// Those of others stay.
+pub fn labels_patch(held: &Node, facts: &NodeFacts, registration: &Registration) -> Option<Value> {
+    let known = held.metadata.labels.as_ref();
+    let missing: BTreeMap<String, String> = labels(facts, registration)
+        .into_iter()
+        .filter(|(key, value)| known.and_then(|labels| labels.get(key)) != Some(value))
+        .collect();
+    (!missing.is_empty()).then(|| json!({"metadata": {"labels": missing}}))
+}
+
+/// Source: `initialNode`.
+fn labels(facts: &NodeFacts, registration: &Registration) -> BTreeMap<String, String> {
+    let architecture = facts.machine.architecture.as_str();
+    let own = [
+        ("beta.kubernetes.io/arch", architecture),
+        ("beta.kubernetes.io/os", "linux"),
+        ("kubernetes.io/arch", architecture),
+        ("kubernetes.io/hostname", facts.name.as_str()),
+        ("kubernetes.io/os", "linux"),
+    ];
+    let own = own.map(|(key, value)| (key.to_owned(), value.to_owned()));
+    own.into_iter().chain(registration.labels.clone()).collect()
+}
+
+/// The status as it should be. What others wrote in `held`, such as resources of devices, stays.
+pub fn status(held: &NodeStatus, facts: &NodeFacts, now: Timestamp) -> NodeStatus {
+    let resources = resources(&facts.machine);
+    let with = |held: &Option<BTreeMap<String, Quantity>>| {
+        let mut all = held.clone().unwrap_or_default();
+        all.retain(|name, _| !is_own(name));
+        all.extend(resources.clone());
+        Some(all)
+    };
+    let port = facts.port.map(|port| DaemonEndpoint { port: i32::from(port) });
+    NodeStatus {
+        addresses: Some(addresses(facts)),
+        // Nothing is set aside for the system: mainstay evicts nobody.
+        allocatable: with(&held.allocatable),
+        capacity: with(&held.capacity),
+        conditions: Some(conditions::all(held.conditions.as_deref(), facts, now)),
+        daemon_endpoints: Some(NodeDaemonEndpoints { kubelet_endpoint: port }),
+        images: Some(images(facts)),
+        node_info: Some(info(facts)),
+        ..held.clone()
+    }
+}
+
+/// Whether a resource is told by the node itself and not by a device or an administrator.
+fn is_own(name: &str) -> bool {
+    matches!(name, "cpu" | "memory" | "pods" | "ephemeral-storage")
+        || name.starts_with("hugepages-")
+}
+
+fn resources(machine: &Machine) -> BTreeMap<String, Quantity> {
+    // As a server stores it, so that it is no change when it comes back.
+    let kibibytes = |bytes: u64| {
+        let text = format!("{}Ki", bytes / 1024);
+        mainstay_pod::Quantity::parse(&text).map_or(text, mainstay_pod::Quantity::canonical)
+    };
+    let own = [
+        ("cpu", machine.processors.to_string()),
+        ("ephemeral-storage", kibibytes(machine.storage)),
+        ("memory", kibibytes(machine.memory)),
+        ("pods", MAX_PODS.to_string()),
+    ];
+    let own = own.into_iter().map(|(name, amount)| (name.to_owned(), Quantity(amount)));
+    let huge = machine.huge_pages.iter();
+    let huge = huge.map(|(size, bytes)| (format!("hugepages-{size}"), Quantity(kibibytes(*bytes))));
+    own.chain(huge).collect()
+}
+
+fn addresses(facts: &NodeFacts) -> Vec<NodeAddress> {
+    let address = |kind: &str, address: String| NodeAddress { type_: kind.to_owned(), address };
+    let internal = facts.addresses.iter().map(|ip| address("InternalIP", ip.to_string()));
+    internal.chain([address("Hostname", facts.name.clone())]).collect()
+}
+
+fn images(facts: &NodeFacts) -> Vec<ContainerImage> {
+    let mut images: Vec<_> = facts.images.iter().collect();
+    // The largest first, and of equal ones always the same.
+    images.sort_by(|a, b| b.size.cmp(&a.size).then_with(|| a.id.cmp(&b.id)));
+    let image = |image: &mainstay_cri::Image| ContainerImage {
+        names: Some(
+            image.repo_digests.iter().chain(&image.repo_tags).take(MAX_NAMES).cloned().collect(),
+        ),
+        size_bytes: i64::try_from(image.size).ok(),
+    };
+    images.into_iter().take(MAX_IMAGES).map(image).collect()
+}
+
+fn info(facts: &NodeFacts) -> NodeSystemInfo {
+    let machine = &facts.machine;
+    let swap = i64::try_from(machine.swap).ok().filter(|bytes| *bytes > 0);
+    NodeSystemInfo {
+        architecture: machine.architecture.clone(),
+        boot_id: machine.boot_id.clone(),
+        container_runtime_version: facts.runtime_version.clone(),
+        kernel_version: machine.kernel_version.clone(),
+        // Not told any more since 1.33.
+        kube_proxy_version: String::new(),
+        kubelet_version: facts.kubelet_version.clone(),
+        machine_id: machine.machine_id.clone(),
+        operating_system: "linux".to_owned(),
+        os_image: machine.os_image.clone(),
+        swap: swap.map(|bytes| NodeSwapStatus { capacity: Some(bytes) }),
+        system_uuid: machine.system_uuid.clone(),
+    }
+}

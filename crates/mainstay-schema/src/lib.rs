@@ -1,0 +1,22 @@
+//! The shapes of Kubernetes objects: their fields, how lists and maps merge, and the patches that
+//! follow from it.
+//!
+//! Everything is a pure function over [`serde_json::Value`]; nothing here knows what is stored or
+//! who asks.
+//!
+//! | question | answer |
+//! | --- | --- |
+//! | What fields does a kind have? | [`types::of`] |
+//! | What does a strategic merge patch make of an object? | [`strategic::merge`] |
+//! | What does the strict decoder say about it, and what is left? | [`decode::from_slice`], [`decode::from_value`], [`decode::from_patched`] |
+//! | Who owns which field, and what does server-side apply make of it? | [`managed::update`], [`managed::apply`] |
+//! | What do the OpenAPI documents say? | [`openapi`] |
+
+pub mod decode;
+mod go;
+pub mod managed;
+pub mod openapi;
+pub mod strategic;
+pub mod types;
+
+pub use types::{Field, ListType, Shape, Type, of};

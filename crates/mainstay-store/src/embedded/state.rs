@@ -1,0 +1,216 @@
+//! What readers see: the entries and the history, at one revision.
+
+use std::collections::BTreeMap;
+use std::iter::Peekable;
+use std::ops::{Bound, Range};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::time::Instant;
+
+use super::Window;
+use super::commit::{Commit, Held};
+use super::history::History;
+use super::watch::Interests;
+use crate::{Entry, ListOptions, Page, Revision, StoreError};
+
+pub(super) type Entries = BTreeMap<Arc<str>, Held>;
+
+/// The state, between the thread that writes and all who read.
+#[derive(Debug)]
+pub(super) struct Shared(RwLock<State>);
+
+/// What is seen.
+#[derive(Debug)]
+pub(super) struct State {
+    entries: Entries,
+    revision: Revision,
+    history: History,
+    pub(super) interests: Interests,
+    /// Set when nothing will change any more: why.
+    pub(super) ended: Option<StoreError>,
+}
+
+/// All that there is to know, as a file keeps it.
+#[derive(Debug)]
+pub(super) struct Image {
+    /// The entries as of `base`.
+    pub(super) entries: Entries,
+    pub(super) base: Revision,
+    /// The commits after that.
+    pub(super) log: Vec<Arc<Commit>>,
+}
+
+/// The entries of a prefix as of an older revision: those of now, but for some.
+struct Merged<'a, N, O>
+where
+    N: Iterator<Item = (&'a Arc<str>, &'a Held)>,
+    O: Iterator<Item = (Arc<str>, Option<Held>)>,
+{
+    now: Peekable<N>,
+    older: Peekable<O>,
+}
+
+// === impl Shared ===
+
+impl Shared {
+    pub(super) fn new(state: State) -> Self {
+        Self(RwLock::new(state))
+    }
+
+    pub(super) fn read(&self) -> RwLockReadGuard<'_, State> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn write(&self) -> RwLockWriteGuard<'_, State> {
+        self.0.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Makes commits visible, all in one step. Gives what is not in the history any more.
+    pub(super) fn publish(&self, commits: &[Arc<Commit>], now: Instant) -> Vec<Arc<Commit>> {
+        let mut state = self.write();
+        for commit in commits {
+            state.apply(commit, now);
+        }
+        // Before the lock is given back: whoever sees the new revision finds the watches woken.
+        state.interests.wake();
+        state.history.trim(now)
+    }
+}
+
+// === impl State ===
+
+impl State {
+    /// What a file held. Gives also what is not in the history any more.
+    pub(super) fn new(image: Image, window: Window, now: Instant) -> (Self, Vec<Arc<Commit>>) {
+        let mut state = Self {
+            entries: image.entries,
+            revision: image.base,
+            history: History::new(window, image.base),
+            interests: Interests::default(),
+            ended: None,
+        };
+        for commit in &image.log {
+            state.apply(commit, now);
+        }
+        let gone = state.history.trim(now);
+        (state, gone)
+    }
+
+    /// What a file is to hold.
+    pub(super) fn image(&self) -> Image {
+        let base = self.history.oldest();
+        let entries = self.merged("", Bound::Unbounded, base).collect();
+        Image { entries, base, log: self.history.commits().cloned().collect() }
+    }
+
+    pub(super) fn revision(&self) -> Revision {
+        self.revision
+    }
+
+    pub(super) fn history(&self) -> &History {
+        &self.history
+    }
+
+    pub(super) fn held(&self, key: &str) -> Option<&Held> {
+        self.entries.get(key)
+    }
+
+    pub(super) fn get(&self, key: &str) -> (Option<Entry>, Revision) {
+        let entry = self.entries.get_key_value(key).map(|(key, held)| held.entry(key));
+        (entry, self.revision)
+    }
+
+    pub(super) fn known(&self) -> Range<Revision> {
+        self.history.oldest()..Revision(self.revision.0 + 1)
+    }
+
+    /// Whether the state as of `revision` can be told.
+    pub(super) fn check(&self, revision: Revision) -> Result<(), StoreError> {
+        if revision > self.revision {
+            return Err(StoreError::Future { asked: revision, current: self.revision });
+        }
+        self.history.check(revision)
+    }
+
+    pub(super) fn list(&self, prefix: &str, options: &ListOptions) -> Result<Page, StoreError> {
+        let revision = options.at.unwrap_or(self.revision);
+        self.check(revision)?;
+        let from = match &options.after {
+            Some(after) if &**after >= prefix => Bound::Excluded(&**after),
+            Some(_) | None => Bound::Included(prefix),
+        };
+        let mut found = self.merged(prefix, from, revision);
+        let limit = options.limit.unwrap_or(usize::MAX);
+        let entries = found.by_ref().take(limit).map(|(key, held)| held.entry(&key)).collect();
+        Ok(Page { entries, revision, remaining: found.count() })
+    }
+
+    /// The entries from `from` on that begin with `prefix`, as of a revision that is known.
+    fn merged<'a>(
+        &'a self,
+        prefix: &'a str,
+        from: Bound<&'a str>,
+        revision: Revision,
+    ) -> impl Iterator<Item = (Arc<str>, Held)> + 'a {
+        // The oldest commit after the revision tells what was there: it comes last.
+        let mut older = BTreeMap::new();
+        for (key, held) in self.history.back_to(revision).flat_map(|commit| commit.undo()) {
+            let wanted = match from {
+                Bound::Included(from) => &**key >= from,
+                Bound::Excluded(from) => &**key > from,
+                Bound::Unbounded => true,
+            };
+            if wanted && key.starts_with(prefix) {
+                older.insert(key.clone(), held);
+            }
+        }
+        let now = self.entries.range::<str, _>((from, Bound::Unbounded));
+        let now = now.take_while(move |(key, _)| key.starts_with(prefix));
+        Merged { now: now.peekable(), older: older.into_iter().peekable() }
+    }
+
+    fn apply(&mut self, commit: &Arc<Commit>, now: Instant) {
+        self.revision = commit.revision;
+        for event in &*commit.events {
+            match event.value.clone() {
+                Some(value) => {
+                    let held = Held { value, revision: commit.revision };
+                    match self.entries.get_mut(&event.key) {
+                        Some(there) => *there = held,
+                        None => drop(self.entries.insert(event.key.clone(), held)),
+                    }
+                }
+                None => drop(self.entries.remove(&event.key)),
+            }
+        }
+        let place = self.history.push(commit.clone(), now);
+        self.interests.note(place, commit, self.history.first());
+    }
+}
+
+// === impl Merged ===
+
+impl<'a, N, O> Iterator for Merged<'a, N, O>
+where
+    N: Iterator<Item = (&'a Arc<str>, &'a Held)>,
+    O: Iterator<Item = (Arc<str>, Option<Held>)>,
+{
+    type Item = (Arc<str>, Held);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        loop {
+            let is_older = match (self.now.peek(), self.older.peek()) {
+                (Some((now, _)), Some((older, _))) => *older <= **now,
+                (None, older) => older.is_some(),
+                (Some(_), None) => false,
+            };
+            if !is_older {
+                return self.now.next().map(|(key, held)| (key.clone(), held.clone()));
+            }
+            let (key, held) = self.older.next()?;
+            self.now.next_if(|(now, _)| **now == key);
+            if let Some(held) = held {
+                return Some((key, held));
+            }
+        }
+    }
+}

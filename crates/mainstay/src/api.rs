@@ -1,0 +1,295 @@
+//! The embedded Kubernetes API and the node's own: opened beside the agent, which does not wait for them.
+//!
+//! What keeps the API from being opened (a port that is taken, a damaged store, a full disk) is told with
+//! its remedy, and tried again; static pods run meanwhile.
+
+mod late;
+mod node_auth;
+mod tls;
+
+use std::collections::BTreeSet;
+use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use jiff::Timestamp;
+use mainstay_apiserver::{Access, ApiServer, Config, Nodes, User, serve};
+use mainstay_node::node_api::{self, NodeApi};
+use mainstay_pki::{Kubeconfig, Note, Pki, StaticTokens, SubjectName, Wanted};
+use mainstay_store::embedded::{EmbeddedStore, Options};
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+
+pub(crate) use late::LateApi;
+use node_auth::ApiAuth;
+use tls::Credentials;
+
+/// The first and the longest wait after something could not be opened.
+const FIRST_WAIT: Duration = Duration::from_millis(500);
+const LONGEST_WAIT: Duration = Duration::from_secs(15);
+
+/// How often the credentials are looked at at least: the clock may be set.
+const RENEWAL_INTERVAL: Duration = Duration::from_secs(3600);
+
+/// What `kubectl version` shows: the version of Kubernetes whose API this is, and ours.
+pub(crate) const API_VERSION: &str = concat!("v1.36.0+mainstay-", env!("CARGO_PKG_VERSION"));
+
+/// What the API is opened with.
+#[derive(Clone, Debug)]
+pub(crate) struct ApiConfig {
+    pub(crate) node_name: String,
+    /// The node's addresses.
+    pub(crate) addresses: Vec<IpAddr>,
+    pub(crate) bind_address: IpAddr,
+    /// The API's port; 0 is a free one.
+    pub(crate) secure_port: u16,
+    /// The node API's port; 0 is a free one.
+    pub(crate) node_port: u16,
+    pub(crate) healthz_port: u16,
+    /// More names of the API.
+    pub(crate) names: BTreeSet<SubjectName>,
+    /// Where the kubeconfig of the admin goes.
+    pub(crate) kubeconfig: PathBuf,
+    /// Tokens of users, as kube-apiserver's `--token-auth-file` has them.
+    pub(crate) token_auth_file: Option<PathBuf>,
+    pub(crate) root_dir: PathBuf,
+    pub(crate) run_dir: PathBuf,
+}
+
+/// The API, as far as it is there.
+pub(crate) struct Api {
+    config: ApiConfig,
+    server: watch::Sender<Option<ApiServer>>,
+    node: Option<(std::net::TcpListener, u16)>,
+}
+
+impl Api {
+    /// An API that is not opened yet. Only the port of the node's own is taken, which the node registers
+    /// with.
+    pub(crate) fn new(config: ApiConfig) -> Self {
+        let address = (IpAddr::from([0, 0, 0, 0]), config.node_port).into();
+        let node = match bind(address, &config.run_dir, "port") {
+            Ok(bound) => Some(bound),
+            Err(error) => {
+                tracing::error!(
+                    "cannot listen on port {} (--port): {error:#}; kubectl's logs, exec and the like \
+                     will not work until the agent is started with another one",
+                    config.node_port
+                );
+                None
+            }
+        };
+        Self { config, server: watch::Sender::new(None), node }
+    }
+
+    /// The API for somebody in this process, who may ask before it is there.
+    pub(crate) fn client(&self, user: User) -> LateApi {
+        LateApi::new(self.server.subscribe(), user)
+    }
+
+    /// The port of the node's own API, if it has one.
+    pub(crate) fn node_port(&self) -> Option<u16> {
+        self.node.as_ref().map(|(_, port)| *port)
+    }
+
+    /// Who may ask the node's API.
+    pub(crate) fn node_auth(&self) -> Arc<dyn node_api::NodeAuth> {
+        let client = self.client(User::master("system:node-api"));
+        Arc::new(ApiAuth::new(client))
+    }
+
+    /// Opens everything, and keeps it open. Never ends.
+    pub(crate) async fn run(mut self, node: NodeApi) {
+        let listener = self.node.take().and_then(|(it, _)| TcpListener::from_std(it).ok());
+        let config = &self.config;
+        let health = async {
+            let address = (IpAddr::from([127, 0, 0, 1]), config.healthz_port).into();
+            let (listener, _) = listen(address, "--healthz-port", &config.run_dir, "healthz-port").await;
+            node_api::serve_health(listener, node.health()).await;
+        };
+        let rest = async {
+            let (pki, credentials) = retry("the API's keys", || {
+                let pki = open_pki(config)?;
+                let credentials = Credentials::of(&pki)?;
+                Ok((pki, credentials))
+            })
+            .await;
+            let node_side = async {
+                if let Some(listener) = listener {
+                    node_api::serve(listener, credentials.node_server(), node.clone()).await;
+                }
+            };
+            let api_side = async {
+                let address = (config.bind_address, config.secure_port).into();
+                let (listener, port) =
+                    listen(address, "--secure-port", &config.run_dir, "secure-port").await;
+                write_kubeconfig(config, &pki, port);
+                let server = self.open(&pki, &credentials).await;
+                self.server.send_replace(Some(server.clone()));
+                tracing::info!(%address, port, kubeconfig = %config.kubeconfig.display(), "the Kubernetes API is there");
+                tokio::join!(
+                    serve::serve(listener, credentials.api_server(), server),
+                    renew(config, &credentials, port),
+                );
+            };
+            tokio::join!(node_side, api_side);
+        };
+        tokio::join!(health, rest);
+    }
+
+    /// Opens the store and the server over it.
+    async fn open(&self, pki: &Pki, credentials: &Credentials) -> ApiServer {
+        let path = self.config.root_dir.join("api.redb");
+        let mut wait = Backoff::new();
+        loop {
+            let opened = async {
+                let store = {
+                    let path = path.clone();
+                    let opened = tokio::task::spawn_blocking(move || {
+                        EmbeddedStore::open(&path, Options::default())
+                    });
+                    opened.await.context("cannot open the store")??
+                };
+                let tokens = static_tokens(self.config.token_auth_file.as_deref())?;
+                let config = Config {
+                    store: Arc::new(store),
+                    access: Access::new(pki.tokens().clone(), tokens),
+                    nodes: Some(Nodes::new(credentials.node_client())),
+                    version: API_VERSION.to_owned(),
+                };
+                let server = ApiServer::open(config).await;
+                server.map_err(|error| anyhow::anyhow!("{}", error.message))
+            };
+            match opened.await {
+                Ok(server) => return server,
+                Err(error) => wait.after(&format!("cannot open the Kubernetes API: {error:#}")).await,
+            }
+        }
+    }
+}
+
+/// Waits between attempts, and tells a failure once.
+struct Backoff {
+    wait: Duration,
+    told: String,
+}
+
+impl Backoff {
+    fn new() -> Self {
+        Self { wait: FIRST_WAIT, told: String::new() }
+    }
+
+    async fn after(&mut self, error: &str) {
+        if self.told != error {
+            tracing::error!("{error}; it is tried again, and pods run without it");
+            error.clone_into(&mut self.told);
+        }
+        tokio::time::sleep(self.wait).await;
+        self.wait = (self.wait * 2).min(LONGEST_WAIT);
+    }
+}
+
+async fn retry<T>(what: &str, mut open: impl FnMut() -> anyhow::Result<T>) -> T {
+    let mut wait = Backoff::new();
+    loop {
+        match open() {
+            Ok(opened) => return opened,
+            Err(error) => wait.after(&format!("cannot open {what}: {error:#}")).await,
+        }
+    }
+}
+
+/// Listens on a port, and writes down which one it is.
+async fn listen(address: SocketAddr, flag: &str, run_dir: &Path, file: &str) -> (TcpListener, u16) {
+    retry(&format!("port {} ({flag})", address.port()), || {
+        let (listener, port) = bind(address, run_dir, file)?;
+        Ok((TcpListener::from_std(listener)?, port))
+    })
+    .await
+}
+
+fn bind(
+    address: SocketAddr,
+    run_dir: &Path,
+    file: &str,
+) -> anyhow::Result<(std::net::TcpListener, u16)> {
+    let listener = std::net::TcpListener::bind(address)?;
+    listener.set_nonblocking(true)?;
+    let port = listener.local_addr()?.port();
+    let path = run_dir.join(file);
+    std::fs::write(&path, format!("{port}\n"))
+        .with_context(|| format!("cannot write {}", path.display()))?;
+    Ok((listener, port))
+}
+
+fn open_pki(config: &ApiConfig) -> anyhow::Result<Pki> {
+    let host_name = rustix::system::uname().nodename().to_string_lossy().into_owned();
+    let mut addresses: BTreeSet<IpAddr> = config.addresses.iter().copied().collect();
+    if !config.bind_address.is_unspecified() {
+        addresses.insert(config.bind_address);
+    }
+    let wanted = Wanted {
+        node_name: config.node_name.clone(),
+        host_name,
+        addresses,
+        extra: config.names.clone(),
+    };
+    let (pki, notes) = Pki::open(&config.root_dir.join("pki"), &wanted, Timestamp::now())?;
+    for note in notes {
+        match &note {
+            Note::Made { path } => tracing::debug!(path = %path.display(), "made"),
+            Note::Renewed { path, reason } => {
+                tracing::info!(path = %path.display(), %reason, "a certificate was renewed");
+            }
+            Note::Warning { path, text } => tracing::warn!(path = %path.display(), "{text}"),
+        }
+    }
+    Ok(pki)
+}
+
+fn static_tokens(path: Option<&Path>) -> anyhow::Result<StaticTokens> {
+    let Some(path) = path else { return Ok(StaticTokens::default()) };
+    let text = std::fs::read_to_string(path)
+        .with_context(|| format!("cannot read {} (--token-auth-file)", path.display()))?;
+    StaticTokens::parse(&text)
+        .with_context(|| format!("{} (--token-auth-file) is not valid", path.display()))
+}
+
+/// Writes the admin's kubeconfig.
+fn write_kubeconfig(config: &ApiConfig, pki: &Pki, port: u16) {
+    let host = match config.bind_address {
+        // The one that others reach, if there is one.
+        address if address.is_unspecified() => {
+            config.addresses.first().copied().unwrap_or(IpAddr::from([127, 0, 0, 1]))
+        }
+        address => address,
+    };
+    let kubeconfig = Kubeconfig {
+        server: &format!("https://{}", SocketAddr::new(host, port)),
+        authority_pem: pki.authority().certificates_pem(),
+        user: "kubernetes-admin",
+        identity: pki.admin(),
+    };
+    if let Err(error) = kubeconfig.write(&config.kubeconfig) {
+        let error = anyhow::Error::from(error);
+        tracing::warn!("cannot write the kubeconfig {}: {error:#}", config.kubeconfig.display());
+    }
+}
+
+/// Looks after the credentials for ever.
+async fn renew(config: &ApiConfig, credentials: &Credentials, port: u16) {
+    loop {
+        tokio::time::sleep(RENEWAL_INTERVAL).await;
+        match open_pki(config) {
+            Ok(pki) => {
+                if let Err(error) = credentials.replace(&pki) {
+                    tracing::warn!("cannot use the renewed certificates: {error:#}");
+                }
+                write_kubeconfig(config, &pki, port);
+            }
+            Err(error) => tracing::warn!("cannot look after the certificates: {error:#}"),
+        }
+    }
+}

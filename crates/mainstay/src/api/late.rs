@@ -1,0 +1,64 @@
+//! The embedded API for those who may ask before it is there.
+
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body_util::Full;
+use mainstay_apiserver::{ApiServer, Body, BoxError, User};
+use tokio::sync::watch;
+use tower::{Service, ServiceExt as _};
+
+/// The API as one user of this process sees it. A request that comes too early waits; whoever sends it
+/// has a deadline.
+#[derive(Clone)]
+pub(crate) struct LateApi {
+    server: watch::Receiver<Option<ApiServer>>,
+    user: User,
+}
+
+impl LateApi {
+    pub(super) fn new(server: watch::Receiver<Option<ApiServer>>, user: User) -> Self {
+        Self { server, user }
+    }
+
+    /// Sends a request. Boxed, since what such a service is generic over is more than a `dyn` caller can
+    /// name.
+    pub(crate) fn send(
+        &self,
+        request: Request<Full<Bytes>>,
+    ) -> Pin<Box<dyn Future<Output = Result<Response<Body>, Ended>> + Send>> {
+        Service::call(&mut self.clone(), request)
+    }
+}
+
+/// The API will not come any more.
+#[derive(Debug, thiserror::Error)]
+#[error("the embedded API has ended")]
+pub(crate) struct Ended;
+
+impl<B> Service<Request<B>> for LateApi
+where
+    B: http_body::Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<BoxError>,
+{
+    type Response = Response<Body>;
+    type Error = Ended;
+    type Future = Pin<Box<dyn Future<Output = Result<Response<Body>, Ended>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Ended>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<B>) -> Self::Future {
+        let mut this = self.clone();
+        Box::pin(async move {
+            let server = this.server.wait_for(Option::is_some).await.map_err(|_| Ended)?.clone();
+            let service = server.ok_or(Ended)?.as_user(this.user);
+            let answered: Result<_, Infallible> = service.oneshot(request).await;
+            Ok(answered.unwrap_or_else(|never| match never {}))
+        })
+    }
+}

@@ -1,0 +1,46 @@
+//! `crates/mainstay-schema/src/openapi/text.tsv`: what the OpenAPI documents say in words.
+//!
+//! For each type of the table, in its order, a line for the type and one for each of its fields, then a
+//! line for each type that is no object. A tab stands before the allowed values, if there are any.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+
+use serde_json::Value;
+
+use crate::{facts, shapes};
+
+pub(crate) fn text() -> String {
+    let schemas = shapes::read();
+    let facts = facts::read();
+    let mut out = String::new();
+    for (name, schema) in &schemas.types {
+        line(&mut out, schema, "");
+        let properties: BTreeMap<&String, &Value> =
+            schema["properties"].as_object().expect("filtered by the reader").iter().collect();
+        for (field, schema) in properties {
+            line(&mut out, schema, &facts[&(name.clone(), field.clone())].allowed);
+        }
+    }
+    for (name, schema) in &schemas.special {
+        write!(out, "{name}\t").unwrap();
+        line(&mut out, schema, "");
+    }
+    out
+}
+
+fn line(out: &mut String, schema: &Value, allowed: &str) {
+    let description = schema["description"].as_str().unwrap_or_default();
+    for c in description.chars() {
+        match c {
+            '\\' => out.push_str("\\\\"),
+            '\n' => out.push_str("\\n"),
+            '\t' => out.push_str("\\t"),
+            c => out.push(c),
+        }
+    }
+    if !allowed.is_empty() {
+        write!(out, "\t{allowed}").unwrap();
+    }
+    out.push('\n');
+}
