@@ -9,9 +9,9 @@ use crate::process;
 /// What is generated, by which package and which of its parts. Each package is a workspace of its own, so
 /// that the features that only it needs do not reach the product.
 const GENERATED: &[(&str, &str, &str)] = &[
-    ("crates/mainstay-pod/src/schema/table.rs", "xtask/schema/Cargo.toml", "pod"),
     ("crates/mainstay-schema/src/types/table.rs", "xtask/schema/Cargo.toml", "types"),
     ("crates/mainstay-schema/src/openapi/text.tsv", "xtask/schema/Cargo.toml", "text"),
+    ("crates/mainstay-schema/src/protobuf/numbers.rs", "xtask/schema/Cargo.toml", "protobuf"),
 ];
 
 /// Writes the sources.

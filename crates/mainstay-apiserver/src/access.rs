@@ -9,7 +9,9 @@ use jiff::Timestamp;
 use mainstay_pki::{StaticTokens, TokenKeys, TokenRequest};
 
 use crate::admission::{Attributes as Admitted, Operation, node_restriction};
-use crate::authn::{Authenticated, Authenticator, Bound, Found, Lookup, Refusal, User, impersonation};
+use crate::authn::{
+    Authenticated, Authenticator, Bound, Found, Lookup, Refusal, User, impersonation,
+};
 use crate::authz::{self, Attributes, Authorizer, Decision, UserRules, escalation};
 use crate::kind::Resource;
 use crate::kinds;
@@ -76,7 +78,8 @@ impl Inner {
         };
         let Some(wanted) = impersonation::requested(&mut parts.headers)? else { return Ok(user) };
         let fields = required_fields(info);
-        let fields: Vec<(&str, &str)> = fields.iter().map(|(key, value)| (&**key, &**value)).collect();
+        let fields: Vec<(&str, &str)> =
+            fields.iter().map(|(key, value)| (&**key, &**value)).collect();
         let rules = self.storage.rules();
         let rules = rules.read().unwrap_or_else(PoisonError::into_inner);
         let request = attributes(&user, info, &fields);
@@ -88,7 +91,8 @@ impl Inner {
     /// 403 when he may not.
     pub(crate) fn authorize(&self, user: &User, info: &RequestInfo) -> Result<()> {
         let fields = required_fields(info);
-        let fields: Vec<(&str, &str)> = fields.iter().map(|(key, value)| (&**key, &**value)).collect();
+        let fields: Vec<(&str, &str)> =
+            fields.iter().map(|(key, value)| (&**key, &**value)).collect();
         let mut asked = attributes(user, info, &fields);
         // Upgraded connections are made by GET too. Source: `AuthorizePodWebsocketUpgradeCreatePermission`.
         if asked.resource == "pods"
@@ -170,8 +174,7 @@ impl Inner {
                 Err(ApiError::forbidden(resource, attributes.name, why))
             }
             Err(node_restriction::Refusal::NotFound { resource, name }) => {
-                let resource =
-                    if resource == "nodes" { kinds::nodes() } else { kinds::pods() };
+                let resource = if resource == "nodes" { kinds::nodes() } else { kinds::pods() };
                 Err(ApiError::not_found(resource, &name))
             }
         }

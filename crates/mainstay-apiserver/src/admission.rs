@@ -43,7 +43,9 @@ pub(crate) struct Attributes<'a> {
 impl Attributes<'_> {
     /// Whether it is about the objects of a resource themselves.
     fn is(&self, group: &str, plural: &str) -> bool {
-        self.resource.group == group && self.resource.plural == plural && self.subresource.is_empty()
+        self.resource.group == group
+            && self.resource.plural == plural
+            && self.subresource.is_empty()
     }
 
     fn forbidden(&self, why: impl std::fmt::Display) -> ApiError {

@@ -162,10 +162,14 @@ fn pod_path(pod: &Object, info: &RequestInfo) -> Result<String> {
             let container = container(pod, query)?;
             let on = |key: &str| query.flag(key);
             if sub == "exec" && query.all("command").is_empty() {
-                return Err(ApiError::bad_request("you must specify at least 1 command for the container"));
+                return Err(ApiError::bad_request(
+                    "you must specify at least 1 command for the container",
+                ));
             }
             if !on("stdin") && !on("stdout") && !on("stderr") {
-                return Err(ApiError::bad_request("you must specify at least 1 of stdin, stdout, stderr"));
+                return Err(ApiError::bad_request(
+                    "you must specify at least 1 of stdin, stdout, stderr",
+                ));
             }
             if on("tty") && on("stderr") {
                 return Err(ApiError::bad_request("tty and stderr cannot both be true"));
@@ -238,17 +242,17 @@ fn container(pod: &Object, query: &Query) -> Result<String> {
     let name = pod.name();
     match (query.get("container"), main.as_slice()) {
         ("", [one]) => Ok((*one).to_owned()),
-        ("", []) => Err(ApiError::bad_request(format!(
-            "a container name must be specified for pod {name}"
-        ))),
+        ("", []) => {
+            Err(ApiError::bad_request(format!("a container name must be specified for pod {name}")))
+        }
         ("", _) => Err(ApiError::bad_request(format!(
             "a container name must be specified for pod {name}, choose one of: [{}]",
             all.join(" ")
         ))),
         (given, _) if all.contains(&given) => Ok(given.to_owned()),
-        (given, _) => Err(ApiError::bad_request(format!(
-            "container {given} is not valid for pod {name}"
-        ))),
+        (given, _) => {
+            Err(ApiError::bad_request(format!("container {given} is not valid for pod {name}")))
+        }
     }
 }
 
@@ -262,7 +266,8 @@ fn place(node: &Object) -> Result<Place> {
     let name = node.name();
     let addresses = node.list_at(&["status", "addresses"]);
     let of = |kind: &str| {
-        let found = addresses.iter().find(|it| it.get("type").and_then(Value::as_str) == Some(kind));
+        let found =
+            addresses.iter().find(|it| it.get("type").and_then(Value::as_str) == Some(kind));
         found.and_then(|it| it.get("address")?.as_str())
     };
     // Source: the default of `--kubelet-preferred-address-types`, but for the host's name, which is a
@@ -312,7 +317,7 @@ async fn pass_on(
         return Err(ApiError::bad_request("the connection cannot be upgraded"));
     };
     let node_side = hyper::upgrade::on(&mut response);
-    tokio::spawn(async move {
+    server.streams.spawn(async move {
         let (client, node) = tokio::join!(client_side, node_side);
         let (Ok(client), Ok(node)) = (client, node) else { return };
         let (mut client, mut node) = (TokioIo::new(client), TokioIo::new(node));
@@ -354,10 +359,11 @@ async fn send(
         Ok(stream) => stream.map_err(&unreachable)?,
         Err(_) => return Err(unreachable(io::ErrorKind::TimedOut.into())),
     };
-    let broken = |error: hyper::Error| ApiError::internal(format!("error of node {}: {error}", node.name()));
+    let broken =
+        |error: hyper::Error| ApiError::internal(format!("error of node {}: {error}", node.name()));
     let (mut sender, connection) =
         hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(broken)?;
-    tokio::spawn(async move {
+    server.streams.spawn(async move {
         if let Err(error) = connection.with_upgrades().await {
             tracing::debug!(%error, "a connection to a node broke off");
         }

@@ -5,8 +5,9 @@
 
 use http::HeaderMap;
 use http::header::CONTENT_TYPE;
-use mainstay_schema::decode::{self as schema, DecodeError};
 use mainstay_schema::Type;
+use mainstay_schema::decode::{self as schema, DecodeError};
+use mainstay_schema::protobuf;
 use serde_json::Value;
 
 use crate::call::Call;
@@ -31,11 +32,15 @@ enum FieldValidation {
 }
 
 /// The types that bodies may have.
-const MEDIA_TYPES: &str = "application/json, application/yaml";
+const MEDIA_TYPES: &str = "application/json, application/yaml, application/vnd.kubernetes.protobuf";
+
+/// What clients written in Go send, without asking whether the server takes it.
+const PROTOBUF: &str = "application/vnd.kubernetes.protobuf";
 
 /// The type of a body, without its parameters; JSON if it has none.
 pub(crate) fn media_type(headers: &HeaderMap) -> &str {
-    let header = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let header =
+        headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
     match header.split(';').next().unwrap_or_default().trim() {
         "" => "application/json",
         media => media,
@@ -58,6 +63,7 @@ pub(crate) fn body(call: &Call<'_>) -> Result<Decoded> {
             schema::Decoded { object, problems }
         }
         ("application/yaml", shape) => of.read(yaml(&call.body)?, shape, schema::from_value)?,
+        (PROTOBUF, Some(shape)) => of.protobuf(&call.body, shape)?,
         _ => return Err(ApiError::unsupported_media_type(MEDIA_TYPES)),
     };
     of.judge(call, decoded)
@@ -82,15 +88,25 @@ pub(crate) fn options(call: &Call<'_>) -> Result<Option<Value>> {
     if call.body.is_empty() {
         return Ok(None);
     }
-    let value = match media_type(call.headers) {
-        "application/json" => {
-            schema::json(&call.body).map_err(|why| ApiError::bad_request(why.to_string()))?.0
+    let bad = |why: &dyn std::fmt::Display| ApiError::bad_request(why.to_string());
+    let value = match (media_type(call.headers), DELETE_OPTIONS.shape()) {
+        ("application/json", _) => schema::json(&call.body).map_err(|why| bad(&why))?.0,
+        ("application/yaml", _) => yaml(&call.body)?,
+        (PROTOBUF, Some(shape)) => {
+            let unknown = protobuf::unknown(&call.body).map_err(|why| bad(&why))?;
+            check_options(&unknown.kind)?;
+            unknown.object(shape).map_err(|why| bad(&why))?
         }
-        "application/yaml" => yaml(&call.body)?,
         _ => return Err(ApiError::unsupported_media_type(MEDIA_TYPES)),
     };
-    match value.get("kind").and_then(Value::as_str).unwrap_or_default() {
-        "" | "DeleteOptions" => Ok(Some(value)),
+    check_options(value.get("kind").and_then(Value::as_str).unwrap_or_default())?;
+    Ok(Some(value))
+}
+
+/// Every group has options of its own, which are all the same.
+fn check_options(kind: &str) -> Result<()> {
+    match kind {
+        "" | "DeleteOptions" => Ok(()),
         kind => Err(ApiError::bad_request(format!(
             "decoded object cannot be converted to DeleteOptions: it is a {kind}"
         ))),
@@ -109,8 +125,13 @@ struct Expected {
     kind: &'static str,
 }
 
-type Reader =
-    fn(Value, &'static Type, schema::Quantities) -> std::result::Result<schema::Decoded, DecodeError>;
+const DELETE_OPTIONS: Expected = Expected { group: "", version: "v1", kind: "DeleteOptions" };
+
+type Reader = fn(
+    Value,
+    &'static Type,
+    schema::Quantities,
+) -> std::result::Result<schema::Decoded, DecodeError>;
 
 impl Expected {
     fn of(call: &Call<'_>) -> Self {
@@ -127,25 +148,67 @@ impl Expected {
         mainstay_schema::of(self.group, self.version, self.kind)
     }
 
-    fn refuse(&self, why: &DecodeError) -> ApiError {
+    fn refuse(&self, why: &dyn std::fmt::Display) -> ApiError {
         let Self { version, kind, .. } = self;
         ApiError::bad_request(format!(
             "{kind} in version {version:?} cannot be handled as a {kind}: {why}"
         ))
     }
 
-    fn read(&self, value: Value, shape: Option<&'static Type>, reader: Reader) -> Result<schema::Decoded> {
+    fn read(
+        &self,
+        value: Value,
+        shape: Option<&'static Type>,
+        reader: Reader,
+    ) -> Result<schema::Decoded> {
         match shape {
             Some(shape) => reader(value, shape, canonical).map_err(|why| self.refuse(&why)),
             None => Ok(schema::Decoded { object: value, problems: Vec::new() }),
         }
     }
 
+    /// Of what is no protobuf, a piece is shown as Kubernetes does.
+    fn protobuf(&self, bytes: &[u8], shape: &'static Type) -> Result<schema::Decoded> {
+        let unknown = protobuf::unknown(bytes).map_err(|why| {
+            let (kind, piece) = (self.kind, summary(bytes));
+            ApiError::bad_request(format!(
+                "the object provided is unrecognized (must be of type {kind}): {why} ({piece})"
+            ))
+        })?;
+        self.check(&unknown.api_version, &unknown.kind)?;
+        let value = unknown.object(shape).map_err(|why| self.refuse(&why))?;
+        self.read(value, Some(shape), schema::from_value)
+    }
+
+    /// What is sent has to be what it is sent as, if it says what it is.
+    fn check(&self, found_version: &str, found_kind: &str) -> Result<()> {
+        let Self { group, version, kind } = *self;
+        let expected = match group {
+            "" => version.to_owned(),
+            group => format!("{group}/{version}"),
+        };
+        let other = found_version != expected && !equivalent(found_version, group);
+        if !found_version.is_empty() && other {
+            return Err(ApiError::bad_request(format!(
+                "the API version in the data ({found_version}) does not match the expected API \
+                 version ({expected})"
+            )));
+        }
+        if !found_kind.is_empty() && found_kind != kind {
+            return Err(ApiError::bad_request(format!(
+                "{found_kind} in version {expected:?} cannot be handled as a {kind}: converting \
+                 ({found_kind}) to ({kind}): unknown conversion"
+            )));
+        }
+        Ok(())
+    }
+
     /// What has been read, if it is what is expected and its problems do not matter to the client.
     fn judge(&self, call: &Call<'_>, decoded: schema::Decoded) -> Result<Decoded> {
-        let Self { group, version, kind } = self;
+        let Self { version, kind, .. } = self;
         let schema::Decoded { object, problems } = decoded;
-        check_kind(&object, group, version, kind)?;
+        let text = |key: &str| object.get(key).and_then(Value::as_str).unwrap_or_default();
+        self.check(text("apiVersion"), text("kind"))?;
         let warnings = match field_validation(call)? {
             FieldValidation::Ignore => Vec::new(),
             FieldValidation::Warn => problems,
@@ -207,27 +270,15 @@ fn field_validation(call: &Call<'_>) -> Result<FieldValidation> {
     }
 }
 
-/// What is sent has to be what it is sent as, if it says what it is.
-fn check_kind(value: &Value, group: &str, version: &str, kind: &str) -> Result<()> {
-    let text = |key: &str| value.get(key).and_then(Value::as_str).unwrap_or_default();
-    let expected = match group {
-        "" => version.to_owned(),
-        group => format!("{group}/{version}"),
+/// The beginning of a body. Source: `summarizeData`.
+fn summary(bytes: &[u8]) -> String {
+    let shown = bytes.get(..30).unwrap_or(bytes);
+    let text = match bytes.first() {
+        None => "<empty>".to_owned(),
+        Some(b'{') => String::from_utf8_lossy(shown).into_owned(),
+        Some(_) => shown.iter().map(|byte| format!("{byte:02x}")).collect(),
     };
-    let (found_kind, found_version) = (text("kind"), text("apiVersion"));
-    if !found_version.is_empty() && found_version != expected && !equivalent(found_version, group) {
-        return Err(ApiError::bad_request(format!(
-            "the API version in the data ({found_version}) does not match the expected API version \
-             ({expected})"
-        )));
-    }
-    if !found_kind.is_empty() && found_kind != kind {
-        return Err(ApiError::bad_request(format!(
-            "{found_kind} in version {expected:?} cannot be handled as a {kind}: converting \
-             ({found_kind}) to ({kind}): unknown conversion"
-        )));
-    }
-    Ok(())
+    if shown.len() < bytes.len() { text + " ..." } else { text }
 }
 
 /// Older clients send evictions in a version that has gone otherwise.

@@ -36,7 +36,8 @@ pub(crate) fn core_versions(address: &str) -> Value {
 
 /// `/apis`
 pub(crate) fn group_list() -> Value {
-    let groups: Vec<Value> = groups().iter().map(|(name, versions)| group(name, versions)).collect();
+    let groups: Vec<Value> =
+        groups().iter().map(|(name, versions)| group(name, versions)).collect();
     json!({ "kind": "APIGroupList", "apiVersion": "v1", "groups": groups })
 }
 
@@ -51,7 +52,8 @@ pub(crate) fn one_group(name: &str) -> Option<Value> {
 }
 
 fn group(name: &str, versions: &[&str]) -> Value {
-    let version = |version: &&str| json!({ "groupVersion": format!("{name}/{version}"), "version": version });
+    let version =
+        |version: &&str| json!({ "groupVersion": format!("{name}/{version}"), "version": version });
     json!({
         "name": name,
         "versions": versions.iter().map(version).collect::<Vec<_>>(),
@@ -144,11 +146,9 @@ fn version_hash(resource: &Resource) -> String {
     use base64::Engine as _;
     // FNV-1a, 64 bits: this is told to clients and has to be the same in every build.
     let text = format!("{}/{}/{}", resource.group, resource.version, resource.kind);
-    let hash = text
-        .bytes()
-        .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-            (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
-        });
+    let hash = text.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+    });
     base64::engine::general_purpose::STANDARD.encode(hash.to_be_bytes())
 }
 
@@ -201,9 +201,7 @@ fn aggregated_metrics() -> Vec<Value> {
 }
 
 fn aggregated_resource(resource: &Resource) -> Value {
-    let kind = |group: &str, version: &str, kind: &str| {
-        json!({ "group": group, "version": version, "kind": kind })
-    };
+    let kind = |group: &str, version: &str, kind: &str| json!({ "group": group, "version": version, "kind": kind });
     let mut entry = json!({
         "resource": resource.plural,
         // What is left empty is that of the resource.

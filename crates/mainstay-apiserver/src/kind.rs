@@ -89,16 +89,16 @@ pub struct Column {
 }
 
 /// All verbs of a resource with objects that live.
-pub const ALL_VERBS: &[&str] =
+pub(crate) const ALL_VERBS: &[&str] =
     &["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"];
 
 /// `status` of a kind that has one.
-pub const fn status(kind: &'static str) -> Subresource {
+pub(crate) const fn status(kind: &'static str) -> Subresource {
     Subresource { name: "status", kind, of: None, verbs: &["get", "patch", "update"] }
 }
 
 /// `scale` of a kind that has a number of replicas.
-pub const SCALE: Subresource = Subresource {
+pub(crate) const SCALE: Subresource = Subresource {
     name: "scale",
     kind: "Scale",
     of: Some(("autoscaling", "v1")),
@@ -225,10 +225,10 @@ pub trait Strategy: Send + Sync {
     }
 
     /// From the version that is stored to this one.
-    fn from_storage(&self, _object: &mut Object) {}
+    fn served(&self, _object: &mut Object) {}
 
     /// From this version to the one that is stored.
-    fn to_storage(&self, _object: &mut Object) {}
+    fn stored(&self, _object: &mut Object) {}
 
     /// Whether the two above do anything.
     fn converts(&self) -> bool {
@@ -237,17 +237,25 @@ pub trait Strategy: Send + Sync {
 }
 
 /// A column that is always shown.
-pub const fn column(name: &'static str, kind: &'static str, description: &'static str) -> Column {
+pub(crate) const fn column(
+    name: &'static str,
+    kind: &'static str,
+    description: &'static str,
+) -> Column {
     Column { name, kind, format: "", description, priority: 0 }
 }
 
 /// A column for `-o wide`.
-pub const fn wide(name: &'static str, kind: &'static str, description: &'static str) -> Column {
+pub(crate) const fn wide(
+    name: &'static str,
+    kind: &'static str,
+    description: &'static str,
+) -> Column {
     Column { name, kind, format: "", description, priority: 1 }
 }
 
 /// The first column of every table.
-pub const NAME: Column = Column {
+pub(crate) const NAME: Column = Column {
     name: "Name",
     kind: "string",
     format: "name",
@@ -256,10 +264,10 @@ pub const NAME: Column = Column {
 };
 
 /// How long ago it was made.
-pub const AGE: Column = column("Age", "string", "Time since the object was created.");
+pub(crate) const AGE: Column = column("Age", "string", "Time since the object was created.");
 
 /// Of kinds that have no columns of their own.
-pub const CREATED_AT: Column = column("Created At", "date", "When the object was created.");
+pub(crate) const CREATED_AT: Column = column("Created At", "date", "When the object was created.");
 
 impl Resource {
     /// `v1`, `apps/v1`.

@@ -100,11 +100,9 @@ fn of_schema<'a>(
 fn fields(resource: &Resource, subresource: &str) -> Fields<'static> {
     match subresource {
         "" if resource.strategy.has_status() => Fields::Except(&["status"]),
-        "status" => Fields::Except(&[
-            "spec",
-            "metadata.deletionTimestamp",
-            "metadata.ownerReferences",
-        ]),
+        "status" => {
+            Fields::Except(&["spec", "metadata.deletionTimestamp", "metadata.ownerReferences"])
+        }
         _ => Fields::All,
     }
 }

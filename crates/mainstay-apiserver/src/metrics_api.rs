@@ -36,7 +36,7 @@ pub(crate) async fn answer(
     Ok(Some(Answer::json(answer)))
 }
 
-fn list(kind: &str, items: Vec<Value>) -> Value {
+fn list(kind: &str, items: &[Value]) -> Value {
     json!({
         "kind": kind,
         "apiVersion": format!("{}/{}", METRICS.0, METRICS.1),
@@ -62,7 +62,7 @@ async fn nodes(server: &Inner, info: &RequestInfo) -> Result<Value> {
             items.extend(node_metrics(node, &summary));
         }
     }
-    Ok(list("NodeMetricsList", items))
+    Ok(list("NodeMetricsList", &items))
 }
 
 async fn pods(server: &Inner, info: &RequestInfo) -> Result<Value> {
@@ -89,7 +89,7 @@ async fn pods(server: &Inner, info: &RequestInfo) -> Result<Value> {
         items.extend(here.iter().filter_map(|pod| pod_metrics(pod, &summary)));
     }
     if info.name.is_empty() {
-        return Ok(list("PodMetricsList", items));
+        return Ok(list("PodMetricsList", &items));
     }
     items.pop().ok_or_else(|| no_metrics("pods", &format!("{}/{}", info.namespace, info.name)))
 }

@@ -29,7 +29,7 @@ pub(crate) async fn answer(server: &Inner, parts: &Parts, info: &RequestInfo) ->
         ["api", version] => discovery::resource_list("", version).map(Answer::json),
         ["apis", group] => discovery::one_group(group).map(Answer::json),
         ["apis", group, version] => discovery::resource_list(group, version).map(Answer::json),
-        ["openapi", rest @ ..] => openapi::answer(parts, rest)?,
+        ["openapi", rest @ ..] => openapi::answer(&server.version, parts, rest),
         _ => None,
     };
     found.ok_or_else(ApiError::no_such_path)
@@ -117,11 +117,20 @@ fn version(text: &str) -> Value {
 }
 
 fn paths() -> Vec<String> {
-    let mut paths: Vec<String> =
-        ["/api", "/api/v1", "/apis", "/healthz", "/livez", "/openapi/v2", "/openapi/v3", "/readyz", "/version"]
-            .into_iter()
-            .map(str::to_owned)
-            .collect();
+    let mut paths: Vec<String> = [
+        "/api",
+        "/api/v1",
+        "/apis",
+        "/healthz",
+        "/livez",
+        "/openapi/v2",
+        "/openapi/v3",
+        "/readyz",
+        "/version",
+    ]
+    .into_iter()
+    .map(str::to_owned)
+    .collect();
     let groups = discovery::group_list();
     for group in groups["groups"].as_array().into_iter().flatten() {
         let name = group["name"].as_str().unwrap_or_default();

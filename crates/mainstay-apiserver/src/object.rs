@@ -166,15 +166,6 @@ impl Object {
     pub(crate) fn typed<T: serde::de::DeserializeOwned>(&self) -> Result<T, serde_json::Error> {
         serde_json::from_value(Value::Object(self.0.clone()))
     }
-
-    /// From one of k8s-openapi's types.
-    ///
-    /// # Errors
-    ///
-    /// Never for those types; they have string keys.
-    pub(crate) fn from_typed<T: serde::Serialize>(value: &T) -> Result<Self, serde_json::Error> {
-        Ok(Self::from_json(serde_json::to_value(value)?))
-    }
 }
 
 /// The object in a field, made if need be; anything else there is replaced.

@@ -87,13 +87,14 @@ impl Inner {
         scope(resource, namespace, &mut object)?;
         strategy.default(&mut object);
         name(&mut object);
+        let named = object.name().to_owned();
         let attributes = Attributes {
             user: writer.user,
             operation: Operation::Create,
             resource,
             subresource: "",
             namespace,
-            name: &object.name().to_owned(),
+            name: &named,
             dry_run: writer.dry_run,
         };
         self.admit(&attributes, &mut object, None).await?;

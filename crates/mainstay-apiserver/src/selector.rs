@@ -41,9 +41,8 @@ impl Selector {
     ///
     /// 400 when one cannot be read, or asks for a field that the resource does not have.
     pub(crate) fn parse(resource: &Resource, labels: &str, fields: &str) -> Result<Self> {
-        let labels = parse_labels(labels).map_err(|why| {
-            ApiError::bad_request(format!("unable to parse requirement: {why}"))
-        })?;
+        let labels = parse_labels(labels)
+            .map_err(|why| ApiError::bad_request(format!("unable to parse requirement: {why}")))?;
         let fields = parse_fields(fields)
             .map_err(|why| ApiError::bad_request(format!("invalid field selector: {why}")))?;
         for term in &fields {
@@ -98,7 +97,9 @@ impl Requirement {
             Operator::Exists => value.is_some(),
             Operator::DoesNotExist => value.is_none(),
             Operator::In(values) => value.is_some_and(|value| values.iter().any(|it| it == value)),
-            Operator::NotIn(values) => value.is_none_or(|value| values.iter().all(|it| it != value)),
+            Operator::NotIn(values) => {
+                value.is_none_or(|value| values.iter().all(|it| it != value))
+            }
             Operator::GreaterThan(bound) => number(value).is_some_and(|value| value > *bound),
             Operator::LessThan(bound) => number(value).is_some_and(|value| value < *bound),
         }
@@ -143,7 +144,9 @@ fn parse_labels(text: &str) -> std::result::Result<Vec<Requirement>, String> {
             [] => after,
             [",", more @ ..] if !more.is_empty() => more,
             [","] => return Err("found '', expected: identifier after ','".to_owned()),
-            [other, ..] => return Err(format!("found '{other}', expected: ',' or 'end of string'")),
+            [other, ..] => {
+                return Err(format!("found '{other}', expected: ',' or 'end of string'"));
+            }
         };
     }
     Ok(requirements)
@@ -175,9 +178,9 @@ fn requirement<'a, 'b>(tokens: &'a [&'b str]) -> Parsed<'a, 'b, Requirement> {
             Ok((made(Operator::NotIn(vec![checked(value)?])), rest))
         }
         [sign @ ("<" | ">"), bound, rest @ ..] => {
-            let bound = bound
-                .parse()
-                .map_err(|_| format!("for 'Gt', 'Lt' operators, the value must be an integer: {bound}"))?;
+            let bound = bound.parse().map_err(|_| {
+                format!("for 'Gt', 'Lt' operators, the value must be an integer: {bound}")
+            })?;
             let operator =
                 if *sign == ">" { Operator::GreaterThan(bound) } else { Operator::LessThan(bound) };
             Ok((made(operator), rest))
@@ -196,7 +199,8 @@ fn requirement<'a, 'b>(tokens: &'a [&'b str]) -> Parsed<'a, 'b, Requirement> {
                     [_, other, ..] => return Err(format!("found '{other}', expected: ',' or ')'")),
                 }
             }
-            let operator = if *set == "in" { Operator::In(values) } else { Operator::NotIn(values) };
+            let operator =
+                if *set == "in" { Operator::In(values) } else { Operator::NotIn(values) };
             Ok((made(operator), after.get(1..).unwrap_or_default()))
         }
         [other, ..] => Err(format!("found '{other}', expected: in, notin, =, ==, !=, gt, lt")),

@@ -27,11 +27,7 @@ const CONNECTIONS: usize = 4096;
 const STREAMS: u32 = 1000;
 
 /// Answers connections for ever. `tls` asks for client certificates without requiring them.
-pub async fn serve(
-    listener: TcpListener,
-    tls: Arc<rustls::ServerConfig>,
-    server: ApiServer,
-) {
+pub async fn serve(listener: TcpListener, tls: Arc<rustls::ServerConfig>, server: ApiServer) {
     let mut connections = JoinSet::new();
     let room = Arc::new(Semaphore::new(CONNECTIONS));
     loop {

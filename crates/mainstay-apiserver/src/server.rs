@@ -2,7 +2,7 @@
 //!
 //! Source: `DefaultBuildHandlerChain` in `staging/src/k8s.io/apiserver/pkg/server/config.go`.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
@@ -13,6 +13,7 @@ use mainstay_pki::ClientCertificate;
 use mainstay_store::Store;
 use serde_json::Value;
 use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
 
 use crate::access::Access;
 use crate::authn::User;
@@ -57,6 +58,24 @@ pub(crate) struct Inner {
     pub(crate) nodes: Option<Nodes>,
     pub(crate) version: String,
     in_flight: Semaphore,
+    /// Connections to nodes.
+    pub(crate) streams: Streams,
+}
+
+/// Tasks that outlive the request that began them, and end with the server.
+#[derive(Default)]
+pub(crate) struct Streams(Mutex<JoinSet<()>>);
+
+impl Streams {
+    pub(crate) fn spawn(&self, stream: impl Future<Output = ()> + Send + 'static) {
+        let mut streams = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        while let Some(ended) = streams.try_join_next() {
+            if let Err(error) = ended {
+                tracing::error!(%error, "a stream to a node broke");
+            }
+        }
+        streams.spawn(stream);
+    }
 }
 
 /// What is known of who sends a request before its headers are read.
@@ -82,6 +101,7 @@ impl ApiServer {
             nodes,
             version,
             in_flight: Semaphore::new(IN_FLIGHT),
+            streams: Streams::default(),
         };
         inner.storage.learn().await?;
         inner.bootstrap().await?;
@@ -160,9 +180,9 @@ impl Inner {
         }
         match tokio::time::timeout(REQUEST_TIMEOUT, answered).await {
             Ok(answered) => answered.map(Reply::Answer),
-            Err(_) => Err(ApiError::timeout(
-                "request did not complete within the allotted timeout",
-            )),
+            Err(_) => {
+                Err(ApiError::timeout("request did not complete within the allotted timeout"))
+            }
         }
     }
 }
@@ -250,11 +270,8 @@ fn respond(answer: Answer, parts: &Parts) -> Response<Body> {
 }
 
 fn text(value: &Value, pretty: bool) -> String {
-    let text = if pretty {
-        serde_json::to_string_pretty(value)
-    } else {
-        serde_json::to_string(value)
-    };
+    let text =
+        if pretty { serde_json::to_string_pretty(value) } else { serde_json::to_string(value) };
     // A value has string keys only.
     text.map_or_else(|error| error.to_string(), |text| text + "\n")
 }

@@ -20,7 +20,7 @@ pub struct ApiError {
     /// The sentence for people.
     pub message: String,
     /// The object that it is about, and the causes.
-    pub details: Option<Details>,
+    pub details: Option<Box<Details>>,
 }
 
 /// What the refusal is about.
@@ -52,7 +52,7 @@ pub struct Cause {
 }
 
 /// The answer to a handler.
-pub type Result<T> = std::result::Result<T, ApiError>;
+pub(crate) type Result<T> = std::result::Result<T, ApiError>;
 
 impl ApiError {
     fn new(code: StatusCode, reason: &'static str, message: impl Into<String>) -> Self {
@@ -60,12 +60,12 @@ impl ApiError {
     }
 
     fn about(mut self, resource: &Resource, name: &str) -> Self {
-        self.details = Some(Details {
+        self.details = Some(Box::new(Details {
             name: name.to_owned(),
             group: resource.group.to_owned(),
             kind: resource.plural.to_owned(),
             ..Details::default()
-        });
+        }));
         self
     }
 
@@ -93,7 +93,7 @@ impl ApiError {
     /// 403, with a whole message and the parts of `details` given one by one.
     pub fn forbidden_text(message: impl Into<String>, details: Details) -> Self {
         let mut error = Self::new(StatusCode::FORBIDDEN, "Forbidden", message);
-        error.details = Some(details);
+        error.details = Some(Box::new(details));
         error
     }
 
@@ -110,7 +110,7 @@ impl ApiError {
             "NotFound",
             "the server could not find the requested resource",
         );
-        error.details = Some(Details::default());
+        error.details = Some(Box::new(Details::default()));
         error
     }
 
@@ -126,7 +126,7 @@ impl ApiError {
             "MethodNotAllowed",
             "the server does not allow this method on the requested resource",
         );
-        error.details = Some(Details::default());
+        error.details = Some(Box::new(Details::default()));
         error
     }
 
@@ -153,23 +153,19 @@ impl ApiError {
     }
 
     /// 409 of a delete on a condition, which Kubernetes tells of the kind and not of the resource.
-    pub fn kind_conflict(
-        resource: &Resource,
-        name: &str,
-        why: impl std::fmt::Display,
-    ) -> Self {
+    pub fn kind_conflict(resource: &Resource, name: &str, why: impl std::fmt::Display) -> Self {
         let kind = match resource.group {
             "" => resource.kind.to_owned(),
             group => format!("{}.{group}", resource.kind),
         };
         let message = format!("Operation cannot be fulfilled on {kind} {name:?}: {why}");
         let mut error = Self::new(StatusCode::CONFLICT, "Conflict", message);
-        error.details = Some(Details {
+        error.details = Some(Box::new(Details {
             name: name.to_owned(),
             group: resource.group.to_owned(),
             kind: resource.kind.to_owned(),
             ..Details::default()
-        });
+        }));
         error
     }
 
@@ -186,7 +182,7 @@ impl ApiError {
     /// 409 of an apply, with the fields that others own as causes.
     pub fn apply_conflict(message: impl Into<String>, causes: Vec<Cause>) -> Self {
         let mut error = Self::new(StatusCode::CONFLICT, "Conflict", message);
-        error.details = Some(Details { causes, ..Details::default() });
+        error.details = Some(Box::new(Details { causes, ..Details::default() }));
         error
     }
 
@@ -244,13 +240,13 @@ impl ApiError {
             })
             .collect();
         let mut refusal = Self::new(StatusCode::UNPROCESSABLE_ENTITY, "Invalid", message);
-        refusal.details = Some(Details {
+        refusal.details = Some(Box::new(Details {
             name: name.to_owned(),
             group: resource.group.to_owned(),
             kind: resource.kind.to_owned(),
             causes,
             ..Details::default()
-        });
+        }));
         refusal
     }
 
@@ -262,7 +258,7 @@ impl ApiError {
     /// 429, with the seconds after which to ask again.
     pub fn too_many_requests(message: impl Into<String>, retry_after: u32) -> Self {
         let mut error = Self::new(StatusCode::TOO_MANY_REQUESTS, "TooManyRequests", message);
-        error.details = Some(Details { retry_after, ..Details::default() });
+        error.details = Some(Box::new(Details { retry_after, ..Details::default() }));
         error
     }
 
@@ -275,7 +271,7 @@ impl ApiError {
             format!("Internal error occurred: {text}"),
         );
         let causes = vec![Cause { message: text, ..Cause::default() }];
-        error.details = Some(Details { causes, ..Details::default() });
+        error.details = Some(Box::new(Details { causes, ..Details::default() }));
         error
     }
 
@@ -288,7 +284,7 @@ impl ApiError {
     pub fn timeout(message: impl std::fmt::Display) -> Self {
         let text = format!("Timeout: {message}");
         let mut error = Self::new(StatusCode::GATEWAY_TIMEOUT, "Timeout", text);
-        error.details = Some(Details::default());
+        error.details = Some(Box::new(Details::default()));
         error
     }
 
@@ -337,8 +333,12 @@ impl ApiError {
 impl Details {
     fn to_json(&self) -> Value {
         let mut json = json!({});
-        let texts =
-            [("name", &self.name), ("group", &self.group), ("kind", &self.kind), ("uid", &self.uid)];
+        let texts = [
+            ("name", &self.name),
+            ("group", &self.group),
+            ("kind", &self.kind),
+            ("uid", &self.uid),
+        ];
         for (key, text) in texts.into_iter().filter(|(_, text)| !text.is_empty()) {
             json[key] = text.as_str().into();
         }
@@ -355,8 +355,7 @@ impl Details {
 impl Cause {
     fn to_json(&self) -> Value {
         let mut json = json!({});
-        let texts =
-            [("reason", &self.reason), ("message", &self.message), ("field", &self.field)];
+        let texts = [("reason", &self.reason), ("message", &self.message), ("field", &self.field)];
         for (key, text) in texts.into_iter().filter(|(_, text)| !text.is_empty()) {
             json[key] = text.as_str().into();
         }
@@ -377,7 +376,7 @@ impl From<StoreError> for ApiError {
                     "Too large resource version: {}, current: {}",
                     asked.0, current.0
                 ));
-                error.details = Some(Details {
+                error.details = Some(Box::new(Details {
                     causes: vec![Cause {
                         reason: "ResourceVersionTooLarge".to_owned(),
                         message: "Too large resource version".to_owned(),
@@ -385,7 +384,7 @@ impl From<StoreError> for ApiError {
                     }],
                     retry_after: 1,
                     ..Details::default()
-                });
+                }));
                 error
             }
             StoreError::Unavailable(why) => Self::unavailable(&*why),

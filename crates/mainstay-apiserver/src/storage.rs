@@ -47,10 +47,11 @@ impl Storage {
     pub(crate) async fn learn(&self) -> Result<()> {
         for resource in kinds::ALL.iter().filter(|it| matters(it)) {
             for object in self.all(resource, "").await? {
-                self.rules
-                    .write()
-                    .unwrap_or_else(PoisonError::into_inner)
-                    .observe(resource.group, resource.plural, &object);
+                self.rules.write().unwrap_or_else(PoisonError::into_inner).observe(
+                    resource.group,
+                    resource.plural,
+                    &object,
+                );
             }
         }
         Ok(())
@@ -110,10 +111,7 @@ impl Storage {
     /// All objects of a namespace, or of all, as of now.
     pub(crate) async fn all(&self, resource: &Resource, namespace: &str) -> Result<Vec<Object>> {
         let page = self.page(resource, namespace, &ListOptions::default()).await?;
-        page.entries
-            .iter()
-            .map(|entry| decode(resource, &entry.value, entry.revision))
-            .collect()
+        page.entries.iter().map(|entry| decode(resource, &entry.value, entry.revision)).collect()
     }
 
     /// Writes an object that has to be new, or as it was at a revision. Answers it with its revision.
@@ -184,9 +182,12 @@ pub(crate) fn durability(resource: &Resource) -> Durability {
 
 pub(crate) fn decode(resource: &Resource, stored: &[u8], revision: Revision) -> Result<Object> {
     let mut object = Object::decode(stored, revision).map_err(|error| {
-        ApiError::internal(format!("a stored object of {} cannot be read: {error}", resource.plural))
+        ApiError::internal(format!(
+            "a stored object of {} cannot be read: {error}",
+            resource.plural
+        ))
     })?;
-    resource.strategy.from_storage(&mut object);
+    resource.strategy.served(&mut object);
     Ok(object)
 }
 
@@ -195,7 +196,7 @@ fn encode(resource: &Resource, object: &Object) -> Bytes {
         false => object.encode(),
         true => {
             let mut object = object.clone();
-            resource.strategy.to_storage(&mut object);
+            resource.strategy.stored(&mut object);
             object.encode()
         }
     }

@@ -347,3 +347,32 @@ impl Conversation {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use mainstay_shim_protocol::Attach;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_shim_from_before_attach_is_not_asked_for_it() {
+        let (here, mut there) = StdStream::pair().unwrap();
+        // As shims said it before there was more to say.
+        let hello = br#"{"protocol":1,"version":"0.0.9","pid":7}"#;
+        there.write_all(&u32::try_from(hello.len()).unwrap().to_le_bytes()).unwrap();
+        there.write_all(hello).unwrap();
+        let attach = Attach {
+            id: "c".to_owned(),
+            stdin: false,
+            stdout: true,
+            stderr: true,
+            terminal: false,
+        };
+        let begun = Conversation::begin(here, Command::Attach(attach), Vec::new()).await;
+        let error = begun.err().unwrap();
+        assert!(matches!(error, ShimError::TooOld { .. }), "{error}");
+        assert!(error.to_string().contains("0.0.9"), "{error}");
+        // The other one heard nothing but the end.
+        assert_eq!(std::io::read_to_string(there).unwrap(), "");
+    }
+}

@@ -128,6 +128,7 @@ impl Agent {
             runtime: self.performer.runtime.clone(),
             health: Arc::new(BoardHealth(board)),
             auth,
+            root_dir: self.performer.facts.pods_directory.clone(),
             configuration,
         })
     }

@@ -7,7 +7,7 @@
 //!
 //! Sources: `sigs.k8s.io/json`, `staging/src/k8s.io/apimachinery/pkg/runtime/converter.go`.
 
-mod base64;
+pub(crate) mod base64;
 mod empty;
 mod scalar;
 mod seed;

@@ -9,6 +9,7 @@
 //! | What fields does a kind have? | [`types::of`] |
 //! | What does a strategic merge patch make of an object? | [`strategic::merge`] |
 //! | What does the strict decoder say about it, and what is left? | [`decode::from_slice`], [`decode::from_value`], [`decode::from_patched`] |
+//! | What did a client written in Go send? | [`protobuf::unknown`] |
 //! | Who owns which field, and what does server-side apply make of it? | [`managed::update`], [`managed::apply`] |
 //! | What do the OpenAPI documents say? | [`openapi`] |
 
@@ -16,6 +17,7 @@ pub mod decode;
 mod go;
 pub mod managed;
 pub mod openapi;
+pub mod protobuf;
 pub mod strategic;
 pub mod types;
 

@@ -106,7 +106,8 @@ impl Api {
         let config = &self.config;
         let health = async {
             let address = (IpAddr::from([127, 0, 0, 1]), config.healthz_port).into();
-            let (listener, _) = listen(address, "--healthz-port", &config.run_dir, "healthz-port").await;
+            let (listener, _) =
+                listen(address, "--healthz-port", &config.run_dir, "healthz-port").await;
             node_api::serve_health(listener, node.health()).await;
         };
         let rest = async {
@@ -164,7 +165,9 @@ impl Api {
             };
             match opened.await {
                 Ok(server) => return server,
-                Err(error) => wait.after(&format!("cannot open the Kubernetes API: {error:#}")).await,
+                Err(error) => {
+                    wait.after(&format!("cannot open the Kubernetes API: {error:#}")).await
+                }
             }
         }
     }

@@ -1,4 +1,5 @@
-//! Writes a generated table to standard output: `schema-codegen types` or `schema-codegen text`.
+//! Writes a generated table to standard output: `schema-codegen types`, `schema-codegen text` or
+//! `schema-codegen protobuf`.
 //!
 //! `cargo xtask codegen` runs this crate with
 //! `cargo run --quiet --locked --manifest-path xtask/schema/Cargo.toml` and writes what it prints to
@@ -6,7 +7,7 @@
 //! differ.
 
 mod facts;
-mod pod;
+mod protobuf;
 mod shapes;
 mod table;
 mod text;
@@ -14,10 +15,10 @@ mod text;
 fn main() {
     let which = std::env::args().nth(1);
     let text = match which.as_deref() {
-        Some("pod") => pod::table(),
         Some("types") => table::table(),
         Some("text") => text::text(),
-        other => panic!("pod, types or text, not {other:?}"),
+        Some("protobuf") => protobuf::numbers(),
+        other => panic!("types, text or protobuf, not {other:?}"),
     };
     print!("{text}");
 }

@@ -91,18 +91,16 @@ pub(crate) fn table() -> String {
         let text = [&merge.strategy, &merge.key, &merge.list, &merge.keys, &merge.map]
             .map(String::as_str)
             .join(" ");
-        writeln!(
-            items,
-            "    Merge::new({strategy}, {key}, {list}, {keys}, {map}), // {}",
-            text.trim()
-        )
-        .unwrap();
+        let line =
+            format!("    Merge::new({strategy}, {key}, {list}, {keys}, {map}), // {}", text.trim());
+        writeln!(items, "{}", line.trim_end()).unwrap();
     }
     list("MERGES", "Merge", merges.len(), &items);
     for (name, texts) in [("EMBEDS", &embeds), ("DEFAULTS", &defaults)] {
         let mut items = String::new();
         for text in texts {
-            writeln!(items, "    Name::new({}), // {text}", names.at(text)).unwrap();
+            let line = format!("    Name::new({}), // {text}", names.at(text));
+            writeln!(items, "{}", line.trim_end()).unwrap();
         }
         list(name, "Name", texts.len(), &items);
     }

@@ -70,9 +70,8 @@ fn refers_to_secrets(pod: &Object) -> bool {
     !pod.list_at(&["spec", "imagePullSecrets"]).is_empty()
         || ["containers", "initContainers"].iter().any(|list| {
             pod.list_at(&["spec", list]).iter().any(|container| {
-                let items = |key: &str| {
-                    container.get(key).and_then(Value::as_array).into_iter().flatten()
-                };
+                let items =
+                    |key: &str| container.get(key).and_then(Value::as_array).into_iter().flatten();
                 items("env").any(|it| it.pointer("/valueFrom/secretKeyRef").is_some())
                     || items("envFrom").any(|it| it.get("secretRef").is_some())
             })

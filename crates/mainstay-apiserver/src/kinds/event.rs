@@ -375,7 +375,7 @@ impl Strategy for Events {
         ]
     }
 
-    fn from_storage(&self, object: &mut Object) {
+    fn served(&self, object: &mut Object) {
         if !self.core {
             for (core, other) in RENAMED {
                 if let Some(value) = object.0.remove(core) {
@@ -385,7 +385,7 @@ impl Strategy for Events {
         }
     }
 
-    fn to_storage(&self, object: &mut Object) {
+    fn stored(&self, object: &mut Object) {
         if !self.core {
             for (core, other) in RENAMED {
                 if let Some(value) = object.0.remove(other) {

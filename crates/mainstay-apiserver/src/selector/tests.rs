@@ -36,7 +36,8 @@ fn labels() {
         let selector = Selector::parse(pods, text, "").unwrap();
         assert_eq!(selector.matches(pods, &pod()), expected, "{text}");
     }
-    for text in ["app in web", "app in (web", "=", "app=web=x", "app,", "a b", "-x", "app=-", "a>b"] {
+    for text in ["app in web", "app in (web", "=", "app=web=x", "app,", "a b", "-x", "app=-", "a>b"]
+    {
         let error = Selector::parse(pods, text, "").expect_err(text);
         assert_eq!(error.code, http::StatusCode::BAD_REQUEST, "{text}");
     }

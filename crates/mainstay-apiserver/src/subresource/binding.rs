@@ -53,7 +53,9 @@ pub(crate) async fn create(call: &Call<'_>) -> Result<Answer> {
                 ));
             }
             if pod.is_terminating() {
-                return refuse(format!("pod {name} is being deleted, cannot be assigned to a host"));
+                return refuse(format!(
+                    "pod {name} is being deleted, cannot be assigned to a host"
+                ));
             }
             let bound = pod.str_at(&["spec", "nodeName"]);
             if !bound.is_empty() {

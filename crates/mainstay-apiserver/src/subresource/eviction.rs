@@ -103,11 +103,15 @@ fn spend(budget: &Object, pod: &str, now: jiff::Timestamp) -> Result<Object> {
     let name = budget.name();
     let refuse = |message: String, cause: String, after: u32| {
         let mut error = ApiError::too_many_requests(message, after);
-        error.details = Some(Details {
-            causes: vec![Cause { reason: "DisruptionBudget".into(), message: cause, field: String::new() }],
+        error.details = Some(Box::new(Details {
+            causes: vec![Cause {
+                reason: "DisruptionBudget".into(),
+                message: cause,
+                field: String::new(),
+            }],
             retry_after: after,
             ..Details::default()
-        });
+        }));
         Err(error)
     };
     if budget.i64_at(&["status", "observedGeneration"]) < budget.generation() {
@@ -138,7 +142,9 @@ fn spend(budget: &Object, pod: &str, now: jiff::Timestamp) -> Result<Object> {
         let healthy = budget.i64_at(&["status", "currentHealthy"]);
         return refuse(
             "Cannot evict pod as it would violate the pod's disruption budget.".to_owned(),
-            format!("The disruption budget {name} needs {desired} healthy pods and has {healthy} currently"),
+            format!(
+                "The disruption budget {name} needs {desired} healthy pods and has {healthy} currently"
+            ),
             0,
         );
     }

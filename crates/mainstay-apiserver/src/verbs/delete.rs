@@ -75,7 +75,8 @@ pub(crate) async fn delete_collection(call: &Call<'_>) -> Result<Answer> {
     let options = DeleteOptions::parse(query, body.as_ref())?;
     let selector =
         Selector::parse(resource, query.get("labelSelector"), query.get("fieldSelector"))?;
-    let page = call.server.storage.page(resource, call.namespace(), &ListOptions::default()).await?;
+    let page =
+        call.server.storage.page(resource, call.namespace(), &ListOptions::default()).await?;
     let mut items = Vec::new();
     for entry in &page.entries {
         let object = storage::decode(resource, &entry.value, entry.revision)?;
@@ -194,7 +195,8 @@ fn decide(
     options: &DeleteOptions,
     now: Timestamp,
 ) -> Decision {
-    let requested = options.grace_period_seconds.map(|seconds| if seconds < 0 { 1 } else { seconds });
+    let requested =
+        options.grace_period_seconds.map(|seconds| if seconds < 0 { 1 } else { seconds });
     let mut new = object.clone();
     set_propagation(&mut new, options);
     let grace = resource.strategy.grace_period(object, requested);

@@ -234,8 +234,7 @@ pub(crate) fn revision(text: &str) -> Result<Revision> {
 
 impl Continue {
     fn to_token(&self) -> String {
-        let json =
-            json!({ "v": "meta.k8s.io/v1", "rv": self.revision.0, "start": &*self.after });
+        let json = json!({ "v": "meta.k8s.io/v1", "rv": self.revision.0, "start": &*self.after });
         STANDARD_NO_PAD.encode(json.to_string())
     }
 

@@ -79,9 +79,8 @@ fn read(call: &Call<'_>) -> Result<Patch> {
     };
     match media {
         "application/json-patch+json" => {
-            let patch: json_patch::Patch = serde_json::from_value(json()?).map_err(|error| {
-                ApiError::bad_request(format!("error decoding patch: {error}"))
-            })?;
+            let patch: json_patch::Patch = serde_json::from_value(json()?)
+                .map_err(|error| ApiError::bad_request(format!("error decoding patch: {error}")))?;
             if patch.0.len() > MAX_OPERATIONS {
                 let count = patch.0.len();
                 return Err(ApiError::too_large(MAX_BODY).with_message(format!(
@@ -128,8 +127,10 @@ fn transform(
         let mut value = current.to_value(resource);
         match patch {
             Patch::Json(patch) => json_patch::patch(&mut value, patch).map_err(|error| {
-                ApiError::unprocessable("the server rejected our request due to an error in our request")
-                    .with_cause(error.to_string())
+                ApiError::unprocessable(
+                    "the server rejected our request due to an error in our request",
+                )
+                .with_cause(error.to_string())
             })?,
             Patch::Merge(patch) => json_patch::merge(&mut value, patch),
             Patch::Strategic(patch) => value = decode::strategic(resource, &value, patch)?,
@@ -141,7 +142,8 @@ fn transform(
     let warnings = decode::value(call, wanted.clone())?.warnings;
     let mut wanted = wanted.clone();
     name(&mut wanted, &call.info.name)?;
-    let object = decode::patched(call, managed::apply(call, current, &wanted, *force, writer)?)?.object;
+    let object =
+        decode::patched(call, managed::apply(call, current, &wanted, *force, writer)?)?.object;
     Ok(Decoded { object, warnings })
 }
 

@@ -28,10 +28,13 @@ pub(crate) async fn answer(call: &Call<'_>, object: &Object) -> Result<Option<An
     };
     let mut answered = object.clone();
     let created = object::time(Timestamp::now());
-    answered.meta_mut().insert("creationTimestamp".into(), match call.resource.kind {
-        "SelfSubjectReview" => created.into(),
-        _ => Value::Null,
-    });
+    answered.meta_mut().insert(
+        "creationTimestamp".into(),
+        match call.resource.kind {
+            "SelfSubjectReview" => created.into(),
+            _ => Value::Null,
+        },
+    );
     answered.0.insert("status".into(), status);
     let answer = Answer::json(answered.to_value(call.resource));
     Ok(Some(answer.with_code(StatusCode::CREATED)))
@@ -181,7 +184,8 @@ fn rules(call: &Call<'_>, object: &Object) -> Result<Value> {
         if rule.non_resource_urls.is_empty() {
             of_resources.push(resource_rule(rule));
         } else {
-            of_paths.push(json!({ "verbs": rule.verbs, "nonResourceURLs": rule.non_resource_urls }));
+            of_paths
+                .push(json!({ "verbs": rule.verbs, "nonResourceURLs": rule.non_resource_urls }));
         }
     }
     let mut status = json!({

@@ -22,8 +22,7 @@ pub(crate) async fn update(call: &Call<'_>) -> Result<Answer> {
         may_create: subresource.is_empty() && call.resource.strategy.allows_create_on_update(),
     };
     let changed = call.server.update(&change, &writer, |_| Ok(decoded.object.clone())).await?;
-    let code =
-        if changed.created { http::StatusCode::CREATED } else { http::StatusCode::OK };
+    let code = if changed.created { http::StatusCode::CREATED } else { http::StatusCode::OK };
     let mut warnings = decoded.warnings.clone();
     warnings.extend(changed.warnings);
     Ok(get::answer(call, code, &changed.stored).with_warnings(warnings))

@@ -92,8 +92,11 @@ pub(crate) async fn watch(call: &Call<'_>) -> Result<Answer> {
             }
         }
         _ => {
-            let page =
-                call.server.storage.page(resource, call.namespace(), &ListOptions::default()).await?;
+            let page = call
+                .server
+                .storage
+                .page(resource, call.namespace(), &ListOptions::default())
+                .await?;
             if initial != Some(false) {
                 for entry in &page.entries {
                     let event = Event {
@@ -287,7 +290,8 @@ impl Writing {
 
     /// How far everything has been told.
     fn bookmark(&self, revision: Revision, initial_end: bool) -> Bytes {
-        let mut meta = json!({ "resourceVersion": revision.0.to_string(), "creationTimestamp": null });
+        let mut meta =
+            json!({ "resourceVersion": revision.0.to_string(), "creationTimestamp": null });
         if initial_end {
             meta["annotations"] = json!({ "k8s.io/initial-events-end": "true" });
         }

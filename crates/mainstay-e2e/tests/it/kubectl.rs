@@ -53,7 +53,10 @@ fn check(name: &str, version: Version) {
     let text = std::fs::read_to_string(&path).unwrap();
     let transcript: Transcript =
         text.parse().unwrap_or_else(|error| panic!("{}: {error}", path.display()));
-    let Some(node) = Node::start() else { return };
+    let Some(mut node) = Node::prepare() else { return };
+    // One address, whatever the machine has.
+    node.arguments.push("--node-ip=127.0.0.1".to_owned());
+    node.launch();
     let target = Target {
         kubeconfig: node.path("root/kubeconfig"),
         manifests: node.manifests(),
@@ -177,7 +180,8 @@ fn every_transcript_is_played() {
     let mut names: Vec<&str> = names.iter().map(String::as_str).collect();
     names.sort_unstable();
     let paths = record::paths();
-    let paths: Vec<_> = paths.iter().map(|path| path.file_name().unwrap().to_str().unwrap()).collect();
+    let paths: Vec<_> =
+        paths.iter().map(|path| path.file_name().unwrap().to_str().unwrap()).collect();
     assert_eq!(names, paths);
 }
 

@@ -17,6 +17,7 @@ mod container;
 mod images;
 mod instances;
 mod killed;
+mod kubectl;
 mod kubectl_run;
 mod life;
 mod main_job;

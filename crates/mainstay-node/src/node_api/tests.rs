@@ -89,7 +89,8 @@ impl Node {
         let runtime = FakeRuntime::default();
         let (_, main, tty) = run(&runtime, directory.path(), change).await;
         let pods = Arc::new(Given::default());
-        pods.0.lock().unwrap().push(pod(&runtime, &main, tty).await);
+        let web = pod(&runtime, &main, tty).await;
+        pods.0.lock().unwrap().push(web);
         let api = NodeApi::new(Context {
             node_name: "n1".to_owned(),
             pods: pods.clone(),

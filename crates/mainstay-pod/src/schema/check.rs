@@ -62,11 +62,7 @@ impl Walk<'_> {
             (Shape::Any, _)
             | (Shape::Bool, Value::Bool(_))
             | (
-                Shape::String
-                | Shape::Bytes
-                | Shape::IntOrString
-                | Shape::Time
-                | Shape::MicroTime,
+                Shape::String | Shape::Bytes | Shape::IntOrString | Shape::Time | Shape::MicroTime,
                 Value::String(_),
             ) => true,
             (Shape::Int32 | Shape::IntOrString, Value::Number(text))
@@ -175,7 +171,9 @@ impl Walk<'_> {
     /// Kubernetes reads a null in a list or map as the empty value of the type.
     fn fill_null(&mut self, node: &mut Node, shape: Shape, path: &Path<'_>) {
         let (value, what) = match shape {
-            Shape::String | Shape::Bytes | Shape::Time | Shape::MicroTime => (Value::String("".into()), "an empty string"),
+            Shape::String | Shape::Bytes | Shape::Time | Shape::MicroTime => {
+                (Value::String("".into()), "an empty string")
+            }
             Shape::Object(_) | Shape::Map(_) => (Value::Map(Vec::new()), "an empty object"),
             Shape::Quantity | Shape::Int32 | Shape::Int64 | Shape::IntOrString => {
                 (Value::Number("0".into()), "0")

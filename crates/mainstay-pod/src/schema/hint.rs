@@ -1,8 +1,8 @@
 //! What somebody probably meant.
 
-use super::check::Around;
 use mainstay_schema::Field;
 
+use super::check::Around;
 use super::{Shape, Type};
 use crate::quantity::Quantity;
 use crate::tree::{Node, Value};
@@ -90,7 +90,9 @@ pub(super) fn wrong_type(node: &Node, shape: Shape, written: &str) -> Option<Str
         (Value::Number(_) | Value::Bool(_), Shape::String | Shape::Time | Shape::MicroTime) => {
             Some(format!("quote the value: \"{}\"", written?))
         }
-        (Value::String(text), Shape::Int32 | Shape::Int64) if text.trim().parse::<i64>().is_ok() => {
+        (Value::String(text), Shape::Int32 | Shape::Int64)
+            if text.trim().parse::<i64>().is_ok() =>
+        {
             Some(format!("write {} without quotes", text.trim()))
         }
         (Value::String(text), Shape::Bool) if matches!(text.trim(), "true" | "false") => {
@@ -100,7 +102,9 @@ pub(super) fn wrong_type(node: &Node, shape: Shape, written: &str) -> Option<Str
         (Value::List(items), Shape::Object(_) | Shape::Map(_)) if items.len() == 1 => {
             Some("leave out the \"- \"".to_owned())
         }
-        (Value::String(_) | Value::Number(_), Shape::List(item)) if item.shape() == Shape::String => {
+        (Value::String(_) | Value::Number(_), Shape::List(item))
+            if item.shape() == Shape::String =>
+        {
             Some(format!("write it as a list: [{}]", written?))
         }
         (Value::String(text), Shape::Map(_)) if text.contains('=') => {

@@ -1,4 +1,4 @@
-//! Base64 as Go reads it: with padding, and line ends are passed over.
+//! Base64 as Go reads and writes it: with padding, and line ends are passed over.
 
 const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
 
@@ -45,6 +45,18 @@ pub(super) fn canonical(text: &str) -> Result<String, usize> {
         }
     }
     Ok(out)
+}
+
+/// The text of bytes.
+pub(crate) fn encode(bytes: &[u8]) -> String {
+    let mut out = String::with_capacity(bytes.len().div_ceil(3) * 4);
+    for piece in bytes.chunks(3) {
+        let byte = |at: usize| piece.get(at).copied().unwrap_or_default();
+        let (a, b, c) = (byte(0), byte(1), byte(2));
+        let sextets = [a >> 2, (a & 3) << 4 | b >> 4, (b & 15) << 2 | c >> 6, c & 63];
+        write(&mut out, sextets, piece.len() + 1);
+    }
+    out
 }
 
 /// Reads what has to come after the first `=`, and gives the place after it.

@@ -1479,7 +1479,7 @@ pub(super) static KINDS: [Kind; 36] = [
 ];
 
 pub(super) static MERGES: [Merge; 21] = [
-    Merge::new(0, 0, 0, 0, 0, 0, 0, 0, 0, 0), // 
+    Merge::new(0, 0, 0, 0, 0, 0, 0, 0, 0, 0), //
     Merge::new(0, 0, 0, 0, 0, 0, 0, 0, 17185, 6), // atomic
     Merge::new(0, 0, 0, 0, 17185, 6, 0, 0, 0, 0), // atomic
     Merge::new(0, 0, 0, 0, 5379, 3, 12829, 4, 0, 0), // map name
@@ -1503,7 +1503,7 @@ pub(super) static MERGES: [Merge; 21] = [
 ];
 
 pub(super) static EMBEDS: [Name; 6] = [
-    Name::new(0, 0), // 
+    Name::new(0, 0), //
     Name::new(9850, 24), // EphemeralContainerCommon
     Name::new(2616, 20), // LocalObjectReference
     Name::new(14995, 12), // ProbeHandler
@@ -1512,7 +1512,7 @@ pub(super) static EMBEDS: [Name; 6] = [
 ];
 
 pub(super) static DEFAULTS: [Name; 15] = [
-    Name::new(0, 0), // 
+    Name::new(0, 0), //
     Name::new(17375, 2), // ""
     Name::new(11632, 19), // "/etc/ceph/keyring"
     Name::new(15331, 11), // "ReadWrite"
@@ -1530,7 +1530,7 @@ pub(super) static DEFAULTS: [Name; 15] = [
 ];
 
 /// Changes with the table and with the texts of the OpenAPI documents.
-pub(super) const DIGEST: u64 = 0xdd06a876d16a2430;
+pub(super) const DIGEST: u64 = 0x40e9c9e268e8f3f8;
 
 pub(super) static NAMES: &str = "\
 io.k8s.api.certificates.v1.CertificateSigningRequestConditionio.k8s.apimachinery.pkg.apis.meta.v\

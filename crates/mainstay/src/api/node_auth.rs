@@ -64,8 +64,8 @@ impl NodeAuth for ApiAuth {
     ) -> Result<User, Unauthenticated> {
         if let Some(own) = certificates.and_then(<[_]>::first) {
             // TLS has held it against the authority.
-            let read = ClientCertificate::read(own)
-                .map_err(|error| Unauthenticated(error.to_string()))?;
+            let read =
+                ClientCertificate::read(own).map_err(|error| Unauthenticated(error.to_string()))?;
             let now = jiff::Timestamp::now();
             if now < read.not_before || read.not_after < now {
                 return Err(Unauthenticated("the certificate's time is over".to_owned()));

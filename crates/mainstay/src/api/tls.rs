@@ -77,13 +77,11 @@ impl Credentials {
 
     fn server(&self, current: Arc<Current>) -> Arc<ServerConfig> {
         // Whoever has no certificate may have a token, or ask for what everybody may know.
-        let verifier = WebPkiClientVerifier::builder_with_provider(
-            self.roots.clone(),
-            self.provider.clone(),
-        )
-        .allow_unauthenticated()
-        .build()
-        .expect("there is an authority");
+        let verifier =
+            WebPkiClientVerifier::builder_with_provider(self.roots.clone(), self.provider.clone())
+                .allow_unauthenticated()
+                .build()
+                .expect("there is an authority");
         let mut config = ServerConfig::builder_with_provider(self.provider.clone())
             .with_safe_default_protocol_versions()
             .expect("ring has all versions")
@@ -98,7 +96,8 @@ fn certified(
     provider: &rustls::crypto::CryptoProvider,
     identity: &Identity,
 ) -> anyhow::Result<Arc<CertifiedKey>> {
-    let key = provider.key_provider.load_private_key(identity.key()).context("a key is of no use")?;
+    let key =
+        provider.key_provider.load_private_key(identity.key()).context("a key is of no use")?;
     Ok(Arc::new(CertifiedKey::new(vec![identity.certificate().clone()], key)))
 }
 

@@ -1,6 +1,6 @@
 use super::*;
 
-fn pod(status: Value) -> Object {
+fn pod(status: &Value) -> Object {
     Object::from_json(json!({
         "metadata": {"name": "p", "namespace": "n", "creationTimestamp": "2026-01-01T00:00:00Z"},
         "spec": {"nodeName": "a", "containers": [{"name": "c"}, {"name": "d"}]},
@@ -43,9 +43,9 @@ fn rows_say_what_the_containers_do() {
         (json!({"phase": "Failed", "reason": "Evicted"}), ["0/2", "Evicted", "0"]),
     ];
     for (status, expected) in cases {
-        assert_eq!(shown(&pod(status.clone())), expected, "{status}");
+        assert_eq!(shown(&pod(&status)), expected, "{status}");
     }
-    let mut going = pod(json!({"phase": "Running", "containerStatuses": [running, running]}));
+    let mut going = pod(&json!({"phase": "Running", "containerStatuses": [running, running]}));
     going.meta_mut().insert("deletionTimestamp".into(), "2026-01-01T00:02:00Z".into());
     assert_eq!(shown(&going), ["2/2", "Terminating", "0"]);
 }

@@ -11,7 +11,7 @@ fn time(offset: i64) -> String {
     object::time(Timestamp::from_second(NOW + offset).unwrap())
 }
 
-fn pod(meta: Value) -> Object {
+fn pod(meta: &Value) -> Object {
     let mut pod = Object::from_json(json!({
         "metadata": {"name": "p", "namespace": "n", "generation": 1},
         "spec": {"nodeName": "a", "terminationGracePeriodSeconds": 20},
@@ -40,25 +40,25 @@ fn marked(decision: Decision) -> (i64, String, i64) {
 
 #[test]
 fn a_pod_has_its_grace_period() {
-    assert_eq!(marked(decided(&pod(json!({})), &options(None))), (20, time(20), 2));
-    assert_eq!(marked(decided(&pod(json!({})), &options(Some(5)))), (5, time(5), 2));
-    assert_eq!(marked(decided(&pod(json!({})), &options(Some(-3)))), (1, time(1), 2));
-    assert_eq!(decided(&pod(json!({})), &options(Some(0))), Decision::Remove);
+    assert_eq!(marked(decided(&pod(&json!({})), &options(None))), (20, time(20), 2));
+    assert_eq!(marked(decided(&pod(&json!({})), &options(Some(5)))), (5, time(5), 2));
+    assert_eq!(marked(decided(&pod(&json!({})), &options(Some(-3)))), (1, time(1), 2));
+    assert_eq!(decided(&pod(&json!({})), &options(Some(0))), Decision::Remove);
 }
 
 #[test]
 fn what_does_not_run_is_gone_at_once() {
-    let mut pending = pod(json!({}));
+    let mut pending = pod(&json!({}));
     pending.field_mut("spec").remove("nodeName");
     assert_eq!(decided(&pending, &options(None)), Decision::Remove);
-    let mut done = pod(json!({}));
+    let mut done = pod(&json!({}));
     done.field_mut("status").insert("phase".into(), "Failed".into());
     assert_eq!(decided(&done, &options(None)), Decision::Remove);
 }
 
 #[test]
 fn a_grace_period_only_gets_shorter() {
-    let going = pod(json!({"deletionTimestamp": time(15), "deletionGracePeriodSeconds": 20}));
+    let going = pod(&json!({"deletionTimestamp": time(15), "deletionGracePeriodSeconds": 20}));
     assert_eq!(decided(&going, &options(None)), Decision::Wait);
     assert_eq!(decided(&going, &options(Some(30))), Decision::Wait);
     // It began five seconds ago.
@@ -69,15 +69,15 @@ fn a_grace_period_only_gets_shorter() {
 
 #[test]
 fn finalizers_keep_an_object() {
-    let held = pod(json!({"finalizers": ["example.com/x"]}));
+    let held = pod(&json!({"finalizers": ["example.com/x"]}));
     assert_eq!(marked(decided(&held, &options(Some(0)))), (0, time(0), 2));
-    let going = pod(json!({
+    let going = pod(&json!({
         "finalizers": ["example.com/x"], "deletionTimestamp": time(0),
         "deletionGracePeriodSeconds": 0,
     }));
     assert_eq!(decided(&going, &options(Some(0))), Decision::Wait);
     let foreground =
         DeleteOptions { propagation_policy: Some("Foreground".into()), ..options(Some(0)) };
-    let Decision::Mark(object) = decided(&pod(json!({})), &foreground) else { panic!() };
+    let Decision::Mark(object) = decided(&pod(&json!({})), &foreground) else { panic!() };
     assert_eq!(object.meta().unwrap()["finalizers"], json!(["foregroundDeletion"]));
 }

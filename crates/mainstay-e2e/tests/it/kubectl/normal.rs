@@ -46,11 +46,16 @@ const RULES: &[(&str, &str, bool)] = &[
         "<time>",
         false,
     ),
-    (r"[0-9]{4}-[0-9]{2}-[0-9]{2} [0-9]{2}:[0-9]{2}:[0-9]{2}(?:\.[0-9]+)? [+-][0-9]{4} [A-Z]+", "<time>", false),
+    (
+        r"[0-9]{4}-[0-9]{2}-[0-9]{2} [0-9]{2}:[0-9]{2}:[0-9]{2}(?:\.[0-9]+)? [+-][0-9]{4} [A-Z]+",
+        "<time>",
+        false,
+    ),
     // Heads of kubectl's own log lines.
     (r"[EIW][0-9]{4} [0-9:.]{15} +[0-9]+ [a-z_]+\.go:[0-9]+\]", "<log>", false),
     (r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}", "uid", true),
-    (r"[a-z]+://[0-9a-f]{64}", "container", true),
+    // Of containerd, and ours.
+    (r"[a-z]+://(?:[0-9a-f]{64}|[0-9a-f]{32})", "container", true),
     (r"sha256:[0-9a-f]{64}", "digest", true),
     (r"(?-u:\b)[0-9a-f]{64}(?-u:\b)", "id", true),
     (r"(?-u:\b)[0-9a-f]{32}(?-u:\b)", "hash", true),
@@ -86,7 +91,9 @@ impl Normal {
             rules: rules.collect::<Result<_, _>>()?,
             age: Regex::new(&format!(r"^{AGE}(?: \(x[0-9]+ over {AGE}\))?$"))?,
             ago: Regex::new(&format!(r"{AGE} ago"))?,
-            header: Regex::new(r"^[A-Z][A-Z()-]*(?: [A-Z()-]+)*(?:  [A-Z][A-Z()%-]*(?: [A-Z()%-]+)*)+$")?,
+            header: Regex::new(
+                r"^[A-Z][A-Z()-]*(?: [A-Z()-]+)*(?:  [A-Z][A-Z()%-]*(?: [A-Z()%-]+)*)+$",
+            )?,
         })
     }
 
@@ -116,7 +123,8 @@ impl Normal {
         let mut cells: Vec<&str> = rest.split("  ").map(str::trim).collect();
         cells.retain(|cell| !cell.is_empty());
         let of_key = |index: usize| index.checked_sub(1).is_some_and(|i| cells[i].ends_with(':'));
-        let is_age = |index: usize, cell: &str| cells.len() > 1 && !of_key(index) && self.age.is_match(cell);
+        let is_age =
+            |index: usize, cell: &str| cells.len() > 1 && !of_key(index) && self.age.is_match(cell);
         let cells: Vec<&str> = cells
             .iter()
             .enumerate()
@@ -146,7 +154,8 @@ impl Normal {
             }
             for line in &mut lines[from..to] {
                 let cells = line.split("  ").zip(&widths);
-                let cells: Vec<String> = cells.map(|(cell, width)| format!("{cell:width$}")).collect();
+                let cells: Vec<String> =
+                    cells.map(|(cell, width)| format!("{cell:width$}")).collect();
                 *line = cells.join("  ").trim_end().to_owned();
             }
             from = to;
@@ -182,7 +191,8 @@ mod tests {
     use super::*;
 
     fn normal() -> Normal {
-        Normal::new("n1", vec![("/tmp/x".to_owned(), "<work>")], &[("web-[a-z]{2}", "web")]).unwrap()
+        Normal::new("n1", vec![("/tmp/x".to_owned(), "<work>")], &[("web-[a-z]{2}", "web")])
+            .unwrap()
     }
 
     #[track_caller]

@@ -165,8 +165,8 @@ impl Stage {
         let mut child = self.command(script).stdout(out).stderr(err).spawn().unwrap();
         self.groups.push(Pid::from_child(&child));
         let status = wait(&mut child);
-        let [out, err] = paths
-            .map(|path| String::from_utf8_lossy(&fs::read(path).unwrap()).into_owned());
+        let [out, err] =
+            paths.map(|path| String::from_utf8_lossy(&fs::read(path).unwrap()).into_owned());
         match status {
             Some(status) => Ok((status, out, err)),
             None => Err(format!("this does not end: {script}\n{out}{err}")),

@@ -79,11 +79,7 @@ fn record_one(path: &Path, target: &Target) -> Result<(), String> {
 }
 
 /// The transcript with what was played.
-fn merge(
-    transcript: &Transcript,
-    all: &[(Version, Vec<Played<'_>>)],
-    by: &str,
-) -> Transcript {
+fn merge(transcript: &Transcript, all: &[(Version, Vec<Played<'_>>)], by: &str) -> Transcript {
     let mut items: Vec<Item> = Vec::new();
     for item in &transcript.items {
         items.push(match item {
@@ -102,7 +98,8 @@ fn merge(
         });
     }
     if !items.iter().any(|item| matches!(item, Item::Recorded(_))) {
-        let comments = items.iter().take_while(|item| matches!(item, Item::Text(text) if !text.is_empty()));
+        let comments =
+            items.iter().take_while(|item| matches!(item, Item::Text(text) if !text.is_empty()));
         items.insert(comments.count(), Item::Recorded(by.to_owned()));
     }
     Transcript { items }

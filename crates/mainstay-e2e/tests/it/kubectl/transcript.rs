@@ -56,7 +56,10 @@ pub(crate) enum Item {
     /// By what it was recorded.
     Recorded(String),
     /// A regular expression, and what stands for what it finds.
-    Mask { find: String, put: String },
+    Mask {
+        find: String,
+        put: String,
+    },
     File(File),
     /// A manifest that is removed.
     Take(String),

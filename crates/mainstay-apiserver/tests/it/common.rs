@@ -15,21 +15,21 @@ use tempfile::TempDir;
 use tower::ServiceExt;
 
 /// A server that goes with what it had on disk.
-pub struct Server {
-    pub api: ApiServer,
+pub(crate) struct Server {
+    pub(crate) api: ApiServer,
     _directory: TempDir,
 }
 
 /// An answer, read.
 #[derive(Debug)]
-pub struct Response {
-    pub code: u16,
-    pub body: Value,
-    pub warnings: Vec<String>,
+pub(crate) struct Response {
+    pub(crate) code: u16,
+    pub(crate) body: Value,
+    pub(crate) warnings: Vec<String>,
 }
 
 /// A server with nothing but what every cluster has.
-pub async fn server() -> Server {
+pub(crate) async fn server() -> Server {
     let directory = TempDir::new().unwrap();
     let store = EmbeddedStore::open(&directory.path().join("api.redb"), Options::default());
     let wanted = Wanted {
@@ -50,12 +50,12 @@ pub async fn server() -> Server {
 
 impl Server {
     /// Asks as somebody who may do everything.
-    pub async fn ask(&self, method: &str, path: &str, body: Option<&Value>) -> Response {
+    pub(crate) async fn ask(&self, method: &str, path: &str, body: Option<&Value>) -> Response {
         self.ask_as(User::master("admin"), method, path, "application/json", body).await
     }
 
     /// Asks as somebody, with a body of some type.
-    pub async fn ask_as(
+    pub(crate) async fn ask_as(
         &self,
         user: User,
         method: &str,
@@ -75,7 +75,7 @@ impl Server {
     }
 
     /// Sends any request.
-    pub async fn send(&self, user: User, request: Request<Full<Bytes>>) -> Response {
+    pub(crate) async fn send(&self, user: User, request: Request<Full<Bytes>>) -> Response {
         let response = self.raw(user, request).await;
         let (parts, body) = response.into_parts();
         let bytes = body.collect().await.unwrap().to_bytes();
@@ -89,7 +89,11 @@ impl Server {
     }
 
     /// Sends a request and leaves the body to be read.
-    pub async fn raw(&self, user: User, request: Request<Full<Bytes>>) -> http::Response<Body> {
+    pub(crate) async fn raw(
+        &self,
+        user: User,
+        request: Request<Full<Bytes>>,
+    ) -> http::Response<Body> {
         let service: InProcess = self.api.as_user(user);
         service.oneshot(request).await.unwrap()
     }

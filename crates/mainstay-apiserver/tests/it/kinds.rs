@@ -1,6 +1,6 @@
 //! Every kind against what a real server said about the same objects.
 //!
-//! The cases are in `kinds/*.jsonl`. The first line of a file tells the resource, an object (`base`) and
+//! The cases are in `recorded/*.jsonl`. The first line of a file tells the resource, an object (`base`) and
 //! what the server adds to it (`defaulted`). Each other line is a case: `set` is a merge patch that makes
 //! the object that is sent of the base. Without `old` it is created; with it, an object is created that
 //! `old` makes of the base, and what is sent replaces it (`put`: the subresource) or is posted below it
@@ -15,11 +15,7 @@
 //! What is told several times by the real server, which judges metadata up to three times, counts once,
 //! and the order of what is wrong does not matter.
 
-#![expect(clippy::unwrap_used, clippy::panic, reason = "tests")]
-
-mod common;
-
-use common::{Response, Server, server};
+use crate::common::{Response, Server, server};
 use http::Request;
 use http_body_util::Full;
 use mainstay_apiserver::User;
@@ -33,7 +29,7 @@ struct Cases {
 
 impl Cases {
     fn read(file: &str) -> Self {
-        let path = format!("{}/tests/kinds/{file}", env!("CARGO_MANIFEST_DIR"));
+        let path = format!("{}/tests/it/recorded/{file}", env!("CARGO_MANIFEST_DIR"));
         let text = std::fs::read_to_string(path).unwrap();
         let mut lines = text.lines().map(|line| serde_json::from_str(line).unwrap());
         Self { head: lines.next().unwrap(), lines: lines.collect() }

@@ -1,9 +1,7 @@
 //! The server as its clients see it.
 
-mod common;
-
+use crate::common::server;
 use bytes::Bytes;
-use common::server;
 use http::Request;
 use http_body_util::{BodyExt, Full};
 use mainstay_apiserver::User;
@@ -116,11 +114,20 @@ async fn who_applies_a_field_owns_it() {
     let refused = apply("two", false, "y").await;
     assert_eq!((refused.code, &refused.body["reason"]), (409, &"Conflict".into()));
     let cause = &refused.body["details"]["causes"][0];
-    assert_eq!((&cause["reason"], &cause["field"]), (&"FieldManagerConflict".into(), &".metadata.labels.app".into()));
+    assert_eq!(
+        (&cause["reason"], &cause["field"]),
+        (&"FieldManagerConflict".into(), &".metadata.labels.app".into())
+    );
     let forced = apply("two", true, "y").await;
     assert_eq!((forced.code, &forced.body["metadata"]["labels"]["app"]), (200, &"y".into()));
     let nameless = server
-        .ask_as(User::master("admin"), "PATCH", &path, "application/apply-patch+yaml", Some(&pod("a")))
+        .ask_as(
+            User::master("admin"),
+            "PATCH",
+            &path,
+            "application/apply-patch+yaml",
+            Some(&pod("a")),
+        )
         .await;
     assert_eq!(nameless.code, 422);
 }
@@ -208,7 +215,11 @@ async fn who_may_do_nothing_is_told_so() {
          namespace \"default\""
     );
     for path in ["/healthz", "/version", "/livez", "/readyz"] {
-        assert_eq!(server.ask_as(User::anonymous(), "GET", path, "", None).await.code, 200, "{path}");
+        assert_eq!(
+            server.ask_as(User::anonymous(), "GET", path, "", None).await.code,
+            200,
+            "{path}"
+        );
     }
     assert_eq!(server.ask_as(User::anonymous(), "GET", "/api", "", None).await.code, 403);
 }

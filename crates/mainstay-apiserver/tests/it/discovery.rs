@@ -1,12 +1,8 @@
-//! What discovery tells, against what a real server tells of the same kinds (`kinds/discovery.json`).
-
-#![expect(clippy::unwrap_used, reason = "tests")]
-
-mod common;
+//! What discovery tells, against what a real server tells of the same kinds (`recorded/discovery.json`).
 
 use std::collections::BTreeMap;
 
-use common::{Server, server};
+use crate::common::{Server, server};
 use http::Request;
 use http_body_util::Full;
 use mainstay_apiserver::User;
@@ -59,7 +55,7 @@ fn compare(
 
 #[tokio::test]
 async fn discovery_tells_what_a_real_server_tells() {
-    let path = format!("{}/tests/kinds/discovery.json", env!("CARGO_MANIFEST_DIR"));
+    let path = format!("{}/tests/it/recorded/discovery.json", env!("CARGO_MANIFEST_DIR"));
     let facts: Value = serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
     let server = server().await;
     let mut problems = Vec::new();

@@ -1,0 +1,9 @@
+//! The server asked as its clients ask it, in process.
+
+#![expect(clippy::unwrap_used, clippy::panic, reason = "tests")]
+
+mod api;
+mod common;
+mod discovery;
+mod kinds;
+mod subresources;

@@ -1,0 +1,143 @@
+//! What is below objects and beside them: scales, tokens, approvals, addresses.
+
+use crate::common::server;
+use mainstay_apiserver::User;
+use serde_json::json;
+
+const DEPLOYMENTS: &str = "/apis/apps/v1/namespaces/default/deployments";
+const SERVICES: &str = "/api/v1/namespaces/default/services";
+const REQUESTS: &str = "/apis/certificates.k8s.io/v1/certificatesigningrequests";
+
+#[tokio::test]
+async fn a_scale_is_read_and_patched() {
+    let server = server().await;
+    let deployment = json!({
+        "metadata": { "name": "a" },
+        "spec": {
+            "selector": { "matchLabels": { "b": "1", "a": "2" } },
+            "template": {
+                "metadata": { "labels": { "b": "1", "a": "2" } },
+                "spec": { "containers": [{ "name": "c", "image": "busybox" }] },
+            },
+        },
+    });
+    assert_eq!(server.ask("POST", DEPLOYMENTS, Some(&deployment)).await.code, 201);
+    let path = format!("{DEPLOYMENTS}/a/scale");
+    let scale = server.ask("GET", &path, None).await.body;
+    assert_eq!(scale["status"], json!({ "replicas": 0, "selector": "a=2,b=1" }));
+    let patch = json!({ "spec": { "replicas": 4 } });
+    for media in ["application/merge-patch+json", "application/strategic-merge-patch+json"] {
+        let user = User::master("admin");
+        let patched = server.ask_as(user, "PATCH", &path, media, Some(&patch)).await;
+        assert_eq!((patched.code, &patched.body["spec"]), (200, &patch["spec"]), "{media}");
+    }
+    let whole = server.ask("GET", &format!("{DEPLOYMENTS}/a"), None).await.body;
+    assert_eq!(
+        (&whole["spec"]["replicas"], &whole["metadata"]["generation"]),
+        (&4.into(), &2.into())
+    );
+}
+
+#[tokio::test]
+async fn services_have_addresses_of_their_own_and_say_that_nothing_serves_them() {
+    let server = server().await;
+    let api = server.ask("GET", &format!("{SERVICES}/kubernetes"), None).await.body;
+    assert_eq!(api["spec"]["clusterIP"], "10.96.0.1");
+    let mut addresses = Vec::new();
+    for name in ["a", "b"] {
+        let service =
+            json!({ "metadata": { "name": name }, "spec": { "ports": [{ "port": 80 }] } });
+        let made = server.ask("POST", SERVICES, Some(&service)).await;
+        assert_eq!(made.code, 201, "{made:?}");
+        addresses.push(made.body["spec"]["clusterIP"].as_str().unwrap().to_owned());
+    }
+    assert_ne!(addresses[0], addresses[1]);
+    let taken = json!({
+        "metadata": { "name": "c" },
+        "spec": { "clusterIP": addresses[0], "ports": [{ "port": 80 }] },
+    });
+    let refused = server.ask("POST", SERVICES, Some(&taken)).await;
+    assert_eq!(refused.code, 422);
+    let message = refused.body["message"].as_str().unwrap();
+    assert!(message.ends_with("provided IP is already allocated"), "{message}");
+    let events = server.ask("GET", "/api/v1/namespaces/default/events", None).await.body;
+    let told: Vec<&str> = events["items"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter(|event| event["reason"] == "NotServed")
+        .map(|event| event["involvedObject"]["name"].as_str().unwrap())
+        .collect();
+    assert_eq!(told, ["a", "b"]);
+    let proxied = server.ask("GET", &format!("{SERVICES}/a:http/proxy/"), None).await;
+    assert_eq!(proxied.body["message"], "no endpoints available for service \"a\"");
+}
+
+#[tokio::test]
+async fn who_asks_for_a_certificate_is_written_down_and_who_approves_must_be_let() {
+    let server = server().await;
+    let cases = std::fs::read_to_string(format!(
+        "{}/tests/it/recorded/certificatesigningrequest.jsonl",
+        env!("CARGO_MANIFEST_DIR")
+    ));
+    let head: serde_json::Value =
+        serde_json::from_str(cases.unwrap().lines().next().unwrap()).unwrap();
+    let made = server.ask("POST", REQUESTS, Some(&head["base"])).await;
+    assert_eq!(made.code, 201, "{made:?}");
+    assert_eq!(made.body["spec"]["username"], "admin");
+    assert_eq!(made.body["spec"]["groups"], json!(["system:masters", "system:authenticated"]));
+    let mut approved = made.body.clone();
+    approved["status"] = json!({ "conditions": [{ "type": "Approved", "status": "True" }] });
+    let path = format!("{REQUESTS}/kinds-a/approval");
+    // One who may change approvals, but of no signer.
+    let role = json!({
+        "metadata": { "name": "approver" },
+        "rules": [{
+            "verbs": ["update"],
+            "apiGroups": ["certificates.k8s.io"],
+            "resources": ["certificatesigningrequests/approval"],
+        }],
+    });
+    let binding = json!({
+        "metadata": { "name": "approver" },
+        "roleRef": { "kind": "ClusterRole", "name": "approver" },
+        "subjects": [{ "kind": "User", "name": "joe" }],
+    });
+    let rbac = "/apis/rbac.authorization.k8s.io/v1";
+    server.ask("POST", &format!("{rbac}/clusterroles"), Some(&role)).await;
+    server.ask("POST", &format!("{rbac}/clusterrolebindings"), Some(&binding)).await;
+    let joe = || User { name: "joe".into(), ..User::default() };
+    let media = "application/json";
+    let refused = server.ask_as(joe(), "PUT", &path, media, Some(&approved)).await;
+    assert_eq!(refused.code, 403);
+    let message = refused.body["message"].as_str().unwrap();
+    let why = "user not permitted to approve requests with signerName \"example.com/sign\"";
+    assert!(message.ends_with(why), "{message}");
+    let mut role = server.ask("GET", &format!("{rbac}/clusterroles/approver"), None).await.body;
+    role["rules"].as_array_mut().unwrap().push(json!({
+        "verbs": ["approve"],
+        "apiGroups": ["certificates.k8s.io"],
+        "resources": ["signers"],
+        "resourceNames": ["example.com/*"],
+    }));
+    server.ask("PUT", &format!("{rbac}/clusterroles/approver"), Some(&role)).await;
+    let taken = server.ask_as(joe(), "PUT", &path, media, Some(&approved)).await;
+    assert_eq!(taken.code, 200, "{taken:?}");
+}
+
+#[tokio::test]
+async fn tokens_are_made_of_accounts_that_are_there() {
+    let server = server().await;
+    let accounts = "/api/v1/namespaces/default/serviceaccounts";
+    let none = server.ask("POST", &format!("{accounts}/robot/token"), Some(&json!({}))).await;
+    assert_eq!(none.code, 404);
+    let robot = json!({ "metadata": { "name": "robot" } });
+    server.ask("POST", accounts, Some(&robot)).await;
+    let made = server.ask("POST", &format!("{accounts}/robot/token"), Some(&json!({}))).await;
+    assert_eq!(made.code, 201, "{made:?}");
+    let token = made.body["status"]["token"].as_str().unwrap();
+    let review = json!({ "spec": { "token": token } });
+    let reviews = "/apis/authentication.k8s.io/v1/tokenreviews";
+    let reviewed = server.ask("POST", reviews, Some(&review)).await.body;
+    assert_eq!(reviewed["status"]["user"]["username"], "system:serviceaccount:default:robot");
+}
