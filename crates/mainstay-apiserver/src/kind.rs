@@ -194,6 +194,12 @@ pub trait Strategy: Send + Sync {
         None
     }
 
+    /// Whether a delete only begins the end of an object, beside finalizers in its metadata; what it says of
+    /// itself meanwhile is set.
+    fn begins_to_end(&self, _object: &mut Object) -> bool {
+        false
+    }
+
     /// Whether a delete answers the object and not a Status.
     fn returns_deleted(&self) -> bool {
         false

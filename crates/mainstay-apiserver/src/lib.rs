@@ -14,6 +14,7 @@
 //! | the body, held against the schema | `decode`, over `mainstay-schema` |
 //! | how an object gets into the store | `pipeline`: `admission`, the kind's [`kind::Strategy`], `managed` |
 //! | the store | `storage` |
+//! | what goes by itself | `housekeeping` |
 //! | logs, exec, attach, port-forward | `connect`: passed on to the node |
 //!
 //! # Guarantees
@@ -34,6 +35,7 @@ mod call;
 mod connect;
 mod decode;
 mod discovery;
+mod housekeeping;
 mod in_process;
 mod kind;
 mod kinds;

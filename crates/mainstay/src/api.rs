@@ -131,7 +131,8 @@ impl Api {
                 self.server.send_replace(Some(server.clone()));
                 tracing::info!(%address, port, kubeconfig = %config.kubeconfig.display(), "the Kubernetes API is there");
                 tokio::join!(
-                    serve::serve(listener, credentials.api_server(), server),
+                    serve::serve(listener, credentials.api_server(), server.clone()),
+                    server.keep_house(),
                     renew(config, &credentials, port),
                 );
             };

@@ -112,6 +112,18 @@ impl Strategy for Namespaces {
         errors.0
     }
 
+    fn begins_to_end(&self, object: &mut Object) -> bool {
+        let stays = !object.list_at(&["spec", "finalizers"]).is_empty();
+        if stays {
+            object.field_mut("status").insert("phase".into(), "Terminating".into());
+        }
+        stays
+    }
+
+    fn returns_deleted(&self) -> bool {
+        true
+    }
+
     fn selectable(&self) -> &'static [&'static str] {
         &["status.phase", "name"]
     }

@@ -50,14 +50,7 @@ pub(crate) async fn delete(call: &Call<'_>) -> Result<Answer> {
     let deleted = call.server.delete(call.user, call.resource, namespace, name, &options).await?;
     let strategy = call.resource.strategy;
     Ok(match deleted {
-        Deleted::Going(stored) => {
-            let code = match call.resource.kind {
-                // Source: only a delete that goes on by itself and not by a finalizer is "accepted".
-                _ if stored.object.has_finalizers() => http::StatusCode::OK,
-                _ => http::StatusCode::OK,
-            };
-            get::answer(call, code, &stored)
-        }
+        Deleted::Going(stored) => get::answer(call, http::StatusCode::OK, &stored),
         Deleted::Gone(stored) if strategy.returns_deleted() => {
             get::answer(call, http::StatusCode::OK, &stored)
         }
@@ -209,7 +202,7 @@ fn decide(
             _ => return Decision::Wait,
         };
         let Some((current, mut seconds)) = shorter else {
-            return finish(new, object, requested.unwrap_or(0), now);
+            return finish(resource, new, object, requested.unwrap_or(0), now);
         };
         let end = object.meta_str("deletionTimestamp").parse::<Timestamp>().unwrap_or(now);
         let mut end = end.as_second().saturating_sub(current).saturating_add(seconds);
@@ -221,7 +214,7 @@ fn decide(
         return Decision::Mark(new);
     }
     match grace {
-        None | Some(0) => finish(new, object, 0, now),
+        None | Some(0) => finish(resource, new, object, 0, now),
         Some(seconds) => {
             mark(&mut new, now.as_second().saturating_add(seconds), seconds);
             next_generation(&mut new);
@@ -231,8 +224,15 @@ fn decide(
 }
 
 /// An object whose time is over goes, unless it has finalizers.
-fn finish(mut new: Object, old: &Object, seconds: i64, now: Timestamp) -> Decision {
-    if !new.has_finalizers() {
+fn finish(
+    resource: &Resource,
+    mut new: Object,
+    old: &Object,
+    seconds: i64,
+    now: Timestamp,
+) -> Decision {
+    let begins = resource.strategy.begins_to_end(&mut new);
+    if !begins && !new.has_finalizers() {
         return Decision::Remove;
     }
     if old.is_terminating() && new == *old {

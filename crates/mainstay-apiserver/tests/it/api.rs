@@ -259,3 +259,39 @@ async fn bad_requests_have_their_conventional_errors() {
     let request = Request::post(PODS).body(Full::new(Bytes::from(deep))).unwrap();
     assert_eq!(server.send(User::master("admin"), request).await.code, 400);
 }
+
+#[tokio::test]
+async fn a_namespace_goes_with_what_is_in_it() {
+    let server = server().await;
+    let namespace = json!({"metadata": {"name": "x"}});
+    assert_eq!(server.ask("POST", "/api/v1/namespaces", Some(&namespace)).await.code, 201);
+    let map = json!({"metadata": {"name": "m"}, "data": {"a": "b"}});
+    let maps = "/api/v1/namespaces/x/configmaps";
+    assert_eq!(server.ask("POST", maps, Some(&map)).await.code, 201);
+    let going = server.ask("DELETE", "/api/v1/namespaces/x", None).await;
+    assert_eq!((going.code, &going.body["status"]["phase"]), (200, &"Terminating".into()));
+    let late = server.ask("POST", maps, Some(&json!({"metadata": {"name": "n"}}))).await;
+    assert_eq!(late.code, 403, "{late:?}");
+    assert_eq!(late.body["details"]["causes"][0]["reason"], "NamespaceTerminating");
+    let watch = format!("/api/v1/namespaces?watch=1&resourceVersion={}", {
+        going.body["metadata"]["resourceVersion"].as_str().unwrap()
+    });
+    let request = Request::get(watch).body(Full::new(Bytes::new())).unwrap();
+    let mut watch = server.raw(User::master("admin"), request).await.into_body();
+    let gone = async {
+        loop {
+            let frame = watch.frame().await.unwrap().unwrap().into_data().unwrap();
+            if frame.starts_with(b"{\"type\":\"DELETED\"") {
+                return;
+            }
+        }
+    };
+    tokio::select! {
+        () = server.api.keep_house() => {}
+        () = gone => {}
+    }
+    assert_eq!(server.ask("GET", "/api/v1/namespaces/x", None).await.code, 404);
+    assert_eq!(server.ask("GET", &format!("{maps}/m"), None).await.code, 404);
+    let kept = server.ask("DELETE", "/api/v1/namespaces/default", None).await;
+    assert_eq!(kept.code, 403);
+}

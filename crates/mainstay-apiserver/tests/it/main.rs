@@ -6,4 +6,5 @@ mod api;
 mod common;
 mod discovery;
 mod kinds;
+mod protobuf;
 mod subresources;

@@ -1,0 +1,194 @@
+//! What goes by itself: events whose time is over, and what is in namespaces that are being deleted.
+//!
+//! Source: `--event-ttl` of kube-apiserver and `pkg/controller/namespace`.
+
+use std::time::Duration;
+
+use futures_util::StreamExt as _;
+use jiff::{SignedDuration, Timestamp};
+use mainstay_store::ListOptions;
+use serde_json::{Value, json};
+
+use crate::kinds;
+use crate::object::Object;
+use crate::request::DeleteOptions;
+use crate::server::{ApiServer, Inner};
+use crate::status::Result;
+use crate::storage;
+
+/// How long an event is kept after it was told last. Source: the default of `--event-ttl`.
+const EVENT_TTL: SignedDuration = SignedDuration::from_hours(1);
+
+/// How often old events are looked for.
+const SWEEP_INTERVAL: Duration = Duration::from_secs(60);
+
+/// How often a namespace is looked into that does not get empty.
+const EMPTY_INTERVAL: Duration = Duration::from_millis(500);
+
+impl ApiServer {
+    /// Lets go what has to go, for ever.
+    pub async fn keep_house(&self) {
+        tokio::join!(self.0.sweep_events(), self.0.empty_namespaces());
+    }
+}
+
+impl Inner {
+    async fn sweep_events(&self) {
+        let mut interval = tokio::time::interval(SWEEP_INTERVAL);
+        loop {
+            interval.tick().await;
+            if let Err(error) = self.sweep(Timestamp::now()).await {
+                tracing::warn!("cannot let old events go: {}", error.message);
+            }
+        }
+    }
+
+    async fn sweep(&self, now: Timestamp) -> Result<()> {
+        let events = kinds::events();
+        let page = self.storage.page(events, "", &ListOptions::default()).await?;
+        let user = self.system_user();
+        let now_options =
+            DeleteOptions { grace_period_seconds: Some(0), ..DeleteOptions::default() };
+        for entry in &page.entries {
+            let event = storage::decode(events, &entry.value, entry.revision)?;
+            if is_over(&event, now) {
+                // One that was told again meanwhile is there again with its next telling.
+                let (namespace, name) = (event.namespace(), event.name());
+                let deleted = self.delete(&user, events, namespace, name, &now_options).await;
+                if let Err(error) = deleted
+                    && error.reason != "NotFound"
+                {
+                    return Err(error);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Empties namespaces as soon as they are being deleted.
+    async fn empty_namespaces(&self) {
+        let namespaces = kinds::namespaces();
+        loop {
+            match self.empty_terminating().await {
+                Ok(true) => tokio::time::sleep(EMPTY_INTERVAL).await,
+                Ok(false) => self.wait_for_change(&namespaces.prefix("")).await,
+                Err(error) => {
+                    tracing::warn!("cannot empty a namespace: {}", error.message);
+                    tokio::time::sleep(SWEEP_INTERVAL).await;
+                }
+            }
+        }
+    }
+
+    /// Waits until something changes below a prefix; at most [`SWEEP_INTERVAL`], since what changed just
+    /// before is not seen.
+    async fn wait_for_change(&self, prefix: &str) {
+        let change = async {
+            let (_, revision) = self.storage.store.get("").await.ok()?;
+            self.storage.store.watch(prefix, revision).await.ok()?.next().await
+        };
+        // Whichever it is, everything is looked at again.
+        drop(tokio::time::timeout(SWEEP_INTERVAL, change).await);
+    }
+
+    /// Whether there is a namespace that is not empty yet.
+    async fn empty_terminating(&self) -> Result<bool> {
+        let mut left = false;
+        for namespace in self.storage.all(kinds::namespaces(), "").await? {
+            if namespace.is_terminating() {
+                left |= !self.empty(&namespace).await?;
+            }
+        }
+        Ok(left)
+    }
+
+    /// Deletes what is in a namespace, and lets it go when nothing is.
+    async fn empty(&self, namespace: &Object) -> Result<bool> {
+        let user = self.system_user();
+        let name = namespace.name();
+        let mut empty = true;
+        for resource in kinds::ALL.iter().filter(|it| it.namespaced && it.allows("list")) {
+            for object in self.storage.all(resource, name).await? {
+                empty = false;
+                if object.is_terminating() {
+                    continue;
+                }
+                let options = DeleteOptions::default();
+                match self.delete(&user, resource, name, object.name(), &options).await {
+                    Err(error) if error.reason != "NotFound" => return Err(error),
+                    _ => {}
+                }
+            }
+        }
+        if empty {
+            self.finalize(name).await?;
+        }
+        Ok(empty)
+    }
+
+    /// Takes the server's own finalizer from a namespace, with which it goes unless others have theirs.
+    async fn finalize(&self, name: &str) -> Result<()> {
+        let user = self.system_user();
+        let writer = crate::pipeline::Writer {
+            user: &user,
+            manager: crate::managed::Manager { name: "mainstay", applied: false },
+            dry_run: false,
+            now: Timestamp::now(),
+        };
+        let change = crate::pipeline::Change {
+            resource: kinds::namespaces(),
+            namespace: "",
+            name,
+            subresource: "finalize",
+            may_create: false,
+        };
+        let finalized = self.update(&change, &writer, |current| {
+            let mut namespace = current.cloned().unwrap_or_default();
+            let kept: Vec<Value> = namespace
+                .list_at(&["spec", "finalizers"])
+                .iter()
+                .filter(|it| *it != "kubernetes")
+                .cloned()
+                .collect();
+            namespace.0.insert("spec".into(), json!({ "finalizers": kept }));
+            Ok(namespace)
+        });
+        match finalized.await {
+            Err(error) if error.reason != "NotFound" => Err(error),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Whether an event's time is over.
+fn is_over(event: &Object, now: Timestamp) -> bool {
+    let times = [
+        event.str_at(&["lastTimestamp"]),
+        event.str_at(&["series", "lastObservedTime"]),
+        event.str_at(&["eventTime"]),
+        event.meta_str("creationTimestamp"),
+    ];
+    let last = times.iter().filter_map(|time| time.parse::<Timestamp>().ok()).max();
+    last.is_none_or(|last| now.duration_since(last) > EVENT_TTL)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_event_lives_an_hour_after_it_was_told_last() {
+        let now: Timestamp = "2026-01-01T12:00:00Z".parse().unwrap();
+        let event = |last: &str| {
+            Object::from_json(json!({
+                "metadata": {"name": "e", "creationTimestamp": "2026-01-01T01:00:00Z"},
+                "lastTimestamp": last,
+            }))
+        };
+        assert!(!is_over(&event("2026-01-01T11:00:00Z"), now));
+        assert!(is_over(&event("2026-01-01T10:59:59Z"), now));
+        assert!(is_over(&Object::default(), now));
+        // A clock that was set back loses no event.
+        assert!(!is_over(&event("2027-01-01T00:00:00Z"), now));
+    }
+}
