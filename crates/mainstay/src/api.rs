@@ -167,7 +167,7 @@ impl Api {
             match opened.await {
                 Ok(server) => return server,
                 Err(error) => {
-                    wait.after(&format!("cannot open the Kubernetes API: {error:#}")).await
+                    wait.after(&format!("cannot open the Kubernetes API: {error:#}")).await;
                 }
             }
         }

@@ -11,7 +11,7 @@ mod watch;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use http::header::CONTENT_TYPE;
+use http::header::{CONTENT_TYPE, USER_AGENT};
 use http::{Method, Request};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -34,6 +34,9 @@ pub(crate) const LONGEST_AWAY: Duration = Duration::from_millis(800);
 /// The longest wait after an API refused something. Source: the cap of the kubelet's registration,
 /// `pkg/kubelet/kubelet_node_status.go`.
 pub(crate) const LONGEST_REFUSED: Duration = Duration::from_secs(7);
+
+/// Who asks. The first word is the name under which the API remembers who wrote a field.
+const AGENT: &str = concat!("kubelet/v1.36.0 (linux) mainstay/", env!("CARGO_PKG_VERSION"));
 
 /// How the agent reaches a Kubernetes API, and what it registers its node with.
 #[derive(Clone)]
@@ -164,6 +167,7 @@ impl Calls {
             message: format!("{}: {message}", asked()),
         };
         let mut request = Request::builder().method(method.clone()).uri(path);
+        request = request.header(USER_AGENT, AGENT);
         let mut bytes = Vec::new();
         if let Some((kind, body)) = body {
             request = request.header(CONTENT_TYPE, kind);

@@ -128,8 +128,8 @@ fn condition(
     }
 }
 
-/// What turned from one status to the next. Of a node that is new, everything that is not ready
-/// yet is left out, as a kubelet does.
+/// What turned from one status to the next. Of a node that is new, or whose agent is, that it is not
+/// ready yet is no news.
 pub fn transitions(name: &str, before: &NodeStatus, after: &NodeStatus) -> Vec<Transition> {
     let status_of = |status: &NodeStatus, kind: &str| {
         let mut conditions = status.conditions.iter().flatten();
@@ -146,7 +146,7 @@ pub fn transitions(name: &str, before: &NodeStatus, after: &NodeStatus) -> Vec<T
         }
     }
     match (status_of(before, READY), status_of(after, READY)) {
-        (Some(false), Some(true)) => turned.push("NodeReady"),
+        (Some(false) | None, Some(true)) => turned.push("NodeReady"),
         (Some(true), Some(false)) => turned.push("NodeNotReady"),
         _ => {}
     }

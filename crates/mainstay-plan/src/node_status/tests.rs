@@ -233,12 +233,14 @@ fn what_turns_is_told_and_keeps_its_time() {
     };
     let rows = [
         told(&NodeStatus::default(), &first),
+        told(&NodeStatus::default(), &second),
         told(&first, &second),
         told(&second, &second),
         told(&second, &third),
     ];
     expect![[r#"
         NodeHasSufficientMemory NodeHasNoDiskPressure NodeHasSufficientPID
+        NodeHasSufficientMemory NodeHasNoDiskPressure NodeHasSufficientPID NodeReady
         NodeReady
 
         NodeHasInsufficientMemory NodeHasDiskPressure NodeNotReady"#]]

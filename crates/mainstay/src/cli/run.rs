@@ -12,6 +12,7 @@ use mainstay_pki::SubjectName;
 use mainstay_pod::NodeName;
 use rustix::fs::Mode;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::task::JoinSet;
 
 use super::Validate;
 use crate::api::{Api, ApiConfig};
@@ -122,20 +123,28 @@ impl Run {
             let agent = node(config, Some(&api)).await?.agent;
             let node_api = agent.node_api(api.node_auth(), serde_json::json!({}));
             // Nothing that runs pods waits for it.
-            let api = tokio::spawn(api.run(node_api));
+            let mut beside = JoinSet::new();
+            beside.spawn(api.run(node_api));
             systemd::tell_ready();
+            let mut broken = None;
             let ended = agent
                 .run(async {
                     tokio::select! {
                         _ = terminate.recv() => {}
                         _ = interrupt.recv() => {}
+                        // Cancel-safe per docs on `JoinSet::join_next`. It has no end of its own.
+                        Some(ended) = beside.join_next() => broken = ended.err(),
                     }
                     systemd::tell_stopping();
                     tracing::info!("mainstay ends; pods run on");
                 })
                 .await;
-            api.abort();
-            ended.context("the agent ends before its time, and pods run on")
+            beside.shutdown().await;
+            ended.context("the agent ends before its time, and pods run on")?;
+            match broken {
+                Some(error) => Err(error).context("the Kubernetes API broke, and pods run on"),
+                None => Ok(()),
+            }
         });
         // File work that is under way is not waited for: it can be done again.
         runtime.shutdown_background();
