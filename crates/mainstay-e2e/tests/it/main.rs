@@ -11,6 +11,7 @@ mod manifest;
 mod node;
 mod program;
 
+mod api;
 mod bad_input;
 mod cli;
 mod container;

@@ -82,7 +82,8 @@ fn a_pod_has_names_files_and_a_loopback_of_its_own() {
     assert!(hosts.lines().any(|line| line == format!("{ip}\tweb-n1")), "{hosts}");
     let links = sh(&node, "web", "ls /sys/class/net");
     assert_eq!(links.split_whitespace().collect::<Vec<_>>(), ["eth0", "lo"]);
-    let script = "echo up | nc -l -p 9 127.0.0.1 & until nc -w 5 127.0.0.1 9; do :; done";
+    // A server that has a program says all of it, also to a client that has nothing to say.
+    let script = "nc -l -p 9 -e echo up & until nc -w 5 127.0.0.1 9; do :; done";
     assert_eq!(sh(&node, "web", script).trim(), "up");
 }
 

@@ -34,6 +34,8 @@ pub(crate) struct Node {
     agent: Option<Child>,
     /// What `mainstay run` is given beside what tells instances apart. Default: the manifests.
     pub(crate) arguments: Vec<String>,
+    /// The port of the Kubernetes API; a free one by default, since tests run side by side.
+    pub(crate) secure_port: u16,
     watchdog: Watchdog,
 }
 
@@ -60,7 +62,7 @@ impl Node {
         let watchdog = Watchdog::start(&program, directory.path());
         let manifests = directory.path().join("manifests");
         let arguments = vec![format!("--pod-manifest-path={}", manifests.display())];
-        let node = Self { directory, program, agent: None, arguments, watchdog };
+        let node = Self { directory, program, agent: None, arguments, secure_port: 0, watchdog };
         node.provide(&tools::image("busybox"));
         Some(node)
     }
@@ -85,8 +87,8 @@ impl Node {
         let log = self.path("log");
         let log = File::options().append(true).create(true).open(log).unwrap();
         let mut command = self.command(&["run", "--hostname-override=n1"]);
-        // Tests run side by side.
-        command.args(["--secure-port=0", "--port=0", "--healthz-port=0"]);
+        command.arg(format!("--secure-port={}", self.secure_port));
+        command.args(["--port=0", "--healthz-port=0"]);
         command.args(&self.arguments).env("MAINSTAY_LOG", "debug");
         // What interrupts the test does not reach it; it is ended in order.
         command.process_group(0).stdin(Stdio::null());

@@ -1,0 +1,116 @@
+//! The embedded API when things go wrong.
+
+use std::net::TcpListener;
+
+use mainstay_testkit::tools;
+
+use crate::manifest::pod;
+use crate::node::{Node, wait_for};
+use crate::program::{Outcome, command, run};
+
+/// Asks the node's API.
+fn kubectl(node: &Node, arguments: &[&str]) -> Outcome {
+    let mut command = command(&tools::kubectl());
+    command.arg("--kubeconfig").arg(node.path("root/kubeconfig")).args(arguments);
+    run(&mut command)
+}
+
+/// Waits until the API tells a pod's phase.
+fn wait_for_phase(node: &Node, name: &str, phase: &str) {
+    let shown = wait_for(|| {
+        let arguments = ["get", "pod", name, "-o", "jsonpath={.status.phase}"];
+        let outcome = kubectl(node, &arguments);
+        (outcome.status.success() && outcome.stdout == phase).then_some(())
+    });
+    assert!(shown.is_some(), "the API never showed {name} as {phase}\n{}", node.log());
+}
+
+#[test]
+fn a_damaged_store_keeps_no_static_pod_from_running() {
+    let Some(mut node) = Node::prepare() else { return };
+    let store = node.path("root/api.redb");
+    std::fs::write(&store, "half a file").unwrap();
+    node.launch();
+    node.put("web.yaml", &pod("web"));
+    node.wait_for_running("web");
+    let told = wait_for(|| node.log().contains(store.to_str().unwrap()).then_some(()));
+    assert!(told.is_some(), "{}", node.log());
+    // Restarted and replaced without it, too.
+    node.mainstay(&["restart", "web"]).success();
+    node.put("web.yaml", &pod("web").set("metadata.labels.new", "yes"));
+    node.wait_for_running("web");
+    // The file is left as it was found, and moved away by whoever has read the log.
+    assert_eq!(std::fs::read_to_string(&store).unwrap(), "half a file");
+    std::fs::remove_file(&store).unwrap();
+    wait_for_phase(&node, "web-n1", "Running");
+}
+
+#[test]
+fn a_port_that_is_taken_keeps_no_static_pod_from_running() {
+    let Some(mut node) = Node::prepare() else { return };
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap().port();
+    node.secure_port = port;
+    node.launch();
+    node.put("web.yaml", &pod("web"));
+    node.wait_for_running("web");
+    let told =
+        wait_for(|| node.log().contains(&format!("port {port} (--secure-port)")).then_some(()));
+    assert!(told.is_some(), "{}", node.log());
+    drop(taken);
+    wait_for_phase(&node, "web-n1", "Running");
+}
+
+#[test]
+fn what_was_answered_survives_kills_and_power_cuts() {
+    let Some(mut node) = Node::start() else { return };
+    let names = ["a", "b", "c", "d"];
+    for (at, name) in names.into_iter().enumerate() {
+        let made = wait_for(|| {
+            let outcome = kubectl(&node, &["create", "configmap", name, "--from-literal=k=v"]);
+            (outcome.status.success()).then_some(())
+        });
+        assert!(made.is_some(), "{}", node.log());
+        if at % 2 == 0 {
+            node.kill()
+        } else {
+            node.cut_power()
+        }
+        node.launch();
+        for known in names.iter().take(at + 1) {
+            let there = wait_for(|| {
+                let outcome =
+                    kubectl(&node, &["get", "configmap", known, "-o", "jsonpath={.data.k}"]);
+                (outcome.status.success()).then_some(outcome.stdout)
+            });
+            assert_eq!(there.as_deref(), Some("v"), "{known} after {name}\n{}", node.log());
+        }
+    }
+}
+
+#[test]
+fn a_mirror_that_is_deleted_is_back_and_its_containers_run_on() {
+    let Some(node) = Node::start() else { return };
+    node.put("web.yaml", &pod("web"));
+    let before = node.wait_for_running("web");
+    wait_for_phase(&node, "web-n1", "Running");
+    let uid = ["get", "pod", "web-n1", "-o", "jsonpath={.metadata.uid}"];
+    let mut known = kubectl(&node, &uid).success();
+    for flags in [&[][..], &["--grace-period=0", "--force"], &["--now"]] {
+        kubectl(&node, &[&["delete", "pod", "web-n1", "--wait=false"], flags].concat()).success();
+        let other = wait_for(|| {
+            let outcome = kubectl(&node, &uid);
+            let found = (outcome.status.success()).then_some(outcome.stdout)?;
+            (found != known).then_some(found)
+        });
+        known = other.unwrap_or_else(|| panic!("{flags:?}\n{}", node.log()));
+        wait_for_phase(&node, "web-n1", "Running");
+    }
+    let after = node.wait_for_running("web");
+    assert_eq!(before.status.container_statuses, after.status.container_statuses);
+    node.take("web.yaml");
+    node.wait_for_gone("web");
+    let gone =
+        wait_for(|| (kubectl(&node, &["get", "pod", "web-n1"]).status.code() == Some(1)).then_some(()));
+    assert!(gone.is_some());
+}
