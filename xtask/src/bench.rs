@@ -1,226 +1,218 @@
 //! `cargo xtask bench`: the promises of SPECIFICATION.md, measured.
 //!
-//! Everything is measured in one run, on one machine, in one state, with the same payload: a static
-//! program that writes down what time it is as its first act. What others need for the same work
+//! Everything is measured in one run, on one machine, in one state. What others need for the same work
 //! stands beside it, and the ratios are what counts: absolute times hold for this machine only.
+//!
+//! - `--api` measures the Kubernetes API only.
+//! - `--alone` measures nobody but mainstay.
+//! - `--quick` does little of everything, and does not wait until the machine is quiet: to see whether
+//!   all of it works.
+//! - `--programs=DIR` measures the programs there, as cargo leaves them in `target/debug`, and builds
+//!   none: `cargo build -p mainstay -p mainstay-shim` and
+//!   `cargo build -p mainstay-e2e --example api_client` make them.
 
+mod api;
+mod client;
+mod load;
 mod measure;
 mod node;
 mod others;
 mod payload;
+mod pods;
+mod servers;
+mod table;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 
 use crate::debian::Scratch;
 use crate::{install, process};
-use measure::Samples;
-use node::{Network, Node};
-use others::Podman;
+use node::Node;
 use payload::Payload;
+use table::Table;
 
-/// How often single starts are measured.
-const ROUNDS: usize = 20;
-/// How many pods are many.
-const MANY: usize = 100;
-/// How many are some.
-const SOME: usize = 20;
-/// How long idle pods are watched.
-const IDLE: Duration = Duration::from_secs(30);
-/// How long nothing is done between two starts, as on a machine where now and then a pod is
-/// started.
-const PAUSE: Duration = Duration::from_millis(600);
-
-/// What is promised of the time from a manifest to its entrypoint.
-struct Budget {
-    name: &'static str,
-    /// Milliseconds, of the median.
-    limit: f64,
-    /// The part of podman's median.
-    of_podman: Option<f64>,
+/// What is asked for.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Options {
+    alone: bool,
+    api: bool,
+    quick: bool,
+    programs: Option<PathBuf>,
 }
 
-const HOST_NETWORK: Budget = Budget { name: "host network", limit: 30.0, of_podman: Some(0.1) };
-const OWN_NETWORK: Budget = Budget { name: "own network, hostPort", limit: 45.0, of_podman: None };
+/// How much is done.
+struct Extent {
+    /// How often single starts and other short things are measured.
+    rounds: usize,
+    /// How often what takes long by itself is.
+    few: usize,
+    /// How many pods are many.
+    many: usize,
+    /// How many are some.
+    some: usize,
+    /// How long idle pods are watched.
+    idle: Duration,
+    /// How long nothing is done between two starts, as on a machine where now and then a pod is
+    /// started.
+    pause: Duration,
+    /// How long a server is asked as fast as it answers. Whole seconds.
+    load: Duration,
+    /// How many pods are listed.
+    listed: usize,
+    /// How many watch the same pod.
+    watchers: usize,
+    /// Whether what one program leaves to be done is waited for before the next one.
+    settle: bool,
+}
+
+const FULL: Extent = Extent {
+    rounds: 20,
+    few: 10,
+    many: 100,
+    some: 20,
+    idle: Duration::from_secs(30),
+    pause: Duration::from_millis(600),
+    load: Duration::from_secs(10),
+    listed: 500,
+    watchers: 1000,
+    settle: true,
+};
+
+const QUICK: Extent = Extent {
+    rounds: 2,
+    few: 2,
+    many: 4,
+    some: 2,
+    idle: Duration::from_secs(1),
+    pause: Duration::from_millis(200),
+    load: Duration::from_secs(1),
+    listed: 10,
+    watchers: 20,
+    settle: false,
+};
+
+/// The programs that take part, absolutely.
+pub(crate) struct Programs {
+    pub(crate) mainstay: PathBuf,
+    /// A client of the API: `crates/mainstay-e2e/examples/api_client`.
+    pub(crate) client: PathBuf,
+}
+
+/// What all measurements need.
+struct Bench {
+    programs: Programs,
+    /// Where everything is; absolute, since paths in manifests and bundles are.
+    directory: PathBuf,
+    payload: Payload,
+    extent: &'static Extent,
+    /// Whether nobody else is measured.
+    alone: bool,
+    /// Whether nothing but the API is.
+    api: bool,
+}
 
 /// Measures, prints, and says what is promised and not kept.
 pub(crate) fn run(arguments: &[&str]) -> anyhow::Result<()> {
-    let alone = arguments.contains(&"--alone");
+    let options = Options::parse(arguments)?;
     process::require_root()?;
-    let programs = install::build()?;
-    let scratch = Scratch::new(Path::new("target/bench"))?;
-    // Paths in manifests and bundles are absolute.
-    let directory = std::path::absolute(scratch.path()).context("there is no current directory")?;
-    let payload = Payload::make(&directory)?;
+    let programs = match &options.programs {
+        Some(directory) => Programs::below(directory)?,
+        None => Programs::build()?,
+    };
+    let directory = std::path::absolute("target/bench").context("there is no current directory")?;
+    // What a run left that was killed.
+    Node::clear(&programs, &directory.join(pods::NODE))?;
+    Node::clear(&programs, &directory.join(api::NODE))?;
+    let _scratch = Scratch::new(&directory)?;
+    let bench = Bench {
+        programs,
+        payload: Payload::make(&directory)?,
+        directory,
+        extent: if options.quick { &QUICK } else { &FULL },
+        alone: options.alone,
+        api: options.api,
+    };
     let mut table = Table::default();
 
     table.say(&measure::machine()?);
-    table.say(&format!(
-        "one write to cgroup.procs, {} ms after the last one: {}",
-        PAUSE.as_millis(),
-        measure::cgroup_write(PAUSE, 5)?
-    ));
-    measure::settle()?;
-    println!("measuring unshare and runc");
-    let floor = others::unshare(&payload, ROUNDS, PAUSE)?;
-    let runc = if alone { None } else { Some(others::runc(&payload, &directory, ROUNDS, PAUSE)?) };
-    let (mut podman_host, mut podman_own) = (None, None);
-    if !alone {
-        measure::settle()?;
-        println!("measuring podman kube play");
-        let other = Podman::prepare(&payload, &directory)?;
-        podman_host = Some(other.kube_play(&payload, Network::Host, ROUNDS, PAUSE)?);
-        podman_own = Some(other.kube_play(&payload, Network::Own, ROUNDS, PAUSE)?);
+    if options.quick {
+        table.say("little is done, on a machine that may be busy: the figures mean nothing");
     }
-
-    measure::settle()?;
-    println!("measuring mainstay");
-    let mut node = Node::start(&programs, &directory, &payload)?;
-    let agent_alone = node.agent_memory()?;
-    let host = node.single_starts(&payload, Network::Host, ROUNDS, PAUSE)?;
-    let own = node.single_starts(&payload, Network::Own, ROUNDS, PAUSE)?;
-    let removal = node.removals(&payload, ROUNDS, PAUSE)?;
-    let all_own = node.all_at_once(&payload, Network::Own, MANY)?;
-    node.remove_all()?;
-    let some = node.all_at_once(&payload, Network::Host, SOME)?;
-    let (agent_some, shims_some) = (node.agent_memory()?, node.shim_memory()?);
-    node.remove_all()?;
-    let all_host = node.all_at_once(&payload, Network::Host, MANY)?;
-    let cpu = node.cpu_share(IDLE)?;
-    let (agent_many, shims_many) = (node.agent_memory()?, node.shim_memory()?);
-    let restart = node.kill_and_start(MANY)?;
-    node.end()?;
-
+    let pods = if bench.api { None } else { Some(pods::Figures::measure(&bench, &mut table)?) };
+    let api = api::Figures::measure(&bench)?;
     table.head();
-    table.row("unshare, the floor", &floor.to_string(), "", "");
-    if let Some(runc) = &runc {
-        table.row("runc run, one bundle", &runc.to_string(), "", "");
+    if let Some(pods) = &pods {
+        pods.tell(&mut table);
     }
-    for (budget, ours, theirs) in
-        [(HOST_NETWORK, &host, &podman_host), (OWN_NETWORK, &own, &podman_own)]
-    {
-        if let Some(theirs) = theirs {
-            let name = format!("podman kube play, {}", budget.name);
-            table.row(&name, &theirs.to_string(), "", "");
-        }
-        table.start(&budget, ours, theirs.as_ref());
-    }
-    let ratios = [&host, &own].map(|ours| {
-        let to = |other: &Samples| format!("{:.2}", ours.median() / other.median());
-        (to(&floor), runc.as_ref().map(to))
-    });
-    let [(host_floor, host_runc), (own_floor, own_runc)] = ratios;
-    let runc_ratio =
-        |ratio: Option<String>| ratio.map_or(String::new(), |it| format!(", {it} × runc"));
-    table.row(
-        "the same as multiples, host network",
-        &format!("{host_floor} × unshare{}", runc_ratio(host_runc)),
-        "",
-        "",
-    );
-    table.row(
-        "the same as multiples, own network",
-        &format!("{own_floor} × unshare{}", runc_ratio(own_runc)),
-        "",
-        "",
-    );
-    table.row("manifest removed → process gone", &removal.to_string(), "", "");
-    for (name, took) in [("host network", all_host), ("own network", all_own)] {
-        let kept = took <= 2000.0;
-        let name = format!("{MANY} manifests at once → last entrypoint, {name}");
-        table.row(&name, &format!("{took:.0} ms"), "≤ 2000 ms", verdict(kept));
-    }
-    table.row(&format!("{SOME} manifests at once, host network"), &format!("{some:.0} ms"), "", "");
-    let memory = |table: &mut Table, name: &str, bytes: u64, limit: u64| {
-        let promise = format!("≤ {} MB", megabytes(limit));
-        table.row(name, &format!("{} MB", megabytes(bytes)), &promise, verdict(bytes <= limit));
-    };
-    const MB: u64 = 1_000_000;
-    memory(&mut table, "agent, no pod (PSS)", agent_alone, 20 * MB);
-    memory(&mut table, &format!("agent, {MANY} pods (PSS)"), agent_many, 25 * MB);
-    memory(&mut table, "one pod's shim (PSS, average)", shims_many / MANY as u64, MB / 2);
-    memory(&mut table, &format!("all, {SOME} pods (PSS)"), agent_some + shims_some, 30 * MB);
-    memory(&mut table, &format!("all, {MANY} pods (PSS)"), agent_many + shims_many, 80 * MB);
-    table.row(
-        &format!("CPU, {MANY} idle pods, {} s", IDLE.as_secs()),
-        &format!("{:.2} % of a core", cpu * 100.0),
-        "≤ 0.3 %",
-        verdict(cpu <= 0.003),
-    );
-    table.row(
-        &format!("agent killed and started → all {MANY} pods known, none restarted"),
-        &format!("{restart:.0} ms"),
-        "≤ 300 ms",
-        verdict(restart <= 300.0),
-    );
-    println!("\n{}", table.0);
+    api.tell(&mut table)?;
+    println!("\n{table}");
     Ok(())
 }
 
-// === impl Budget ===
+// === impl Options ===
 
-impl Budget {
-    /// A podman that was not measured breaks no promise.
-    fn is_kept(&self, median: f64, of_podman: Option<f64>) -> bool {
-        let within = of_podman.zip(self.of_podman).is_none_or(|(part, most)| part <= most);
-        median <= self.limit && within
+impl Options {
+    fn parse(arguments: &[&str]) -> anyhow::Result<Self> {
+        let mut options = Self::default();
+        for argument in arguments {
+            match *argument {
+                "--alone" => options.alone = true,
+                "--api" => options.api = true,
+                "--quick" => options.quick = true,
+                other => match other.strip_prefix("--programs=") {
+                    Some(directory) => options.programs = Some(directory.into()),
+                    None => bail!(
+                        "bench has no option {other}; there are --alone, --api, --quick and \
+                         --programs=DIR"
+                    ),
+                },
+            }
+        }
+        Ok(options)
     }
 }
 
-fn verdict(kept: bool) -> &'static str {
-    if kept { "kept" } else { "**missed**" }
-}
+// === impl Programs ===
 
-#[expect(clippy::cast_precision_loss, reason = "for people")]
-fn megabytes(bytes: u64) -> String {
-    format!("{:.1}", bytes as f64 / 1e6)
-}
-
-/// The table, as Markdown.
-#[derive(Default)]
-struct Table(String);
-
-impl Table {
-    fn say(&mut self, line: &str) {
-        println!("{line}");
-        self.0 += &format!("{line}\n");
+impl Programs {
+    fn build() -> anyhow::Result<Self> {
+        let release = install::build()?;
+        let mut client = process::cargo();
+        // What is measured is built without it, so that it has no features but its own.
+        client.args(["build", "--release", "--locked", "--package=mainstay-e2e"]);
+        process::run(client.args(["--example", "api_client"]))?;
+        Self::below(&release)
     }
 
-    fn head(&mut self) {
-        self.0 += "\n| work | measured | promised | |\n| --- | --- | --- | --- |\n";
-    }
-
-    fn start(&mut self, budget: &Budget, ours: &Samples, theirs: Option<&Samples>) {
-        let ratio = theirs.map(|theirs| ours.median() / theirs.median());
-        let shown = ratio.map_or(String::new(), |ratio| format!("1/{:.1} of podman", 1.0 / ratio));
-        let promise = match budget.of_podman {
-            Some(part) => format!("p50 ≤ {} ms, ≤ 1/{:.0}", budget.limit, 1.0 / part),
-            None => format!("p50 ≤ {} ms", budget.limit),
+    fn below(directory: &Path) -> anyhow::Result<Self> {
+        let program = |name: &str| {
+            std::fs::canonicalize(directory.join(name))
+                .with_context(|| format!("there is no {name} in {}", directory.display()))
         };
-        let name = format!("manifest → entrypoint, {}", budget.name);
-        let kept = budget.is_kept(ours.median(), ratio);
-        self.row(&name, &format!("{ours}; {shown}"), &promise, verdict(kept));
+        Ok(Self { mainstay: program("mainstay")?, client: program("examples/api_client")? })
     }
+}
 
-    fn row(&mut self, work: &str, measured: &str, promised: &str, verdict: &str) {
-        let measured = measured.trim_end_matches("; ");
-        self.0 += &format!("| {work} | {measured} | {promised} | {verdict} |\n");
+// === impl Bench ===
+
+impl Bench {
+    /// Waits until what others have left to be done is done.
+    fn settle(&self) -> anyhow::Result<()> {
+        if self.extent.settle { measure::settle() } else { Ok(()) }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{HOST_NETWORK, OWN_NETWORK};
+    use super::Options;
 
     #[test]
-    fn podman_is_a_measure_where_it_is_promised_to_be() {
-        assert!(HOST_NETWORK.is_kept(29.0, Some(0.09)));
-        assert!(HOST_NETWORK.is_kept(29.0, None));
-        assert!(!HOST_NETWORK.is_kept(31.0, Some(0.09)));
-        assert!(!HOST_NETWORK.is_kept(29.0, Some(0.11)));
-        assert!(OWN_NETWORK.is_kept(44.0, Some(0.2)));
-        assert!(!OWN_NETWORK.is_kept(46.0, Some(0.01)));
+    fn options_are_told_apart() {
+        let options = Options::parse(&["--api", "--programs=target/debug"]).unwrap();
+        let programs = Some("target/debug".into());
+        assert_eq!(options, Options { api: true, programs, ..Options::default() });
+        assert!(Options::parse(&["--apis"]).is_err());
     }
 }

@@ -25,7 +25,8 @@ cargo xtask <command>
   codegen [--check]      writes the generated sources, or compares them
   test-tools             brings what the tests need
   quickstart             builds mainstay and runs a pod with it, once
-  bench [--alone]        measures what SPECIFICATION.md promises, beside podman and runc, or alone
+  bench [--api] [--alone]  measures what SPECIFICATION.md promises, or of it what the API does;
+                         beside podman, runc, nginx and etcd, or alone
   vm [--seed=|--driver=]  installs mainstay on Debian's kernel with systemd, reboots, cuts its power
   install [--prefix DIR] builds mainstay and installs it below DIR (/usr/local) and DESTDIR";
 

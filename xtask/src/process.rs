@@ -3,7 +3,7 @@
 use std::ffi::OsStr;
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 
 use anyhow::{Context, bail, ensure};
 
@@ -61,6 +61,13 @@ pub(crate) fn output(command: &mut Command) -> anyhow::Result<String> {
         bail!("{} failed: {}", line(command), output.status);
     }
     String::from_utf8(output.stdout).with_context(|| format!("{} prints no text", line(command)))
+}
+
+/// Ends a program that was started, in order, and waits until it has ended.
+pub(crate) fn terminate(child: &mut Child) -> anyhow::Result<ExitStatus> {
+    // Every shell can; the program of that name need not be installed.
+    run(command("sh").arg("-c").arg(format!("kill -TERM {}", child.id())))?;
+    child.wait().context("a program cannot be waited for")
 }
 
 /// Where a program is, if it is on the path or where a system keeps its own.

@@ -40,6 +40,12 @@ const BUSYBOX: Tool = Tool {
     make: |from, to, _| copy(&from.join("bin/busybox"), to),
 };
 const BUSYBOX_IMAGE: Tool = Tool { name: "images/busybox.tar", packages: &[], make: busybox_image };
+/// What the benchmark needs besides, and no test.
+const WRK: Tool = Tool {
+    name: "wrk",
+    packages: &["wrk", "libluajit2-5.1-2", "libc6", "libgcc-s1", "libssl3"],
+    make: |from, to, _| take(from, to),
+};
 /// What the others need stands before them.
 const TOOLS: &[Tool] = &[
     BUSYBOX,
@@ -103,17 +109,28 @@ pub(crate) fn bring() -> anyhow::Result<()> {
     let directory = directory()?;
     let _lock = lock(&directory)?;
     if process::find("kubectl").is_none() {
-        KUBECTL.bring(&directory)?;
+        KUBECTL.bring(&directory, &recipe())?;
     }
-    TOOLS.iter().try_for_each(|tool| tool.bring(&directory))
+    TOOLS.iter().try_for_each(|tool| tool.bring(&directory, &recipe()))
+}
+
+/// Brings what the benchmark needs, and says where it is.
+pub(crate) fn bring_for_bench() -> anyhow::Result<PathBuf> {
+    let directory = directory()?;
+    let _lock = lock(&directory)?;
+    let also = TOOLS.iter().filter(|tool| ["etcd", "nginx"].contains(&tool.name));
+    also.clone().try_for_each(|tool| tool.bring(&directory, &recipe()))?;
+    // Nothing is made from it.
+    WRK.bring(&directory, &format!("{RECIPE}\n{}", WRK.line()))?;
+    Ok(directory)
 }
 
 /// Brings the image of busybox only, and says where it is.
 pub(crate) fn bring_busybox_image() -> anyhow::Result<PathBuf> {
     let directory = directory()?;
     let _lock = lock(&directory)?;
-    BUSYBOX.bring(&directory)?;
-    BUSYBOX_IMAGE.bring(&directory)?;
+    BUSYBOX.bring(&directory, &recipe())?;
+    BUSYBOX_IMAGE.bring(&directory, &recipe())?;
     Ok(directory.join(BUSYBOX_IMAGE.name))
 }
 
@@ -139,10 +156,11 @@ fn lock(directory: &Path) -> anyhow::Result<fs::File> {
 // === impl Tool ===
 
 impl Tool {
-    fn bring(&self, directory: &Path) -> anyhow::Result<()> {
+    /// Makes it, unless it is there and was made by the same recipe.
+    fn bring(&self, directory: &Path, recipe: &str) -> anyhow::Result<()> {
         let path = directory.join(self.name);
         let record = directory.join(".recipes").join(self.name);
-        if path.exists() && fs::read_to_string(&record).is_ok_and(|made_by| made_by == recipe()) {
+        if path.exists() && fs::read_to_string(&record).is_ok_and(|made_by| made_by == recipe) {
             return Ok(());
         }
         println!("bringing {}", path.display());
@@ -158,15 +176,19 @@ impl Tool {
         record
             .parent()
             .map_or(Ok(()), fs::create_dir_all)
-            .and_then(|()| fs::write(&record, recipe()))
+            .and_then(|()| fs::write(&record, recipe))
             .with_context(|| format!("cannot write {}", record.display()))
+    }
+
+    /// What is in a recipe of it.
+    fn line(&self) -> String {
+        format!("{}: {}\n", self.name, self.packages.join(" "))
     }
 }
 
 /// How everything is made. One for all, since images are made from what was made before.
 fn recipe() -> String {
-    let line = |tool: &Tool| format!("{}: {}\n", tool.name, tool.packages.join(" "));
-    let tools: String = TOOLS.iter().chain([&KUBECTL]).map(line).collect();
+    let tools: String = TOOLS.iter().chain([&KUBECTL]).map(Tool::line).collect();
     format!("{RECIPE}\n{tools}")
 }
 
@@ -245,18 +267,17 @@ mod tests {
             packages: &[],
             make: |_, to, _| Ok(fs::create_dir(to).and_then(|()| fs::write(to.join("new"), ""))?),
         };
-        let (tree, record) = (path.join("images/tree"), path.join(".recipes/images/tree"));
+        let tree = path.join("images/tree");
         fs::create_dir_all(&tree).unwrap();
         fs::write(tree.join("old"), "").unwrap();
         let made = || [tree.join("old").exists(), tree.join("new").exists()];
 
-        tool.bring(scratch.path()).unwrap();
+        tool.bring(scratch.path(), "1").unwrap();
         assert_eq!(made(), [false, true]);
         fs::write(tree.join("old"), "").unwrap();
-        tool.bring(scratch.path()).unwrap();
+        tool.bring(scratch.path(), "1").unwrap();
         assert_eq!(made(), [true, true]);
-        fs::write(record, "0\n").unwrap();
-        tool.bring(scratch.path()).unwrap();
+        tool.bring(scratch.path(), "2").unwrap();
         assert_eq!(made(), [false, true]);
     }
 }

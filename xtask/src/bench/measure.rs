@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context, bail};
+use serde_json::Value;
 
 /// Milliseconds, in order.
 #[derive(Clone, Debug)]
@@ -16,6 +17,12 @@ impl Samples {
     pub(crate) fn new(mut milliseconds: Vec<f64>) -> Self {
         milliseconds.sort_by(f64::total_cmp);
         Self(milliseconds)
+    }
+
+    /// From an array in an answer.
+    pub(crate) fn read(value: &Value) -> anyhow::Result<Self> {
+        let numbers = value.as_array().map(|all| all.iter().filter_map(Value::as_f64));
+        Ok(Self::new(numbers.context("the answer has no measurements")?.collect()))
     }
 
     pub(crate) fn median(&self) -> f64 {
@@ -102,6 +109,21 @@ fn measure_moves(
     child.kill()?;
     child.wait()?;
     measured.map(|()| Samples::new(samples))
+}
+
+/// How long it takes until 4 KiB more of a file are on the disk, in a directory on that disk.
+pub(crate) fn durable_write(directory: &Path, rounds: usize) -> anyhow::Result<Samples> {
+    let path = directory.join("durable");
+    let context = || format!("cannot write {}", path.display());
+    let mut file = fs::File::create(&path).with_context(context)?;
+    let mut samples = Vec::new();
+    for _ in 0..rounds {
+        let start = Instant::now();
+        file.write_all(&[b'x'; 4096]).and_then(|()| file.sync_data()).with_context(context)?;
+        samples.push(milliseconds(start.elapsed()));
+    }
+    fs::remove_file(&path).with_context(context)?;
+    Ok(Samples::new(samples))
 }
 
 /// Bytes of memory that a process has to itself, with its part of what it shares.

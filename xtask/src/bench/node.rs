@@ -2,19 +2,24 @@
 
 use std::fs::{self, File};
 use std::io::{Read, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
-use serde_json::Value;
+use serde_json::{Value, json};
 
+use super::Programs;
+use super::client::{Client, Job};
 use super::measure::{self, Samples, milliseconds, now};
 use super::payload::{IMAGE, Payload};
 use crate::process;
 
 const PATIENCE: Duration = Duration::from_secs(120);
+/// The node's name.
+const NAME: &str = "bench";
 
 /// Which network a pod has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,11 +52,16 @@ pub(crate) fn manifest(payload: &Payload, name: &str, number: usize, network: Ne
     )
 }
 
-/// A node of its own.
+/// A node of its own, with the Kubernetes API.
 pub(crate) struct Node {
     mainstay: PathBuf,
     directory: PathBuf,
     agent: Child,
+    /// Asks its API, as a user who may do everything.
+    pub(crate) client: Client,
+    /// Milliseconds from the first start of the agent to an API that is ready; its keys and its store
+    /// were made in that time.
+    pub(crate) first_ready: f64,
     /// The pods whose manifests are there, each with where its payload wrote.
     pods: Vec<(PathBuf, PathBuf)>,
     /// Nothing of it is left.
@@ -59,19 +69,82 @@ pub(crate) struct Node {
 }
 
 impl Node {
+    /// One that is ready. All of it lies below `directory`.
     pub(crate) fn start(
-        programs: &Path,
+        programs: &Programs,
         directory: &Path,
         payload: &Payload,
     ) -> anyhow::Result<Self> {
-        let mainstay = std::path::absolute(programs.join("mainstay"))?;
-        let directory = directory.join("node");
+        let mainstay = programs.mainstay.clone();
+        let directory = directory.to_owned();
         fs::create_dir_all(directory.join("manifests"))?;
+        let client = Client {
+            program: programs.client.clone(),
+            root_dir: directory.join("root"),
+            run_dir: directory.join("run"),
+            token: token()?,
+        };
+        let user = format!("{},bench,bench,\"system:masters\"\n", client.token);
+        let mut tokens = File::options();
+        let tokens = tokens.create_new(true).write(true).mode(0o600).open(tokens_in(&directory));
+        tokens.and_then(|mut file| file.write_all(user.as_bytes()))?;
         process::run(command(&mainstay, &directory).args(["image", "import"]).arg(&payload.image))?;
+        let waiting = client.begin(&json!({ "do": "ready" }))?;
+        let start = now()?;
         let agent = spawn(&mainstay, &directory)?;
-        let node = Self { mainstay, directory, agent, pods: Vec::new(), ended: false };
+        let pods = Vec::new();
+        let mut node =
+            Self { mainstay, directory, agent, client, first_ready: 0.0, pods, ended: false };
+        node.first_ready = ready(waiting)? - start;
         node.wait_for(|status| status["agent"] == true)?;
         Ok(node)
+    }
+
+    /// Takes down what there is below `directory` of a node that was not taken down.
+    pub(crate) fn clear(programs: &Programs, directory: &Path) -> anyhow::Result<()> {
+        if directory.join("root").exists() { down(&programs.mainstay, directory) } else { Ok(()) }
+    }
+
+    /// Ends the agent in order and starts another: milliseconds from that to an API that is ready.
+    pub(crate) fn restart(&mut self) -> anyhow::Result<f64> {
+        let status = process::terminate(&mut self.agent)?;
+        ensure!(status.success(), "mainstay ended: {status}");
+        let waiting = self.client.begin(&json!({ "do": "ready" }))?;
+        let start = now()?;
+        self.agent = spawn(&self.mainstay, &self.directory)?;
+        Ok(ready(waiting)? - start)
+    }
+
+    /// The port of its API.
+    pub(crate) fn port(&self) -> anyhow::Result<u16> {
+        let path = self.client.run_dir.join("secure-port");
+        let port = fs::read_to_string(&path);
+        let port = port.with_context(|| format!("cannot read {}", path.display()))?;
+        port.trim().parse().with_context(|| format!("{} holds no port", path.display()))
+    }
+
+    /// The files with the certificate and the key of its API.
+    pub(crate) fn identity(&self) -> [PathBuf; 2] {
+        ["crt", "key"].map(|kind| self.client.root_dir.join(format!("pki/apiserver.{kind}")))
+    }
+
+    /// Places manifests and removes them, one after the other; what becomes of their mirrors.
+    pub(crate) fn mirrors(
+        &self,
+        payload: &Payload,
+        rounds: usize,
+        pause: Duration,
+    ) -> anyhow::Result<Value> {
+        let pods = (0..rounds).map(|number| {
+            let (ready, placed, _) = self.write(payload, number, Network::Host)?;
+            let name = format!("pod-{number}");
+            let command = json!(["/stamp", format!("/out/{name}")]);
+            let mirror = format!("{name}-{NAME}");
+            Ok(json!({ "name": mirror, "ready": ready, "placed": placed, "command": command }))
+        });
+        let pods: Vec<Value> = pods.collect::<anyhow::Result<_>>()?;
+        let pause = u64::try_from(pause.as_millis())?;
+        self.client.ask(&json!({ "do": "mirrors", "pods": pods, "pause_ms": pause }))
     }
 
     /// Renames a manifest into the directory, and waits for its pod's payload.
@@ -259,7 +332,7 @@ impl Node {
     }
 
     fn down(&self) -> anyhow::Result<()> {
-        process::run(command(&self.mainstay, &self.directory).args(["down", "--purge"]))
+        down(&self.mainstay, &self.directory)
     }
 }
 
@@ -284,10 +357,32 @@ impl Drop for Node {
 fn spawn(mainstay: &Path, directory: &Path) -> anyhow::Result<Child> {
     let log = File::options().create(true).append(true).open(directory.join("agent.log"))?;
     let mut run = command(mainstay, directory);
-    run.args(["run", "--hostname-override=bench"]);
-    run.args(["--secure-port=0", "--port=0", "--healthz-port=0", "--pod-manifest-path"]);
-    run.arg(directory.join("manifests")).stderr(log);
+    run.arg("run").arg(format!("--hostname-override={NAME}"));
+    run.args(["--secure-port=0", "--port=0", "--healthz-port=0", "--token-auth-file"]);
+    run.arg(tokens_in(directory)).arg("--pod-manifest-path").arg(directory.join("manifests"));
+    run.stderr(log);
     run.spawn().context("cannot start mainstay")
+}
+
+/// When an API that is waited for was ready, in milliseconds since the epoch.
+fn ready(waiting: Job) -> anyhow::Result<f64> {
+    waiting.answer()?.as_f64().context("the client does not know when the API was ready")
+}
+
+/// What nobody guesses.
+fn token() -> anyhow::Result<String> {
+    let mut bytes = [0; 16];
+    File::open("/dev/urandom")?.read_exact(&mut bytes)?;
+    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
+/// The file with the users' tokens.
+fn tokens_in(directory: &Path) -> PathBuf {
+    directory.join("tokens.csv")
+}
+
+fn down(mainstay: &Path, directory: &Path) -> anyhow::Result<()> {
+    process::run(command(mainstay, directory).args(["down", "--purge"]))
 }
 
 fn command(mainstay: &Path, directory: &Path) -> Command {

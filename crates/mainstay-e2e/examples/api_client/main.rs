@@ -1,0 +1,126 @@
+//! A client of the API that measures what `wrk` cannot, for `cargo xtask bench`.
+//!
+//! One job comes in as JSON on the standard input, one answer goes out as JSON on the standard
+//! output. It has one thread, so that on a small machine the server has the other processor, and
+//! ends by itself.
+
+mod connection;
+mod mirrors;
+mod watchers;
+
+use std::path::PathBuf;
+use std::time::{Duration, SystemTime};
+
+use anyhow::{Context, bail};
+use hyper::{Method, StatusCode};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use connection::{Api, Connection};
+
+/// How long a job may take. Longer than any does, since what is asked for is waited for.
+const PATIENCE: Duration = Duration::from_secs(300);
+/// How long nothing is done between two looks whether the API is there.
+const LOOK: Duration = Duration::from_millis(1);
+
+/// What there is to do, and where.
+#[derive(Deserialize)]
+struct Job {
+    root_dir: PathBuf,
+    run_dir: PathBuf,
+    token: String,
+    work: Work,
+}
+
+#[derive(Deserialize)]
+#[serde(tag = "do", rename_all = "snake_case")]
+enum Work {
+    /// Waits for an API that need not be there yet: when `/readyz` was answered with `ok`, in
+    /// milliseconds since the epoch.
+    Ready,
+    /// Asks once: how many bytes the answer has.
+    Get {
+        path: String,
+    },
+    /// Makes objects, one after the other: how many bytes the last answer has.
+    Create {
+        objects: Vec<NewObject>,
+    },
+    Watchers(watchers::Job),
+    Mirrors(mirrors::Job),
+}
+
+/// An object, and the collection that it is to be in.
+#[derive(Deserialize)]
+struct NewObject {
+    path: String,
+    object: Value,
+}
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> anyhow::Result<()> {
+    let job: Job = serde_json::from_reader(std::io::stdin()).context("this is not a job")?;
+    let api = Api { root_dir: job.root_dir, run_dir: job.run_dir, token: job.token };
+    let answer = tokio::time::timeout(PATIENCE, job.work.carry_out(&api)).await;
+    let answer = answer.with_context(|| format!("this takes longer than {PATIENCE:?}"))??;
+    println!("{answer}");
+    Ok(())
+}
+
+// === impl Work ===
+
+impl Work {
+    async fn carry_out(self, api: &Api) -> anyhow::Result<Value> {
+        match self {
+            Self::Ready => ready(api).await,
+            Self::Get { path } => {
+                let body = api.connect().await?.done(Method::GET, &path, "", Vec::new()).await?;
+                Ok(json!(body.len()))
+            }
+            Self::Create { objects } => create(&api.connect().await?, objects).await,
+            Self::Watchers(job) => job.carry_out(api).await,
+            Self::Mirrors(job) => job.carry_out(api).await,
+        }
+    }
+}
+
+async fn ready(api: &Api) -> anyhow::Result<Value> {
+    loop {
+        // A port of the agent before may still be written down.
+        if let Ok(connection) = api.connect().await
+            && let Ok(()) = ready_on(&connection).await
+        {
+            let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+            return Ok(json!(milliseconds(now.context("the clock is before 1970")?)));
+        }
+        tokio::time::sleep(LOOK).await;
+    }
+}
+
+/// # Errors
+///
+/// When the server cannot be asked any more.
+async fn ready_on(connection: &Connection) -> anyhow::Result<()> {
+    loop {
+        match connection.answer(Method::GET, "/readyz", "", Vec::new()).await? {
+            (StatusCode::OK, body) if &*body == b"ok" => return Ok(()),
+            _ => tokio::time::sleep(LOOK).await,
+        }
+    }
+}
+
+async fn create(connection: &Connection, objects: Vec<NewObject>) -> anyhow::Result<Value> {
+    let mut size = 0;
+    for NewObject { path, object } in objects {
+        let body = serde_json::to_vec(&object)?;
+        size = connection.done(Method::POST, &path, "application/json", body).await?.len();
+    }
+    if size == 0 {
+        bail!("there is nothing to create");
+    }
+    Ok(json!(size))
+}
+
+fn milliseconds(duration: Duration) -> f64 {
+    duration.as_secs_f64() * 1000.0
+}
