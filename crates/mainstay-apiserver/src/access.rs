@@ -93,18 +93,21 @@ impl Inner {
         let fields = required_fields(info);
         let fields: Vec<(&str, &str)> =
             fields.iter().map(|(key, value)| (&**key, &**value)).collect();
-        let mut asked = attributes(user, info, &fields);
-        // Upgraded connections are made by GET too. Source: `AuthorizePodWebsocketUpgradeCreatePermission`.
-        if asked.resource == "pods"
+        let asked = attributes(user, info, &fields);
+        self.require(&asked)?;
+        // Upgraded connections are made by GET too, and make something nevertheless. Source:
+        // `AuthorizePodWebsocketUpgradeCreatePermission`.
+        let makes = asked.resource == "pods"
             && matches!(asked.subresource, "exec" | "attach" | "portforward")
-            && asked.verb == "get"
-        {
-            asked.verb = "create";
-        }
-        match self.decide(&asked) {
+            && asked.verb == "get";
+        if makes { self.require(&Attributes { verb: "create", ..asked }) } else { Ok(()) }
+    }
+
+    fn require(&self, asked: &Attributes<'_>) -> Result<()> {
+        match self.decide(asked) {
             Decision::Allow(_) => Ok(()),
             Decision::Deny(reason) | Decision::NoOpinion(reason) => {
-                Err(authz::forbidden(&asked, &reason))
+                Err(authz::forbidden(asked, &reason))
             }
         }
     }
