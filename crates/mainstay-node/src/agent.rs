@@ -188,6 +188,7 @@ impl Agent {
         let (reports, publications) = mpsc::unbounded_channel();
         let (notes, notes_seen) = watch::channel(Arc::new(Notes::default()));
         let (goals, goals_seen) = watch::channel(None);
+        let (api_goals, api_goals_seen) = watch::channel(None);
         let board_seen = board.subscribe();
         let (requests, requested) = mpsc::channel(16);
         let (image_changes, images) = watch::channel(0u64);
@@ -196,7 +197,9 @@ impl Agent {
         let (batches, found) = mpsc::unbounded_channel();
         for path in config.manifests.paths.clone() {
             let (recursive, interval) = (config.manifests.recursive, config.manifest_interval);
-            let of_path = records.values().filter(|it| config.manifests.is_of(&path, &it.path));
+            let of_path = records.values().filter(|it| {
+                it.pod.source().is_static() && config.manifests.is_of(&path, &it.path)
+            });
             let known = of_path.map(|it| (it.path.clone(), it.place.clone())).collect();
             let (sender, seen) = mpsc::unbounded_channel();
             std::thread::Builder::new()
@@ -207,7 +210,7 @@ impl Agent {
         }
         let reading =
             Reading { node_name: config.node_name.clone(), validation: config.validation };
-        let remembered = records.into_values();
+        let remembered = records.into_values().filter(|it| it.pod.source().is_static());
         let remembered =
             remembered.map(|it| Remembered { path: it.path, place: it.place, pod: it.pod });
         let merge = Merge::new(reading, config.manifests, remembered);
@@ -223,7 +226,7 @@ impl Agent {
             Vec::new()
         });
         let supervisor = Supervisor::new(performer.clone(), reports, images.clone(), hosted);
-        tasks.spawn(supervisor.run(goals_seen, requested));
+        tasks.spawn(supervisor.run(goals_seen, api_goals_seen, requested));
         tasks.spawn(tell_images(performer.images.clone(), image_changes));
         tasks.spawn(rotate_all(performer.runtime.clone(), config.log_bounds));
         tasks.spawn(addresses::keep(config.addresses, addresses));
@@ -231,7 +234,11 @@ impl Agent {
         // People: the board and the socket.
         let (health, healths) = watch::channel(Vec::new());
         tasks.spawn(ask_runtime(performer.clone(), images.clone(), health));
-        if let Some(access) = config.api {
+        // Without an API nobody says anything of its pods, and what runs of them runs on.
+        let mut unsaid = Some(api_goals);
+        if let Some(access) = config.api
+            && let Some(goals) = unsaid.take()
+        {
             let shown = Shown {
                 node_name: config.node_name.as_str().to_owned(),
                 directory: config.ledger_directory,
@@ -242,6 +249,8 @@ impl Agent {
                 addresses: performer.addresses.clone(),
                 board: board_seen.clone(),
                 events: performer.events.clone(),
+                performer: performer.clone(),
+                goals,
             };
             publish::show(access, shown, &mut tasks);
         }

@@ -59,6 +59,8 @@ pub(crate) struct Record {
     pub(crate) finished: Option<(Timestamp, PodStatus)>,
     /// Another one each time that it is taken in anew, or that its restart is asked for.
     pub(crate) incarnation: Option<Incarnation>,
+    /// It is being ended, with this grace period.
+    pub(crate) stop: Option<Duration>,
 }
 
 /// Writes records in the background.
@@ -262,6 +264,7 @@ fn stage(path: &Path, generation: u64, record: &Record) -> Result<(), LedgerErro
         finished_at: at,
         status,
         incarnation: record.incarnation,
+        stop_seconds: record.stop.map(|grace| grace.as_secs()),
     };
     let bytes = serde_json::to_vec(&file).map_err(|error| failed(error.into()))?;
     // What was staged before counts until this is whole.
@@ -308,6 +311,7 @@ fn read(path: &Path) -> Result<(PodKey, u64, Record), String> {
         started: file.started,
         finished: file.finished_at.map(|at| (at, file.status.unwrap_or_default())),
         incarnation: file.incarnation,
+        stop: file.stop_seconds.map(Duration::from_secs),
     };
     let key = crate::sources::merge::key_of(&record.pod);
     Ok((key, file.generation, record))
@@ -329,6 +333,8 @@ struct RecordFile {
     finished_at: Option<Timestamp>,
     status: Option<PodStatus>,
     incarnation: Option<Incarnation>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    stop_seconds: Option<u64>,
 }
 
 #[cfg(test)]
@@ -355,6 +361,7 @@ mod tests {
             started: false,
             finished: None,
             incarnation: None,
+            stop: None,
         }
     }
 

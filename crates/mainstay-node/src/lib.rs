@@ -9,6 +9,7 @@
 //! | --- | --- | --- |
 //! | a thread `manifests` for each path ([`sources::manifest_dir`]) | inotify, directories | batches of changes → `merge_all` |
 //! | `merge_all` ([`agent`], over [`sources::merge`]) | batches | goals (`watch`) → supervisor; notes (`watch`) → board |
+//! | [`sources::api::ApiSource`], with an API | the API's pods of this node | goals (`watch`) → supervisor, `publish::mirror` |
 //! | [`observe::follow`] | the runtime's events | one picture for each pod (`watch`) → its worker |
 //! | [`supervise::Supervisor`] | goals, pods that appear, requests, workers that end | a goal for each worker (`watch`) |
 //! | one [`worker::Worker`] for each pod | its goal, its picture, its actions, time | reports → board |
@@ -17,7 +18,7 @@
 //! | [`logs::rotate_all`] | time | |
 //! | [`addresses::keep`] | time | the node's addresses (`watch`) → workers, when they report |
 //! | `ask_runtime` ([`agent`]) | time, changes of images | how the runtime is (`watch`) → board |
-//! | [`publish::show`], with an API: several | the board, the API's pods of this node, time | mirror pods, the Node, its lease, events → the API |
+//! | [`publish::show`], with an API: several | the board, the API's pods of this node, time | mirror pods, the state of its own pods, the Node, its lease, events → the API |
 //! | thread `ledger` ([`ledger`]) | changes | files in the root directory |
 //!
 //! # Guarantees

@@ -59,6 +59,13 @@ impl Observer {
         }
     }
 
+    /// Whether the runtime has something of this version of a pod.
+    pub(crate) fn has(&self, key: &PodKey, uid: &str) -> bool {
+        let pods = self.lock();
+        let seen = pods.get(key);
+        seen.is_some_and(|seen| seen.borrow().sandboxes.iter().any(|it| it.uid == uid))
+    }
+
     /// All pods of which the runtime has something.
     pub(crate) fn keys(&self) -> BTreeSet<PodKey> {
         let pods = self.lock();
@@ -156,6 +163,7 @@ fn key_of(status: &PodSandboxStatus) -> Option<PodKey> {
     let sandbox = &status.sandbox;
     let source = match sandbox.labels.get(labels::SOURCE)?.as_str() {
         "http" => SourceKind::Http,
+        "api" => SourceKind::Api,
         _ => SourceKind::File,
     };
     Some(PodKey {

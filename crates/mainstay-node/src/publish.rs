@@ -4,7 +4,7 @@
 //!
 //! Workers send what changed ([`Publication`]); one task keeps the whole ([`Board`]) and puts it
 //! on a `watch` channel, from which the control socket answers and the mirror pods of an API are
-//! kept ([`mirror`]).
+//! kept and its own pods are told of ([`mirror`]).
 
 pub(crate) mod api;
 mod events;
@@ -54,6 +54,8 @@ pub(crate) struct PodReport {
     pub(crate) waiting: Option<Waiting>,
     /// Older versions of it that still run.
     pub(crate) ending: Vec<Ending>,
+    /// It was to be ended, and nothing of it runs any more.
+    pub(crate) ended: bool,
 }
 
 /// The manifest that a pod came from.

@@ -6,29 +6,47 @@
 //! - A worker that panicked is started again, from what is there.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
 use mainstay_plan::pod::{Finished, Goal, Memory, PodKey, RunGoal, SeenPod, was_interrupted};
 use mainstay_plan::status;
+use mainstay_pod::Pod;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{Id, JoinSet};
 
 use crate::ledger::Record;
 use crate::publish::{Manifest, Publication};
-use crate::sources::merge::{GoalPod, Goals};
+use crate::sources::api::{ApiGoals, Verdict};
+use crate::sources::manifest_dir::Place;
+use crate::sources::merge::{GoalPod, Goals, key_of};
 use crate::volumes;
 use crate::worker::{Performer, Worker, WorkerGoal};
 
 /// How long a worker that panicked stays away.
 const AFTER_PANIC: Duration = Duration::from_secs(1);
 
+/// How long a new agent waits for an API to say which of its pods are wanted, before it starts again
+/// what the ledger has of them. What runs is left alone until then.
+const API_PATIENCE: Duration = Duration::from_secs(10);
+
 /// What can be asked of the supervisor.
 #[derive(Debug)]
 pub(crate) enum Request {
     /// Stop a pod and start it anew. Answers whether there is such a pod.
     Restart { pod: PodKey, answer: oneshot::Sender<bool> },
+}
+
+/// What is known of the pods that an API wants here.
+enum ApiKnown {
+    /// Nothing yet: none of its pods is started or stopped.
+    Awaited,
+    /// Nothing, and nobody waits any longer: what the ledger has of them counts.
+    Away,
+    /// This, as of when the API answered last.
+    Known(Arc<ApiGoals>),
 }
 
 /// Keeps the workers.
@@ -38,6 +56,10 @@ pub(crate) struct Supervisor {
     images: watch::Receiver<u64>,
     /// The versions that have a place on this machine and no worker yet.
     hosted: BTreeSet<String>,
+    /// What the manifests say.
+    files: Goals,
+    api: ApiKnown,
+    /// Both.
     goals: Goals,
     workers: BTreeMap<PodKey, watch::Sender<WorkerGoal>>,
     tasks: JoinSet<PodKey>,
@@ -56,6 +78,8 @@ impl Supervisor {
             reports,
             images,
             hosted: hosted.into_iter().collect(),
+            files: Goals::new(),
+            api: ApiKnown::Awaited,
             goals: Goals::new(),
             workers: BTreeMap::new(),
             tasks: JoinSet::new(),
@@ -63,24 +87,33 @@ impl Supervisor {
         }
     }
 
-    /// Supervises for ever. `goals` is `None` until the sources have been looked at once.
+    /// Supervises for ever. `goals` is `None` until the manifests have been looked at once, `api`
+    /// until the API has been.
     pub(crate) async fn run(
         mut self,
         mut goals: watch::Receiver<Option<Arc<Goals>>>,
+        mut api: watch::Receiver<Option<Arc<ApiGoals>>>,
         mut requests: mpsc::Receiver<Request>,
     ) {
         let mut appeared = self.performer.observer.appeared();
         if goals.wait_for(Option::is_some).await.is_err() {
             return;
         }
-        let first = goals.borrow_and_update().as_deref().cloned().unwrap_or_default();
+        self.files = goals.borrow_and_update().as_deref().cloned().unwrap_or_default();
+        if let Some(known) = &*api.borrow_and_update() {
+            self.api = ApiKnown::Known(known.clone());
+        }
+        let first = self.merged();
         let mut keys = self.performer.observer.keys();
+        keys.retain(|key| self.is_decided(key));
         keys.extend(first.keys().cloned());
         // The publisher outlives the supervisor.
         let _ = self.reports.send(Publication::Begun(keys));
         self.turn_to(first);
         // Before anything else is wanted, so that no place is cleared that is wanted again.
         self.clear_orphans().await;
+        let patience = tokio::time::sleep(API_PATIENCE);
+        tokio::pin!(patience);
         loop {
             tokio::select! {
                 // Cancel-safe per docs on `watch::Receiver::changed`.
@@ -88,7 +121,27 @@ impl Supervisor {
                     if changed.is_err() {
                         return;
                     }
-                    self.turn_to(goals.borrow_and_update().as_deref().cloned().unwrap_or_default());
+                    self.files = goals.borrow_and_update().as_deref().cloned().unwrap_or_default();
+                    self.turn_to(self.merged());
+                }
+                // As above.
+                changed = api.changed() => {
+                    if changed.is_err() {
+                        return;
+                    }
+                    let known = api.borrow_and_update().clone();
+                    let first = !matches!(self.api, ApiKnown::Known(_));
+                    if let Some(known) = known {
+                        self.api = ApiKnown::Known(known);
+                        self.turn_to(self.merged());
+                        if first {
+                            self.clear_orphans().await;
+                        }
+                    }
+                }
+                () = &mut patience, if matches!(self.api, ApiKnown::Awaited) => {
+                    self.api = ApiKnown::Away;
+                    self.turn_to(self.merged());
                 }
                 // As above; the observer is held by the performer.
                 _ = appeared.changed() => self.see_to_workers(),
@@ -125,12 +178,56 @@ impl Supervisor {
         }
     }
 
+    /// What is wanted by whomever.
+    fn merged(&self) -> Goals {
+        let mut goals = self.files.clone();
+        let mut add = |pod: &Arc<Pod>, stop| {
+            let goal = GoalPod {
+                pod: pod.clone(),
+                path: PathBuf::new(),
+                place: Place::default(),
+                incarnation: None,
+                invalid: None,
+                stop,
+            };
+            goals.insert(key_of(pod), goal);
+        };
+        match &self.api {
+            ApiKnown::Awaited => {}
+            ApiKnown::Away => {
+                for key in self.performer.recorded().iter().filter(|key| !key.source.is_static()) {
+                    if let Some(record) = self.performer.record(key) {
+                        add(&record.pod, record.stop);
+                    }
+                }
+            }
+            ApiKnown::Known(known) => {
+                for verdict in known.values() {
+                    match verdict {
+                        Verdict::Run(pod) => add(pod, None),
+                        Verdict::Stop(pod, grace) => add(pod, Some(*grace)),
+                        Verdict::Refused { .. } => {}
+                    }
+                }
+            }
+        }
+        goals
+    }
+
+    /// Whether it is known what is to become of a pod.
+    fn is_decided(&self, key: &PodKey) -> bool {
+        key.source.is_static()
+            || self.goals.contains_key(key)
+            || matches!(self.api, ApiKnown::Known(_))
+    }
+
     fn turn_to(&mut self, goals: Goals) {
         for (key, goal) in &goals {
             self.write_down(key, goal, self.goals.get(key));
         }
         // Also those that went while no agent ran.
-        for key in self.performer.recorded().iter().filter(|key| !goals.contains_key(*key)) {
+        let gone = |key: &&PodKey| !goals.contains_key(*key) && self.is_decided(key);
+        for key in self.performer.recorded().iter().filter(gone) {
             // It may come back with the same content, and is to run then.
             self.performer.forget(key);
             self.performer.events.forget(key);
@@ -148,10 +245,13 @@ impl Supervisor {
         let known = self.performer.record(key);
         let same = known.filter(|it| it.pod.uid() == goal.pod.uid() && !is_anew);
         match same {
-            Some(known) if known.path == goal.path && known.place == goal.place => {}
+            Some(known)
+                if known.path == goal.path
+                    && known.place == goal.place
+                    && known.stop == goal.stop => {}
             Some(known) => {
-                let (path, place) = (goal.path.clone(), goal.place.clone());
-                self.performer.accept(key, Record { path, place, ..known });
+                let (path, place, stop) = (goal.path.clone(), goal.place.clone(), goal.stop);
+                self.performer.accept(key, Record { path, place, stop, ..known });
             }
             None => {
                 let record = Record {
@@ -161,6 +261,7 @@ impl Supervisor {
                     started: false,
                     finished: None,
                     incarnation: goal.incarnation,
+                    stop: goal.stop,
                 };
                 self.performer.accept(key, record);
             }
@@ -170,7 +271,8 @@ impl Supervisor {
     /// Tells every worker its goal, and starts those that are missing.
     fn see_to_workers(&mut self) {
         let mut keys: BTreeSet<PodKey> = self.goals.keys().cloned().collect();
-        keys.extend(self.performer.observer.keys());
+        let seen = self.performer.observer.keys();
+        keys.extend(seen.into_iter().filter(|key| self.is_decided(key)));
         keys.extend(self.workers.keys().cloned());
         for key in keys {
             let goal = self.goal_of(&key);
@@ -191,9 +293,14 @@ impl Supervisor {
         };
         // It is there since the goal was written down, and knows of restarts that were asked for.
         let incarnation = self.performer.record(key).and_then(|record| record.incarnation);
+        let run = RunGoal { pod: goal.pod.clone(), incarnation };
+        let manifest = Manifest { path: goal.path.clone(), invalid: goal.invalid.clone() };
         WorkerGoal {
-            goal: Goal::Run(RunGoal { pod: goal.pod.clone(), incarnation }),
-            manifest: Some(Manifest { path: goal.path.clone(), invalid: goal.invalid.clone() }),
+            goal: match goal.stop {
+                Some(grace) => Goal::Stop { run, grace },
+                None => Goal::Run(run),
+            },
+            manifest: key.source.is_static().then_some(manifest),
         }
     }
 
@@ -205,7 +312,7 @@ impl Supervisor {
         let mut status = None;
         let uids = seen.borrow().sandboxes.iter().map(|sandbox| sandbox.uid.clone()).collect();
         let mut own: BTreeSet<String> = uids;
-        if let Goal::Run(run) = &goal.goal {
+        if let Some(run) = goal.goal.pod() {
             own.insert(run.pod.uid().to_owned());
             (memory.finished, status) = self.end_of(&key, run, &seen.borrow());
         }
@@ -269,7 +376,10 @@ impl Supervisor {
 
     /// Clears the places of versions that nobody knows any more.
     async fn clear_orphans(&mut self) {
-        for uid in std::mem::take(&mut self.hosted) {
+        let kept = self.undecided();
+        let orphans: Vec<String> = self.hosted.difference(&kept).cloned().collect();
+        self.hosted.retain(|uid| kept.contains(uid));
+        for uid in orphans {
             let performer = self.performer.clone();
             let cleared = tokio::task::spawn_blocking(move || {
                 volumes::clean_up(&uid, &performer.facts, &performer.hierarchies)
@@ -286,6 +396,21 @@ impl Supervisor {
     }
 }
 
+impl Supervisor {
+    /// The versions of pods of which it is not known what is to become of them.
+    fn undecided(&self) -> BTreeSet<String> {
+        let mut uids = BTreeSet::new();
+        for key in self.performer.observer.keys().iter().filter(|key| !self.is_decided(key)) {
+            let seen = self.performer.observer.subscribe(key);
+            uids.extend(seen.borrow().sandboxes.iter().map(|sandbox| sandbox.uid.clone()));
+        }
+        for key in self.performer.recorded().iter().filter(|key| !self.is_decided(key)) {
+            uids.extend(self.performer.record(key).map(|record| record.pod.uid().to_owned()));
+        }
+        uids
+    }
+}
+
 impl WorkerGoal {
     fn is_same(&self, other: &Self) -> bool {
         let manifest = match (&self.manifest, &other.manifest) {
@@ -295,7 +420,13 @@ impl WorkerGoal {
         };
         let goal = match (&self.goal, &other.goal) {
             (Goal::Run(a), Goal::Run(b)) => {
-                a.pod.uid() == b.pod.uid() && a.incarnation == b.incarnation
+                a.pod.uid() == b.pod.uid()
+                    && a.incarnation == b.incarnation
+                    // Of pods of an API only.
+                    && a.pod.metadata().generation == b.pod.metadata().generation
+            }
+            (Goal::Stop { run: a, grace }, Goal::Stop { run: b, grace: other }) => {
+                a.pod.uid() == b.pod.uid() && grace == other
             }
             (Goal::Gone, Goal::Gone) => true,
             _ => false,
@@ -303,3 +434,6 @@ impl WorkerGoal {
         manifest && goal
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -74,6 +74,7 @@ impl Worker {
     /// Works until nothing of the pod is left and nothing of it is wanted.
     pub(crate) async fn run(mut self) {
         let mut in_flight = InFlight::default();
+        let mut grace = None;
         loop {
             let goal = self.goal.borrow_and_update().clone();
             let seen = self.seen.borrow_and_update().clone();
@@ -84,6 +85,13 @@ impl Worker {
                 // Images of a version that is not wanted any more need not be waited for.
                 in_flight.abort_images();
             }
+            if let Goal::Stop { grace: now, .. } = &goal.goal {
+                in_flight.abort_images();
+                if grace.replace(*now).is_some_and(|before| before > *now) {
+                    // They are asked again, with the shorter one.
+                    in_flight.abort_stops();
+                }
+            }
             self.memory.forget_gone(&seen);
             if let Goal::Run(run) = &goal.goal
                 && run.pod.restart_policy() == RestartPolicy::Never
@@ -93,7 +101,7 @@ impl Worker {
             }
             let plan = plan(&goal.goal, &seen, &self.memory, now);
             // First what is, then what is done about it: an end that is written down is this one.
-            self.report(&goal, &seen, plan.waiting, now);
+            self.report(&goal, &seen, plan.waiting, plan.done, now);
             for action in plan.actions {
                 tracing::debug!(pod = %self.key, ?action, "begins");
                 self.memory.in_flight.insert(action.key());
@@ -239,7 +247,8 @@ impl Worker {
     }
 
     fn show_failure(&self, key: &Key, error: &PerformError) {
-        let Goal::Run(run) = &self.goal.borrow().goal else { return };
+        let goal = self.goal.borrow();
+        let Some(run) = goal.goal.pod() else { return };
         let name = match key {
             Key::Image(name) | Key::Container(name) => Some(name.as_str()),
             Key::Host(_) | Key::Ledger | Key::Sandbox | Key::Dead(_) | Key::DeadSandbox(_) => None,
@@ -276,9 +285,11 @@ impl Worker {
         goal: &WorkerGoal,
         seen: &SeenPod,
         waiting: Option<mainstay_plan::pod::Waiting>,
+        done: bool,
         now: Timestamp,
     ) {
-        let Goal::Run(run) = &goal.goal else {
+        let stopping = matches!(goal.goal, Goal::Stop { .. });
+        let Some(run) = goal.goal.pod() else {
             let leaving = !seen.sandboxes.is_empty() || !self.memory.hosted.is_empty();
             let publication = if leaving {
                 Publication::Leaving(self.key.clone(), Arc::new(seen.clone()))
@@ -294,8 +305,13 @@ impl Worker {
             // Nothing of it is there any more but what was written down.
             Some(status) if finished && seen.sandboxes.is_empty() => status.clone(),
             before => {
-                let node = self.performer.node_addresses();
-                status::compute(&run.pod, seen, &self.memory, &node, before.as_ref(), now)
+                let (node, before) = (self.performer.node_addresses(), before.as_ref());
+                let (pod, memory) = (&run.pod, &self.memory);
+                if stopping {
+                    status::compute_stopping(pod, seen, memory, &node, before, done, now)
+                } else {
+                    status::compute(pod, seen, memory, &node, before, now)
+                }
             }
         };
         self.show_waits(goal, &run.pod, &status);
@@ -309,6 +325,7 @@ impl Worker {
             status,
             waiting,
             ending: mirror::endings(seen, Some(run)),
+            ended: stopping && done,
         };
         let _ = self.reports.send(Publication::Pod(Box::new(report)));
     }
@@ -346,11 +363,17 @@ impl InFlight {
         }
     }
 
-    fn abort_images(&mut self) {
-        for (action, handle) in self.actions.values() {
-            if matches!(action, Action::EnsureImage { .. }) {
-                handle.abort();
-            }
+    fn abort_images(&self) {
+        self.abort(|action| matches!(action, Action::EnsureImage { .. }));
+    }
+
+    fn abort_stops(&self) {
+        self.abort(|action| matches!(action, Action::StopContainer { .. }));
+    }
+
+    fn abort(&self, which: impl Fn(&Action) -> bool) {
+        for (_, handle) in self.actions.values().filter(|(action, _)| which(action)) {
+            handle.abort();
         }
     }
 }

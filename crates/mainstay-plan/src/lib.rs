@@ -6,6 +6,8 @@
 //!
 //! The place to start reading is [`pod::plan`].
 
+pub mod admission;
+pub mod api_pod;
 pub mod backoff;
 pub mod events;
 pub mod image;

@@ -8,6 +8,7 @@
 //! # Flow
 //!
 //! ```text
+//! Stop:  stop containers ─► stop sandbox, which is kept ─► done
 //! Gone:  stop containers ─► stop sandbox ─► remove sandbox ─► clean up ─► done
 //! Run:   the same for every sandbox that is not the goal's own (the old version's), and
 //!        meanwhile: get the images; then: prepare ─► run sandbox ─► start containers ─┐

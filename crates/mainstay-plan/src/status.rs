@@ -58,10 +58,45 @@ pub fn compute(
     before: Option<&PodStatus>,
     now: Timestamp,
 ) -> PodStatus {
+    compute_under(pod.restart_policy(), pod, seen, memory, node, before, now)
+}
+
+/// The same of a pod that is being ended, whose containers are not started again. `ended` is whether
+/// nothing of it runs any more: a pod that never ran has failed then.
+///
+/// Source: `pkg/kubelet/kubelet_pods.go` (`getPhase` of a terminal pod) and
+/// `pkg/kubelet/status/status_manager.go`, `TerminatePod`.
+pub fn compute_stopping(
+    pod: &Pod,
+    seen: &SeenPod,
+    memory: &Memory,
+    node: &NodeAddresses,
+    before: Option<&PodStatus>,
+    ended: bool,
+    now: Timestamp,
+) -> PodStatus {
+    let never = RestartPolicy::Never;
+    let mut status = compute_under(never, pod, seen, memory, node, before, now);
+    let over = [Phase::Succeeded, Phase::Failed].map(|phase| Some(phase.as_str()));
+    if ended && !over.contains(&status.phase.as_deref()) {
+        status.phase = Some(Phase::Failed.as_str().to_owned());
+    }
+    status
+}
+
+fn compute_under(
+    policy: RestartPolicy,
+    pod: &Pod,
+    seen: &SeenPod,
+    memory: &Memory,
+    node: &NodeAddresses,
+    before: Option<&PodStatus>,
+    now: Timestamp,
+) -> PodStatus {
     let own = || seen.sandboxes.iter().filter(|sandbox| sandbox.uid == pod.uid());
     let sandbox: Option<&SeenSandbox> = own().next();
-    let views = containers::views(pod, own(), memory, now);
-    let phase = phase(&views, pod.restart_policy());
+    let views = containers::views(pod, policy, own(), memory, now);
+    let phase = phase(&views, policy);
     let host_ips: Vec<String> = node.ips.iter().map(ToString::to_string).collect();
     let pod_ips: Vec<String> = if pod.is_host_network() {
         host_ips.clone()

@@ -7,6 +7,7 @@
 use std::fmt;
 
 use k8s_openapi::api::core::v1::{Pod, PodStatus, Toleration};
+use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use thiserror::Error;
 
@@ -25,13 +26,16 @@ pub const CONFIG_PATH_ANNOTATION: &str = "mainstay.dev/config.path";
 /// The longest name of a pod, in bytes.
 const NAME_MAX: usize = 253;
 
-/// Where a static pod comes from.
-#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+/// Where a pod comes from.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize)]
+#[serde(rename_all = "lowercase")]
 pub enum SourceKind {
     /// A file of a manifest directory.
     File,
     /// A URL.
     Http,
+    /// A Kubernetes API; no static pod.
+    Api,
 }
 
 /// A node's name: a lower-case DNS subdomain.
@@ -58,11 +62,21 @@ pub struct FullName {
 // === impl SourceKind ===
 
 impl SourceKind {
-    /// The value of the annotation `kubernetes.io/config.source`.
+    /// Whether its pods are static ones, which an API only shows.
+    pub const fn is_static(self) -> bool {
+        match self {
+            Self::File | Self::Http => true,
+            Self::Api => false,
+        }
+    }
+
+    /// The value of the annotation `kubernetes.io/config.source`, in the kubelet's words. Source:
+    /// `pkg/kubelet/types/pod_update.go`.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::File => "file",
             Self::Http => "http",
+            Self::Api => "api",
         }
     }
 }

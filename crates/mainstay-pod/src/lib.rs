@@ -14,6 +14,8 @@
 //! 7. `unsupported` refuses by name what this version does not carry out yet.
 //! 8. `identity` gives the pod its name, its UID and its annotations.
 //!
+//! A pod of an API has been through all that there; [`api`] makes a [`Pod`] of it.
+//!
 //! # Guarantees
 //!
 //! - A [`Pod`] is valid, defaulted and has an identity.
@@ -24,6 +26,7 @@
 //! Nothing here knows tokio, files, the network, a clock, the environment or randomness: time and names of
 //! files are arguments.
 
+pub mod api;
 pub mod defaults;
 pub mod diagnostic;
 pub mod identity;

@@ -8,7 +8,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use crate::identity::{CONFIG_PATH_ANNOTATION, CONFIG_SEEN_ANNOTATION, FullName};
+use crate::identity::{CONFIG_PATH_ANNOTATION, CONFIG_SEEN_ANNOTATION, FullName, SourceKind};
 use crate::resources::QosClass;
 
 /// A valid pod with all defaults filled in and an identity. There is no way to build another one.
@@ -16,6 +16,7 @@ use crate::resources::QosClass;
 pub struct Pod {
     /// Always with a spec.
     inner: KubernetesPod,
+    source: SourceKind,
     content_hash: String,
     /// Containers whose pull policy nobody wrote.
     unwritten_pull_policies: BTreeSet<String>,
@@ -68,6 +69,9 @@ const FORMAT: u32 = 1;
 #[serde(rename_all = "camelCase")]
 struct Stored {
     format: u32,
+    /// Of pods of files it is not said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    source: Option<SourceKind>,
     content_hash: String,
     #[serde(default)]
     unwritten_pull_policies: BTreeSet<String>,
@@ -80,11 +84,12 @@ impl Pod {
     /// Only for pods that have been validated.
     pub(crate) fn new(
         mut inner: KubernetesPod,
+        source: SourceKind,
         content_hash: String,
         unwritten_pull_policies: BTreeSet<String>,
     ) -> Self {
         inner.spec.get_or_insert_default();
-        Self { inner, content_hash, unwritten_pull_policies }
+        Self { inner, source, content_hash, unwritten_pull_policies }
     }
 
     /// The pod as Kubernetes has it.
@@ -102,7 +107,12 @@ impl Pod {
         &self.inner.metadata
     }
 
-    /// The name, with the node's name at its end.
+    /// Where it comes from. No annotation says so: users may set those as they like.
+    pub const fn source(&self) -> SourceKind {
+        self.source
+    }
+
+    /// The name; of a static pod with the node's name at its end.
     pub fn name(&self) -> &str {
         self.inner.metadata.name.as_deref().unwrap_or_default()
     }
@@ -112,7 +122,8 @@ impl Pod {
         self.inner.metadata.namespace.as_deref().unwrap_or_default()
     }
 
-    /// 32 lower-case hexadecimal digits that follow from source, namespace, name and content.
+    /// Of a static pod 32 lower-case hexadecimal digits that follow from source, namespace, name and
+    /// content; else what the API gave it.
     pub fn uid(&self) -> &str {
         self.inner.metadata.uid.as_deref().unwrap_or_default()
     }
@@ -205,6 +216,7 @@ impl Pod {
     pub fn to_stored(&self) -> String {
         let stored = Stored {
             format: FORMAT,
+            source: (self.source != SourceKind::File).then_some(self.source),
             content_hash: self.content_hash.clone(),
             unwritten_pull_policies: self.unwritten_pull_policies.clone(),
             pod: self.inner.clone(),
@@ -233,7 +245,8 @@ impl Pod {
         if stored.pod.spec.as_ref().is_none_or(|spec| spec.containers.is_empty()) {
             return Err(RebuildError::Missing("container"));
         }
-        Ok(Self::new(stored.pod, stored.content_hash, stored.unwritten_pull_policies))
+        let source = stored.source.unwrap_or(SourceKind::File);
+        Ok(Self::new(stored.pod, source, stored.content_hash, stored.unwritten_pull_policies))
     }
 }
 

@@ -254,7 +254,7 @@ impl Reading<'_> {
         let Some((pod, content_hash, unwritten)) = accepted else {
             return self.refusal(given, findings, number);
         };
-        let pod = Pod::new(pod, content_hash, unwritten);
+        let pod = Pod::new(pod, self.options.source, content_hash, unwritten);
         if let Some(first) = self.names.get(&pod.full_name()) {
             let message = format!("Duplicate value: document {first} of this file is the same pod");
             findings.push(Finding::error(node.locate("metadata.name"), "metadata.name", message));

@@ -76,9 +76,10 @@ impl Clients {
     }
 
     /// Where to listen: to clients, unless what one of them sent is still to be written.
-    pub(crate) fn inputs(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+    pub(crate) fn inputs(&self) -> impl Iterator<Item = (Asker, BorrowedFd<'_>)> {
         let listen = self.pending.is_empty();
-        self.inputs.iter().filter(move |_| listen).map(|input| input.source.as_fd())
+        let listened = self.inputs.iter().filter(move |_| listen);
+        listened.map(|input| (input.asker, input.source.as_fd()))
     }
 
     /// What to wait for until it takes more.
@@ -109,7 +110,11 @@ impl Clients {
     }
 
     /// Passes on what one client sent, as far as the container takes it.
-    pub(crate) fn pass_on(&mut self, which: usize, buffer: &mut [u8]) {
+    pub(crate) fn pass_on(&mut self, asker: Asker, buffer: &mut [u8]) {
+        let Some(which) = self.inputs.iter().position(|input| input.asker == asker) else {
+            return;
+        };
+        // Another one may have been faster.
         let Some(input) = self.inputs.get_mut(which).filter(|_| self.pending.is_empty()) else {
             return;
         };
@@ -124,7 +129,7 @@ impl Clients {
                     io::ErrorKind::Interrupted | io::ErrorKind::WouldBlock
                 ) => {}
             Ok(_) | Err(_) => {
-                let Input { asker, .. } = self.inputs.remove(which);
+                self.inputs.remove(which);
                 if self.once {
                     self.close_stdin();
                 } else {

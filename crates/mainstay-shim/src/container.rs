@@ -203,8 +203,8 @@ impl Container {
     }
 
     /// Where to listen for output.
-    pub(crate) fn outputs(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
-        self.outputs.iter().map(|output| output.source.as_fd())
+    pub(crate) fn outputs(&self) -> impl Iterator<Item = (Stream, BorrowedFd<'_>)> {
+        self.outputs.iter().map(|output| (output.stream, output.source.as_fd()))
     }
 
     pub(crate) fn pid(&self) -> i32 {
@@ -263,13 +263,13 @@ impl Container {
     /// error of the log.
     pub(crate) fn drain(
         &mut self,
-        which: usize,
+        stream: Stream,
         now: Timestamp,
         buffer: &mut [u8],
     ) -> Option<io::Error> {
         let mut lines = Vec::new();
-        let output = self.outputs.get_mut(which)?;
-        let (stream, reading) = (output.stream, output.read(now, buffer, &mut lines));
+        let which = self.outputs.iter().position(|output| output.stream == stream)?;
+        let reading = self.outputs.get_mut(which)?.read(now, buffer, &mut lines);
         let error = self.log.write(&lines);
         match reading {
             Reading::Some(length) => self.clients.hear(stream, &buffer[..length]),

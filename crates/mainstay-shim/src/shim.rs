@@ -30,6 +30,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::connection::{Closed, Connection};
 use crate::container::{Container, Progress};
+use crate::cri_log::Stream;
 use crate::handshake::{self, Report};
 use crate::init::Stdio;
 use crate::namespaces;
@@ -75,9 +76,9 @@ enum Source {
     Signals,
     Connection(u64),
     Channel(String),
-    Output(String, usize),
+    Output(String, Stream),
     /// What a client sends to a container.
-    Input(String, usize),
+    Input(String, Asker),
     /// A container that takes more of it.
     Stdin(String),
     Exec(usize),
@@ -138,17 +139,16 @@ impl Shim {
             let Some(ready) = self.wait()? else { return Ok(()) };
             let mut heard = Heard::default();
             let mut requests = Vec::new();
-            // Outputs and inputs are removed by position, so the later ones come first.
-            for source in ready.into_iter().rev() {
+            for source in ready {
                 match source {
                     Source::Listener => self.accept(),
                     Source::Signals => heard = self.signals.take(),
                     Source::Connection(id) => requests.push(id),
                     Source::Channel(id) => drop(self.advance(&id)),
-                    Source::Output(id, which) => self.drain(&id, which),
-                    Source::Input(id, which) => {
+                    Source::Output(id, stream) => self.drain(&id, stream),
+                    Source::Input(id, asker) => {
                         if let Some(container) = self.containers.get_mut(&id) {
-                            container.clients.pass_on(which, &mut self.buffer);
+                            container.clients.pass_on(asker, &mut self.buffer);
                         }
                     }
                     Source::Stdin(id) => {
@@ -196,11 +196,11 @@ impl Shim {
             if let Some(channel) = container.channel() {
                 watch.add(Source::Channel(id.clone()), channel);
             }
-            for (which, output) in container.outputs().enumerate() {
-                watch.add(Source::Output(id.clone(), which), output);
+            for (stream, output) in container.outputs() {
+                watch.add(Source::Output(id.clone(), stream), output);
             }
-            for (which, input) in container.clients.inputs().enumerate() {
-                watch.add(Source::Input(id.clone(), which), input);
+            for (asker, input) in container.clients.inputs() {
+                watch.add(Source::Input(id.clone(), asker), input);
             }
             if let Some(stdin) = container.clients.blocked() {
                 watch.add_for(Source::Stdin(id.clone()), stdin, PollFlags::OUT);
@@ -408,9 +408,9 @@ impl Shim {
         true
     }
 
-    fn drain(&mut self, id: &str, which: usize) {
+    fn drain(&mut self, id: &str, stream: Stream) {
         let Some(container) = self.containers.get_mut(id) else { return };
-        let failed = container.drain(which, Timestamp::now(), &mut self.buffer);
+        let failed = container.drain(stream, Timestamp::now(), &mut self.buffer);
         self.tell_log_failure(id, failed);
     }
 

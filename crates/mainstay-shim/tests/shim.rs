@@ -684,12 +684,15 @@ fn clients_share_a_container_and_leave_without_its_noticing() {
         return;
     }
     let mut shim = Shim::start();
-    let script = "while read x; do echo err-$x >&2; echo out-$x; done; echo over";
+    let script = "while read x; do echo out-$x; echo err-$x >&2; done; echo over";
     let container = Container { stdin: true, ..shim.container("a", script) };
     shim.begin(&container);
     let (first, mut to, mut from) = shim.attach("a");
     to.write_all(b"1\n").unwrap();
     assert_eq!(read_line(&mut from), "out-1");
+    while log_of(&container).len() < 2 {
+        std::thread::yield_now();
+    }
 
     // A second one hears what comes from now on, standard error for itself.
     let ((mut from_2, output), (mut error_2, error)) = (rustix_pipe(), rustix_pipe());
@@ -711,6 +714,7 @@ fn clients_share_a_container_and_leave_without_its_noticing() {
     drop(from);
     to.write_all(b"3\n").unwrap();
     assert_eq!(read_line(&mut from_2), "out-3");
+    assert_eq!(read_line(&mut error_2), "err-3");
     shim.call(Command::SignalContainer { id: "a".into(), signal: 9 }).unwrap();
     for number in [second, third] {
         assert_eq!(shim.detachment_of(number), Detachment::Ended);

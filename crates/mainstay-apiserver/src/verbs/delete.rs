@@ -235,7 +235,8 @@ fn finish(
     if !begins && !new.has_finalizers() {
         return Decision::Remove;
     }
-    if old.is_terminating() && new == *old {
+    let known = old.meta().and_then(|meta| meta.get("deletionGracePeriodSeconds")?.as_i64());
+    if old.is_terminating() && new == *old && known == Some(seconds) {
         return Decision::Wait;
     }
     if !old.is_terminating() {

@@ -110,7 +110,8 @@ fn a_mirror_that_is_deleted_is_back_and_its_containers_run_on() {
     assert_eq!(before.status.container_statuses, after.status.container_statuses);
     node.take("web.yaml");
     node.wait_for_gone("web");
-    let gone =
-        wait_for(|| (kubectl(&node, &["get", "pod", "web-n1"]).status.code() == Some(1)).then_some(()));
+    let gone = wait_for(|| {
+        (kubectl(&node, &["get", "pod", "web-n1"]).status.code() == Some(1)).then_some(())
+    });
     assert!(gone.is_some());
 }

@@ -54,12 +54,12 @@ pub(super) async fn node(
          admitting new pods. static is true if the pod is not from the apiserver.",
         &|pod| !pod.leaving && !has_ended(pod),
     );
-    out.family(
-        "kubelet_mirror_pods",
-        Kind::Gauge,
-        "The number of mirror pods the kubelet will try to create (one per admitted static pod)",
-    );
-    out.sample(&[], told.iter().filter(|pod| pod.mirror_uid.is_some()).count());
+    if let Some(count) = pods.mirrors() {
+        let help = "The number of mirror pods the kubelet will try to create (one per admitted \
+                    static pod)";
+        out.family("kubelet_mirror_pods", Kind::Gauge, help);
+        out.sample(&[], count);
+    }
 
     let known = |sandbox: &mainstay_cri::PodSandbox| {
         let metadata = &sandbox.metadata;

@@ -23,6 +23,11 @@ pub trait Pods: Send + Sync {
         self.list().into_iter().find(|pod| pod.key.namespace == namespace && pod.key.name == name)
     }
 
+    /// How many mirror pods there are, if that is known.
+    fn mirrors(&self) -> Option<usize> {
+        None
+    }
+
     /// What is wrong with manifests as they are now.
     fn manifest_errors(&self) -> Vec<ManifestError> {
         Vec::new()
@@ -67,6 +72,7 @@ impl NodePod {
     pub(super) fn is_static(&self) -> bool {
         match self.key.source {
             SourceKind::File | SourceKind::Http => true,
+            SourceKind::Api => false,
         }
     }
 
@@ -120,6 +126,12 @@ impl Pods for BoardPods {
         let (key, entry) = named.next()?;
         let report = entry.report.as_ref()?;
         Some(self.pod(key, &report.pod, &report.status, entry.leaving.is_some()))
+    }
+
+    fn mirrors(&self) -> Option<usize> {
+        let uid = self.mirror_uid.as_ref()?;
+        let board = self.board.borrow().clone();
+        Some(board.pods.keys().filter(|key| uid(key).is_some()).count())
     }
 
     fn manifest_errors(&self) -> Vec<ManifestError> {

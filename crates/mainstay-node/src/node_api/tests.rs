@@ -30,6 +30,10 @@ impl Pods for Given {
     fn list(&self) -> Vec<NodePod> {
         self.0.lock().unwrap().clone()
     }
+
+    fn mirrors(&self) -> Option<usize> {
+        Some(1)
+    }
 }
 
 struct Well;

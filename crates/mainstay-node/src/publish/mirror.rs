@@ -1,9 +1,10 @@
-//! The mirror pods of the API: they are made to show what the board says.
+//! The mirror pods of the API: they are made to show what the board says. Of its own pods that run
+//! here it is told the status, and that they are gone.
 //!
 //! # Flow
 //!
-//! One task looks at every name that has a static pod or a mirror, asks
-//! [`mainstay_plan::mirror::next`], carries out what is to be done, one request at a time for each
+//! One task looks at every name that has a static pod or a pod of the API, asks
+//! [`mainstay_plan::mirror::next`] or [`mainstay_plan::api_pod::next`], carries out what is to be done, one request at a time for each
 //! name, and looks again. It wakes when the board changes, when the API's pods or the Node do, and
 //! when something that failed is due.
 //!
@@ -20,6 +21,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use jiff::Timestamp;
+use k8s_openapi::api::core::v1::PodStatus;
+use mainstay_plan::api_pod;
 use mainstay_plan::mirror::{self, Held, Static, Wanted};
 use mainstay_plan::pod::{PodKey, SeenPod, SourceKind};
 use mainstay_pod::FullName;
@@ -29,6 +32,7 @@ use tokio::time::Instant;
 
 use super::api::{ApiPods, Calls, Entry, wait_after};
 use super::{Board, EventKind, Events, PodReport, about};
+use crate::sources::api::{ApiGoals, Verdict};
 use perform::{Patched, Work};
 
 /// How many requests are under way at the same time, at the most.
@@ -42,6 +46,8 @@ pub(crate) struct Mirrors {
     /// The UID of the Node object, when there is one.
     pub(crate) node: watch::Receiver<Option<String>>,
     pub(crate) board: watch::Receiver<Arc<Board>>,
+    /// What is to become of the API's own pods of this node.
+    pub(crate) goals: watch::Receiver<Option<Arc<ApiGoals>>>,
     pub(crate) events: Events,
     /// Notified when a refusal may come from the Node being another one.
     pub(crate) doubt: Arc<Notify>,
@@ -55,6 +61,8 @@ struct Memory {
     trouble: Option<Trouble>,
     /// The last patch that was carried out, and the version that came of it.
     patched: Option<Patched>,
+    /// The pod that was deleted and stays, for its finalizers' sake.
+    kept: Option<String>,
     /// The pod that has the name, as far as it was told of.
     taken_by: Option<String>,
 }
@@ -67,6 +75,17 @@ struct Looked {
     held: Option<Arc<Entry>>,
     node: Option<String>,
     awaited: bool,
+    /// Of a pod of the API's own.
+    own: Option<Own>,
+}
+
+/// What is known of a pod of the API's own.
+#[derive(Clone)]
+enum Own {
+    /// It is, or was, run here.
+    Runs(Arc<PodReport>),
+    /// It is not run here.
+    Refused(Arc<PodStatus>),
 }
 
 /// What failed, and when it is tried again.
@@ -91,10 +110,12 @@ impl Mirrors {
         loop {
             let board = self.board.borrow_and_update().clone();
             let node = self.node.borrow_and_update().clone();
+            let goals = self.goals.borrow_and_update().clone();
             changed.mark_unchanged();
             let wake = match self.pods.all() {
                 Some(held) => {
-                    let look = Look { board: &board, held: &held, node: node.as_ref() };
+                    let goals = goals.as_deref();
+                    let look = Look { board: &board, held: &held, node: node.as_ref(), goals };
                     self.see_to(&look, &mut memories, &mut busy, &mut tasks)
                 }
                 None => None,
@@ -118,6 +139,11 @@ impl Mirrors {
                         return;
                     }
                 }
+                told = self.goals.changed() => {
+                    if told.is_err() {
+                        return;
+                    }
+                }
                 // The sender is ours.
                 _ = changed.changed() => {}
                 _ = reachable.changed() => {
@@ -134,6 +160,7 @@ impl Mirrors {
                         if let Some((report, uid)) = &work.taken {
                             self.tell_taken(report, uid, memory);
                         }
+                        memory.kept = work.kept.clone().or(memory.kept.take());
                         if work.refused() {
                             self.doubt.notify_one();
                         }
@@ -232,15 +259,15 @@ struct Look<'a> {
     board: &'a Board,
     held: &'a BTreeMap<FullName, Arc<Entry>>,
     node: Option<&'a String>,
+    goals: Option<&'a ApiGoals>,
 }
 
 impl Look<'_> {
-    /// Every name that has a static pod or a mirror.
+    /// Every name that has a static pod, or a pod of the API.
     fn names(&self) -> BTreeMap<FullName, Option<PodKey>> {
-        let mirrors = self.held.iter().filter(|(_, it)| matches!(it.held, Held::Mirror(_)));
         let mut names: BTreeMap<FullName, Option<PodKey>> =
-            mirrors.map(|(name, _)| (name.clone(), None)).collect();
-        for key in self.board.pods.keys().filter(|key| is_static(key.source)) {
+            self.held.keys().map(|name| (name.clone(), None)).collect();
+        for key in self.board.pods.keys().filter(|key| key.source.is_static()) {
             let name = FullName { name: key.name.clone(), namespace: key.namespace.clone() };
             let known = names.entry(name).or_default();
             // Of two sources the first one is shown.
@@ -258,17 +285,42 @@ impl Look<'_> {
                 let (namespace, name) = (name.namespace.clone(), name.name.clone());
                 self.board.is_awaited(&PodKey { source, namespace, name })
             });
+        let held = self.held.get(name).cloned();
         Looked {
+            own: held.as_ref().and_then(|held| self.own(name, held)),
             report: entry.and_then(|entry| entry.report.clone()),
             leaving: entry.and_then(|entry| entry.leaving.clone()),
-            held: self.held.get(name).cloned(),
+            held,
             node: self.node.cloned(),
             awaited,
+        }
+    }
+
+    /// What is known of a pod of the API's own.
+    fn own(&self, name: &FullName, held: &Entry) -> Option<Own> {
+        held.pod.as_ref()?;
+        let (namespace, name) = (name.namespace.clone(), name.name.clone());
+        let key = PodKey { source: SourceKind::Api, namespace, name };
+        match self.goals?.get(&key)? {
+            Verdict::Refused { uid, status } => {
+                (*uid == held.uid).then(|| Own::Refused(status.clone()))
+            }
+            Verdict::Run(_) | Verdict::Stop(..) => {
+                let report = self.board.pods.get(&key)?.report.as_ref()?;
+                (report.pod.uid() == held.uid).then(|| Own::Runs(report.clone()))
+            }
         }
     }
 }
 
 impl Looked {
+    /// Whether it is a pod of the API's own that has finalizers.
+    fn is_kept(&self) -> bool {
+        let pod = self.held.as_ref().and_then(|held| held.pod.as_ref());
+        let finalizers = pod.and_then(|pod| pod.metadata.finalizers.as_ref());
+        finalizers.is_some_and(|list| !list.is_empty())
+    }
+
     fn is_same(&self, other: &Self) -> bool {
         fn same<T>(a: Option<&Arc<T>>, b: Option<&Arc<T>>) -> bool {
             match (a, b) {
@@ -282,6 +334,12 @@ impl Looked {
             && same(self.held.as_ref(), other.held.as_ref())
             && self.node == other.node
             && self.awaited == other.awaited
+            && match (&self.own, &other.own) {
+                (Some(Own::Runs(a)), Some(Own::Runs(b))) => Arc::ptr_eq(a, b),
+                (Some(Own::Refused(a)), Some(Own::Refused(b))) => a == b,
+                (None, None) => true,
+                _ => false,
+            }
     }
 
     fn about(&self) -> About {
@@ -293,8 +351,12 @@ impl Looked {
 
 impl Memory {
     /// Whether an action is the same patch that was carried out already, without the effect that
-    /// was to be expected: a server that keeps a field as it is would be asked for ever.
+    /// was to be expected: a server that keeps a field as it is would be asked for ever. The same
+    /// goes for a pod that has finalizers.
     fn was_in_vain(&self, action: &mirror::Action, looked: &Looked) -> bool {
+        if let mirror::Action::Delete { uid } = action {
+            return self.kept.as_ref() == Some(uid) && looked.is_kept();
+        }
         let mirror::Action::PatchStatus { patch } = action else { return false };
         let version = looked.held.as_ref().and_then(|held| held.version);
         self.patched.as_ref().is_some_and(|it| it.patch == *patch && it.version == version)
@@ -303,6 +365,19 @@ impl Memory {
 
 /// The next thing to do about one name.
 fn decide(looked: &Looked) -> Option<mirror::Action> {
+    if let Some(pod) = looked.held.as_ref().and_then(|held| held.pod.as_ref()) {
+        let known = match looked.own.as_ref()? {
+            Own::Runs(report) => api_pod::Known {
+                status: &report.status,
+                generation: report.pod.metadata().generation,
+                ended: report.ended,
+            },
+            Own::Refused(status) => {
+                api_pod::Known { status, generation: pod.metadata.generation, ended: true }
+            }
+        };
+        return api_pod::next(&known, pod);
+    }
     let invalid = looked.report.as_ref().and_then(|report| invalid(report));
     let leaving = looked.leaving.as_ref().map(|seen| mirror::endings(seen, None));
     let known = match (&leaving, &looked.report) {
@@ -340,12 +415,6 @@ fn taken_by(key: &PodKey, uid: &str) -> String {
     )
 }
 
-fn is_static(source: SourceKind) -> bool {
-    match source {
-        SourceKind::File | SourceKind::Http => true,
-    }
-}
-
 fn take_in(name: &FullName, work: Work, memory: &mut Memory) {
     let error = match work.result {
         Ok(patched) => {
@@ -360,10 +429,10 @@ fn take_in(name: &FullName, work: Work, memory: &mut Memory) {
     let pod = format_args!("{}/{}", name.namespace, name.name);
     match (known, work.stale) {
         (false, false) => {
-            tracing::warn!(%pod, error = error.message, "cannot keep a mirror pod");
+            tracing::warn!(%pod, error = error.message, "cannot show a pod to the API");
         }
         (true, _) | (_, true) => {
-            tracing::debug!(%pod, error = error.message, "cannot keep a mirror pod");
+            tracing::debug!(%pod, error = error.message, "cannot show a pod to the API");
         }
     }
     let count = before.filter(|it| it.about == work.about).map_or(1, |it| it.count + 1);

@@ -118,6 +118,7 @@ mod tests {
             status: Default::default(),
             waiting: None,
             ending: Vec::new(),
+            ended: false,
         };
         let entry = PodEntry { report: Some(Arc::new(report)), leaving: None };
         board.pods.insert(key_of(&entry.report.as_ref().unwrap().pod), entry);

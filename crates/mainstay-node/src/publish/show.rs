@@ -13,6 +13,8 @@ use super::api::{ApiAccess, ApiPods, Calls, follow};
 use super::mirror::Mirrors;
 use super::node::{NodeKeeper, keep_lease};
 use super::{Board, Events, notes, recorder};
+use crate::sources::api::{ApiGoals, ApiSource};
+use crate::worker::Performer;
 
 /// What is shown.
 pub(crate) struct Shown {
@@ -27,6 +29,9 @@ pub(crate) struct Shown {
     pub(crate) addresses: watch::Receiver<NodeAddresses>,
     pub(crate) board: watch::Receiver<Arc<Board>>,
     pub(crate) events: Events,
+    pub(crate) performer: Arc<Performer>,
+    /// What is to become of the API's pods of this node.
+    pub(crate) goals: watch::Sender<Option<Arc<ApiGoals>>>,
 }
 
 /// Starts them. Nothing of the agent waits for any of them.
@@ -35,6 +40,17 @@ pub(crate) fn show(access: ApiAccess, shown: Shown, tasks: &mut JoinSet<()>) {
     let pods = Arc::new(ApiPods::new());
     let (uid, node) = watch::channel(None);
     let doubt = Arc::new(Notify::new());
+    let goals = shown.goals.subscribe();
+    let source = ApiSource {
+        calls: calls.clone(),
+        pods: pods.clone(),
+        node_name: shown.node_name.clone(),
+        earlier: shown.performer,
+        events: shown.events.clone(),
+        board: shown.board.clone(),
+        goals: shown.goals,
+    };
+    tasks.spawn(source.run());
     tasks.spawn(follow(calls.clone(), shown.node_name.clone(), pods.clone()));
     tasks.spawn(keep_lease(calls.clone(), shown.node_name.clone(), node.clone()));
     let (name, events) = (shown.node_name.clone(), shown.events.clone());
@@ -46,6 +62,7 @@ pub(crate) fn show(access: ApiAccess, shown: Shown, tasks: &mut JoinSet<()>) {
         node_name: shown.node_name.clone(),
         node,
         board: shown.board,
+        goals,
         events: shown.events.clone(),
         doubt: doubt.clone(),
     };

@@ -13,6 +13,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use jiff::Timestamp;
 use mainstay_plan::pod::{Incarnation, PodKey, SourceKind};
@@ -31,6 +32,7 @@ pub(crate) type Goals = BTreeMap<PodKey, GoalPod>;
 #[derive(Clone, Debug)]
 pub(crate) struct GoalPod {
     pub(crate) pod: Arc<Pod>,
+    /// Its manifest; empty for a pod of an API.
     pub(crate) path: PathBuf,
     /// The directories that its manifest was seen in.
     pub(crate) place: Place,
@@ -38,6 +40,8 @@ pub(crate) struct GoalPod {
     pub(crate) incarnation: Option<Incarnation>,
     /// Why its manifest, as it is now, is not what runs.
     pub(crate) invalid: Option<Arc<[Diagnostic]>>,
+    /// It is ended, with this grace period, and told of until whoever asked for that knows.
+    pub(crate) stop: Option<Duration>,
 }
 
 /// What is wrong, or worth knowing, about manifests.
@@ -284,6 +288,7 @@ impl Merge {
                 place: file.place.clone(),
                 incarnation: claim.incarnation,
                 invalid: claim.invalid.clone(),
+                stop: None,
             };
             Some((key.clone(), goal))
         };
@@ -318,7 +323,7 @@ impl Merge {
 }
 
 pub(crate) fn key_of(pod: &Pod) -> PodKey {
-    key_of_name(&pod.full_name())
+    PodKey { source: pod.source(), ..key_of_name(&pod.full_name()) }
 }
 
 fn key_of_name(name: &FullName) -> PodKey {

@@ -258,7 +258,7 @@ impl Performer {
                 | Action::RunSandbox { .. }
                 | Action::StartContainer { .. }
                 | Action::RecordFinished { .. },
-                Goal::Gone,
+                Goal::Stop { .. } | Goal::Gone,
             ) => Ok(Done::AsAsked),
         }
     }
@@ -389,7 +389,7 @@ impl Performer {
         attempt: u32,
     ) -> Result<PodSandboxConfig, PerformError> {
         let cgroup = resources::cgroup(&self.facts.cgroup_root, run.pod.uid());
-        let source = mainstay_plan::pod::SourceKind::File;
+        let source = run.pod.source();
         let dns = dns::of_host(&self.resolv_conf, !run.pod.is_host_network());
         translate::sandbox(run, source, attempt, &self.facts, dns, &cgroup)
             .map_err(|error| PerformError::refused("FailedCreatePodSandBox", &error))

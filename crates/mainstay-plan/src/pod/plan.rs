@@ -1,6 +1,7 @@
 //! The decision itself.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 use mainstay_cri::ContainerState;
@@ -21,6 +22,7 @@ pub fn plan(goal: &Goal, seen: &SeenPod, memory: &Memory, now: Timestamp) -> Pla
     match goal {
         Goal::Gone => planner.take_away(),
         Goal::Run(run) => planner.run(run),
+        Goal::Stop { run, grace } => planner.stop(run, *grace),
     }
     planner.plan
 }
@@ -61,7 +63,7 @@ impl Planner<'_> {
     /// Nothing is to be left.
     fn take_away(&mut self) {
         for sandbox in &self.seen.sandboxes {
-            self.tear_down(sandbox, false);
+            self.tear_down(sandbox, sandbox.grace, false);
         }
         self.clean_up(None);
         self.plan.done = self.seen.sandboxes.is_empty()
@@ -69,12 +71,30 @@ impl Planner<'_> {
             && self.memory.in_flight.is_empty();
     }
 
-    fn tear_down(&mut self, sandbox: &SeenSandbox, keep: bool) {
+    /// Nothing of the pod runs. Its newest sandbox is kept, for the logs and the ends of its
+    /// containers.
+    fn stop(&mut self, run: &RunGoal, grace: Duration) {
+        let uid = run.pod.uid();
+        let mut tells = true;
+        for sandbox in &self.seen.sandboxes {
+            if sandbox.uid == uid {
+                self.tear_down(sandbox, grace, tells);
+                tells = false;
+            } else {
+                self.tear_down(sandbox, sandbox.grace, false);
+            }
+        }
+        self.clean_up(Some(uid));
+        self.plan.done =
+            self.is_idle() && !self.seen.sandboxes.iter().any(|it| it.uid == uid && it.is_alive());
+    }
+
+    fn tear_down(&mut self, sandbox: &SeenSandbox, grace: Duration, keep: bool) {
         // What is being made first comes to an end; then it is seen, and ended.
         if !self.is_idle() {
             return;
         }
-        for action in tear_down::steps(sandbox, self.memory, self.now, keep) {
+        for action in tear_down::steps(sandbox, grace, self.memory, self.now, keep) {
             self.ask(action);
         }
     }
@@ -119,13 +139,13 @@ impl Planner<'_> {
             let newest = self.seen.sandboxes.iter().find(|other| other.uid == uid);
             let tells = newest.is_some_and(|newest| newest.id == sandbox.id)
                 || (current.is_some() && !replaced && sandbox.uid == uid);
-            self.tear_down(sandbox, tells);
+            self.tear_down(sandbox, sandbox.grace, tells);
         }
         self.clean_up(Some(uid));
 
         if self.memory.has_finished(run) {
             if let Some(sandbox) = current {
-                self.tear_down(sandbox, true);
+                self.tear_down(sandbox, sandbox.grace, true);
             }
             self.plan.done = self.plan.actions.is_empty() && self.memory.in_flight.is_empty();
             return;

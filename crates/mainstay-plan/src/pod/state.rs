@@ -38,8 +38,25 @@ impl fmt::Display for PodKey {
 pub enum Goal {
     /// The pod runs, or has run to its end.
     Run(RunGoal),
+    /// The pod is ended, and still told of: somebody wants to know how it ended.
+    Stop {
+        /// The pod.
+        run: RunGoal,
+        /// How long its containers have from when their end began.
+        grace: Duration,
+    },
     /// Nothing of the pod is left.
     Gone,
+}
+
+impl Goal {
+    /// The pod that is told of, whether it runs or is ended.
+    pub fn pod(&self) -> Option<&RunGoal> {
+        match self {
+            Self::Run(run) | Self::Stop { run, .. } => Some(run),
+            Self::Gone => None,
+        }
+    }
 }
 
 /// A pod that should run.
@@ -188,10 +205,7 @@ pub struct Memory {
 impl Memory {
     /// Turns to a goal: what is known of another version's images and failures is forgotten.
     pub fn turn_to(&mut self, goal: &Goal) {
-        let version = match goal {
-            Goal::Run(run) => Some(run.pod.uid().to_owned()),
-            Goal::Gone => None,
-        };
+        let version = goal.pod().map(|run| run.pod.uid().to_owned());
         if self.version != version {
             self.version = version;
             self.images.clear();

@@ -13,13 +13,14 @@ use super::state::{Action, Memory, SeenContainer, SeenSandbox};
 /// `keep` leaves the last step out, for a sandbox whose ended containers are still told of.
 pub(super) fn steps(
     sandbox: &SeenSandbox,
+    grace: Duration,
     memory: &Memory,
     now: Timestamp,
     keep: bool,
 ) -> Vec<Action> {
     let alive: Vec<_> = sandbox.containers.iter().filter(|c| !c.has_ended()).collect();
     if !alive.is_empty() {
-        let grace = remaining(sandbox, memory, now);
+        let grace = remaining(sandbox, grace, memory, now);
         let step = |container: &SeenContainer| match container.state {
             ContainerState::Created => Action::RemoveContainer { id: container.id.clone() },
             ContainerState::Running { .. } | ContainerState::Exited { .. } => {
@@ -39,8 +40,8 @@ pub(super) fn steps(
 }
 
 /// What is left of the grace period, which began when the stop did.
-fn remaining(sandbox: &SeenSandbox, memory: &Memory, now: Timestamp) -> Duration {
-    let Some(since) = memory.stopping.get(&sandbox.id) else { return sandbox.grace };
+fn remaining(sandbox: &SeenSandbox, grace: Duration, memory: &Memory, now: Timestamp) -> Duration {
+    let Some(since) = memory.stopping.get(&sandbox.id) else { return grace };
     let gone = Duration::try_from(now.duration_since(*since)).unwrap_or_default();
-    sandbox.grace.saturating_sub(gone)
+    grace.saturating_sub(gone)
 }

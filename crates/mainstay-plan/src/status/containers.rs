@@ -7,7 +7,7 @@ use k8s_openapi::api::core::v1::{
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use mainstay_cri::ContainerState;
-use mainstay_pod::Pod;
+use mainstay_pod::{Pod, RestartPolicy};
 
 use crate::pod::{Afterwards, Failure, Key, Memory, SeenContainer, SeenSandbox, after_end};
 
@@ -47,6 +47,7 @@ pub(super) struct End<'a> {
 /// Looks at all containers of a pod, in the order of its manifest.
 pub(super) fn views<'a>(
     pod: &'a Pod,
+    policy: RestartPolicy,
     sandboxes: impl Iterator<Item = &'a SeenSandbox>,
     memory: &'a Memory,
     now: Timestamp,
@@ -60,7 +61,7 @@ pub(super) fn views<'a>(
         View {
             name: &container.name,
             image: container.image.as_deref().unwrap_or_default(),
-            now: look(pod, container, newest, memory, now),
+            now: look(pod, policy, container, newest, memory, now),
             newest,
             last: of_name.get(1).copied(),
         }
@@ -70,6 +71,7 @@ pub(super) fn views<'a>(
 
 fn look<'a>(
     pod: &Pod,
+    policy: RestartPolicy,
     container: &k8s_openapi::api::core::v1::Container,
     newest: Option<&'a SeenContainer>,
     memory: &Memory,
@@ -111,7 +113,7 @@ fn look<'a>(
                 message,
                 id: &newest.id.0,
             };
-            match (after_end(newest, pod.restart_policy(), now), failure) {
+            match (after_end(newest, policy, now), failure) {
                 (Afterwards::Start(_) | Afterwards::Wait(_), Some(failure)) => Now::BackingOff {
                     reason: failure.reason.clone(),
                     message: Some(failure.message.clone()),

@@ -256,3 +256,24 @@ fn times_and_addresses_stay_what_they_were() {
     assert_eq!(since(&broken, "Ready"), at(70));
     assert_eq!(since(&broken, "PodScheduled"), at(50));
 }
+
+#[test]
+fn a_pod_that_is_ended_by_others_has_a_last_phase() {
+    let pod = pod("Always");
+    let phase = |states: &[(&str, u32, ContainerState)], ended| {
+        let (seen, memory) = (seen(&pod, states), Memory::default());
+        let status = compute_stopping(&pod, &seen, &memory, &node(), None, ended, at(21));
+        status.phase.unwrap()
+    };
+    let rows = [
+        phase(&[("a", 0, running()), ("b", 0, running())], false),
+        phase(&[("a", 0, running()), ("b", 0, ended(1))], false),
+        phase(&[("a", 0, ended(0)), ("b", 0, ended(0))], true),
+        phase(&[("a", 0, ended(0)), ("b", 0, ended(137))], true),
+        // It never ran as a whole.
+        phase(&[("a", 0, running())], false),
+        phase(&[("a", 0, ended(0))], true),
+        phase(&[], true),
+    ];
+    assert_eq!(rows, ["Running", "Running", "Succeeded", "Failed", "Pending", "Failed", "Failed"]);
+}

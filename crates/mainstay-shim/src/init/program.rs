@@ -139,7 +139,8 @@ impl Program {
 
     /// Tries each candidate as execvp(3) does, and returns the error that says most.
     fn exec(&self) -> io::Error {
-        let mut most = io::Error::new(io::ErrorKind::NotFound, "executable file not found in $PATH");
+        let mut most =
+            io::Error::new(io::ErrorKind::NotFound, "executable file not found in $PATH");
         for candidate in &self.candidates {
             let error = process::exec(candidate, &self.arguments, &self.environment);
             match error.raw_os_error() {

@@ -76,6 +76,11 @@ fn finalizers_keep_an_object() {
         "deletionGracePeriodSeconds": 0,
     }));
     assert_eq!(decided(&going, &options(Some(0))), Decision::Wait);
+    let hurried = pod(&json!({
+        "finalizers": ["example.com/x"], "deletionTimestamp": time(20),
+        "deletionGracePeriodSeconds": 20,
+    }));
+    assert_eq!(marked(decided(&hurried, &options(Some(0)))), (0, time(0), 1));
     let foreground =
         DeleteOptions { propagation_policy: Some("Foreground".into()), ..options(Some(0)) };
     let Decision::Mark(object) = decided(&pod(&json!({})), &foreground) else { panic!() };

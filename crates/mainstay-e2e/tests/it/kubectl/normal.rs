@@ -54,6 +54,8 @@ const RULES: &[(&str, &str, bool)] = &[
     // Heads of kubectl's own log lines.
     (r"[EIW][0-9]{4} [0-9:.]{15} +[0-9]+ [a-z_]+\.go:[0-9]+\]", "<log>", false),
     (r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}", "uid", true),
+    // The server's and the node's.
+    (r"(?-u:\b)v(1\.36\.[0-9]+(?:\+[0-9A-Za-z.-]+)?)", "<1.36>", false),
     // Of containerd, and ours.
     (r"[a-z]+://(?:[0-9a-f]{64}|[0-9a-f]{32})", "container", true),
     (r"sha256:[0-9a-f]{64}", "digest", true),

@@ -14,11 +14,6 @@ use super::normal::Normal;
 use super::transcript::{Item, Kind, Place, Step, Transcript, Version};
 use crate::program::command;
 
-/// How long one command may take. A kubelet may be late with the end of a mirror, as below.
-const PATIENCE: Duration = Duration::from_secs(120);
-/// How long `until` waits. A kubelet takes up to 90 seconds to make a mirror again that was deleted
-/// by force.
-const PATIENCE_UNTIL: Duration = Duration::from_secs(120);
 /// How often it is looked whether a command has ended, and how often `until` repeats one.
 const LOOK: Duration = Duration::from_millis(20);
 
@@ -32,6 +27,8 @@ pub(crate) struct Target {
     /// one, and goes on counting restarts.
     pub(crate) prefix: String,
     pub(crate) node: String,
+    /// How long one command may take, and what `until` waits for.
+    pub(crate) patience: Duration,
 }
 
 /// What a step came to: the lines as transcripts have them.
@@ -164,7 +161,7 @@ impl Stage {
         let [out, err] = paths.each_ref().map(|path| File::create(path).unwrap());
         let mut child = self.command(script).stdout(out).stderr(err).spawn().unwrap();
         self.groups.push(Pid::from_child(&child));
-        let status = wait(&mut child);
+        let status = wait(&mut child, self.target.patience);
         let [out, err] =
             paths.map(|path| String::from_utf8_lossy(&fs::read(path).unwrap()).into_owned());
         match status {
@@ -193,7 +190,7 @@ impl Stage {
 
     /// Repeats a command until it succeeds.
     fn until(&mut self, script: &str) -> Result<(), String> {
-        let deadline = Instant::now() + PATIENCE_UNTIL;
+        let deadline = Instant::now() + self.target.patience;
         loop {
             let (status, out, err) = self.output(script)?;
             if status.success() {
@@ -223,8 +220,8 @@ impl Drop for Stage {
 }
 
 /// Waits for the end of a command; `None` if it does not come.
-fn wait(child: &mut Child) -> Option<ExitStatus> {
-    let deadline = Instant::now() + PATIENCE;
+fn wait(child: &mut Child, patience: Duration) -> Option<ExitStatus> {
+    let deadline = Instant::now() + patience;
     loop {
         if let Some(status) = child.try_wait().unwrap() {
             return Some(status);

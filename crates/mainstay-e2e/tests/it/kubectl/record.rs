@@ -13,7 +13,7 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use super::play::{Played, Target, play};
 use super::transcript::{Block, Item, Kind, Line, Side, Step, Transcript, Version};
@@ -33,6 +33,8 @@ fn record() {
         manifests: PathBuf::from(variable("MAINSTAY_RECORD_MANIFESTS")),
         prefix: String::new(),
         node: variable("MAINSTAY_RECORD_NODE"),
+        // A kubelet takes up to 90 seconds to make a mirror again that was deleted by force.
+        patience: Duration::from_secs(150),
     };
     let wanted = std::env::var("MAINSTAY_RECORD").unwrap_or_default();
     let wanted: Vec<&str> = wanted.split_whitespace().collect();

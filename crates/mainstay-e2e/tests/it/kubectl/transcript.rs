@@ -27,7 +27,8 @@
 //! command, as in `@1.32 $ kubectl events`, makes it one of this version only.
 //!
 //! `take` removes a manifest; the next file of this name puts it back. Commands are bash's. `until` repeats one until it succeeds and forgets what it prints; `finally`
-//! is run at the end, however it comes about, and not looked at. `${NODE}` is the node's name, in
+//! is run at the end, however it comes about, and not looked at. A line `later` and a reason stands
+//! in a transcript that mainstay cannot be asked to play yet. `${NODE}` is the node's name, in
 //! files too.
 
 use std::fmt;
@@ -55,6 +56,8 @@ pub(crate) enum Item {
     Text(String),
     /// By what it was recorded.
     Recorded(String),
+    /// Why mainstay cannot be asked this yet.
+    Later(String),
     /// A regular expression, and what stands for what it finds.
     Mask {
         find: String,
@@ -202,6 +205,14 @@ impl Line {
 // === impl Transcript ===
 
 impl Transcript {
+    /// Why mainstay cannot be asked all this yet, if so.
+    pub(crate) fn later(&self) -> Option<&str> {
+        self.items.iter().find_map(|item| match item {
+            Item::Later(why) => Some(why.as_str()),
+            _ => None,
+        })
+    }
+
     /// The commands.
     pub(crate) fn steps(&self) -> impl Iterator<Item = &Step> {
         self.items.iter().filter_map(|item| match item {
@@ -227,6 +238,8 @@ impl FromStr for Transcript {
             } else if let Some(mask) = line.strip_prefix("mask ") {
                 let (find, put) = mask.split_once(" => ").ok_or_else(|| wrong("no ` => `"))?;
                 items.push(Item::Mask { find: find.to_owned(), put: put.to_owned() });
+            } else if let Some(why) = line.strip_prefix("later ") {
+                items.push(Item::Later(why.to_owned()));
             } else if let Some(name) = line.strip_prefix("take ") {
                 items.push(Item::Take(name.to_owned()));
             } else if let Some(file) = line.strip_prefix("=== ") {
@@ -319,6 +332,7 @@ impl fmt::Display for Item {
                 };
                 writeln!(f, "=== {place} {name}\n{text}===")
             }
+            Self::Later(why) => writeln!(f, "later {why}"),
             Self::Take(name) => writeln!(f, "take {name}"),
             Self::Step(step) => step.fmt(f),
         }
@@ -380,6 +394,7 @@ $ kubectl version
 @1.32
 | 1.32
 take web.yaml
+later not yet
 finally rm x
 ";
 

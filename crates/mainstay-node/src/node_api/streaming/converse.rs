@@ -4,7 +4,7 @@ use std::pin::Pin;
 
 use mainstay_cri::{Attached, Exec, Input, Output, Resize, TerminalSize};
 use mainstay_streams::remote_command::{Outcome, RemoteCommand, Resizes};
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, BufReader};
+use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncWrite, AsyncWriteExt, BufReader};
 
 /// How many bytes are passed on at once.
 const PIECE: usize = 16 << 10;
@@ -58,7 +58,13 @@ pub(super) async fn converse(client: RemoteCommand, process: Streams) {
         std::future::pending::<()>().await;
     };
     let outputs = async {
-        tokio::join!(pass_on(process.stdout, stdout), pass_on(process.stderr, stderr));
+        // In this order, and not all at once: a client that has what it wanted of the output, as
+        // `kubectl cp`, leaves without hearing what was complained of before.
+        tokio::join!(
+            biased;
+            pass_on(process.stderr, stderr, Turn::First),
+            pass_on(process.stdout, stdout, Turn::Second),
+        );
         process.end.await
     };
     let outcome = tokio::select! {
@@ -84,14 +90,31 @@ async fn pass_in<R: AsyncRead + Unpin>(from: Option<R>, to: Option<Input>) {
     }
 }
 
+/// Which of two outputs that both have something is passed on first.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Turn {
+    First,
+    Second,
+}
+
 /// From the process to the client. Without a client who wants it, it is read all the same, so that
 /// the process does not wait for a reader.
-async fn pass_on<W: AsyncWrite + Unpin>(from: Option<Output>, to: Option<W>) {
+async fn pass_on<W: AsyncWrite + Unpin>(from: Option<Output>, to: Option<W>, turn: Turn) {
     let Some(from) = from else { return };
     let mut from = BufReader::with_capacity(PIECE, from);
     if let Some(mut to) = to {
-        // A client that has given up one of its streams may want the others.
-        let _ = tokio::io::copy_buf(&mut from, &mut to).await;
+        while let Ok(piece @ [_, ..]) = from.fill_buf().await {
+            if turn == Turn::Second {
+                // The other one may have something too, and not know it yet.
+                tokio::task::yield_now().await;
+            }
+            let length = piece.len();
+            // A client that has given up one of its streams may want the others.
+            if to.write_all(piece).await.is_err() {
+                break;
+            }
+            from.consume(length);
+        }
         let _ = to.shutdown().await;
     }
     let _ = tokio::io::copy_buf(&mut from, &mut tokio::io::sink()).await;

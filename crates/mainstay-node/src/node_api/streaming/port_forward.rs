@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use http::request::Parts;
-use mainstay_cri::{Runtime, SandboxId};
+use mainstay_cri::{PortForward, Runtime, SandboxId};
 use mainstay_streams::port_forward::{Connection, Negotiated};
 use mainstay_streams::remote_command::Timeouts;
-use tokio::io::copy_bidirectional;
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, copy};
 use tokio::task::JoinSet;
 
 use super::super::auth::Denial;
@@ -63,18 +63,37 @@ impl PortForwarding {
     }
 }
 
-async fn forward(runtime: Arc<dyn Runtime>, sandbox: SandboxId, mut connection: Connection) {
+async fn forward(runtime: Arc<dyn Runtime>, sandbox: SandboxId, connection: Connection) {
     let port = connection.port;
     match runtime.port_forward(&sandbox, port).await {
-        Ok(mut to) => {
-            // Either side may be the first to be gone, and both notice.
-            let _ = copy_bidirectional(&mut connection.data, &mut to).await;
-        }
+        Ok(stream) => pass(connection, stream).await,
         Err(error) => connection.fail(&format!(
             "error forwarding port {port} to pod {sandbox}, uid : {}",
             error.chain()
         )),
     }
+}
+
+/// Passes bytes on until both directions have ended, each by itself.
+async fn pass(connection: Connection, stream: PortForward) {
+    let (mut from_pod, to_pod) = tokio::io::split(stream);
+    let mut up = JoinSet::new();
+    {
+        // What is left of it, the stream for errors, is closed at the end of this block: kubectl
+        // closes its own connection when that has ended, and not when the pod's data has.
+        let connection = connection;
+        let (from_client, mut to_client) = tokio::io::split(connection.data);
+        up.spawn(copy_to_end(from_client, to_pod));
+        // Whoever is gone is noticed by the other.
+        let _ = copy(&mut from_pod, &mut to_client).await;
+        let _ = to_client.shutdown().await;
+    }
+    up.join_next().await;
+}
+
+async fn copy_to_end(mut from: impl AsyncRead + Unpin, mut to: impl AsyncWrite + Unpin) {
+    let _ = copy(&mut from, &mut to).await;
+    let _ = to.shutdown().await;
 }
 
 /// The ports that a query names. Source: `NewV4Options` in

@@ -289,6 +289,9 @@ impl State {
             object["metadata"]["deletionGracePeriodSeconds"] = grace.into();
             return answer(200, &self.put(path, object));
         }
+        if object["metadata"]["finalizers"].as_array().is_some_and(|list| !list.is_empty()) {
+            return answer(200, &object);
+        }
         self.version += 1;
         self.objects.remove(path);
         object["metadata"]["resourceVersion"] = self.version.to_string().into();

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use k8s_openapi::api::core::v1::Pod as KubernetesPod;
-use mainstay_plan::mirror::Held;
+use mainstay_plan::mirror::{CONFIG_MIRROR_ANNOTATION, Held};
 use mainstay_pod::FullName;
 use tokio::sync::watch;
 
@@ -34,12 +34,15 @@ pub(crate) struct Entry {
     pub(crate) version: Option<u64>,
     /// What a static pod of this name has to know of it.
     pub(crate) held: Held,
+    /// The pod itself, if it is no mirror.
+    pub(crate) pod: Option<Arc<KubernetesPod>>,
 }
 
 // === impl Entry ===
 
 impl Entry {
-    fn of(pod: KubernetesPod) -> (FullName, Self) {
+    fn of(mut pod: KubernetesPod) -> (FullName, Self) {
+        pod.metadata.managed_fields = None;
         let metadata = &pod.metadata;
         let name = FullName {
             name: metadata.name.clone().unwrap_or_default(),
@@ -47,7 +50,12 @@ impl Entry {
         };
         let uid = metadata.uid.clone().unwrap_or_default();
         let version = metadata.resource_version.as_ref().and_then(|version| version.parse().ok());
-        (name, Self { uid, version, held: Held::of(pod) })
+        let is_mirror = metadata
+            .annotations
+            .as_ref()
+            .is_some_and(|it| it.contains_key(CONFIG_MIRROR_ANNOTATION));
+        let own = (!is_mirror).then(|| Arc::new(pod.clone()));
+        (name, Self { uid, version, held: Held::of(pod), pod: own })
     }
 }
 

@@ -29,6 +29,8 @@ pub(super) struct Work {
     pub(super) stale: bool,
     /// A static pod whose name another pod has, by its UID.
     pub(super) taken: Option<(Arc<PodReport>, String)>,
+    /// The pod that was deleted, by its UID, and stays, for its finalizers' sake.
+    pub(super) kept: Option<String>,
 }
 
 /// A patch that was carried out.
@@ -64,7 +66,14 @@ impl Request {
             }
         };
         let taken = self.looked.report.clone().zip(taken);
-        Work { about, result, stale, taken }
+        let kept = match &self.action {
+            Action::Delete { uid } if kind.is_none() && self.looked.is_kept() => Some(uid.clone()),
+            Action::Create
+            | Action::Delete { .. }
+            | Action::Terminate { .. }
+            | Action::PatchStatus { .. } => None,
+        };
+        Work { about, result, stale, taken, kept }
     }
 
     fn path(&self) -> String {
@@ -102,6 +111,8 @@ impl Request {
                 }
                 Ok(())
             }
+            // It goes when whoever set them took them away; the watch tells.
+            Ok(_) if self.looked.is_kept() => Ok(()),
             Ok(_) if self.has_finalizers() => Err(CallError {
                 kind: CallErrorKind::Refused,
                 message:

@@ -21,6 +21,7 @@ struct World {
     reports: mpsc::UnboundedSender<Publication>,
     node: watch::Sender<Option<String>>,
     events: Events,
+    goals: watch::Sender<Option<Arc<ApiGoals>>>,
     _senders: (watch::Sender<Arc<Notes>>, watch::Sender<Vec<mainstay_cri::RuntimeCondition>>),
     _tasks: JoinSet<()>,
 }
@@ -32,6 +33,7 @@ impl World {
         let (health, healths) = watch::channel(Vec::new());
         let (board, board_seen) = watch::channel(Arc::default());
         let (node, node_seen) = watch::channel(Some("node-uid".to_owned()));
+        let (goals, goals_seen) = watch::channel(None);
         let events = Events::default();
         let pods = Arc::new(ApiPods::new());
         let calls = Calls::new(api.client());
@@ -40,6 +42,7 @@ impl World {
             pods: pods.clone(),
             node_name: "n1".into(),
             node: node_seen,
+            goals: goals_seen,
             board: board_seen,
             events: events.clone(),
             doubt: Arc::new(Notify::new()),
@@ -48,7 +51,7 @@ impl World {
         tasks.spawn(keep(publications, notes_seen, healths, board));
         tasks.spawn(follow(calls, "n1".into(), pods));
         tasks.spawn(mirrors.run());
-        Self { api, reports, node, events, _senders: (notes, health), _tasks: tasks }
+        Self { api, reports, node, events, goals, _senders: (notes, health), _tasks: tasks }
     }
 
     fn tell(&self, publication: Publication) {
@@ -68,6 +71,7 @@ impl World {
             status,
             waiting: None,
             ending: ending.to_vec(),
+            ended: false,
         })));
     }
 
@@ -270,4 +274,94 @@ async fn without_a_node_there_are_no_mirrors_and_with_another_one_they_are_its_o
         let owned = |pod: &Value| pod["metadata"]["ownerReferences"][0]["uid"] == uid;
         world.until(|pod| pod.is_some_and(owned)).await;
     }
+}
+
+/// A pod of the API's own, as this agent takes it in, and its path.
+fn own(api: &FakeApi, metadata: &Value) -> (Arc<Pod>, String) {
+    let path = "/api/v1/namespaces/default/pods/own".to_owned();
+    let mut pod = json!({
+        "metadata": {"name": "own", "namespace": "default", "generation": 3},
+        "spec": {"nodeName": "n1", "containers": [{"name": "a", "image": "x"}]},
+        "status": {"phase": "Pending", "qosClass": "BestEffort"},
+    });
+    pod["metadata"].as_object_mut().unwrap().extend(metadata.as_object().unwrap().clone());
+    let held = serde_json::from_value(api.do_put(&path, pod)).unwrap();
+    (Arc::new(Pod::from_api(held).unwrap()), path)
+}
+
+impl World {
+    fn report_own(&self, pod: &Arc<Pod>, phase: &str, ended: bool) {
+        let status = PodStatus { phase: Some(phase.into()), ..PodStatus::default() };
+        self.tell(Publication::Pod(Box::new(PodReport {
+            key: key_of(pod),
+            pod: pod.clone(),
+            manifest: None,
+            status,
+            waiting: None,
+            ending: Vec::new(),
+            ended,
+        })));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_api_is_told_of_its_own_pods() {
+    let api = FakeApi::new();
+    let world = World::new(api.clone());
+    world.begin();
+    let (pod, path) = own(&api, &json!({}));
+    world.goals.send_replace(Some(Arc::new([(key_of(&pod), Verdict::Run(pod.clone()))].into())));
+    world.report_own(&pod, "Running", false);
+    let is = |phase: &'static str| {
+        let path = path.clone();
+        move |api: &FakeApi| api.get(&path).is_some_and(|pod| pod["status"]["phase"] == phase)
+    };
+    api.until(is("Running")).await;
+    assert_eq!(api.get(&path).unwrap()["status"]["observedGeneration"], 3);
+    api.do_delete(&path, 30);
+    world.settle().await;
+    api.requests();
+    // It goes when it has ended, and its end was told.
+    world.report_own(&pod, "Running", false);
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert_eq!(api.requests(), Vec::<String>::new());
+    world.report_own(&pod, "Failed", true);
+    api.until(|api| api.get(&path).is_none()).await;
+    assert_eq!(api.requests(), [format!("PATCH {path}/status"), format!("DELETE {path}")]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pod_that_somebody_keeps_is_deleted_once() {
+    let api = FakeApi::new();
+    let world = World::new(api.clone());
+    world.begin();
+    let (pod, path) = own(&api, &json!({"finalizers": ["a/b"]}));
+    api.do_delete(&path, 30);
+    let grace = Duration::from_secs(30);
+    let stop = Verdict::Stop(pod.clone(), grace);
+    world.goals.send_replace(Some(Arc::new([(key_of(&pod), stop)].into())));
+    world.report_own(&pod, "Failed", true);
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    let told = [format!("PATCH {path}/status"), format!("DELETE {path}")];
+    assert_eq!(api.requests(), told);
+    let mut held = api.get(&path).unwrap();
+    held["metadata"].as_object_mut().unwrap().remove("finalizers");
+    api.do_put(&path, held);
+    api.until(|api| api.get(&path).is_none()).await;
+    assert_eq!(api.requests(), [format!("DELETE {path}")]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refused_pod_says_why_and_goes_when_it_is_deleted() {
+    let api = FakeApi::new();
+    let world = World::new(api.clone());
+    world.begin();
+    let (pod, path) = own(&api, &json!({}));
+    let status = PodStatus { phase: Some("Failed".into()), ..PodStatus::default() };
+    let refused = Verdict::Refused { uid: pod.uid().to_owned(), status: Arc::new(status) };
+    world.goals.send_replace(Some(Arc::new([(key_of(&pod), refused)].into())));
+    api.until(|api| api.get(&path).is_some_and(|pod| pod["status"]["phase"] == "Failed")).await;
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    api.do_delete(&path, 30);
+    api.until(|api| api.get(&path).is_none()).await;
 }

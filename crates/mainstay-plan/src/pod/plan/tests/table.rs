@@ -103,7 +103,7 @@ fn check(goal: &Goal, sandboxes: Vec<SeenSandbox>, memory: &Memory, expected: &E
     lines.extend(plan.waiting.map(|waiting| format!("waiting: {waiting:?}")));
     lines.extend(plan.done.then(|| "done".to_owned()));
     let mut text = lines.join("\n");
-    if let Goal::Run(run) = goal {
+    if let Some(run) = goal.pod() {
         text = text.replace(run.pod.uid(), "UID");
     }
     expected.assert_eq(&text);
@@ -414,4 +414,69 @@ fn a_pod_that_is_not_wanted_goes_step_by_step() {
     check(&gone, vec![], &memory, &expect![[r#"CleanUp { uid: "old" }"#]]);
     memory.hosted.clear();
     check(&gone, vec![], &memory, &expect!["done"]);
+}
+
+fn stop(policy: &str, seconds: u64) -> Goal {
+    let Goal::Run(run) = goal(policy) else { unreachable!() };
+    Goal::Stop { run, grace: Duration::from_secs(seconds) }
+}
+
+#[test]
+fn a_pod_that_is_stopped_has_the_grace_period_that_was_asked_for() {
+    let goal = stop("Always", 9);
+    let uid = goal.pod().unwrap().pod.uid().to_owned();
+    let mut memory = Memory { hosted: [uid.clone()].into(), ..Memory::default() };
+    let seen = || {
+        vec![
+            sandbox("s", &uid, true, &["a0 running", "b0 exited 0 at 99"]),
+            sandbox("t", "old", true, &["a0 running"]),
+        ]
+    };
+    check(
+        &goal,
+        seen(),
+        &memory,
+        &expect![[r#"
+            StopContainer { id: ContainerId("a0"), grace: 9s }"#]],
+    );
+    // It began before, with a longer one.
+    memory.stopping.insert(SandboxId("s".into()), at(95));
+    check(
+        &goal,
+        vec![seen().remove(0)],
+        &memory,
+        &expect![[r#"
+        StopContainer { id: ContainerId("a0"), grace: 4s }"#]],
+    );
+}
+
+#[test]
+fn a_pod_that_was_stopped_is_kept_to_be_told_of() {
+    let goal = stop("Always", 9);
+    let uid = goal.pod().unwrap().pod.uid().to_owned();
+    let memory = Memory { hosted: [uid.clone()].into(), ..Memory::default() };
+    let ended = &["a0 exited 0 at 99", "b0 exited 0 at 99"];
+    let check = |sandboxes, memory: &Memory, expected: &Expect| {
+        check(&goal, sandboxes, memory, expected);
+    };
+    check(
+        vec![sandbox("s", &uid, true, ended)],
+        &memory,
+        &expect![[r#"StopSandbox { id: SandboxId("s") }"#]],
+    );
+    check(vec![sandbox("s", &uid, false, ended)], &memory, &expect!["done"]);
+    check(vec![], &memory, &expect!["done"]);
+    // What is being made is waited for.
+    let mut making = memory.clone();
+    making.in_flight.insert(Key::Sandbox);
+    check(vec![], &making, &expect![""]);
+    // Of several sandboxes only the newest tells.
+    let two = vec![sandbox("s", &uid, false, ended), sandbox("r", &uid, false, ended)];
+    check(
+        two,
+        &memory,
+        &expect![[r#"
+        RemoveSandbox { id: SandboxId("r") }
+        done"#]],
+    );
 }

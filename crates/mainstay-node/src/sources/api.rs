@@ -1,0 +1,316 @@
+//! From the pods that an API has for this node to what should run.
+//!
+//! # Flow
+//!
+//! One task looks at the API's pods whenever they change. A pod that it has not seen before is
+//! judged once: whether this version carries out what it says, and whether the node takes it
+//! ([`mainstay_plan::admission`]). What comes of it is told to the supervisor, and to whoever tells
+//! the API.
+//!
+//! # Guarantees
+//!
+//! - Mirrors are never run.
+//! - Nothing is told before the API has said which pods there are: one that is away stops nothing.
+//! - A pod that runs already, or did under an earlier agent, is not judged again.
+//! - A pod that has come to its end is not run again.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::{Node, Pod as KubernetesPod, PodStatus};
+use mainstay_plan::admission::{Rejection, admit};
+use mainstay_plan::api_pod::is_terminal;
+use mainstay_plan::events::About;
+use mainstay_plan::pod::{PodKey, SourceKind};
+use mainstay_pod::{FullName, Pod};
+use tokio::sync::watch;
+
+use super::merge::key_of;
+use crate::publish::api::{ApiPods, CallError, Calls, Entry, wait_after};
+use crate::publish::{Board, EventKind, Events};
+use crate::worker::Performer;
+
+/// The longest wait for the Node object, which is registered at the same time.
+const LONGEST_WAIT: Duration = Duration::from_millis(800);
+
+/// What is to become of the API's pods of this node.
+pub(crate) type ApiGoals = BTreeMap<PodKey, Verdict>;
+
+/// What is to become of one pod.
+#[derive(Clone, Debug)]
+pub(crate) enum Verdict {
+    /// It runs.
+    Run(Arc<Pod>),
+    /// It is ended, with this grace period, and told of.
+    Stop(Arc<Pod>, Duration),
+    /// It is not run.
+    Refused {
+        uid: String,
+        /// Says why.
+        status: Arc<PodStatus>,
+    },
+}
+
+/// What is known of pods from earlier on.
+pub(crate) trait Earlier: Send + Sync {
+    /// This version of a pod; `None` if it was never accepted here.
+    fn find(&self, key: &PodKey, uid: &str) -> Option<Accepted>;
+}
+
+/// A pod that was accepted once.
+pub(crate) struct Accepted {
+    /// As it was accepted, if that is remembered.
+    pub(crate) pod: Option<Arc<Pod>>,
+    /// Whether its end for good is remembered.
+    pub(crate) finished: bool,
+}
+
+impl Earlier for Performer {
+    fn find(&self, key: &PodKey, uid: &str) -> Option<Accepted> {
+        let record = self.record(key).filter(|record| record.pod.uid() == uid);
+        match record {
+            Some(record) => {
+                Some(Accepted { finished: record.finished.is_some(), pod: Some(record.pod) })
+            }
+            None => self.observer.has(key, uid).then_some(Accepted { pod: None, finished: false }),
+        }
+    }
+}
+
+/// What goals are made with.
+pub(crate) struct ApiSource {
+    pub(crate) calls: Calls,
+    pub(crate) pods: Arc<ApiPods>,
+    pub(crate) node_name: String,
+    pub(crate) earlier: Arc<dyn Earlier>,
+    pub(crate) events: Events,
+    pub(crate) board: watch::Receiver<Arc<Board>>,
+    pub(crate) goals: watch::Sender<Option<Arc<ApiGoals>>>,
+}
+
+/// What was decided of a pod when it was seen first.
+struct Decided {
+    pod: Result<Arc<Pod>, Arc<PodStatus>>,
+    /// Whether it has come to its end, other than by this agent.
+    over: bool,
+}
+
+/// A pod that nothing has been decided of.
+struct Newcomer<'a> {
+    key: PodKey,
+    held: &'a KubernetesPod,
+    pod: Arc<Pod>,
+}
+
+impl ApiSource {
+    /// Makes goals, for ever.
+    pub(crate) async fn run(self) {
+        let mut changed = self.pods.changed();
+        // By UID.
+        let mut decided: BTreeMap<String, Decided> = BTreeMap::new();
+        let mut failures = 0;
+        loop {
+            changed.mark_unchanged();
+            let mut wait = None;
+            if let Some(all) = self.pods.all() {
+                let own = all.values().map(|entry| entry.uid.as_str()).collect::<BTreeSet<_>>();
+                decided.retain(|uid, _| own.contains(uid.as_str()));
+                match self.decide(&all, &mut decided).await {
+                    Ok(()) => failures = 0,
+                    Err(error) => {
+                        failures += 1;
+                        tracing::debug!(error = error.message, "new pods of the API have to wait");
+                        wait = Some(wait_after(failures, LONGEST_WAIT));
+                    }
+                }
+                let goals = self.goals_of(&all, &mut decided);
+                self.goals.send_if_modified(|known| {
+                    let news = known.as_deref().is_none_or(|known| !is_same(known, &goals));
+                    *known = Some(Arc::new(goals));
+                    news
+                });
+            }
+            let sleep = async {
+                match wait {
+                    Some(wait) => tokio::time::sleep(wait).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                // Cancel-safe per docs on `watch::Receiver::changed`; the sender is ours.
+                _ = changed.changed() => {}
+                () = sleep => {}
+            }
+        }
+    }
+
+    /// Decides what was not decided before. An error leaves pods undecided that could not be.
+    async fn decide(
+        &self,
+        all: &BTreeMap<FullName, Arc<Entry>>,
+        decided: &mut BTreeMap<String, Decided>,
+    ) -> Result<(), CallError> {
+        let mut newcomers = Vec::new();
+        for (name, entry) in all {
+            let Some(held) = &entry.pod else { continue };
+            if let Some(known) = decided.get_mut(&entry.uid) {
+                known.update(held);
+                continue;
+            }
+            let key = key_of_name(name);
+            let earlier = self.earlier.find(&key, &entry.uid);
+            let accepted = earlier.as_ref().and_then(|it| it.pod.clone());
+            let pod = match (Pod::from_api((**held).clone()), accepted) {
+                (Ok(pod), _) => Arc::new(pod),
+                (Err(_), Some(accepted)) => accepted,
+                (Err(unsupported), None) => {
+                    let rejection = Rejection::unsupported(&unsupported.to_string());
+                    decided.insert(entry.uid.clone(), self.refuse(held, &rejection));
+                    continue;
+                }
+            };
+            let leaving = held.metadata.deletion_timestamp.is_some();
+            // What an earlier agent saw ending, its ledger knows of.
+            let over = is_terminal(held) && !earlier.as_ref().is_some_and(|it| it.finished);
+            if earlier.is_some() || over || leaving {
+                decided.insert(entry.uid.clone(), Decided { pod: Ok(pod), over });
+            } else {
+                newcomers.push(Newcomer { key, held, pod });
+            }
+        }
+        if newcomers.is_empty() {
+            return Ok(());
+        }
+        // Source: `HandlePodAdditions` in `pkg/kubelet/kubelet.go`.
+        newcomers.sort_by_key(|it| it.held.metadata.creation_timestamp.as_ref().map(|at| at.0));
+        let node: Node = self.calls.get(&format!("/api/v1/nodes/{}", self.node_name)).await?;
+        let mut others = self.others(decided);
+        for newcomer in newcomers {
+            let Newcomer { key, held, pod } = newcomer;
+            let others_now = others.iter().filter(|(other, _)| **other != key);
+            let verdict = match admit(&pod, &node, others_now.map(|(_, pod)| &**pod)) {
+                Ok(()) => {
+                    others.insert(key, pod.clone());
+                    Decided { pod: Ok(pod), over: false }
+                }
+                Err(rejection) => self.refuse(held, &rejection),
+            };
+            decided.insert(held.metadata.uid.clone().unwrap_or_default(), verdict);
+        }
+        Ok(())
+    }
+
+    /// The pods that take up something of the node.
+    fn others(&self, decided: &BTreeMap<String, Decided>) -> BTreeMap<PodKey, Arc<Pod>> {
+        let running = decided.values().filter(|it| !it.over).filter_map(|it| it.pod.as_ref().ok());
+        let mut others: BTreeMap<PodKey, Arc<Pod>> =
+            running.map(|pod| (key_of(pod), pod.clone())).collect();
+        let board = self.board.borrow();
+        for (key, entry) in &board.pods {
+            let Some(report) = &entry.report else { continue };
+            if is_over(&report.status) || report.ended {
+                others.remove(key);
+            } else if key.source.is_static() {
+                others.insert(key.clone(), report.pod.clone());
+            }
+        }
+        others
+    }
+
+    fn refuse(&self, held: &KubernetesPod, rejection: &Rejection) -> Decided {
+        let metadata = &held.metadata;
+        let leaving = metadata.deletion_timestamp.is_some();
+        if !leaving && !is_terminal(held) {
+            let about = About::Pod {
+                namespace: metadata.namespace.clone().unwrap_or_default(),
+                name: metadata.name.clone().unwrap_or_default(),
+                uid: metadata.uid.clone().unwrap_or_default(),
+                container: None,
+            };
+            let Rejection { reason, message } = rejection.clone();
+            self.events.show(about, EventKind::Warning, reason, message);
+        }
+        let status = rejection.status(&held.spec.clone().unwrap_or_default());
+        Decided { pod: Err(Arc::new(status)), over: false }
+    }
+
+    fn goals_of(
+        &self,
+        all: &BTreeMap<FullName, Arc<Entry>>,
+        decided: &mut BTreeMap<String, Decided>,
+    ) -> ApiGoals {
+        let board = self.board.borrow();
+        let mut goals = ApiGoals::new();
+        for (name, entry) in all {
+            let Some(held) = &entry.pod else { continue };
+            let Some(known) = decided.get_mut(&entry.uid) else { continue };
+            let key = key_of_name(name);
+            let report = board.pods.get(&key).and_then(|entry| entry.report.as_ref());
+            let report = report.filter(|report| report.pod.uid() == entry.uid);
+            // Somebody else says that it has come to its end.
+            known.over |= is_terminal(held) && report.is_some_and(|it| !is_over(&it.status));
+            goals.insert(key, known.verdict(held, &entry.uid));
+        }
+        goals
+    }
+}
+
+impl Decided {
+    /// Takes in what may be changed of a pod that runs.
+    fn update(&mut self, held: &KubernetesPod) {
+        if let Ok(pod) = &mut self.pod
+            && pod.metadata().generation != held.metadata.generation
+            && let Ok(newer) = Pod::from_api(held.clone())
+        {
+            *pod = Arc::new(newer);
+        }
+    }
+
+    fn verdict(&self, held: &KubernetesPod, uid: &str) -> Verdict {
+        let pod = match &self.pod {
+            Ok(pod) => pod.clone(),
+            Err(status) => {
+                return Verdict::Refused { uid: uid.to_owned(), status: status.clone() };
+            }
+        };
+        if held.metadata.deletion_timestamp.is_some() {
+            let own = pod.termination_grace_period();
+            let seconds = held.metadata.deletion_grace_period_seconds;
+            let seconds = seconds.and_then(|seconds| u64::try_from(seconds).ok());
+            // Source: `calculateEffectiveGracePeriod` in `pkg/kubelet/pod_workers.go`.
+            let grace = seconds.map_or(own, Duration::from_secs).max(Duration::from_secs(1));
+            return Verdict::Stop(pod, grace);
+        }
+        match self.over {
+            true => {
+                let grace = pod.termination_grace_period();
+                Verdict::Stop(pod, grace)
+            }
+            false => Verdict::Run(pod),
+        }
+    }
+}
+
+/// Whether goals are those that were told before. Most changes of pods are our own statuses.
+fn is_same(before: &ApiGoals, after: &ApiGoals) -> bool {
+    let same = |(a, b): (&Verdict, &Verdict)| match (a, b) {
+        (Verdict::Run(a), Verdict::Run(b)) => Arc::ptr_eq(a, b),
+        (Verdict::Stop(a, grace), Verdict::Stop(b, other)) => Arc::ptr_eq(a, b) && grace == other,
+        (Verdict::Refused { uid: a, .. }, Verdict::Refused { uid: b, .. }) => a == b,
+        (Verdict::Run(_) | Verdict::Stop(..) | Verdict::Refused { .. }, _) => false,
+    };
+    before.keys().eq(after.keys()) && before.values().zip(after.values()).all(same)
+}
+
+fn is_over(status: &PodStatus) -> bool {
+    matches!(status.phase.as_deref(), Some("Succeeded" | "Failed"))
+}
+
+fn key_of_name(name: &FullName) -> PodKey {
+    let (namespace, name) = (name.namespace.clone(), name.name.clone());
+    PodKey { source: SourceKind::Api, namespace, name }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,199 @@
+//! Goals against a small API.
+
+use std::collections::BTreeMap;
+
+use mainstay_testkit::pods::pod as static_pod;
+use serde_json::{Value, json};
+use tokio::task::JoinSet;
+
+use super::*;
+use crate::publish::api::fake::{FakeApi, Mood};
+use crate::publish::api::follow;
+use crate::publish::{PodEntry, PodReport};
+
+const NODE: &str = "/api/v1/nodes/n1";
+
+/// What an earlier agent left: UIDs of pods that were accepted, and whether they have finished.
+struct Left(BTreeMap<String, bool>);
+
+impl Earlier for Left {
+    fn find(&self, _: &PodKey, uid: &str) -> Option<Accepted> {
+        self.0.get(uid).map(|finished| Accepted { pod: None, finished: *finished })
+    }
+}
+
+struct World {
+    api: FakeApi,
+    goals: watch::Receiver<Option<Arc<ApiGoals>>>,
+    board: watch::Sender<Arc<Board>>,
+    events: Events,
+    _tasks: JoinSet<()>,
+}
+
+impl World {
+    fn new(api: &FakeApi, left: &[(String, bool)]) -> Self {
+        let (goals, goals_seen) = watch::channel(None);
+        let (board, board_seen) = watch::channel(Arc::default());
+        let events = Events::default();
+        events.open();
+        let pods = Arc::new(ApiPods::new());
+        let calls = Calls::new(api.client());
+        let source = ApiSource {
+            calls: calls.clone(),
+            pods: pods.clone(),
+            node_name: "n1".into(),
+            earlier: Arc::new(Left(left.iter().cloned().collect())),
+            events: events.clone(),
+            board: board_seen,
+            goals,
+        };
+        let mut tasks = JoinSet::new();
+        tasks.spawn(follow(calls, "n1".into(), pods));
+        tasks.spawn(source.run());
+        Self { api: api.clone(), goals: goals_seen, board, events, _tasks: tasks }
+    }
+
+    /// What is to become of each pod, in a word, when everything that can be done without waiting
+    /// has been done.
+    async fn goals(&self) -> Option<String> {
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        let goals = self.goals.borrow().clone()?;
+        let word = |(key, verdict): (&PodKey, &Verdict)| match verdict {
+            Verdict::Run(_) => format!("{}: run", key.name),
+            Verdict::Stop(_, grace) => format!("{}: stop {}", key.name, grace.as_secs()),
+            Verdict::Refused { status, .. } => {
+                format!("{}: {}", key.name, status.reason.as_deref().unwrap())
+            }
+        };
+        Some(goals.iter().map(word).collect::<Vec<_>>().join(", "))
+    }
+}
+
+fn with_node() -> FakeApi {
+    let api = FakeApi::new();
+    api.do_put(NODE, json!({"metadata": {"name": "n1"}, "spec": {}, "status": {}}));
+    api
+}
+
+fn path(name: &str) -> String {
+    format!("/api/v1/namespaces/default/pods/{name}")
+}
+
+/// Puts a pod with more fields than its name; returns its UID.
+fn put(api: &FakeApi, name: &str, spec: &Value, status: &Value) -> String {
+    let mut pod = json!({
+        "metadata": {"name": name, "namespace": "default", "generation": 1},
+        "spec": {"nodeName": "n1", "containers": [{"name": "a", "image": "x"}]},
+        "status": status,
+    });
+    pod["spec"].as_object_mut().unwrap().extend(spec.as_object().unwrap().clone());
+    let put = api.do_put(&path(name), pod);
+    put["metadata"]["uid"].as_str().unwrap().to_owned()
+}
+
+fn host_port(port: u16) -> Value {
+    let ports = json!([{"containerPort": port, "hostPort": port, "protocol": "TCP"}]);
+    json!({"containers": [{"name": "a", "image": "x", "ports": ports}]})
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pod_runs_until_it_is_deleted() {
+    let api = with_node();
+    let world = World::new(&api, &[]);
+    put(&api, "a", &json!({}), &json!({}));
+    let mirror = json!({"metadata": {"name": "m", "namespace": "default",
+        "annotations": {"kubernetes.io/config.mirror": "x"}}, "spec": {"nodeName": "n1"}});
+    api.do_put(&path("m"), mirror);
+    assert_eq!(world.goals().await.as_deref(), Some("a: run"));
+    api.do_delete(&path("a"), 20);
+    assert_eq!(world.goals().await.as_deref(), Some("a: stop 20"));
+    api.do_delete(&path("a"), 5);
+    assert_eq!(world.goals().await.as_deref(), Some("a: stop 5"));
+    api.do_delete(&path("a"), 0);
+    assert_eq!(world.goals().await.as_deref(), Some(""));
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_is_said_before_the_api_has_said_something() {
+    let api = with_node();
+    put(&api, "a", &json!({}), &json!({}));
+    api.set_mood(Mood::Down);
+    let world = World::new(&api, &[]);
+    assert_eq!(world.goals().await, None);
+    api.set_mood(Mood::Well);
+    assert_eq!(world.goals().await.as_deref(), Some("a: run"));
+    api.set_mood(Mood::Down);
+    assert_eq!(world.goals().await.as_deref(), Some("a: run"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_new_pod_waits_for_the_node_and_an_earlier_one_does_not() {
+    let api = FakeApi::new();
+    put(&api, "new", &json!({}), &json!({}));
+    let early = put(&api, "early", &json!({"nodeSelector": {"a": "b"}}), &json!({}));
+    let world = World::new(&api, &[(early, false)]);
+    assert_eq!(world.goals().await.as_deref(), Some("early: run"));
+    api.do_put(NODE, json!({"metadata": {"name": "n1"}}));
+    assert_eq!(world.goals().await.as_deref(), Some("early: run, new: run"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_over_is_not_run_again() {
+    let api = with_node();
+    let over = || json!({"phase": "Succeeded"});
+    put(&api, "alien", &json!({"terminationGracePeriodSeconds": 7}), &over());
+    let own = put(&api, "own", &json!({}), &over());
+    let world = World::new(&api, &[(own, true)]);
+    // What the ledger has the end of is told from there.
+    assert_eq!(world.goals().await.as_deref(), Some("alien: stop 7, own: run"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_the_node_does_not_take_is_refused_and_told_of() {
+    let api = with_node();
+    let world = World::new(&api, &[]);
+    put(&api, "a", &host_port(80), &json!({}));
+    assert_eq!(world.goals().await.as_deref(), Some("a: run"));
+    put(&api, "b", &host_port(80), &json!({}));
+    put(&api, "c", &json!({"hostPID": true}), &json!({}));
+    let refused = "a: run, b: NodePorts, c: UnsupportedFields";
+    assert_eq!(world.goals().await.as_deref(), Some(refused));
+    let mut told = Vec::new();
+    for _ in 0..2 {
+        told.push(world.events.next().await.reason);
+    }
+    told.sort();
+    assert_eq!(told, ["NodePorts", "UnsupportedFields"]);
+    // It is judged once.
+    api.do_delete(&path("a"), 0);
+    assert_eq!(world.goals().await.as_deref(), Some("b: NodePorts, c: UnsupportedFields"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn static_pods_take_up_their_ports() {
+    let api = with_node();
+    let world = World::new(&api, &[]);
+    let pod = static_pod(
+        "apiVersion: v1\nkind: Pod\nmetadata: {name: web}\nspec: {containers: [{name: a, image: x, \
+         ports: [{containerPort: 80, hostPort: 80}]}]}\n",
+    );
+    for (phase, verdict) in [("Running", "a: NodePorts"), ("Failed", "a: run")] {
+        let report = PodReport {
+            key: key_of(&pod),
+            pod: pod.clone(),
+            manifest: None,
+            status: PodStatus { phase: Some(phase.into()), ..PodStatus::default() },
+            waiting: None,
+            ending: Vec::new(),
+            ended: false,
+        };
+        let entry = PodEntry { report: Some(Arc::new(report)), leaving: None };
+        world.board.send_modify(|board| {
+            Arc::make_mut(board).pods.insert(key_of(&pod), entry);
+        });
+        put(&world.api, "a", &host_port(80), &json!({}));
+        assert_eq!(world.goals().await.as_deref(), Some(verdict));
+        api.do_delete(&path("a"), 0);
+        world.goals().await;
+    }
+}

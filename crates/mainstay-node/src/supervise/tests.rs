@@ -1,0 +1,132 @@
+//! What becomes of pods of an API while it says nothing, against a runtime in memory.
+
+use std::path::Path;
+
+use async_trait::async_trait;
+use futures_util::future::BoxFuture;
+use mainstay_cri::{
+    Image, ImageId, ImageSpec, Images, PodSandboxFilter, PullRequest, Result, Runtime,
+    SeccompProfile,
+};
+use mainstay_linux::cgroup::Hierarchies;
+use mainstay_plan::labels;
+use mainstay_plan::pod::SourceKind;
+use mainstay_plan::status::NodeAddresses;
+use mainstay_plan::translate::NodeFacts;
+use mainstay_pod::{NodeName, Validation};
+use mainstay_testkit::contract::Sample;
+use mainstay_testkit::runtime::FakeRuntime;
+
+use super::*;
+use crate::agent::AgentConfig;
+use crate::ledger::Ledger;
+use crate::logs::LogBounds;
+use crate::observe::Observer;
+use crate::sources::manifest_dir::ManifestPaths;
+
+struct NoImages;
+
+#[async_trait]
+impl Images for NoImages {
+    async fn image_status(&self, _: &ImageSpec) -> Result<Option<Image>> {
+        Ok(None)
+    }
+
+    async fn pull_image(&self, image: &PullRequest) -> Result<ImageId> {
+        Ok(ImageId(image.image.0.clone()))
+    }
+
+    async fn list_images(&self) -> Result<Vec<Image>> {
+        Ok(Vec::new())
+    }
+
+    async fn remove_image(&self, _: &ImageSpec) -> Result<()> {
+        Ok(())
+    }
+
+    fn changed(&self) -> BoxFuture<'static, ()> {
+        Box::pin(std::future::pending())
+    }
+
+    async fn problems(&self) -> Vec<String> {
+        Vec::new()
+    }
+}
+
+fn config(root: &Path) -> AgentConfig {
+    AgentConfig {
+        node_name: NodeName::new("n1").unwrap(),
+        manifests: ManifestPaths::default(),
+        validation: Validation::Strict,
+        manifest_interval: Duration::from_secs(20),
+        ledger_directory: root.join("ledger"),
+        control_socket: root.join("socket"),
+        facts: NodeFacts {
+            name: "n1".into(),
+            pods_directory: root.join("pods"),
+            log_directory: root.join("log"),
+            cgroup_root: "/cg".into(),
+            machine_memory: 1 << 30,
+            seccomp_directory: root.join("seccomp"),
+            seccomp_default: SeccompProfile::Unconfined,
+        },
+        resolv_conf: root.join("resolv.conf"),
+        addresses: Vec::new(),
+        log_bounds: LogBounds::default(),
+        api: None,
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_api_that_says_nothing_stops_nothing() {
+    let root = tempfile::tempdir().unwrap();
+    let runtime = FakeRuntime::default();
+    let mut sample = Sample::new("t", root.path());
+    let uid = sample.sandbox.metadata.uid.clone();
+    sample.sandbox.labels.insert(labels::SOURCE.into(), "api".into());
+    runtime.run_pod_sandbox(&sample.sandbox).await.unwrap();
+    let place = root.path().join("pods").join(&uid);
+    std::fs::create_dir_all(&place).unwrap();
+
+    let config = config(root.path());
+    let runtime: Arc<dyn Runtime> = Arc::new(runtime);
+    let observer = Arc::new(Observer::new(runtime.clone()));
+    observer.relist().await.unwrap();
+    let key = PodKey { source: SourceKind::Api, namespace: "default".into(), name: "t".into() };
+    assert!(observer.has(&key, &uid));
+    let (_addresses, addresses) = watch::channel(NodeAddresses::default());
+    let performer = Arc::new(Performer::new(
+        &config,
+        runtime.clone(),
+        Arc::new(NoImages),
+        observer,
+        Hierarchies::of(Vec::new()),
+        Ledger::open(&config.ledger_directory).unwrap(),
+        addresses,
+    ));
+    let (reports, mut told) = mpsc::unbounded_channel();
+    let (_changes, images) = watch::channel(0);
+    let (_goals, goals) = watch::channel(Some(Arc::new(Goals::new())));
+    let (api, known) = watch::channel(None);
+    let (_requests, requests) = mpsc::channel(1);
+    let supervisor = Supervisor::new(performer, reports, images, [uid]);
+    let mut tasks = JoinSet::new();
+    tasks.spawn(supervisor.run(goals, known, requests));
+
+    tokio::time::sleep(API_PATIENCE * 2).await;
+    let all = PodSandboxFilter::default();
+    assert_eq!(runtime.list_pod_sandboxes(&all).await.unwrap().len(), 1);
+    assert!(place.exists());
+    // Nobody waits to be told of it.
+    assert!(matches!(told.recv().await, Some(Publication::Begun(keys)) if keys.is_empty()));
+
+    api.send_replace(Some(Arc::new(ApiGoals::new())));
+    loop {
+        if let Some(Publication::Gone(gone)) = told.recv().await {
+            assert_eq!(gone, key);
+            break;
+        }
+    }
+    assert_eq!(runtime.list_pod_sandboxes(&all).await.unwrap(), []);
+    assert!(!place.exists());
+}

@@ -1,0 +1,180 @@
+//! Whether a node takes a pod of an API.
+//!
+//! Source: `pkg/kubelet/lifecycle/predicate.go` with the scheduler's plugins that it asks
+//! (`pkg/scheduler/framework/plugins/{noderesources,nodeaffinity,nodename,nodeports,tainttoleration}`)
+//! and `staging/src/k8s.io/component-helpers/scheduling/corev1`.
+
+mod affinity;
+
+use k8s_openapi::api::core::v1::{Node, PodSpec, PodStatus, Taint, Toleration};
+use mainstay_pod::{Amounts, HostPort, Pod, Quantity};
+
+use crate::status::Phase;
+
+/// The operating system, as nodes and pods name it.
+const OS: &str = "linux";
+const OS_LABEL: &str = "kubernetes.io/os";
+
+/// Why a pod is not taken. People search for both.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rejection {
+    /// One word.
+    pub reason: String,
+    /// A sentence.
+    pub message: String,
+}
+
+impl Rejection {
+    fn new(reason: &str, message: impl Into<String>) -> Self {
+        Self { reason: reason.to_owned(), message: message.into() }
+    }
+
+    fn predicate(name: &str, why: &str) -> Self {
+        Self::new(name, format!("Predicate {name} failed: {why}"))
+    }
+
+    /// Of a pod that says something that is not carried out. `fields` names all of that.
+    pub fn unsupported(fields: &str) -> Self {
+        Self::new("UnsupportedFields", fields)
+    }
+
+    /// The status of the pod. Source: `pkg/kubelet/kubelet.go`, `rejectPod`.
+    pub fn status(&self, spec: &PodSpec) -> PodStatus {
+        PodStatus {
+            phase: Some(Phase::Failed.as_str().to_owned()),
+            qos_class: Some(mainstay_pod::QosClass::of(spec).as_str().to_owned()),
+            reason: Some(self.reason.clone()),
+            message: Some(format!("Pod was rejected: {}", self.message)),
+            ..PodStatus::default()
+        }
+    }
+}
+
+/// Judges a pod beside the pods that the node has already, none of which has ended for good.
+///
+/// # Errors
+///
+/// The first reason against it, in the order of the kubelet's.
+pub fn admit<'a>(
+    pod: &Pod,
+    node: &Node,
+    others: impl Iterator<Item = &'a Pod> + Clone,
+) -> Result<(), Rejection> {
+    let label = pod.metadata().labels.as_ref().and_then(|labels| labels.get(OS_LABEL));
+    if label.is_some_and(|os| os != OS) {
+        return Err(Rejection::new(
+            "PodOSSelectorNodeLabelDoesNotMatch",
+            "Failed to admit pod as the `kubernetes.io/os` label doesn't match node label",
+        ));
+    }
+    if pod.spec().os.as_ref().is_some_and(|os| os.name != OS) {
+        let message = "Failed to admit pod as the OS field doesn't match node OS";
+        return Err(Rejection::new("PodOSNotSupported", message));
+    }
+    fits_resources(pod, node, others.clone())?;
+    if !affinity::matches(pod.spec(), node) {
+        let why = "node(s) didn't match Pod's node affinity/selector";
+        return Err(Rejection::predicate("NodeAffinity", why));
+    }
+    if pod.spec().node_name != node.metadata.name {
+        let why = "node(s) didn't match the requested node name";
+        return Err(Rejection::predicate("NodeName", why));
+    }
+    let wanted = pod.host_ports();
+    let mut used = others.flat_map(Pod::host_ports);
+    if !wanted.is_empty() && used.any(|used| wanted.iter().any(|port| conflict(port, &used))) {
+        let why = "node(s) didn't have free ports for the requested pod ports";
+        return Err(Rejection::predicate("NodePorts", why));
+    }
+    let taints = node.spec.as_ref().and_then(|spec| spec.taints.as_deref()).unwrap_or_default();
+    let tolerations = pod.spec().tolerations.as_deref().unwrap_or_default();
+    let mut no_execute = taints.iter().filter(|taint| taint.effect == "NoExecute");
+    if no_execute.any(|taint| !tolerations.iter().any(|it| tolerates(it, taint))) {
+        let why = "node(s) had taints that the pod didn't tolerate";
+        return Err(Rejection::predicate("TaintToleration", why));
+    }
+    Ok(())
+}
+
+/// Source: `noderesources.Fits`.
+fn fits_resources<'a>(
+    pod: &Pod,
+    node: &Node,
+    others: impl Iterator<Item = &'a Pod>,
+) -> Result<(), Rejection> {
+    let mut count = 0;
+    let mut used = [0_i64; 3];
+    for other in others {
+        count += 1;
+        for (sum, amount) in used.iter_mut().zip(amounts(other)) {
+            *sum = sum.saturating_add(amount);
+        }
+    }
+    let allocatable = node.status.as_ref().and_then(|status| status.allocatable.as_ref());
+    let of_node = |name: &str, milli: bool| {
+        let text = allocatable?.get(name)?;
+        let quantity = Quantity::parse(&text.0).ok()?;
+        Some(if milli { quantity.milli() } else { quantity.units() })
+    };
+    let refuse = |name: &str, requested: i64, used: i64, capacity: i64| {
+        let message = format!(
+            "Node didn't have enough resource: {name}, requested: {requested}, used: {used}, \
+             capacity: {capacity}"
+        );
+        Err(Rejection::new(&format!("OutOf{name}"), message))
+    };
+    if let Some(pods) = of_node("pods", false)
+        && count + 1 > pods
+    {
+        return refuse("pods", 1, count, pods);
+    }
+    let names = [("cpu", true), ("memory", false), ("ephemeral-storage", false)];
+    for (((name, milli), requested), used) in names.into_iter().zip(amounts(pod)).zip(used) {
+        let Some(capacity) = of_node(name, milli) else { continue };
+        if requested > 0 && requested > capacity.saturating_sub(used) {
+            return refuse(name, requested, used, capacity);
+        }
+    }
+    Ok(())
+}
+
+/// What a pod requests of CPU in thousandths, of memory and of local disk in bytes.
+fn amounts(pod: &Pod) -> [i64; 3] {
+    let amounts = Amounts::requested_by_pod(pod.spec());
+    let list = [amounts.cpu_milli, amounts.memory_bytes, amounts.ephemeral_storage_bytes];
+    list.map(|amount| i64::try_from(amount.unwrap_or(0)).unwrap_or(i64::MAX))
+}
+
+/// Source: `HostPortInfo.CheckConflict`.
+fn conflict(wanted: &HostPort, used: &HostPort) -> bool {
+    let any = |ip: &str| ip.is_empty() || ip == "0.0.0.0";
+    wanted.host_port == used.host_port
+        && wanted.protocol == used.protocol
+        && (any(&wanted.host_ip) || any(&used.host_ip) || wanted.host_ip == used.host_ip)
+}
+
+/// Source: `Toleration.ToleratesTaint`.
+fn tolerates(toleration: &Toleration, taint: &Taint) -> bool {
+    let any_or = |text: &Option<String>, value: &str| {
+        text.as_deref().is_none_or(|text| text.is_empty() || text == value)
+    };
+    let (ours, theirs) = (toleration.value.as_deref(), taint.value.as_deref());
+    let (ours, theirs) = (ours.unwrap_or_default(), theirs.unwrap_or_default());
+    let number = |text: &str| text.parse::<i64>().ok();
+    let compared = |holds: fn(&i64, &i64) -> bool| match (number(theirs), number(ours)) {
+        (Some(theirs), Some(ours)) => holds(&theirs, &ours),
+        _ => false,
+    };
+    any_or(&toleration.effect, &taint.effect)
+        && any_or(&toleration.key, &taint.key)
+        && match toleration.operator.as_deref().unwrap_or_default() {
+            "" | "Equal" => ours == theirs,
+            "Exists" => true,
+            "Lt" => compared(i64::lt),
+            "Gt" => compared(i64::gt),
+            _ => false,
+        }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,132 @@
+use k8s_openapi::api::core::v1::Pod as KubernetesPod;
+use serde_json::{Value, json};
+
+use super::*;
+
+fn pod(spec: &Value) -> Pod {
+    let mut object = json!({
+        "metadata": {"name": "t", "namespace": "default", "uid": "u"},
+        "spec": {
+            "nodeName": "n1",
+            "containers": [{"name": "t", "image": "x", "imagePullPolicy": "Never"}],
+        },
+    });
+    for (key, value) in spec.as_object().unwrap() {
+        let at = if key == "labels" { "metadata" } else { "spec" };
+        object[at][key] = value.clone();
+    }
+    // Also what `from_api` refuses, to judge it here.
+    let held: KubernetesPod = serde_json::from_value(object.clone()).unwrap();
+    Pod::from_api(held).unwrap()
+}
+
+fn node() -> Node {
+    serde_json::from_value(json!({
+        "metadata": {"name": "n1", "labels": {"disk": "ssd", "cores": "8"}},
+        "spec": {"taints": [
+            {"key": "a", "value": "5", "effect": "NoExecute"},
+            {"key": "b", "effect": "NoSchedule"},
+        ]},
+        "status": {"allocatable": {"cpu": "2", "memory": "1Gi", "pods": "2"}},
+    }))
+    .unwrap()
+}
+
+fn verdict(spec: Value, others: &[Value]) -> String {
+    let mut spec = spec;
+    if spec.get("tolerations").is_none() {
+        spec["tolerations"] = json!([{"operator": "Exists"}]);
+    }
+    let others: Vec<Pod> = others.iter().map(pod).collect();
+    match admit(&pod(&spec), &node(), others.iter()) {
+        Ok(()) => "taken".to_owned(),
+        Err(Rejection { reason, message }) => format!("{reason}: {message}"),
+    }
+}
+
+fn port(ip: &str, port: u16) -> Value {
+    let ports = json!([{"containerPort": 1, "hostPort": port, "hostIP": ip, "protocol": "TCP"}]);
+    json!({"containers": [{"name": "t", "image": "x", "ports": ports}]})
+}
+
+fn requests(cpu: &str) -> Value {
+    json!({"containers": [{"name": "t", "image": "x", "resources": {"requests": {"cpu": cpu}}}]})
+}
+
+fn affinity(key: &str, operator: &str, values: &[&str]) -> Value {
+    let expression = json!({"key": key, "operator": operator, "values": values});
+    let terms = json!([{"matchExpressions": [expression]}]);
+    let required = "requiredDuringSchedulingIgnoredDuringExecution";
+    json!({"affinity": {"nodeAffinity": {required: {"nodeSelectorTerms": terms}}}})
+}
+
+#[test]
+fn verdicts_are_a_kubelets() {
+    let rows = [
+        (json!({}), vec![]),
+        (json!({"labels": {"kubernetes.io/os": "windows"}}), vec![]),
+        (json!({"os": {"name": "windows"}}), vec![]),
+        (json!({}), vec![json!({}), json!({})]),
+        (requests("1500m"), vec![requests("600m")]),
+        (requests("1400m"), vec![requests("600m")]),
+        (json!({"nodeSelector": {"disk": "hdd"}}), vec![]),
+        (json!({"nodeName": "n2"}), vec![]),
+        (port("", 80), vec![port("10.0.0.1", 80)]),
+        (port("10.0.0.2", 80), vec![port("10.0.0.1", 80)]),
+        (json!({"tolerations": []}), vec![]),
+    ];
+    let verdicts = rows.map(|(spec, others)| verdict(spec, &others)).join("\n");
+    expect_test::expect![[r#"
+        taken
+        PodOSSelectorNodeLabelDoesNotMatch: Failed to admit pod as the `kubernetes.io/os` label doesn't match node label
+        PodOSNotSupported: Failed to admit pod as the OS field doesn't match node OS
+        OutOfpods: Node didn't have enough resource: pods, requested: 1, used: 2, capacity: 2
+        OutOfcpu: Node didn't have enough resource: cpu, requested: 1500, used: 600, capacity: 2000
+        taken
+        NodeAffinity: Predicate NodeAffinity failed: node(s) didn't match Pod's node affinity/selector
+        NodeName: Predicate NodeName failed: node(s) didn't match the requested node name
+        NodePorts: Predicate NodePorts failed: node(s) didn't have free ports for the requested pod ports
+        taken
+        TaintToleration: Predicate TaintToleration failed: node(s) had taints that the pod didn't tolerate"#]]
+    .assert_eq(&verdicts);
+}
+
+#[test]
+fn affinity_is_the_selectors() {
+    let rows = [
+        ("disk", "In", &["ssd", "x"][..], true),
+        ("disk", "In", &["hdd"], false),
+        ("disk", "NotIn", &["hdd"], true),
+        ("none", "NotIn", &["hdd"], true),
+        ("disk", "NotIn", &["ssd"], false),
+        ("disk", "Exists", &[], true),
+        ("none", "Exists", &[], false),
+        ("none", "DoesNotExist", &[], true),
+        ("cores", "Gt", &["7"], true),
+        ("cores", "Gt", &["8"], false),
+        ("cores", "Lt", &["9"], true),
+        ("disk", "Lt", &["9"], false),
+    ];
+    for (key, operator, values, taken) in rows {
+        let verdict = verdict(affinity(key, operator, values), &[]);
+        assert_eq!(verdict == "taken", taken, "{key} {operator} {values:?}");
+    }
+}
+
+#[test]
+fn tolerations_are_kubernetes() {
+    let rows = [
+        (json!({"operator": "Exists"}), true),
+        (json!({"key": "a", "operator": "Exists"}), true),
+        (json!({"key": "a", "value": "5"}), true),
+        (json!({"key": "a", "operator": "Equal", "value": "6"}), false),
+        (json!({"key": "a", "operator": "Lt", "value": "6"}), true),
+        (json!({"key": "a", "operator": "Gt", "value": "6"}), false),
+        (json!({"key": "a", "operator": "Exists", "effect": "NoSchedule"}), false),
+        (json!({"key": "b", "operator": "Exists"}), false),
+    ];
+    for (toleration, taken) in rows {
+        let verdict = verdict(json!({"tolerations": [toleration.clone()]}), &[]);
+        assert_eq!(verdict == "taken", taken, "{toleration}");
+    }
+}
