@@ -10,7 +10,7 @@ use crate::program::{Outcome, command, run};
 
 /// Asks the node's API.
 fn kubectl(node: &Node, arguments: &[&str]) -> Outcome {
-    let mut command = command(&tools::kubectl());
+    let mut command = command(tools::kubectl());
     command.arg("--kubeconfig").arg(node.path("root/kubeconfig")).args(arguments);
     run(&mut command)
 }
@@ -72,9 +72,9 @@ fn what_was_answered_survives_kills_and_power_cuts() {
         });
         assert!(made.is_some(), "{}", node.log());
         if at % 2 == 0 {
-            node.kill()
+            node.kill();
         } else {
-            node.cut_power()
+            node.cut_power();
         }
         node.launch();
         for known in names.iter().take(at + 1) {
