@@ -302,14 +302,6 @@ impl ApiError {
         self
     }
 
-    /// The same with a cause.
-    #[must_use]
-    pub(crate) fn with_cause(mut self, message: String) -> Self {
-        let details = self.details.get_or_insert_default();
-        details.causes.push(Cause { message, ..Cause::default() });
-        self
-    }
-
     /// The `Status` object.
     pub fn to_json(&self) -> Value {
         let mut status = json!({

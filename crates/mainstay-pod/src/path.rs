@@ -58,6 +58,8 @@ impl fmt::Display for Path<'_> {
         };
         match self.segment {
             None => Ok(()),
+            // As Go has it, where a name is what is not an index.
+            Some(Segment::Field("")) => f.write_str("[]"),
             Some(Segment::Field(name)) if at_start => f.write_str(name),
             Some(Segment::Field(name)) => write!(f, ".{name}"),
             Some(Segment::Index(index)) => write!(f, "[{index}]"),

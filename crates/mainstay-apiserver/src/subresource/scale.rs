@@ -86,9 +86,9 @@ fn patched(call: &Call<'_>, mut scale: Value) -> Result<Object> {
             if patch.0.len() > MAX_BODY / 100 {
                 return Err(ApiError::too_large(MAX_BODY));
             }
-            json_patch::patch(&mut scale, &patch).map_err(|error| {
+            json_patch::patch(&mut scale, &patch).map_err(|_| {
                 let text = "the server rejected our request due to an error in our request";
-                ApiError::unprocessable(text).with_cause(error.to_string())
+                ApiError::unprocessable(text)
             })?;
         }
         "application/merge-patch+json" | "application/strategic-merge-patch+json" => {

@@ -126,11 +126,11 @@ fn transform(
         };
         let mut value = current.to_value(resource);
         match patch {
-            Patch::Json(patch) => json_patch::patch(&mut value, patch).map_err(|error| {
+            // Which operation it was is told to nobody, as upstream.
+            Patch::Json(patch) => json_patch::patch(&mut value, patch).map_err(|_| {
                 ApiError::unprocessable(
                     "the server rejected our request due to an error in our request",
                 )
-                .with_cause(error.to_string())
             })?,
             Patch::Merge(patch) => json_patch::merge(&mut value, patch),
             Patch::Strategic(patch) => value = decode::strategic(resource, &value, patch)?,
