@@ -29,11 +29,6 @@ const PROGRAMS: &[Packaged<'_>] = &[
     ("setpriv", "util-linux"),
 ];
 
-const KUBECTL: Tool = Tool {
-    name: "kubectl",
-    packages: &["kubernetes-client"],
-    make: |from, to, _| copy(&from.join("usr/bin/kubectl"), to),
-};
 const BUSYBOX: Tool = Tool {
     name: "busybox",
     packages: &["busybox-static"],
@@ -50,6 +45,11 @@ const WRK: Tool = Tool {
 const TOOLS: &[Tool] = &[
     BUSYBOX,
     BUSYBOX_IMAGE,
+    Tool {
+        name: "kubectl",
+        packages: &["kubernetes-client"],
+        make: |from, to, _| copy(&from.join("usr/bin/kubectl"), to),
+    },
     Tool {
         name: "docker-registry",
         packages: &["docker-registry"],
@@ -108,9 +108,6 @@ pub(crate) fn bring() -> anyhow::Result<()> {
     debian::install(PROGRAMS)?;
     let directory = directory()?;
     let _lock = lock(&directory)?;
-    if process::find("kubectl").is_none() {
-        KUBECTL.bring(&directory, &recipe())?;
-    }
     TOOLS.iter().try_for_each(|tool| tool.bring(&directory, &recipe()))
 }
 
@@ -188,7 +185,7 @@ impl Tool {
 
 /// How everything is made. One for all, since images are made from what was made before.
 fn recipe() -> String {
-    let tools: String = TOOLS.iter().chain([&KUBECTL]).map(Tool::line).collect();
+    let tools: String = TOOLS.iter().map(Tool::line).collect();
     format!("{RECIPE}\n{tools}")
 }
 

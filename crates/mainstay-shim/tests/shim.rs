@@ -807,7 +807,9 @@ fn a_terminal_is_joined_and_sized() {
         return;
     }
     let mut shim = Shim::start();
-    let script = "trap 'busybox stty size' WINCH; echo ready; while read x; do echo got-$x; done";
+    // A signal ends a read of the shell, not the loop.
+    let script =
+        "trap 'busybox stty size' WINCH; echo ready; while :; do read x && echo got-$x; done";
     let mut container = Container { stdin: true, ..shim.container("a", script) };
     container.process.terminal = true;
     container.stdin_once = true;

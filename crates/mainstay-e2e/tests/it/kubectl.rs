@@ -154,10 +154,10 @@ transcripts! {
     bound_deadline
     bound_ends (awaits "the reason PodCompleted of the condition Initialized")
     cordon
-    cp (awaits "what a command says last on its standard error, with kubectl 1.20")
+    cp
     create_replace (awaits "the account `default` of each namespace, which a controller makes")
     debug
-    delete (awaits "the end of `kubectl delete --now` with a selector")
+    delete (awaits "deletion of mirrors by the server at once, without which kubectl 1.32 may wait for ever")
     delete_cascade (awaits "the garbage collector of owned objects")
     describe_failing (awaits "termination messages, which come with the pod spec")
     describe_node
@@ -178,7 +178,7 @@ transcripts! {
     label_annotate
     logs
     logs_init
-    logs_waiting (awaits "the order of containers without a log")
+    logs_waiting
     mirror
     mirror_change
     mirror_create
