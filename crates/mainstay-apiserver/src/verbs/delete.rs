@@ -118,6 +118,7 @@ impl Inner {
                 dry_run: options.dry_run,
             };
             self.validate_admission(&attributes, None, Some(&stored.object)).await?;
+            let options = &of_mirror(user, &stored.object, options);
             let decision = decide(resource, &stored.object, options, Timestamp::now());
             let done = match decision {
                 Decision::Wait => return Ok(Deleted::Going(stored)),
@@ -151,6 +152,18 @@ impl Inner {
         object.set_revision(revision);
         Ok(Stored { object, revision })
     }
+}
+
+/// A mirror pod goes at once, whoever but its node deletes it: nothing that runs ends with it, and its
+/// successor is there within milliseconds. A client that waits, as kubectl does by one list after the
+/// other, must not find the old one first and then the new one, whose end it would wait for for ever.
+fn of_mirror(user: &crate::authn::User, object: &Object, options: &DeleteOptions) -> DeleteOptions {
+    let mut options = options.clone();
+    let mirror = object.annotation(crate::admission::MIRROR_ANNOTATION).is_some();
+    if mirror && user.node_name().is_none() {
+        options.grace_period_seconds = Some(0);
+    }
+    options
 }
 
 fn preconditions(resource: &Resource, object: &Object, options: &DeleteOptions) -> Result<()> {
