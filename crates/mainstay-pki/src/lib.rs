@@ -16,7 +16,7 @@
 //!
 //! # Guarantees
 //!
-//! - [`Pki::open`] makes what is missing and re-issues what [`renewal`] says; with the same wishes and the
+//! - [`Pki::open`] makes what is missing and re-issues what [`renewal()`] says; with the same wishes and the
 //!   same time it changes nothing the second time.
 //! - The authority's key and the service-account key are never replaced: what was given out with them
 //!   stays good. A file of theirs that is broken is an error with the way out.

@@ -70,7 +70,7 @@ pub struct Ending {
 /// One thing to do to the API.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Action {
-    /// Create the mirror, as [`object`] makes it.
+    /// Create the mirror, as [`object()`] makes it.
     Create,
     /// Delete a mirror with a grace period, so that it shows that its containers are being stopped.
     Terminate {

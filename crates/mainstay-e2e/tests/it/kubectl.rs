@@ -157,7 +157,7 @@ transcripts! {
     cp
     create_replace (awaits "the account `default` of each namespace, which a controller makes")
     debug
-    delete (awaits "deletion of mirrors by the server at once, without which kubectl 1.32 may wait for ever")
+    delete
     delete_cascade (awaits "the garbage collector of owned objects")
     describe_failing (awaits "termination messages, which come with the pod spec")
     describe_node
