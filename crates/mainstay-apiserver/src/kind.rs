@@ -109,11 +109,6 @@ pub(crate) const SCALE: Subresource = Subresource {
 ///
 /// Source for the split: `staging/src/k8s.io/apiserver/pkg/registry/rest/{create,update,delete}.go`.
 pub trait Strategy: Send + Sync {
-    /// Whether the objects have a status that only the subresource can change.
-    fn has_status(&self) -> bool {
-        false
-    }
-
     /// Fills in what was left out.
     fn default(&self, _object: &mut Object) {}
 
@@ -132,14 +127,14 @@ pub trait Strategy: Send + Sync {
         self.prepare_status(new, old);
     }
 
-    /// Whether a change makes another generation of the object. Objects without generations say no.
-    fn next_generation(&self, _new: &Object, _old: &Object) -> bool {
-        false
-    }
-
     /// Whether its objects have generations, counted from 1.
     fn has_generation(&self) -> bool {
         false
+    }
+
+    /// Whether a change makes another generation of an object that has generations.
+    fn next_generation(&self, new: &Object, old: &Object) -> bool {
+        new.0.get("spec") != old.0.get("spec")
     }
 
     /// What is wrong with a name: Kubernetes' sentences.
@@ -295,6 +290,11 @@ impl Resource {
     /// Whether a verb can be used on it.
     pub fn allows(&self, verb: &str) -> bool {
         self.verbs.contains(&verb)
+    }
+
+    /// Whether the objects have a status that only the subresource can change.
+    pub(crate) fn has_status(&self) -> bool {
+        self.subresource("status").is_some()
     }
 
     /// One of its subresources.

@@ -99,7 +99,7 @@ fn of_schema<'a>(
 /// What a write can set at all: the rest is put back.
 fn fields(resource: &Resource, subresource: &str) -> Fields<'static> {
     match subresource {
-        "" if resource.strategy.has_status() => Fields::Except(&["status"]),
+        "" if resource.has_status() => Fields::Except(&["status"]),
         "status" => {
             Fields::Except(&["spec", "metadata.deletionTimestamp", "metadata.ownerReferences"])
         }

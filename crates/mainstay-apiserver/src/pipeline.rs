@@ -271,7 +271,7 @@ impl Inner {
             // It changes what nothing else may, and has been judged.
             Vec::new()
         } else {
-            if strategy.has_status() {
+            if resource.has_status() {
                 match old.0.get("status") {
                     Some(status) => new.0.insert("status".into(), status.clone()),
                     None => new.0.remove("status"),

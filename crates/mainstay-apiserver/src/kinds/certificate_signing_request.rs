@@ -75,10 +75,6 @@ const USAGES: [&str; 23] = [
 ];
 
 impl Strategy for CertificateSigningRequests {
-    fn has_status(&self) -> bool {
-        true
-    }
-
     fn prepare_create(&self, object: &mut Object) {
         object.0.insert("status".into(), json!({}));
     }

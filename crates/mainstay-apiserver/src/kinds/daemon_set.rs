@@ -7,7 +7,7 @@ use mainstay_pod::validate::{Errors, FieldError, Path, Shown};
 use serde_json::{Value, json};
 
 use super::rules;
-use super::workload::{self, Selector};
+use super::workload::{self, ROLLING, Selector};
 use crate::kind::{self, AGE, Column, NAME, PLAIN, Resource, Strategy, column, wide};
 use crate::object::{self, Object};
 use crate::table;
@@ -27,8 +27,6 @@ pub(super) static DAEMON_SETS: Resource = Resource {
 
 struct DaemonSets;
 
-const ROLLING: &str = "RollingUpdate";
-
 /// Where the generation of the template is, which has been a field before.
 const TEMPLATE_GENERATION: &str = "deprecated.daemonset.template.generation";
 
@@ -41,28 +39,16 @@ impl Strategy for DaemonSets {
         false
     }
 
-    fn has_status(&self) -> bool {
-        true
-    }
-
     fn has_generation(&self) -> bool {
         true
-    }
-
-    fn next_generation(&self, new: &Object, old: &Object) -> bool {
-        new.0.get("spec") != old.0.get("spec")
     }
 
     /// Source: `SetDefaults_DaemonSet`.
     fn default(&self, object: &mut Object) {
         workload::default_template(object);
         workload::default_number(object, "revisionHistoryLimit", 10);
-        let strategy = object::object_of(object.field_mut("spec"), "updateStrategy");
-        let kind = strategy.entry("type").or_insert_with(|| ROLLING.into());
-        if *kind == "" {
-            *kind = ROLLING.into();
-        }
-        if *kind == ROLLING {
+        let strategy = workload::default_strategy(object, "updateStrategy");
+        if strategy.get("type") == Some(&ROLLING.into()) {
             let rolling = object::object_of(strategy, "rollingUpdate");
             rolling.entry("maxUnavailable").or_insert_with(|| 1.into());
         }

@@ -7,7 +7,7 @@ use mainstay_pod::validate::{Errors, FieldError, Path, Shown};
 use serde_json::{Value, json};
 
 use super::rules;
-use super::workload::{self, Selector};
+use super::workload::{self, ROLLING, Selector};
 use crate::kind::{self, AGE, Column, NAME, PLAIN, Resource, Strategy, column, wide};
 use crate::object::{self, Object};
 use crate::table;
@@ -27,15 +27,9 @@ pub(super) static DEPLOYMENTS: Resource = Resource {
 
 struct Deployments;
 
-const ROLLING: &str = "RollingUpdate";
-
 impl Strategy for Deployments {
     fn judges_metadata_again(&self) -> bool {
         false
-    }
-
-    fn has_status(&self) -> bool {
-        true
     }
 
     fn has_generation(&self) -> bool {
@@ -53,12 +47,8 @@ impl Strategy for Deployments {
         workload::default_number(object, "replicas", 1);
         workload::default_number(object, "revisionHistoryLimit", 10);
         workload::default_number(object, "progressDeadlineSeconds", 600);
-        let strategy = object::object_of(object.field_mut("spec"), "strategy");
-        let kind = strategy.entry("type").or_insert_with(|| ROLLING.into());
-        if *kind == "" {
-            *kind = ROLLING.into();
-        }
-        if *kind == ROLLING {
+        let strategy = workload::default_strategy(object, "strategy");
+        if strategy.get("type") == Some(&ROLLING.into()) {
             let rolling = object::object_of(strategy, "rollingUpdate");
             for key in ["maxUnavailable", "maxSurge"] {
                 rolling.entry(key).or_insert_with(|| "25%".into());

@@ -38,10 +38,6 @@ struct Namespaces;
 const NAME_LABEL: &str = "kubernetes.io/metadata.name";
 
 impl Strategy for Namespaces {
-    fn has_status(&self) -> bool {
-        true
-    }
-
     fn default(&self, object: &mut Object) {
         let name = object.name().to_owned();
         if !name.is_empty() {

@@ -43,10 +43,6 @@ pub(super) static NODES: Resource = Resource {
 struct Nodes;
 
 impl Strategy for Nodes {
-    fn has_status(&self) -> bool {
-        true
-    }
-
     fn default(&self, object: &mut Object) {
         // Source: `SetDefaults_NodeStatus`.
         let capacity = object.at(&["status", "capacity"]).cloned();

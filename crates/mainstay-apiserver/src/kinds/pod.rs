@@ -78,16 +78,8 @@ impl Strategy for Pods {
         false
     }
 
-    fn has_status(&self) -> bool {
-        true
-    }
-
     fn has_generation(&self) -> bool {
         true
-    }
-
-    fn next_generation(&self, new: &Object, old: &Object) -> bool {
-        new.0.get("spec") != old.0.get("spec")
     }
 
     fn default(&self, object: &mut Object) {

@@ -38,16 +38,8 @@ impl Strategy for PodDisruptionBudgets {
         false
     }
 
-    fn has_status(&self) -> bool {
-        true
-    }
-
     fn has_generation(&self) -> bool {
         true
-    }
-
-    fn next_generation(&self, new: &Object, old: &Object) -> bool {
-        new.0.get("spec") != old.0.get("spec")
     }
 
     fn prepare_create(&self, object: &mut Object) {

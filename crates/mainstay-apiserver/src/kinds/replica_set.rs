@@ -34,16 +34,8 @@ impl Strategy for ReplicaSets {
         false
     }
 
-    fn has_status(&self) -> bool {
-        true
-    }
-
     fn has_generation(&self) -> bool {
         true
-    }
-
-    fn next_generation(&self, new: &Object, old: &Object) -> bool {
-        new.0.get("spec") != old.0.get("spec")
     }
 
     fn default(&self, object: &mut Object) {

@@ -50,10 +50,6 @@ impl Strategy for Services {
         false
     }
 
-    fn has_status(&self) -> bool {
-        true
-    }
-
     /// Source: `SetDefaults_Service`.
     fn default(&self, object: &mut Object) {
         let outside = reachable_from_outside(object);

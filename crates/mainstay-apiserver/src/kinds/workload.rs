@@ -3,7 +3,7 @@
 use k8s_openapi::api::core::v1::PodTemplateSpec;
 use mainstay_pod::validate::{self, Errors, Json, Path};
 use mainstay_pod::{defaults, validate::metadata};
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use super::rules;
 use crate::label_selector;
@@ -33,6 +33,22 @@ pub(super) fn default_template(object: &mut Object) {
 /// A number of `spec`, if it has been left out.
 pub(super) fn default_number(object: &mut Object, key: &str, value: i64) {
     object.field_mut("spec").entry(key).or_insert_with(|| value.into());
+}
+
+/// The way of an update that replaces pods one after the other.
+pub(super) const ROLLING: &str = "RollingUpdate";
+
+/// What a field of `spec` says about updates, with the kind of update filled in.
+pub(super) fn default_strategy<'a>(
+    object: &'a mut Object,
+    field: &str,
+) -> &'a mut Map<String, Value> {
+    let strategy = object::object_of(object.field_mut("spec"), field);
+    let kind = strategy.entry("type").or_insert_with(|| ROLLING.into());
+    if *kind == "" {
+        *kind = ROLLING.into();
+    }
+    strategy
 }
 
 /// `ValidateDaemonSetSpec` and `ValidatePodTemplateSpecForReplicaSet`, as far as they are the same.
