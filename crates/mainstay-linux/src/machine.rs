@@ -18,6 +18,10 @@ pub struct Machine {
     pub inactive_file: u64,
     /// Of them, what belongs to no file.
     pub anonymous: u64,
+    /// Bytes of memory that can be had without swapping; `None` where the kernel does not tell.
+    pub available: Option<u64>,
+    /// Bytes of swap that there are.
+    pub swap: u64,
 }
 
 /// What went through a network interface since it was made.
@@ -58,11 +62,12 @@ fn parse(stat: &str, memory: &str, ticks_per_second: u64) -> Machine {
     // user, nice, system, then irq, softirq and steal after idle and iowait; guests are users.
     let busy = [0, 1, 2, 5, 6, 7].map(|field| ticks.get(field).copied().unwrap_or_default());
     let nanoseconds = 1_000_000_000 / ticks_per_second.max(1);
-    let bytes = |name: &str| {
-        let line = memory.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
-        let kibibytes = line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok());
-        kibibytes.unwrap_or_default().saturating_mul(1024)
+    let told = |name: &str| {
+        let line = memory.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;
+        let kibibytes: u64 = line.split_whitespace().next()?.parse().ok()?;
+        Some(kibibytes.saturating_mul(1024))
     };
+    let bytes = |name: &str| told(name).unwrap_or_default();
     let total = bytes("MemTotal");
     Machine {
         cpu: busy.iter().sum::<u64>().saturating_mul(nanoseconds),
@@ -71,6 +76,8 @@ fn parse(stat: &str, memory: &str, ticks_per_second: u64) -> Machine {
         memory_usage: total.saturating_sub(bytes("MemFree")),
         inactive_file: bytes("Inactive(file)"),
         anonymous: bytes("AnonPages"),
+        available: told("MemAvailable"),
+        swap: bytes("SwapTotal"),
     }
 }
 
@@ -99,7 +106,8 @@ mod tests {
     fn the_machine_is_read() {
         let stat = "cpu  10 20 30 400 50 1 2 3 9 9\ncpu0 1 1 1 1 1 1 1 1 1 1\nbtime 1700000000\n";
         let memory = "MemTotal:  1000 kB\nMemFree:  400 kB\nInactive(file):  100 kB\n\
-                      Inactive:  1 kB\nAnonPages:  200 kB\n";
+                      Inactive:  1 kB\nAnonPages:  200 kB\nMemAvailable:  500 kB\n\
+                      SwapTotal:  50 kB\n";
         let expected = Machine {
             cpu: 660_000_000,
             booted_at: 1_700_000_000,
@@ -107,6 +115,8 @@ mod tests {
             memory_usage: 614_400,
             inactive_file: 102_400,
             anonymous: 204_800,
+            available: Some(512_000),
+            swap: 51_200,
         };
         assert_eq!(parse(stat, memory, 100), expected);
         assert_eq!(parse("", "", 100), Machine::default());

@@ -14,6 +14,8 @@ use crate::{json, unsupported};
 const TAKEN: &[&str] = &[
     "metadata.finalizers",
     "spec.affinity.nodeAffinity.requiredDuringSchedulingIgnoredDuringExecution",
+    // Debug containers come later, to a pod that runs already: they do not keep it from running.
+    "spec.ephemeralContainers",
     "spec.nodeSelector",
     // Judged on its own, in a kubelet's words.
     "spec.os.name",
@@ -21,9 +23,6 @@ const TAKEN: &[&str] = &[
     "spec.serviceAccount",
     "spec.serviceAccountName",
 ];
-
-/// Debug containers come later, to a pod that runs already: they do not keep it from running.
-const EPHEMERAL: &str = "spec.ephemeralContainers";
 
 /// The longest UID, in bytes.
 const UID_MAX: usize = 64;
@@ -76,7 +75,7 @@ fn is_taken(field: &str) -> bool {
     let below = |row: &str| {
         field.strip_prefix(row).is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
     };
-    TAKEN.iter().any(|row| below(row)) || below(EPHEMERAL)
+    TAKEN.iter().any(|row| below(row))
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 
 use crate::diagnostic::Finding;
+use crate::identity::{CONFIG_MIRROR_ANNOTATION, CONFIG_PATH_ANNOTATION};
 use crate::path::Path;
 use crate::tree::{Node, Span, Value};
 
@@ -22,14 +23,12 @@ const SERVER_METADATA: [&str; 9] = [
 /// Annotations that a kubelet, kubectl or mainstay writes.
 const OWN_ANNOTATIONS: [&str; 6] = [
     "kubernetes.io/config.hash",
-    "kubernetes.io/config.mirror",
+    CONFIG_MIRROR_ANNOTATION,
     "kubernetes.io/config.seen",
     "kubernetes.io/config.source",
     "kubectl.kubernetes.io/last-applied-configuration",
-    crate::identity::CONFIG_PATH_ANNOTATION,
+    CONFIG_PATH_ANNOTATION,
 ];
-
-const MIRROR_ANNOTATION: &str = "kubernetes.io/config.mirror";
 
 /// Where the service account admission plugin mounts a token.
 const TOKEN_MOUNT: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
@@ -73,14 +72,15 @@ fn is_pasted(pod: &Node) -> bool {
         || present("managedFields")
         || metadata
             .and_then(|it| it.get("annotations"))
-            .is_some_and(|it| it.get(MIRROR_ANNOTATION).is_some())
+            .is_some_and(|it| it.get(CONFIG_MIRROR_ANNOTATION).is_some())
         || pod.get("status").is_some_and(|it| !it.is_empty())
 }
 
 /// A mirror's name ends in the name of its node; the file's pod would end in it twice.
 fn strip_mirror_suffix(pod: &mut Node, dropped: &mut Dropped) {
     let Some(metadata) = pod.get("metadata") else { return };
-    let mirror = metadata.get("annotations").is_some_and(|it| it.get(MIRROR_ANNOTATION).is_some());
+    let mirror =
+        metadata.get("annotations").is_some_and(|it| it.get(CONFIG_MIRROR_ANNOTATION).is_some());
     let owner = metadata.get("ownerReferences").and_then(|owners| {
         owners.items().iter().find(|it| it.get_str("kind") == Some("Node"))?.get_str("name")
     });

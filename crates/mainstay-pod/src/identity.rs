@@ -20,6 +20,9 @@ pub const CONFIG_HASH_ANNOTATION: &str = "kubernetes.io/config.hash";
 pub const CONFIG_SOURCE_ANNOTATION: &str = "kubernetes.io/config.source";
 /// When the pod was first seen, RFC 3339.
 pub const CONFIG_SEEN_ANNOTATION: &str = "kubernetes.io/config.seen";
+/// Makes a pod of an API a mirror pod; its value is the static pod's UID. Source:
+/// `pkg/kubelet/types/pod_update.go`.
+pub const CONFIG_MIRROR_ANNOTATION: &str = "kubernetes.io/config.mirror";
 /// The manifest's path.
 pub const CONFIG_PATH_ANNOTATION: &str = "mainstay.dev/config.path";
 

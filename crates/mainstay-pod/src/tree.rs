@@ -247,7 +247,7 @@ fn number(text: &str) -> serde_json::Value {
     }
 }
 
-pub(crate) fn write_json_string(out: &mut String, text: &str) {
+fn write_json_string(out: &mut String, text: &str) {
     out.push('"');
     for c in text.chars() {
         match c {

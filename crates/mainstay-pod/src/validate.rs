@@ -159,8 +159,8 @@ fn text(text: Option<&String>) -> &str {
 }
 
 /// What Kubernetes prints for a value that has no short form of its own.
-fn as_json(value: &impl serde::Serialize) -> Shown {
-    let mut text = serde_json::to_string(value).unwrap_or_default();
+pub fn as_json(value: &impl serde::Serialize) -> Shown {
+    let mut text = mainstay_schema::go::json(value);
     if text.len() > MAX_SHOWN {
         text.truncate(text.floor_char_boundary(MAX_SHOWN));
         text.push_str("...");

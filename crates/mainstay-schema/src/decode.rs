@@ -13,8 +13,6 @@ mod scalar;
 mod seed;
 mod time;
 
-use std::collections::HashSet;
-
 use serde::de::DeserializeSeed as _;
 use serde_json::Value;
 use thiserror::Error;
@@ -147,7 +145,6 @@ struct Walk {
     /// The Go name of the struct that holds the innermost field.
     holder: &'static str,
     problems: Vec<String>,
-    told: HashSet<String>,
     /// The first error that did not end the walk.
     first: Option<String>,
     /// The error that did.
@@ -166,7 +163,6 @@ impl Walk {
             fields: Vec::new(),
             holder: "",
             problems: Vec::new(),
-            told: HashSet::new(),
             first: None,
             last: None,
             values: 0,
@@ -246,7 +242,7 @@ impl Walk {
             Wording::Json => format!("{what} field {}", go::quote(&path)),
             Wording::Converter => format!("{what} field \"{path}\""),
         };
-        if self.told.insert(text.clone()) {
+        if !self.problems.contains(&text) {
             self.problems.push(text);
         }
     }

@@ -1,7 +1,8 @@
-//! Text as Go's `fmt` writes it; it is part of messages that people and programs know.
+//! Text as Go writes it; it is part of messages that people and programs know.
 
 use std::fmt::Write as _;
 
+use serde::Serialize;
 use serde_json::Value;
 
 /// No more of a value than this many bytes is written into a message.
@@ -31,8 +32,28 @@ pub(crate) fn syntax(value: &Value) -> String {
     out
 }
 
+/// A value as `encoding/json` writes it: JSON that is safe within HTML.
+#[must_use]
+pub fn json(value: &impl Serialize) -> String {
+    // Keys that are no text, which nothing here has, are all that can go wrong.
+    let json = serde_json::to_string(value).unwrap_or_default();
+    let mut out = String::with_capacity(json.len());
+    for c in json.chars() {
+        match c {
+            '<' => out.push_str("\\u003c"),
+            '>' => out.push_str("\\u003e"),
+            '&' => out.push_str("\\u0026"),
+            '\u{2028}' => out.push_str("\\u2028"),
+            '\u{2029}' => out.push_str("\\u2029"),
+            c => out.push(c),
+        }
+    }
+    out
+}
+
 /// A string as `%q` and `strconv.Quote` write it.
-pub(crate) fn quote(text: &str) -> String {
+#[must_use]
+pub fn quote(text: &str) -> String {
     let mut out = String::with_capacity(text.len() + 2);
     out.push('"');
     for c in text.chars() {

@@ -12,9 +12,10 @@
 //! | What did a client written in Go send? | [`protobuf::unknown`] |
 //! | Who owns which field, and what does server-side apply make of it? | [`managed::update`], [`managed::apply`] |
 //! | What do the OpenAPI documents say? | [`openapi`] |
+//! | How does Go write a value? | [`go`] |
 
 pub mod decode;
-mod go;
+pub mod go;
 pub mod managed;
 pub mod openapi;
 pub mod protobuf;

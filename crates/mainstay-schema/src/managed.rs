@@ -21,7 +21,7 @@ use serde_json::Value;
 
 use self::entries::{Entries, Held, Manager, Operation};
 pub use self::error::{ApplyError, Conflict, Conflicts};
-use self::set::{Element, Node, Set};
+use self::set::{Element, Set};
 use self::validate::Duplicates;
 use self::walk::Comparison;
 use crate::decode;
@@ -37,34 +37,11 @@ pub struct Writer<'a> {
     pub api_version: &'a str,
     /// The subresource that is written to, such as `status`; empty for the object itself.
     pub subresource: &'a str,
-    /// Which fields may be held by such a write at all.
-    pub fields: Fields<'a>,
+    /// Fields that such a write resets, with what is below them, so that nobody comes to hold them by it:
+    /// `GetResetFields` of Kubernetes' strategies. Paths are like `metadata.deletionTimestamp`.
+    pub resets: &'a [&'a str],
     /// The time of the write; whole seconds of it are kept.
     pub now: Timestamp,
-}
-
-/// Fields that a write can concern: `GetResetFields` and `GetResetFieldsFilter` of Kubernetes'
-/// strategies. Paths are like `spec.containers.*.resources`; `*` is any item or key.
-#[derive(Clone, Copy, Debug)]
-pub enum Fields<'a> {
-    /// All.
-    All,
-    /// All but these and what is below them, since the write resets them.
-    Except(&'a [&'a str]),
-    /// Only these and what is below them.
-    Only(&'a [&'a str]),
-}
-
-/// What an apply made.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Applied {
-    /// The object, with its managed fields. It is to be decoded with [`decode::from_patched`] and
-    /// defaulted.
-    pub object: Value,
-    /// Whether anything but managed fields changed. An empty list or map where there was none counts,
-    /// though it is gone after decoding: as after any other write, an object that differs from the stored
-    /// one in nothing but the times of its managed fields needs no write.
-    pub changed: bool,
 }
 
 /// Keeps track of a create, an update or a patch: sets the managed fields of the new object.
@@ -73,9 +50,8 @@ pub struct Applied {
 /// it has managed fields, the client sent them, and they are taken instead of the live ones unless a
 /// subresource is written. Nothing is set if the object has none though it exists already, which is how
 /// clients switch tracking off: they send `managedFields: [{}]`.
-pub fn update(live: Option<&Value>, new: &mut Value, of: &'static Type, by: &Writer<'_>) {
-    let live_entries =
-        || live.map_or_else(Entries::new, |live| entries::of(live).unwrap_or_default());
+pub fn update(live: Option<Value>, new: &mut Value, of: &'static Type, by: &Writer<'_>) {
+    let live_entries = || live.as_ref().and_then(|live| entries::of(live).ok()).unwrap_or_default();
     let managed = if !by.subresource.is_empty() {
         live_entries()
     } else if entries::are_reset(new) {
@@ -87,7 +63,7 @@ pub fn update(live: Option<&Value>, new: &mut Value, of: &'static Type, by: &Wri
         }
     };
     entries::remove(new);
-    let exists = live.is_some_and(|live| {
+    let exists = live.as_ref().is_some_and(|live| {
         let uid = live.get("metadata").and_then(|metadata| metadata.get("uid"));
         uid.and_then(Value::as_str).is_some_and(|uid| !uid.is_empty())
     });
@@ -103,7 +79,8 @@ pub fn update(live: Option<&Value>, new: &mut Value, of: &'static Type, by: &Wri
     }
 }
 
-/// Merges an applied configuration into an object.
+/// Merges an applied configuration into an object, and gives the object with its managed fields. It is to
+/// be decoded with [`decode::from_patched`] and defaulted.
 ///
 /// `live` is the object as it is, `None` to create it. What the manager applied before and does not now
 /// is removed, unless others hold it.
@@ -113,23 +90,21 @@ pub fn update(live: Option<&Value>, new: &mut Value, of: &'static Type, by: &Wri
 /// When the configuration is not what its type says, or sets fields that others hold to other values and
 /// `force` is false.
 pub fn apply(
-    live: Option<&Value>,
+    live: Option<Value>,
     config: &Value,
     of: &'static Type,
     by: &Writer<'_>,
     force: bool,
-) -> Result<Applied, ApplyError> {
+) -> Result<Value, ApplyError> {
     check_kind(config, of, by)?;
     let given = config.get("metadata").and_then(|metadata| metadata.get("managedFields"));
     if given.is_some_and(Value::is_array) {
         return Err(ApplyError::BadRequest("metadata.managedFields must be nil".to_owned()));
     }
-    let managed = match live {
-        None => Entries::new(),
-        Some(live) => entries::of(live).map_err(|error| {
-            ApplyError::Internal(format!("failed to decode managed fields: {error}"))
-        })?,
-    };
+    let managed = live.as_ref().map_or_else(|| Ok(Entries::new()), entries::of);
+    let managed = managed.map_err(|error| {
+        ApplyError::Internal(format!("failed to decode managed fields: {error}"))
+    })?;
     let live = bare(live, of);
     let managed = if managed.is_empty() {
         let first = Writer { manager: "before-first-apply", ..*by };
@@ -157,24 +132,20 @@ pub fn apply(
         }
         other => other,
     };
-    let (mut object, managed, changed) = result?;
+    let (merged, managed) = result?;
+    let mut object = merged.unwrap_or(live);
     if by.manager == "kubectl" {
         last_applied::renew(&mut object, config);
     }
     entries::set(&mut object, managed);
-    Ok(Applied { object, changed })
+    Ok(object)
 }
 
 /// An object without managed fields; of none the one that Go makes.
-fn bare(object: Option<&Value>, of: &'static Type) -> Value {
-    match object {
-        None => decode::zero(of),
-        Some(object) => {
-            let mut object = object.clone();
-            entries::remove(&mut object);
-            object
-        }
-    }
+fn bare(object: Option<Value>, of: &'static Type) -> Value {
+    let Some(mut object) = object else { return decode::zero(of) };
+    entries::remove(&mut object);
+    object
 }
 
 /// Takes changed fields from all managers and gives them to the writer.
@@ -185,15 +156,15 @@ fn track(
     of: &'static Type,
     by: &Writer<'_>,
 ) -> Entries {
-    let compared = compare(live, new, of, by);
+    let Comparison { removed, modified, added } = compare(live, new, of, by);
     managed.retain(|_, held| held.api_version == by.api_version);
-    let changed = compared.modified.clone().union(compared.added.clone());
+    let changed = modified.union(added);
     for held in managed.values_mut() {
-        held.fields = held.fields.difference(&changed).difference(&compared.removed);
+        held.fields = held.fields.difference(&changed).difference(&removed);
     }
     managed.retain(|_, held| !held.fields.is_empty());
 
-    let own = by.fields.filter(changed).difference(&stripped());
+    let own = changed.difference(&stripped());
     if !own.is_empty() {
         let held = managed.entry(by.id(Operation::Update)).or_insert_with(|| Held {
             api_version: by.api_version.to_owned(),
@@ -207,7 +178,8 @@ fn track(
     managed
 }
 
-/// Merges, removes what is no longer applied, and looks for conflicts.
+/// Merges, removes what is no longer applied, and looks for conflicts. There is no object if it is as it
+/// was.
 fn merge_in(
     live: &Value,
     config: &Value,
@@ -215,10 +187,10 @@ fn merge_in(
     of: &'static Type,
     by: &Writer<'_>,
     force: bool,
-) -> Result<(Value, Entries, bool), ApplyError> {
+) -> Result<(Option<Value>, Entries), ApplyError> {
     managed.retain(|_, held| held.api_version == by.api_version);
     let id = by.id(Operation::Apply);
-    let applied = by.fields.filter(walk::field_set(config, of));
+    let applied = by.concerned(walk::field_set(config, of));
     let last = managed.get(&id).map(|held| held.fields.clone()).unwrap_or_default();
     let time = managed.get(&id).and_then(|held| held.time);
     let api_version = by.api_version.to_owned();
@@ -227,15 +199,15 @@ fn merge_in(
     let merged = merge::merge(live, config, of);
     let merged = if last.is_empty() { merged } else { prune(&merged, &managed, &last, of) };
 
-    let compared = compare(live, &merged, of, by);
-    let changed = compared.modified.union(compared.added);
+    let Comparison { removed, modified, added } = compare(live, &merged, of, by);
+    let changed = modified.union(added);
     let mut conflicts = Vec::new();
     for (manager, held) in managed.iter_mut().filter(|(manager, _)| **manager != id) {
         let taken = held.fields.intersection(&changed);
         for path in taken.paths() {
             conflicts.push(Conflict::new(manager, path));
         }
-        held.fields = held.fields.difference(&taken).difference(&compared.removed);
+        held.fields = held.fields.difference(&taken).difference(&removed);
     }
     if !force && !conflicts.is_empty() {
         return Err(ApplyError::Conflicts(Conflicts(conflicts)));
@@ -245,14 +217,13 @@ fn merge_in(
     }
     managed.retain(|_, held| !held.fields.is_empty());
 
-    let is_changed = !set::equal(live, &merged);
-    if !is_changed {
-        return Ok((live.clone(), managed, false));
+    if set::equal(live, &merged) {
+        return Ok((None, managed));
     }
     if let Some(held) = managed.get_mut(&id) {
         held.time = Some(by.now.as_second());
     }
-    Ok((merged, managed, true))
+    Ok((Some(merged), managed))
 }
 
 /// Removes what the manager applied last time, unless anybody holds it now.
@@ -273,9 +244,9 @@ fn prune(merged: &Value, managed: &Entries, last: &Set, of: &'static Type) -> Va
 fn compare(live: &Value, new: &Value, of: &'static Type, by: &Writer<'_>) -> Comparison {
     let Comparison { removed, modified, added } = walk::compare(live, new, of);
     Comparison {
-        removed: by.fields.filter(removed),
-        modified: by.fields.filter(modified),
-        added: by.fields.filter(added),
+        removed: by.concerned(removed),
+        modified: by.concerned(modified),
+        added: by.concerned(added),
     }
 }
 
@@ -333,52 +304,19 @@ impl Writer<'_> {
         let name = if self.manager.is_empty() { "unknown" } else { self.manager };
         Manager::new(name, operation, self.api_version, self.subresource)
     }
-}
 
-// === impl Fields ===
-
-impl Fields<'_> {
-    fn filter(self, set: Set) -> Set {
-        match self {
-            Self::All => set,
-            Self::Except(paths) => {
-                let mut except = Set::default();
-                for path in paths {
-                    let path: Vec<Element> = path.split('.').map(Element::field).collect();
-                    except.insert(&path);
-                }
-                set.outside(&except)
-            }
-            Self::Only(paths) => {
-                let paths: Vec<Vec<&str>> =
-                    paths.iter().map(|path| path.split('.').collect()).collect();
-                let paths: Vec<&[&str]> = paths.iter().map(Vec::as_slice).collect();
-                only(&set, &paths)
-            }
+    /// What of a set the write does not reset.
+    fn concerned(&self, set: Set) -> Set {
+        if self.resets.is_empty() {
+            return set;
         }
-    }
-}
-
-/// The members on the way to the paths and what is below these.
-fn only(set: &Set, paths: &[&[&str]]) -> Set {
-    if paths.iter().any(|path| path.is_empty()) {
-        return set.clone();
-    }
-    let mut out = Set::default();
-    for (element, node) in set.nodes() {
-        let below: Vec<&[&str]> = paths
-            .iter()
-            .filter_map(|path| {
-                let (first, rest) = path.split_first()?;
-                (*first == "*" || *element == Element::field(first)).then_some(rest)
-            })
-            .collect();
-        if !below.is_empty() {
-            let children = only(&node.children, &below);
-            out.put(element.clone(), Node { member: node.member, children });
+        let mut resets = Set::default();
+        for path in self.resets {
+            let path: Vec<Element> = path.split('.').map(Element::field).collect();
+            resets.insert(&path);
         }
+        set.outside(&resets)
     }
-    out
 }
 
 #[cfg(test)]

@@ -142,11 +142,12 @@ fn roots(resources: &[Resource<'_>]) -> Vec<Definition> {
         roots.extend(types::of("", "v1", name).map(Definition::Type));
     }
     for resource in resources {
-        let kind = Definition::of_kind(resource.group, resource.version, resource.kind);
-        if resource.verbs.contains(&"list") {
-            roots.push(Definition::List(Box::new(kind.clone())));
+        if let Some(of) = types::of(resource.group, resource.version, resource.kind) {
+            if resource.verbs.contains(&"list") {
+                roots.push(Definition::List(of));
+            }
+            roots.push(Definition::Type(of));
         }
-        roots.push(kind);
         for sub in resource.subresources {
             roots.extend(types::of(sub.group, sub.version, sub.kind).map(Definition::Type));
         }

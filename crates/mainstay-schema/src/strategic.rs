@@ -28,12 +28,13 @@ const SET_ELEMENT_ORDER: &str = "$setElementOrder";
 ///
 /// When a directive is malformed, a merged list's item has no merge key, or something is merged into
 /// a field that is not there.
-pub fn merge(object: &Value, patch: &Value, of: &'static Type) -> Result<Value, PatchError> {
+pub fn merge(object: Value, patch: &Value, of: &'static Type) -> Result<Value, PatchError> {
     match (object, patch) {
         (Value::Object(object), Value::Object(patch)) => {
-            merge_map(object.clone(), patch.clone(), Schema::Object(of)).map(Value::Object)
+            merge_map(object, patch.clone(), Schema::Object(of)).map(Value::Object)
         }
-        (Value::Object(_), other) | (other, _) => Err(PatchError::expected_map(other)),
+        (Value::Object(_), other) => Err(PatchError::expected_map(other)),
+        (other, _) => Err(PatchError::expected_map(&other)),
     }
 }
 

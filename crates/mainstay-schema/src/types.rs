@@ -87,8 +87,6 @@ pub struct PatchStrategy {
     pub merge: bool,
     /// An object is replaced.
     pub replace: bool,
-    /// Fields that the patch does not name are taken out; it names them in `$retainKeys`.
-    pub retain_keys: bool,
 }
 
 /// Which empty values Kubernetes leaves out when it writes a field.
@@ -144,10 +142,9 @@ pub fn named(name: &str) -> Option<&'static Type> {
     table::TYPES.get(at)
 }
 
-/// Where a type is in the table, and where its first field is.
-pub(crate) fn position(of: &Type) -> (usize, usize) {
-    let at = table::TYPES.binary_search_by(|known| known.name().cmp(of.name()));
-    (at.unwrap_or_default(), usize::from(of.first))
+/// Where a type is in the table.
+pub(crate) fn position(of: &Type) -> usize {
+    table::TYPES.binary_search_by(|known| known.name().cmp(of.name())).unwrap_or_default()
 }
 
 /// A number that changes with the table and with the texts of the OpenAPI documents.
@@ -175,10 +172,15 @@ impl Type {
         name.rsplit_once('.').map_or(name, |(_, last)| last)
     }
 
+    /// Where its first field is in the table.
+    pub(crate) fn first(&self) -> usize {
+        usize::from(self.first)
+    }
+
     /// The fields, sorted by name.
     #[must_use]
     pub fn fields(&self) -> &'static [Field] {
-        let first = usize::from(self.first);
+        let first = self.first();
         table::FIELDS.get(first..first + usize::from(self.count)).unwrap_or_default()
     }
 
@@ -284,7 +286,7 @@ impl Field {
             match part {
                 "merge" => strategy.merge = true,
                 "replace" => strategy.replace = true,
-                "retainKeys" => strategy.retain_keys = true,
+                // What `retainKeys` asks for is in the patch.
                 _ => {}
             }
         }

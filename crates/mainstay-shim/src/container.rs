@@ -328,6 +328,8 @@ impl Container {
         };
         self.phase = Phase::Exited(status.clone());
         self.channel = None;
+        // The machine has not so many terminals that one may stay with who needs none.
+        self.terminal = None;
         self.clients.end();
         self.remember(&status);
         (status, log_error)

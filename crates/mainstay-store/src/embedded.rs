@@ -56,7 +56,7 @@ use crate::{
     Durability, Entry, LAZY_INTERVAL, ListOptions, Page, Revision, Store, StoreError, WatchItem,
     Write,
 };
-use disk::{Disk, DiskError, PathDisk};
+use disk::{Disk, PathDisk};
 use file::FileError;
 use queue::{Queue, Request};
 use state::Shared;
@@ -135,7 +135,8 @@ pub struct Options {
     pub retry: Duration,
 }
 
-/// The store in one file. Dropping it writes what is left to write, and waits for that.
+/// The store in one file. Dropping it writes what is left to write, and waits for that; watches end with
+/// an error.
 #[derive(Debug)]
 pub struct EmbeddedStore {
     shared: Arc<Shared>,
@@ -172,21 +173,13 @@ impl EmbeddedStore {
     /// When the file is in use, is not a whole store, or cannot be read and written.
     pub fn open(path: &Path, options: Options) -> Result<Self, OpenError> {
         let place = path.display().to_string();
-        let disk = PathDisk::lock(path).map_err(|error| match error {
-            DiskError::InUse => OpenError::InUse { place: place.clone() },
-            DiskError::Io(cause) => OpenError::Unusable { place: place.clone(), cause },
-        })?;
+        let disk = PathDisk::lock(path).map_err(|error| refusal(&place, error))?;
         Self::start(disk, &place, options)
     }
 
-    /// Writes what is left to write, and ends the store. Watches end with an error.
-    ///
-    /// This blocks.
-    ///
-    /// # Errors
-    ///
-    /// When that could not be written.
-    pub fn close(mut self) -> Result<(), StoreError> {
+    /// What dropping it does, for tests that want to know whether it could be done.
+    #[cfg(test)]
+    fn close(mut self) -> Result<(), StoreError> {
         self.end()
     }
 

@@ -13,11 +13,8 @@ pub(crate) fn numbers() -> String {
     let mut lines = String::new();
     let mut count = 0;
     for (name, schema) in &schemas.types {
-        let mut fields: Vec<&String> =
-            schema["properties"].as_object().expect("filtered by the reader").keys().collect();
-        fields.sort();
         let mut line = String::from("   ");
-        for field in fields {
+        for field in shapes::fields(schema).into_keys() {
             let key = (name.clone(), field.clone());
             let number = numbers.remove(&key);
             let outside = facts[&key].embed == "TypeMeta";

@@ -94,6 +94,11 @@ pub(crate) fn read() -> Schemas {
     Schemas { types, kinds, special }
 }
 
+/// The fields of a type's schema, by name.
+pub(crate) fn fields(schema: &Value) -> BTreeMap<&String, &Value> {
+    schema["properties"].as_object().expect("filtered by the reader").iter().collect()
+}
+
 impl Schemas {
     pub(crate) fn shape(&self, schema: &Value) -> Shape {
         if let Some(reference) = schema.get("$ref").and_then(Value::as_str) {

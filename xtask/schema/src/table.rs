@@ -3,8 +3,6 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
-use serde_json::Value;
-
 use crate::facts::{self, Fact, Merge};
 use crate::shapes::{self, Schemas, Shape};
 
@@ -35,8 +33,7 @@ pub(crate) fn table() -> String {
     let mut fields = String::new();
     let mut first = 0_usize;
     for (name, schema) in &schemas.types {
-        let properties: BTreeMap<&String, &Value> =
-            schema["properties"].as_object().expect("filtered by the reader").iter().collect();
+        let properties = shapes::fields(schema);
         let itself = facts.get(&(name.clone(), ".".to_owned()));
         let atomic = itself.is_some_and(|fact| fact.merge.map == "atomic");
         let count = properties.len();
@@ -133,7 +130,7 @@ fn digest(parts: &[&str]) -> u64 {
 /// Both sides know the same fields.
 fn check(schemas: &Schemas, facts: &BTreeMap<(String, String), Fact>) {
     for (name, schema) in &schemas.types {
-        for field in schema["properties"].as_object().expect("filtered by the reader").keys() {
+        for field in shapes::fields(schema).into_keys() {
             assert!(
                 facts.contains_key(&(name.clone(), field.clone())),
                 "facts.tsv lacks {name} {field}"

@@ -3,7 +3,6 @@
 //! For each type of the table, in its order, a line for the type and one for each of its fields, then a
 //! line for each type that is no object. A tab stands before the allowed values, if there are any.
 
-use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use serde_json::Value;
@@ -16,9 +15,7 @@ pub(crate) fn text() -> String {
     let mut out = String::new();
     for (name, schema) in &schemas.types {
         line(&mut out, schema, "");
-        let properties: BTreeMap<&String, &Value> =
-            schema["properties"].as_object().expect("filtered by the reader").iter().collect();
-        for (field, schema) in properties {
+        for (field, schema) in shapes::fields(schema) {
             line(&mut out, schema, &facts[&(name.clone(), field.clone())].allowed);
         }
     }

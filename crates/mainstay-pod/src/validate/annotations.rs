@@ -7,9 +7,9 @@ use k8s_openapi::api::core::v1::{AppArmorProfile, PodSpec, SeccompProfile, Toler
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use super::{Errors, is_set, scheduling, security, visit_containers};
+use crate::identity::CONFIG_MIRROR_ANNOTATION;
 use crate::path::Path;
 
-const MIRROR: &str = "kubernetes.io/config.mirror";
 const TOLERATIONS: &str = "scheduler.alpha.kubernetes.io/tolerations";
 const DELETION_COST: &str = "controller.kubernetes.io/pod-deletion-cost";
 const SECCOMP_POD: &str = "seccomp.security.alpha.kubernetes.io/pod";
@@ -24,9 +24,10 @@ const UNCONFINED: &str = "unconfined";
 pub(super) fn annotations(meta: &ObjectMeta, spec: &PodSpec, path: &Path<'_>, errors: &mut Errors) {
     let annotations = meta.annotations.iter().flatten();
     let get = |key: &str| meta.annotations.as_ref().and_then(|it| it.get(key));
-    if let Some(mirror) = get(MIRROR).filter(|_| !is_set(spec.node_name.as_ref())) {
+    if let Some(mirror) = get(CONFIG_MIRROR_ANNOTATION).filter(|_| !is_set(spec.node_name.as_ref()))
+    {
         let message = "must set spec.nodeName if mirror pod annotation is set";
-        errors.invalid(&path.key(MIRROR), mirror.as_str(), message);
+        errors.invalid(&path.key(CONFIG_MIRROR_ANNOTATION), mirror.as_str(), message);
     }
     if let Some(text) = get(TOLERATIONS).filter(|text| !text.is_empty()) {
         match serde_json::from_str::<Vec<Toleration>>(text) {

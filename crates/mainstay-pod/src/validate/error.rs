@@ -3,10 +3,10 @@
 //! Source: `k8s.io/apimachinery/pkg/util/validation/field/errors.go`.
 
 use std::fmt;
-use std::fmt::Write as _;
+
+use mainstay_schema::go;
 
 use crate::path::Path;
-use crate::tree::write_json_string;
 
 /// What kind of error a field has; an API server's status calls it the cause's reason.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
@@ -120,7 +120,7 @@ impl Errors {
     }
 
     /// Runs checks whose errors are to be shown at a more exact place than Kubernetes' paths name.
-    pub fn placed(&mut self, place: &Path<'_>, check: impl FnOnce(&mut Self)) {
+    pub(super) fn placed(&mut self, place: &Path<'_>, check: impl FnOnce(&mut Self)) {
         let before = self.0.len();
         check(self);
         for error in self.0.iter_mut().skip(before).filter(|error| error.place.is_none()) {
@@ -170,7 +170,7 @@ impl Errors {
     }
 
     /// What the value names is not there.
-    pub fn not_found(&mut self, path: &Path<'_>, value: impl Show, detail: &str) {
+    pub(super) fn not_found(&mut self, path: &Path<'_>, value: impl Show, detail: &str) {
         self.add(ErrorKind::NotFound, path, Some(value.show()), detail);
     }
 
@@ -200,35 +200,13 @@ impl Errors {
 impl Show for &str {
     /// As Go's `%q`.
     fn show(self) -> String {
-        let mut out = String::from("\"");
-        for c in self.chars() {
-            match c {
-                '"' => out.push_str("\\\""),
-                '\\' => out.push_str("\\\\"),
-                '\u{7}' => out.push_str("\\a"),
-                '\u{8}' => out.push_str("\\b"),
-                '\u{c}' => out.push_str("\\f"),
-                '\n' => out.push_str("\\n"),
-                '\r' => out.push_str("\\r"),
-                '\t' => out.push_str("\\t"),
-                '\u{b}' => out.push_str("\\v"),
-                c if c < ' ' || c == '\u{7f}' => {
-                    write!(out, "\\x{:02x}", u32::from(c)).expect("a String takes any text");
-                }
-                c => out.push(c),
-            }
-        }
-        out.push('"');
-        out
+        go::quote(self)
     }
 }
 
 impl Show for Json<'_> {
     fn show(self) -> String {
-        let mut out = String::new();
-        write_json_string(&mut out, self.0);
-        // Go's encoder keeps JSON safe to put into HTML.
-        out.replace('<', "\\u003c").replace('>', "\\u003e").replace('&', "\\u0026")
+        go::json(&self.0)
     }
 }
 

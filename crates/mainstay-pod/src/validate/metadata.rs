@@ -133,7 +133,7 @@ pub fn labels(labels: Option<&BTreeMap<String, String>>, path: &Path<'_>, errors
 }
 
 /// `ValidateAnnotations`.
-pub fn annotations(
+pub(super) fn annotations(
     annotations: Option<&BTreeMap<String, String>>,
     path: &Path<'_>,
     errors: &mut Errors,
@@ -274,6 +274,6 @@ pub fn label_selector(selector: Option<&LabelSelector>, path: &Path<'_>, errors:
 }
 
 /// `ValidateLabelName`.
-pub fn label_name(name: &str, path: &Path<'_>, errors: &mut Errors) {
+pub(super) fn label_name(name: &str, path: &Path<'_>, errors: &mut Errors) {
     errors.invalid_all(path, name, names::label_key(name));
 }

@@ -19,10 +19,10 @@ const HEADER_MSG: &str = "a valid HTTP header must consist of alphanumeric chara
 const ENV_MSG: &str = "a valid environment variable name must consist only of printable ASCII characters other than '='";
 
 /// The longest DNS name that Kubernetes takes, in bytes.
-pub const SUBDOMAIN_MAX: usize = 253;
+pub(super) const SUBDOMAIN_MAX: usize = 253;
 
 /// The longest DNS label, in bytes.
-pub const LABEL_MAX: usize = 63;
+pub(super) const LABEL_MAX: usize = 63;
 
 type Messages = Vec<String>;
 
@@ -69,7 +69,7 @@ fn subdomain_shape(text: &str) -> Option<String> {
 
 /// What is judged of a name that a generated suffix will follow: it may end in a dash. As Kubernetes'
 /// `maskTrailingDash` has it, the last two characters are replaced by one.
-pub fn without_trailing_dash(text: &str) -> Cow<'_, str> {
+pub(super) fn without_trailing_dash(text: &str) -> Cow<'_, str> {
     match text.strip_suffix('-') {
         Some(rest) if !rest.is_empty() => {
             let kept: String = rest.chars().take(rest.chars().count() - 1).collect();
@@ -80,7 +80,7 @@ pub fn without_trailing_dash(text: &str) -> Cow<'_, str> {
 }
 
 /// A search domain, which may have underscores.
-pub fn dns_subdomain_with_underscore(text: &str) -> Messages {
+pub(super) fn dns_subdomain_with_underscore(text: &str) -> Messages {
     let mut messages = Vec::new();
     if text.len() > SUBDOMAIN_MAX {
         messages.push(max_characters(SUBDOMAIN_MAX));
@@ -170,7 +170,7 @@ pub fn config_key(text: &str) -> Messages {
 }
 
 /// The name of an environment variable.
-pub fn env_name(text: &str) -> Messages {
+pub(super) fn env_name(text: &str) -> Messages {
     let mut messages = Vec::new();
     if text.is_empty() {
         messages.push("environment variable name must be non-empty".to_owned());
@@ -202,18 +202,18 @@ pub fn port_name(text: &str) -> Messages {
 }
 
 /// The name of an HTTP header.
-pub fn header_name(text: &str) -> Option<String> {
+pub(super) fn header_name(text: &str) -> Option<String> {
     let bad = text.is_empty() || !text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
     bad.then(|| shape(HEADER_MSG, "[-A-Za-z0-9]+", &["X-Header-Name"]))
 }
 
 /// A port number.
-pub fn port_number(port: i32) -> Option<String> {
+pub(super) fn port_number(port: i32) -> Option<String> {
     (!(1..=65535).contains(&port)).then(|| between(1, 65535))
 }
 
 /// A user or group id.
-pub fn id(id: i64) -> Option<String> {
+pub(super) fn id(id: i64) -> Option<String> {
     let max = i64::from(i32::MAX);
     (!(0..=max).contains(&id)).then(|| between(0, max))
 }

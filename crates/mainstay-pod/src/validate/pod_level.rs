@@ -6,6 +6,7 @@ use k8s_openapi::api::core::v1::{PodResourceClaim, PodSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use super::{Errors, as_json, names, resources};
+use crate::identity::CONFIG_MIRROR_ANNOTATION;
 use crate::path::Path;
 use crate::resources::{aggregate, is_huge_page, parse};
 
@@ -72,8 +73,7 @@ pub(super) fn claims(
     errors: &mut Errors,
 ) {
     const WHICH: &str = "`resourceClaimName`";
-    let mirror =
-        meta.annotations.iter().flatten().any(|(key, _)| key == "kubernetes.io/config.mirror");
+    let mirror = meta.annotations.iter().flatten().any(|(key, _)| key == CONFIG_MIRROR_ANNOTATION);
     let mut seen = HashSet::new();
     for (at, claim) in claims.iter().enumerate() {
         if mirror {

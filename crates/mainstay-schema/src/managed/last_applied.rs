@@ -8,6 +8,7 @@ use serde_json::Value;
 use super::set::Set;
 use super::validate::{self, Duplicates};
 use super::walk;
+use crate::go;
 use crate::types::Type;
 
 const ANNOTATION: &str = "kubectl.kubernetes.io/last-applied-configuration";
@@ -49,29 +50,14 @@ pub(super) fn renew(object: &mut Value, config: &Value) {
         metadata.remove("annotations");
     }
     let Some(annotations) = annotations_mut(object) else { return };
-    annotations.insert(ANNOTATION.to_owned(), Value::String(encode(&config)));
+    // Go's encoder ends with a newline.
+    let text = go::json(&config) + "\n";
+    annotations.insert(ANNOTATION.to_owned(), Value::String(text));
     let size: usize =
         annotations.iter().map(|(key, value)| key.len() + value.as_str().map_or(0, str::len)).sum();
     if size > MAX_ANNOTATIONS {
         annotations.remove(ANNOTATION);
     }
-}
-
-/// JSON as Go's encoder writes it: with a newline, and safe within HTML.
-fn encode(config: &Value) -> String {
-    let mut out = String::new();
-    for c in config.to_string().chars() {
-        match c {
-            '<' => out.push_str("\\u003c"),
-            '>' => out.push_str("\\u003e"),
-            '&' => out.push_str("\\u0026"),
-            '\u{2028}' => out.push_str("\\u2028"),
-            '\u{2029}' => out.push_str("\\u2029"),
-            c => out.push(c),
-        }
-    }
-    out.push('\n');
-    out
 }
 
 fn annotations(object: &Value) -> Option<&serde_json::Map<String, Value>> {

@@ -4,7 +4,7 @@ use serde_json::{Map, Value, json};
 
 use super::schemas::{Definition, Dialect, gvk, reference};
 use super::{Resource, Subresource};
-use crate::types;
+use crate::types::{self, Type};
 
 const JSON: [&str; 2] = ["application/json", "application/yaml"];
 
@@ -183,7 +183,7 @@ fn item(it: &Resource<'_>, verbs: &[Verb], sub: Option<&Subresource<'_>>, named:
 fn operation(it: &Resource<'_>, verb: Verb, sub: Option<&Subresource<'_>>) -> Value {
     let (group, version, kind) =
         sub.map_or((it.group, it.version, it.kind), |sub| (sub.group, sub.version, sub.kind));
-    let own = answer(group, version, kind, verb, sub.is_some());
+    let own = answer(types::of(group, version, kind), verb);
     let mut parameters: Vec<Value> = Vec::new();
     let queries: &[Query] = match verb.action {
         "list" | "deletecollection" => LIST,
@@ -232,13 +232,13 @@ fn operation(it: &Resource<'_>, verb: Verb, sub: Option<&Subresource<'_>>) -> Va
     })
 }
 
-/// The schema of what comes back, which is also what is sent.
-fn answer(group: &str, version: &str, kind: &str, verb: Verb, below: bool) -> Value {
-    let definition = match verb.action {
-        "delete" | "deletecollection" => return meta("Status"),
-        "list" => Definition::List(Box::new(Definition::of_kind(group, version, kind))),
-        _ if below && types::of(group, version, kind).is_none() => return json!({"type": "string"}),
-        _ => Definition::of_kind(group, version, kind),
+/// The schema of what comes back, which is also what is sent: text if there is no such type, as of logs.
+fn answer(of: Option<&'static Type>, verb: Verb) -> Value {
+    let definition = match (verb.action, of) {
+        ("delete" | "deletecollection", _) => return meta("Status"),
+        (_, None) => return json!({"type": "string"}),
+        ("list", Some(of)) => Definition::List(of),
+        (_, Some(of)) => Definition::Type(of),
     };
     reference(&definition.name(), Dialect::V2)
 }

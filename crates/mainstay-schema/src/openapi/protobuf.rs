@@ -94,8 +94,8 @@ fn parameters(out: &mut Message, number: u32, list: &Value) {
         out.message(number, |it| {
             it.message(1, |it| match place {
                 "body" => it.message(1, |it| body(it, parameter)),
-                "path" => it.message(2, |it| it.message(4, |it| in_path(it, parameter))),
-                _ => it.message(2, |it| it.message(3, |it| query(it, parameter))),
+                "path" => it.message(2, |it| it.message(4, |it| no_body(it, 5, parameter))),
+                _ => it.message(2, |it| it.message(3, |it| no_body(it, 6, parameter))),
             });
         });
     }
@@ -113,29 +113,17 @@ fn body(out: &mut Message, parameter: &Value) {
     }
 }
 
-fn query(out: &mut Message, parameter: &Value) {
+/// A parameter of the query or of the path. What follows the name has other numbers in the two: `kind` is
+/// that of the type.
+fn no_body(out: &mut Message, kind: u32, parameter: &Value) {
     for (key, value) in map(parameter) {
         match key.as_str() {
             "required" => out.bool(1, value),
             "in" => out.text(2, value),
             "description" => out.text(3, value),
             "name" => out.text(4, value),
-            "type" => out.text(6, value),
-            "uniqueItems" => out.bool(20, value),
-            _ => {}
-        }
-    }
-}
-
-fn in_path(out: &mut Message, parameter: &Value) {
-    for (key, value) in map(parameter) {
-        match key.as_str() {
-            "required" => out.bool(1, value),
-            "in" => out.text(2, value),
-            "description" => out.text(3, value),
-            "name" => out.text(4, value),
-            "type" => out.text(5, value),
-            "uniqueItems" => out.bool(19, value),
+            "type" => out.text(kind, value),
+            "uniqueItems" => out.bool(kind + 14, value),
             _ => {}
         }
     }

@@ -14,20 +14,15 @@ pub(super) enum Dialect {
 }
 
 /// Something that documents define.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 pub(super) enum Definition {
     Type(&'static Type),
     /// A type that is no object with fields, by its full name.
     Special(&'static str),
-    List(Box<Self>),
+    /// A list of objects of a type.
+    List(&'static Type),
     /// The body of a patch.
     Patch,
-    /// A kind of which nothing is known.
-    Unknown {
-        group: String,
-        version: String,
-        kind: String,
-    },
 }
 
 const META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.";
@@ -69,17 +64,6 @@ pub(super) fn reference(name: &str, dialect: Dialect) -> Value {
 // === impl Definition ===
 
 impl Definition {
-    pub(super) fn of_kind(group: &str, version: &str, kind: &str) -> Self {
-        types::of(group, version, kind).map_or_else(
-            || Self::Unknown {
-                group: group.to_owned(),
-                version: version.to_owned(),
-                kind: kind.to_owned(),
-            },
-            Self::Type,
-        )
-    }
-
     /// The name that references have.
     pub(super) fn name(&self) -> String {
         match self {
@@ -87,10 +71,6 @@ impl Definition {
             Self::Special(name) => (*name).to_owned(),
             Self::List(of) => format!("{}List", of.name()),
             Self::Patch => format!("{META}Patch"),
-            Self::Unknown { group, version, kind } => {
-                let group = group.split('.').rev().collect::<Vec<_>>().join(".");
-                format!("{group}.{version}.{kind}")
-            }
         }
     }
 
@@ -103,9 +83,9 @@ impl Definition {
                 .collect(),
             Self::List(of) => {
                 let metadata = types::named(&format!("{META}ListMeta")).map(Self::Type);
-                [(**of).clone()].into_iter().chain(metadata).collect()
+                [Self::Type(of)].into_iter().chain(metadata).collect()
             }
-            Self::Special(_) | Self::Patch | Self::Unknown { .. } => Vec::new(),
+            Self::Special(_) | Self::Patch => Vec::new(),
         }
     }
 
@@ -123,10 +103,6 @@ impl Definition {
             Self::Special(name) => special_schema(name, dialect, text),
             Self::List(of) => list(of, dialect),
             Self::Patch => json!({"description": "The body of a PATCH request.", "type": "object"}),
-            Self::Unknown { group, version, kind } => json!({
-                "type": "object",
-                "x-kubernetes-group-version-kind": [gvk(group, version, kind)],
-            }),
         }
     }
 }
@@ -136,8 +112,13 @@ pub(super) fn gvk(group: &str, version: &str, kind: &str) -> Value {
     json!({"group": group, "kind": kind, "version": version})
 }
 
+/// Group, version and kind of a type, as often as it has them.
+fn kinds_of(of: &'static Type) -> impl Iterator<Item = (&'static str, &'static str, &'static str)> {
+    types::kinds().filter(move |(group, version, kind)| types::of(group, version, kind) == Some(of))
+}
+
 fn object(of: &'static Type, dialect: Dialect, text: &Text) -> Value {
-    let (at, first) = types::position(of);
+    let (at, first) = (types::position(of), of.first());
     let mut properties = Map::new();
     for (index, field) in of.fields().iter().enumerate() {
         let (description, allowed) = text.of_field(at, first + index);
@@ -154,10 +135,8 @@ fn object(of: &'static Type, dialect: Dialect, text: &Text) -> Value {
     if of.is_atomic() {
         set(&mut schema, "x-kubernetes-map-type", "atomic".into());
     }
-    let kinds: Vec<Value> = types::kinds()
-        .filter(|(group, version, kind)| types::of(group, version, kind) == Some(of))
-        .map(|(group, version, kind)| gvk(group, version, kind))
-        .collect();
+    let kinds: Vec<Value> =
+        kinds_of(of).map(|(group, version, kind)| gvk(group, version, kind)).collect();
     if !kinds.is_empty() {
         set(&mut schema, "x-kubernetes-group-version-kind", json!(kinds));
     }
@@ -254,9 +233,8 @@ fn special_schema(name: &str, dialect: Dialect, text: &Text) -> Value {
     schema
 }
 
-fn list(of: &Definition, dialect: Dialect) -> Value {
-    let name = of.name();
-    let kind = name.rsplit('.').next().unwrap_or_default().to_owned();
+fn list(of: &'static Type, dialect: Dialect) -> Value {
+    let kind = of.go_name();
     let meta = reference(&format!("{META}ListMeta"), dialect);
     let metadata = match dialect {
         Dialect::V2 => meta,
@@ -271,18 +249,13 @@ fn list(of: &Definition, dialect: Dialect) -> Value {
             "items": {
                 "description": "The objects.",
                 "type": "array",
-                "items": reference(&name, dialect),
+                "items": reference(of.name(), dialect),
             },
             "kind": {"description": "The kind of this object.", "type": "string"},
             "metadata": metadata,
         },
     });
-    let own = match of {
-        Definition::Type(of) => types::kinds()
-            .find(|(group, version, kind)| types::of(group, version, kind) == Some(*of)),
-        _ => None,
-    };
-    if let Some((group, version, kind)) = own {
+    if let Some((group, version, kind)) = kinds_of(of).next() {
         let gvk = gvk(group, version, &format!("{kind}List"));
         set(&mut schema, "x-kubernetes-group-version-kind", json!([gvk]));
     }

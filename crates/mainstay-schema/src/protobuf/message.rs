@@ -7,7 +7,7 @@ use super::ProtobufError;
 use super::numbers::NUMBERS;
 use super::wire::{LENGTH, Reader, Tag, low_half};
 use crate::decode::{self, MAX_VALUES, base64};
-use crate::types::{self, Field, Shape, Type};
+use crate::types::{Field, Shape, Type};
 
 type Result<T> = std::result::Result<T, ProtobufError>;
 
@@ -45,8 +45,7 @@ impl Walk {
         within: u8,
         object: &mut Map<String, Value>,
     ) -> Result<()> {
-        let (_, first) = types::position(of);
-        let fields = of.fields();
+        let (first, fields) = (of.first(), of.fields());
         let numbers = NUMBERS.get(first..first + fields.len()).unwrap_or_default();
         let mut reader = Reader::new(bytes);
         while let Some(tag) = reader.tag(of.go_name())? {

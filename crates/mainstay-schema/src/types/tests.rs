@@ -56,7 +56,8 @@ fn facts_are_those_of_kubernetes() {
     assert!(containers.is_required());
     assert_eq!(containers.omit(), Omit::Never);
     assert_eq!(containers.patch_merge_key(), "name");
-    assert!(containers.patch_strategy().merge && !containers.patch_strategy().retain_keys);
+    assert!(containers.patch_strategy().merge);
+    assert_eq!(containers.patch_strategy_text(), "merge");
     let Shape::List(item) = containers.shape() else { panic!("not a list") };
     let Shape::Object(container) = item.shape() else { panic!("not an object") };
     assert_eq!(container.name(), "io.k8s.api.core.v1.Container");
@@ -69,7 +70,8 @@ fn facts_are_those_of_kubernetes() {
     assert_eq!(keys("io.k8s.api.core.v1.Container", "ports"), ["containerPort", "protocol"]);
     assert_eq!(field("io.k8s.api.core.v1.ContainerPort", "protocol").default(), Some("\"TCP\""));
     assert_eq!(field("io.k8s.api.core.v1.Container", "ports").patch_merge_key(), "containerPort");
-    assert!(field("io.k8s.api.core.v1.PodSpec", "volumes").patch_strategy().retain_keys);
+    let volumes = field("io.k8s.api.core.v1.PodSpec", "volumes");
+    assert_eq!(volumes.patch_strategy_text(), "merge,retainKeys");
     assert_eq!(field("io.k8s.api.core.v1.Volume", "emptyDir").embedded_in(), "VolumeSource");
     let metadata = named("io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta").unwrap();
     assert_eq!(metadata.field("finalizers").unwrap().list_type(), ListType::Set);

@@ -71,11 +71,10 @@ impl Commit {
         Self { lost_after: Some(lost_after), ..Self::new(revision, Vec::new()) }
     }
 
-    /// The events, each with what was there before it.
-    pub(super) fn undo(&self) -> impl Iterator<Item = (&Arc<str>, Option<Held>)> {
+    /// The events, each with what was there before it and the commit that had written that.
+    pub(super) fn undo(&self) -> impl Iterator<Item = (&Arc<str>, Option<(&Bytes, Revision)>)> {
         self.events.iter().zip(&self.written).map(|(event, revision)| {
-            let held = event.previous.clone().map(|value| Held { value, revision: *revision });
-            (&event.key, held)
+            (&event.key, event.previous.as_ref().map(|value| (value, *revision)))
         })
     }
 }

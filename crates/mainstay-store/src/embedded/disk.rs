@@ -8,6 +8,8 @@ use std::path::{Path, PathBuf};
 use redb::StorageBackend;
 use redb::backends::FileBackend;
 
+use super::file::FileError;
+
 /// Where a file is kept. It belongs to this process alone while this is there.
 pub(super) trait Disk: Send + 'static {
     /// What the file is read and written with.
@@ -23,13 +25,6 @@ pub(super) trait Disk: Send + 'static {
     fn install(&self) -> io::Result<()>;
 }
 
-/// Why a place cannot be had.
-#[derive(Debug)]
-pub(super) enum DiskError {
-    InUse,
-    Io(String),
-}
-
 /// A file in a directory.
 #[derive(Debug)]
 pub(super) struct PathDisk {
@@ -41,15 +36,15 @@ pub(super) struct PathDisk {
 // === impl PathDisk ===
 
 impl PathDisk {
-    pub(super) fn lock(path: &Path) -> Result<Self, DiskError> {
+    pub(super) fn lock(path: &Path) -> Result<Self, FileError> {
         let name = beside(path, ".lock");
-        let failed = |error| DiskError::Io(format!("{}: {error}", name.display()));
+        let failed = |error| FileError::Io(format!("{}: {error}", name.display()));
         let mut options = OpenOptions::new();
         options.read(true).write(true).create(true).truncate(false).mode(0o600);
         let lock = options.open(&name).map_err(failed)?;
         match lock.try_lock() {
             Ok(()) => Ok(Self { path: path.to_owned(), _lock: lock }),
-            Err(TryLockError::WouldBlock) => Err(DiskError::InUse),
+            Err(TryLockError::WouldBlock) => Err(FileError::InUse),
             Err(TryLockError::Error(error)) => Err(failed(error)),
         }
     }

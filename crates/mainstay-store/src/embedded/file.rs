@@ -33,8 +33,8 @@ const ENTRIES: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("entries"
 const LOG: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("log");
 
 /// What redb may keep in memory, in bytes. Everything is in memory anyway; this holds the pages that the
-/// next commit changes.
-const CACHE: usize = 1 << 20;
+/// next commit changes, and stays as full as reading the file at the start has made it.
+const CACHE: usize = 128 << 10;
 
 /// Why a file cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -74,7 +74,12 @@ pub(super) struct Addition<'a> {
 #[derive(Debug)]
 pub(super) struct Loaded {
     pub(super) file: StoreFile,
-    pub(super) image: Image,
+    /// The entries as of the last commit.
+    pub(super) entries: Entries,
+    /// The revision before the first of `log`.
+    pub(super) base: Revision,
+    /// The commits that the file knows one by one.
+    pub(super) log: Vec<Arc<Commit>>,
     /// The length of the file, in bytes.
     pub(super) length: u64,
     /// How much of it is in use, about, in bytes.
@@ -93,9 +98,7 @@ impl StoreFile {
         }
         guarded(|| {
             let database = builder().create_with_backend(backend).map_err(redb::Error::from)?;
-            let (image, reserved, used) = read(&database)?;
-            let file = Self { database, reserved };
-            Ok(Loaded { file, image, length, used })
+            read(database, length)
         })
     }
 
@@ -256,9 +259,9 @@ fn put(
     Ok(())
 }
 
-/// All that is in a file, the last revision that may have been used, and how many bytes that is.
-fn read(database: &Database) -> Result<(Image, Revision, u64), FileError> {
-    let (base, reserved) = read_meta(database)?;
+/// All that is in a file.
+fn read(database: Database, length: u64) -> Result<Loaded, FileError> {
+    let (base, reserved) = read_meta(&database)?;
     let transaction = database.begin_read().map_err(redb::Error::from)?;
     let mut used = 0;
 
@@ -277,8 +280,6 @@ fn read(database: &Database) -> Result<(Image, Revision, u64), FileError> {
         entries.insert(key.into(), held);
     }
 
-    // What the log leads to, for what was there before each of its events.
-    let mut present = entries.clone();
     let mut log = Vec::new();
     let mut last = base;
     let table = transaction.open_table(LOG).map_err(redb::Error::from)?;
@@ -288,10 +289,11 @@ fn read(database: &Database) -> Result<(Image, Revision, u64), FileError> {
         let records = row::decode(row.value()).filter(|_| revision > last && revision <= reserved);
         let records = records.ok_or_else(|| FileError::from(not_a_row(revision)))?;
         used += row.value().len() as u64;
-        log.push(Arc::new(replay(revision, records, &mut present)));
+        log.push(Arc::new(replay(revision, records, &mut entries)));
         last = revision;
     }
-    Ok((Image { entries, base, log }, reserved, used))
+    let file = StoreFile { database, reserved };
+    Ok(Loaded { file, entries, base, log, length, used })
 }
 
 fn read_meta(database: &Database) -> Result<(Revision, Revision), FileError> {
@@ -318,7 +320,9 @@ fn read_meta(database: &Database) -> Result<(Revision, Revision), FileError> {
     Ok((Revision(base), Revision(reserved)))
 }
 
-fn replay(revision: Revision, records: Vec<Record>, present: &mut Entries) -> Commit {
+/// The commit of a row, which is done to the entries as of the one before it: they tell what was there
+/// before each of its events.
+fn replay(revision: Revision, records: Vec<Record>, entries: &mut Entries) -> Commit {
     let mut changes = Vec::new();
     let mut loss = None;
     for record in records {
@@ -330,12 +334,12 @@ fn replay(revision: Revision, records: Vec<Record>, present: &mut Entries) -> Co
                 continue;
             }
         };
-        let (key, previous) = match present.remove_entry(&key) {
+        let (key, previous) = match entries.remove_entry(&key) {
             Some((key, held)) => (key, Some(held)),
             None => (key, None),
         };
         if let Some(value) = value.clone() {
-            present.insert(key.clone(), Held { value, revision });
+            entries.insert(key.clone(), Held { value, revision });
         }
         changes.push(Changed { key, value, previous });
     }

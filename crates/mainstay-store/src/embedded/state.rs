@@ -6,6 +6,8 @@ use std::ops::{Bound, Range};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Instant;
 
+use bytes::Bytes;
+
 use super::Window;
 use super::commit::{Commit, Held};
 use super::history::History;
@@ -29,7 +31,7 @@ pub(super) struct State {
     pub(super) ended: Option<StoreError>,
 }
 
-/// All that there is to know, as a file keeps it.
+/// All that there is to know, as a new file is to keep it.
 #[derive(Debug)]
 pub(super) struct Image {
     /// The entries as of `base`.
@@ -39,11 +41,14 @@ pub(super) struct Image {
     pub(super) log: Vec<Arc<Commit>>,
 }
 
+/// A key with its value, and the commit that wrote it.
+type Row<'a> = (&'a Arc<str>, (&'a Bytes, Revision));
+
 /// The entries of a prefix as of an older revision: those of now, but for some.
 struct Merged<'a, N, O>
 where
-    N: Iterator<Item = (&'a Arc<str>, &'a Held)>,
-    O: Iterator<Item = (Arc<str>, Option<Held>)>,
+    N: Iterator<Item = Row<'a>>,
+    O: Iterator<Item = (&'a Arc<str>, Option<(&'a Bytes, Revision)>)>,
 {
     now: Peekable<N>,
     older: Peekable<O>,
@@ -70,8 +75,6 @@ impl Shared {
         for commit in commits {
             state.apply(commit, now);
         }
-        // Before the lock is given back: whoever sees the new revision finds the watches woken.
-        state.interests.wake();
         state.history.trim(now)
     }
 }
@@ -79,26 +82,31 @@ impl Shared {
 // === impl State ===
 
 impl State {
-    /// What a file held. Gives also what is not in the history any more.
-    pub(super) fn new(image: Image, window: Window, now: Instant) -> (Self, Vec<Arc<Commit>>) {
-        let mut state = Self {
-            entries: image.entries,
-            revision: image.base,
-            history: History::new(window, image.base),
-            interests: Interests::default(),
-            ended: None,
-        };
-        for commit in &image.log {
-            state.apply(commit, now);
+    /// What a file held: the entries as of the last commit of the log, which begins after `base`. Gives
+    /// also what is not in the history any more.
+    pub(super) fn new(
+        entries: Entries,
+        base: Revision,
+        log: Vec<Arc<Commit>>,
+        window: Window,
+        now: Instant,
+    ) -> (Self, Vec<Arc<Commit>>) {
+        let revision = log.last().map_or(base, |commit| commit.revision);
+        let mut history = History::new(window, base);
+        for commit in log {
+            history.push(commit, now);
         }
-        let gone = state.history.trim(now);
-        (state, gone)
+        let gone = history.trim(now);
+        (Self { entries, revision, history, interests: Interests::default(), ended: None }, gone)
     }
 
-    /// What a file is to hold.
+    /// What a new file is to hold.
     pub(super) fn image(&self) -> Image {
         let base = self.history.oldest();
-        let entries = self.merged("", Bound::Unbounded, base).collect();
+        let held = |(key, (value, revision)): Row<'_>| {
+            (key.clone(), Held { value: value.clone(), revision })
+        };
+        let entries = self.merged("", Bound::Unbounded, base).map(held).collect();
         Image { entries, base, log: self.history.commits().cloned().collect() }
     }
 
@@ -140,7 +148,11 @@ impl State {
         };
         let mut found = self.merged(prefix, from, revision);
         let limit = options.limit.unwrap_or(usize::MAX);
-        let entries = found.by_ref().take(limit).map(|(key, held)| held.entry(&key)).collect();
+        let entry = |(key, (value, revision)): Row<'_>| {
+            let (key, value) = (key.clone(), value.clone());
+            Entry { key, value, revision }
+        };
+        let entries = found.by_ref().take(limit).map(entry).collect();
         Ok(Page { entries, revision, remaining: found.count() })
     }
 
@@ -150,7 +162,7 @@ impl State {
         prefix: &'a str,
         from: Bound<&'a str>,
         revision: Revision,
-    ) -> impl Iterator<Item = (Arc<str>, Held)> + 'a {
+    ) -> impl Iterator<Item = Row<'a>> {
         // The oldest commit after the revision tells what was there: it comes last.
         let mut older = BTreeMap::new();
         for (key, held) in self.history.back_to(revision).flat_map(|commit| commit.undo()) {
@@ -160,11 +172,12 @@ impl State {
                 Bound::Unbounded => true,
             };
             if wanted && key.starts_with(prefix) {
-                older.insert(key.clone(), held);
+                older.insert(key, held);
             }
         }
         let now = self.entries.range::<str, _>((from, Bound::Unbounded));
         let now = now.take_while(move |(key, _)| key.starts_with(prefix));
+        let now = now.map(|(key, held)| (key, (&held.value, held.revision)));
         Merged { now: now.peekable(), older: older.into_iter().peekable() }
     }
 
@@ -183,6 +196,7 @@ impl State {
             }
         }
         let place = self.history.push(commit.clone(), now);
+        // While the state is locked: whoever sees the new revision finds the watches woken.
         self.interests.note(place, commit, self.history.first());
     }
 }
@@ -191,23 +205,23 @@ impl State {
 
 impl<'a, N, O> Iterator for Merged<'a, N, O>
 where
-    N: Iterator<Item = (&'a Arc<str>, &'a Held)>,
-    O: Iterator<Item = (Arc<str>, Option<Held>)>,
+    N: Iterator<Item = Row<'a>>,
+    O: Iterator<Item = (&'a Arc<str>, Option<(&'a Bytes, Revision)>)>,
 {
-    type Item = (Arc<str>, Held);
+    type Item = Row<'a>;
 
     fn next(&mut self) -> Option<Self::Item> {
         loop {
             let is_older = match (self.now.peek(), self.older.peek()) {
-                (Some((now, _)), Some((older, _))) => *older <= **now,
+                (Some((now, _)), Some((older, _))) => older <= now,
                 (None, older) => older.is_some(),
                 (Some(_), None) => false,
             };
             if !is_older {
-                return self.now.next().map(|(key, held)| (key.clone(), held.clone()));
+                return self.now.next();
             }
             let (key, held) = self.older.next()?;
-            self.now.next_if(|(now, _)| **now == key);
+            self.now.next_if(|(now, _)| *now == key);
             if let Some(held) = held {
                 return Some((key, held));
             }

@@ -24,8 +24,6 @@ pub(super) struct Interests {
     groups: HashMap<Arc<str>, Group>,
     /// How many groups have prefixes of each length, so that the prefixes of a key are soon found.
     lengths: BTreeMap<usize, usize>,
-    /// The groups that are to be woken.
-    stirred: Vec<Arc<str>>,
 }
 
 /// The watches of one prefix.
@@ -110,7 +108,8 @@ impl State {
 // === impl Interests ===
 
 impl Interests {
-    /// Notes a commit for the watches that it is for. `first` is the first place that is there.
+    /// Notes a commit for the watches that it is for, and wakes them. `first` is the first place that is
+    /// there.
     pub(super) fn note(&mut self, place: u64, commit: &Commit, first: u64) {
         if self.groups.is_empty() {
             return;
@@ -118,24 +117,11 @@ impl Interests {
         for event in &*commit.events {
             for length in self.lengths.keys() {
                 let Some(prefix) = event.key.get(..*length) else { continue };
-                let Some((prefix, _)) = self.groups.get_key_value(prefix) else { continue };
-                let prefix = prefix.clone();
-                let Some(group) = self.groups.get_mut(&prefix) else { continue };
+                let Some(group) = self.groups.get_mut(prefix) else { continue };
                 if group.places.back() == Some(&place) {
                     continue;
                 }
                 group.note(place, first);
-                self.stirred.push(prefix);
-            }
-        }
-    }
-
-    /// Wakes the watches for which something has been noted.
-    pub(super) fn wake(&mut self) {
-        self.stirred.sort_unstable();
-        self.stirred.dedup();
-        for prefix in self.stirred.drain(..) {
-            if let Some(group) = self.groups.get(&prefix) {
                 group.wake.send_replace(());
             }
         }

@@ -10,7 +10,7 @@ use super::Options;
 use super::commit::{Commit, Held};
 use super::decide::decide;
 use super::disk::Disk;
-use super::file::{Addition, FileError, StoreFile};
+use super::file::{Addition, FileError, Loaded, StoreFile};
 use super::queue::{Crowd, Queue, Request, Task};
 use super::state::{Entries, Image, Shared, State};
 use crate::{Durability, Revision, StoreError};
@@ -96,21 +96,19 @@ impl<D: Disk> Writer<D> {
         options: Options,
         now: Instant,
     ) -> Result<(Arc<Shared>, Self), FileError> {
-        let (file, image, spare) = match disk.open()? {
-            Some(backend) => {
-                let loaded = StoreFile::load(backend)?;
-                let spare = loaded.length > SPARE && loaded.length / SPARE_FACTOR > loaded.used;
-                (loaded.file, loaded.image, spare)
-            }
+        let Loaded { file, entries, base, log, length, used } = match disk.open()? {
+            Some(backend) => StoreFile::load(backend)?,
             None => {
-                let first = Revision(1);
-                let image = Image { entries: Entries::new(), base: first, log: Vec::new() };
-                let file = StoreFile::create(disk.create()?, &image, first)?;
+                let base = Revision(1);
+                let image = Image { entries: Entries::new(), base, log: Vec::new() };
+                let file = StoreFile::create(disk.create()?, &image, base)?;
                 disk.install()?;
-                (file, image, false)
+                let Image { entries, base, log } = image;
+                Loaded { file, entries, base, log, length: 0, used: 0 }
             }
         };
-        let (state, gone) = State::new(image, options.window, now);
+        let spare = length > SPARE && length / SPARE_FACTOR > used;
+        let (state, gone) = State::new(entries, base, log, options.window, now);
         let next = Revision(state.revision().0 + 1);
         let mut writer = Self {
             disk,
@@ -329,7 +327,12 @@ impl<D: Disk> Writer<D> {
         if self.failure.is_some() || !self.pending.commits.is_empty() {
             self.persist(&[], now)?;
         }
-        let last = Addition { reserve: Some(self.shared.read().revision()), ..Addition::default() };
+        let last = {
+            let state = self.shared.read();
+            // Else the next start would take what has left the history for a part of it.
+            let fold = (self.loose.commits > 0).then(|| state.history().oldest());
+            Addition { commits: Vec::new(), reserve: Some(state.revision()), fold }
+        };
         self.file
             .add(&last)
             .and_then(|()| self.file.close())

@@ -54,8 +54,8 @@ fn applied(
     manager: &str,
     force: bool,
 ) -> Result<Value, ApplyError> {
-    let applied = apply(live, config, pod(), &pod_writer(manager), force)?;
-    Ok(stored(applied.object, pod()))
+    let applied = apply(live.cloned(), config, pod(), &pod_writer(manager), force)?;
+    Ok(stored(applied, pod()))
 }
 
 proptest! {
@@ -108,7 +108,7 @@ proptest! {
     fn an_update_leaves_nothing_that_is_not_there_held(first in config(), second in config()) {
         let live = applied(None, &first, "a", false).unwrap();
         let mut new = stored(second, pod());
-        update(Some(&live), &mut new, pod(), &pod_writer("b"));
+        update(Some(live.clone()), &mut new, pod(), &pod_writer("b"));
         let paths = walk::compare(&live, &new, pod()).removed;
         for entry in new["metadata"]["managedFields"].as_array().into_iter().flatten() {
             let held = Set::from_fields(&entry["fieldsV1"]).unwrap();
