@@ -1,7 +1,7 @@
 //! Who sends a request and whether he may have what it asks for: `authn` and `authz` put to work on what
 //! is in the store.
 
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use http::request::Parts;
@@ -12,7 +12,8 @@ use crate::admission::{Attributes as Admitted, Operation, node_restriction};
 use crate::authn::{
     Authenticated, Authenticator, Bound, Found, Lookup, Refusal, User, impersonation,
 };
-use crate::authz::{self, Attributes, Authorizer, Decision, UserRules, escalation};
+use crate::authz::{self, Attributes, Decision, UserRules, escalation};
+use crate::call::Call;
 use crate::kind::Resource;
 use crate::kinds;
 use crate::object::Object;
@@ -26,9 +27,6 @@ use crate::storage::Storage;
 pub struct Access {
     authenticator: Authenticator,
 }
-
-/// What is known of who may do what, kept as the store changes.
-pub(crate) type Rules = Arc<RwLock<Authorizer>>;
 
 /// Who makes and takes service-account tokens. Source: `--service-account-issuer`.
 const ISSUER: &str = "https://kubernetes.default.svc.cluster.local";
@@ -78,10 +76,7 @@ impl Inner {
         };
         let Some(wanted) = impersonation::requested(&mut parts.headers)? else { return Ok(user) };
         let fields = required_fields(info);
-        let fields: Vec<(&str, &str)> =
-            fields.iter().map(|(key, value)| (&**key, &**value)).collect();
-        let rules = self.storage.rules();
-        let rules = rules.read().unwrap_or_else(PoisonError::into_inner);
+        let rules = self.storage.rules.read();
         let request = attributes(&user, info, &fields);
         impersonation::impersonate(&wanted, &request, &|attributes| rules.decide(attributes))
     }
@@ -91,8 +86,6 @@ impl Inner {
     /// 403 when he may not.
     pub(crate) fn authorize(&self, user: &User, info: &RequestInfo) -> Result<()> {
         let fields = required_fields(info);
-        let fields: Vec<(&str, &str)> =
-            fields.iter().map(|(key, value)| (&**key, &**value)).collect();
         let asked = attributes(user, info, &fields);
         self.require(&asked)?;
         // Upgraded connections are made by GET too, and make something nevertheless. Source:
@@ -106,22 +99,18 @@ impl Inner {
     fn require(&self, asked: &Attributes<'_>) -> Result<()> {
         match self.decide(asked) {
             Decision::Allow(_) => Ok(()),
-            Decision::Deny(reason) | Decision::NoOpinion(reason) => {
-                Err(authz::forbidden(asked, &reason))
-            }
+            Decision::NoOpinion(reason) => Err(authz::forbidden(asked, &reason)),
         }
     }
 
     pub(crate) fn decide(&self, attributes: &Attributes<'_>) -> Decision {
-        let rules = self.storage.rules();
-        let rules = rules.read().unwrap_or_else(PoisonError::into_inner);
+        let rules = self.storage.rules.read();
         rules.decide(attributes)
     }
 
     /// What somebody may do in a namespace, and outside of all.
     pub(crate) fn rules_for(&self, user: &User, namespace: &str) -> UserRules {
-        let rules = self.storage.rules();
-        let rules = rules.read().unwrap_or_else(PoisonError::into_inner);
+        let rules = self.storage.rules.read();
         rules.rules_for(user, namespace)
     }
 
@@ -168,8 +157,8 @@ impl Inner {
             }
             None => Ok(None),
         };
-        let node = object(kinds::nodes(), "", needs.node).await?;
-        let pod = object(kinds::pods(), attributes.namespace, needs.pod).await?;
+        let node = object(&kinds::NODES, "", needs.node).await?;
+        let pod = object(&kinds::PODS, attributes.namespace, needs.pod).await?;
         let found = node_restriction::Found { node: node.as_ref(), pod: pod.as_ref() };
         match node_restriction::admit(&request, new, old, &found) {
             Ok(()) => Ok(()),
@@ -177,7 +166,7 @@ impl Inner {
                 Err(ApiError::forbidden(resource, attributes.name, why))
             }
             Err(node_restriction::Refusal::NotFound { resource, name }) => {
-                let resource = if resource == "nodes" { kinds::nodes() } else { kinds::pods() };
+                let resource = if resource == "nodes" { &kinds::NODES } else { &kinds::PODS };
                 Err(ApiError::not_found(resource, &name))
             }
         }
@@ -202,8 +191,7 @@ impl Inner {
             new,
             old,
         };
-        let rules = self.storage.rules();
-        let rules = rules.read().unwrap_or_else(PoisonError::into_inner);
+        let rules = self.storage.rules.read();
         match escalation::check(&rules, &write) {
             Ok(()) => Ok(()),
             Err(escalation::Refusal::Forbidden(why)) => {
@@ -214,16 +202,31 @@ impl Inner {
     }
 }
 
+impl Call<'_> {
+    /// Judges what is made below an object, such as a token or an eviction.
+    pub(crate) async fn admit_part(&self, part: &Object) -> Result<()> {
+        let attributes = Admitted {
+            user: self.user,
+            operation: Operation::Create,
+            resource: self.resource,
+            subresource: &self.info.subresource,
+            namespace: self.namespace(),
+            name: &self.info.name,
+            dry_run: false,
+        };
+        self.server.validate_admission(&attributes, Some(part), None).await
+    }
+}
+
 fn attributes<'a>(
     user: &'a User,
     info: &'a RequestInfo,
-    fields: &'a [(&'a str, &'a str)],
+    fields: &'a [(String, String)],
 ) -> Attributes<'a> {
     Attributes {
         user,
         verb: info.verb,
         group: &info.group,
-        version: &info.version,
         resource: &info.resource,
         subresource: &info.subresource,
         namespace: &info.namespace,
@@ -247,10 +250,10 @@ fn required_fields(info: &RequestInfo) -> Vec<(String, String)> {
 impl Lookup for Storage {
     async fn find(&self, kind: Bound, namespace: &str, name: &str) -> Result<Option<Found>> {
         let resource: &Resource = match kind {
-            Bound::ServiceAccount => kinds::service_accounts(),
-            Bound::Pod => kinds::pods(),
-            Bound::Node => kinds::nodes(),
-            Bound::Secret => kinds::secrets(),
+            Bound::ServiceAccount => &kinds::SERVICE_ACCOUNTS,
+            Bound::Pod => &kinds::PODS,
+            Bound::Node => &kinds::NODES,
+            Bound::Secret => &kinds::SECRETS,
         };
         let found = Self::find(self, resource, namespace, name).await?;
         Ok(found.map(|stored| Found {

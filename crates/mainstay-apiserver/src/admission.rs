@@ -11,8 +11,6 @@ mod priority;
 mod service_account;
 mod tolerations;
 
-pub(crate) use mirror::ANNOTATION as MIRROR_ANNOTATION;
-
 use crate::authn::User;
 use crate::kind::Resource;
 use crate::object::Object;

@@ -2,13 +2,11 @@
 
 use std::ptr;
 
-use jiff::Timestamp;
 use serde_json::json;
 
 use crate::kind::Resource;
 use crate::kinds;
 use crate::kinds::service::allocate::{Refused, ServiceRange, Taken, allocate};
-use crate::managed::Manager;
 use crate::object::{self, Object};
 use crate::pipeline::Writer;
 use crate::random;
@@ -27,10 +25,10 @@ impl Inner {
         new: &mut Object,
         old: Option<&Object>,
     ) -> Result<()> {
-        if !ptr::eq(resource, kinds::services()) || !subresource.is_empty() {
+        if !ptr::eq(resource, &kinds::SERVICES) || !subresource.is_empty() {
             return Ok(());
         }
-        let services = self.storage.all(kinds::services(), "").await?;
+        let services = self.storage.all(&kinds::SERVICES, "").await?;
         let taken = Taken::by(&services, new);
         let range = ServiceRange::default();
         match allocate(new, old, range, taken, &mut random::below) {
@@ -43,19 +41,18 @@ impl Inner {
     /// Says in an event that the address of a new Service leads nowhere.
     ///
     /// An event that cannot be written is no reason to refuse the Service.
-    pub(crate) async fn announce(&self, resource: &Resource, new: &Object, now: Timestamp) {
+    pub(crate) async fn announce(&self, resource: &Resource, new: &Object, by: &Writer<'_>) {
         let address = new.str_at(&["spec", "clusterIP"]);
-        if !ptr::eq(resource, kinds::services()) || matches!(address, "" | "None") {
+        if !ptr::eq(resource, &kinds::SERVICES) || matches!(address, "" | "None") {
             return;
         }
         let user = self.system_user();
-        let writer = Writer {
-            user: &user,
-            manager: Manager { name: "mainstay", applied: false },
-            dry_run: false,
-            now,
-        };
-        let time = object::time(now);
+        // The server's own Service needs no word.
+        if *by.user == user {
+            return;
+        }
+        let writer = Writer::system(&user, by.now);
+        let time = object::time(by.now);
         let event = Object::from_json(json!({
             "metadata": { "generateName": format!("{}.", new.name()), "namespace": new.namespace() },
             "involvedObject": {
@@ -76,7 +73,7 @@ impl Inner {
             "lastTimestamp": time,
             "count": 1,
         }));
-        let made = self.create(kinds::events(), new.namespace(), event, &writer);
+        let made = self.create(&kinds::EVENTS, new.namespace(), event, &writer);
         if let Err(error) = Box::pin(made).await {
             tracing::debug!("an event for a service was not written: {}", error.message);
         }

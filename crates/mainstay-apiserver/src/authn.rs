@@ -21,7 +21,8 @@ use jiff::Timestamp;
 use mainstay_pki::{Accepted, ClientCertificate, StaticTokens, TokenError, TokenKeys};
 
 pub(crate) use service_account::{Bound, Found, Lookup};
-pub use user::User;
+pub(crate) use user::SERVICE_ACCOUNT_PREFIX;
+pub use user::{MASTERS, User};
 
 use crate::status::{ApiError, Result};
 

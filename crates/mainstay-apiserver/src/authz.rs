@@ -17,11 +17,10 @@ use std::fmt::Write;
 
 pub(crate) use rule::Rule;
 
-use crate::authn::User;
+use crate::authn::{MASTERS, User};
+use crate::kind;
 use crate::object::Object;
-use crate::status::{ApiError, Details};
-
-const MASTERS: &str = "system:masters";
+use crate::status::{ApiError, Details, aggregate};
 
 /// A request, as far as it matters for who may do what.
 #[derive(Clone, Copy, Debug)]
@@ -31,8 +30,6 @@ pub(crate) struct Attributes<'a> {
     pub(crate) verb: &'a str,
     /// The API group; empty for the core.
     pub(crate) group: &'a str,
-    #[expect(dead_code, reason = "no rule tells versions apart, but a webhook would be told it")]
-    pub(crate) version: &'a str,
     /// Such as `pods`.
     pub(crate) resource: &'a str,
     /// Such as `log`; empty for the object itself.
@@ -45,7 +42,7 @@ pub(crate) struct Attributes<'a> {
     /// Whether it is about objects; else only `verb` and `path` count.
     pub(crate) is_resource: bool,
     /// The fields that must have a value, by the request's field selector: `("spec.nodeName", "n1")`.
-    pub(crate) fields: &'a [(&'a str, &'a str)],
+    pub(crate) fields: &'a [(String, String)],
 }
 
 /// Whether something may be done, and the reason, which may be empty.
@@ -53,12 +50,6 @@ pub(crate) struct Attributes<'a> {
 pub(crate) enum Decision {
     /// It may.
     Allow(String),
-    /// It may not, whatever others say.
-    #[expect(
-        dead_code,
-        reason = "neither nodes nor roles deny; whoever asks is ready for what does"
-    )]
-    Deny(String),
     /// Nobody says that it may.
     NoOpinion(String),
 }
@@ -95,11 +86,11 @@ impl Authorizer {
         }
         let node = match self.graph.decide(attributes) {
             Decision::NoOpinion(reason) => reason,
-            decision @ (Decision::Allow(_) | Decision::Deny(_)) => return decision,
+            allowed @ Decision::Allow(_) => return allowed,
         };
         match self.policy.decide(attributes) {
             Decision::NoOpinion(rbac) => Decision::NoOpinion(join(node, &rbac)),
-            decision @ (Decision::Allow(_) | Decision::Deny(_)) => decision,
+            allowed @ Decision::Allow(_) => allowed,
         }
     }
 
@@ -142,8 +133,7 @@ pub(crate) fn forbidden(attributes: &Attributes<'_>, reason: &str) -> ApiError {
     let Attributes { group, resource, name, .. } = *attributes;
     let mut text = match (resource, group) {
         ("", "") => "forbidden".to_owned(),
-        (resource, "") => resource.to_owned(),
-        (resource, group) => format!("{resource}.{group}"),
+        (resource, group) => kind::qualified(resource, group).into_owned(),
     };
     if !(resource.is_empty() && group.is_empty()) {
         if !name.is_empty() {
@@ -194,26 +184,6 @@ fn join(first: String, second: &str) -> String {
         ("", second) => second.to_owned(),
         (_, "") => first,
         (first, second) => format!("{first}\n{second}"),
-    }
-}
-
-/// One error as it is, several in brackets. Source: `utilerrors.NewAggregate`.
-fn aggregate(errors: &[String]) -> String {
-    match errors {
-        [] => String::new(),
-        [one] => one.clone(),
-        many => {
-            let mut texts: Vec<&str> = Vec::new();
-            for error in many {
-                if !texts.contains(&error.as_str()) {
-                    texts.push(error);
-                }
-            }
-            match texts.as_slice() {
-                [one] => (*one).to_owned(),
-                many => format!("[{}]", many.join(", ")),
-            }
-        }
     }
 }
 

@@ -3,14 +3,15 @@
 //! Source: `pkg/controlplane/instance.go`, `pkg/registry/rbac/rest/storage_rbac.go`,
 //! `pkg/controlplane/controller/systemnamespaces`.
 
+use futures_util::future::try_join_all;
 use jiff::Timestamp;
 use serde_json::json;
 
 use crate::authz::bootstrap::{self, Reconciled};
 use crate::authz::rbac;
+use crate::kind::Resource;
 use crate::kinds;
 use crate::kinds::service::allocate::ServiceRange;
-use crate::managed::Manager;
 use crate::object::Object;
 use crate::pipeline::{Change, Writer};
 use crate::request::DeleteOptions;
@@ -24,57 +25,79 @@ impl Inner {
     /// Puts what belongs to every cluster into the store, where it is missing.
     pub(crate) async fn bootstrap(&self) -> Result<()> {
         let user = self.system_user();
-        let writer = Writer {
-            user: &user,
-            manager: Manager { name: "mainstay", applied: false },
-            dry_run: false,
-            now: Timestamp::now(),
-        };
+        let writer = &Writer::system(&user, Timestamp::now());
+        // What is written at the same time shares a commit. The namespaces come first, since all
+        // else is in one of them.
+        let mut writes = Vec::new();
         for name in NAMESPACES {
             let object = Object::from_json(json!({ "metadata": { "name": name } }));
-            self.ensure(kinds::namespaces(), "", object, &writer).await?;
+            writes.push(self.ensure(&kinds::NAMESPACES, "", object, writer));
         }
-        self.ensure(kinds::services(), "default", api_service(), &writer).await?;
+        try_join_all(writes).await?;
+        let mut writes = vec![self.ensure(&kinds::SERVICES, "default", api_service(), writer)];
         for (name, value, description) in kinds::SYSTEM_CLASSES {
             let object = Object::from_json(json!({
                 "metadata": { "name": name },
                 "value": value,
                 "description": description,
             }));
-            self.ensure(kinds::priority_classes(), "", object, &writer).await?;
+            writes.push(self.ensure(&kinds::PRIORITY_CLASSES, "", object, writer));
         }
+        try_join_all(writes).await?;
+        let mut writes = Vec::new();
         for (plural, object) in bootstrap::objects() {
-            let Some(resource) = kinds::find(rbac::GROUP, "v1", plural) else { continue };
-            let name = object.name().to_owned();
-            let change =
-                Change { resource, namespace: "", name: &name, subresource: "", may_create: false };
-            match self.storage.find(resource, "", &name).await? {
-                None => self.ensure(resource, "", object, &writer).await?,
-                Some(stored) => match bootstrap::reconcile(&stored.object, &object) {
-                    Reconciled::Keep => {}
-                    Reconciled::Update(new) => {
-                        self.update(&change, &writer, |_| Ok(new.clone())).await?;
-                    }
-                    Reconciled::Replace => {
-                        self.delete(&user, resource, "", &name, &DeleteOptions::default()).await?;
-                        self.ensure(resource, "", object, &writer).await?;
-                    }
-                },
+            writes.push(self.ensure_role(plural, object, writer));
+        }
+        try_join_all(writes).await.map(drop)
+    }
+
+    /// A role or a binding, with at least what it should say.
+    async fn ensure_role(&self, plural: &str, object: Object, writer: &Writer<'_>) -> Result<()> {
+        let Some(resource) = kinds::find(rbac::GROUP, "v1", plural) else { return Ok(()) };
+        let name = object.name().to_owned();
+        let Some(stored) = self.storage.find(resource, "", &name).await? else {
+            return self.make(resource, "", object, writer).await;
+        };
+        match bootstrap::reconcile(&stored.object, &object) {
+            Reconciled::Keep => Ok(()),
+            Reconciled::Update(new) => {
+                let change = Change {
+                    resource,
+                    namespace: "",
+                    name: &name,
+                    subresource: "",
+                    may_create: false,
+                };
+                self.update(&change, writer, |_| Ok(new.clone())).await.map(drop)
+            }
+            Reconciled::Replace => {
+                let options = DeleteOptions::default();
+                self.delete(writer.user, resource, "", &name, &options).await?;
+                self.make(resource, "", object, writer).await
             }
         }
-        Ok(())
     }
 
     async fn ensure(
         &self,
-        resource: &'static crate::kind::Resource,
+        resource: &'static Resource,
         namespace: &str,
         object: Object,
         writer: &Writer<'_>,
     ) -> Result<()> {
-        if self.storage.entry(resource, namespace, object.name()).await?.is_some() {
-            return Ok(());
+        match self.storage.entry(resource, namespace, object.name()).await? {
+            Some(_) => Ok(()),
+            None => self.make(resource, namespace, object, writer).await,
         }
+    }
+
+    async fn make(
+        &self,
+        resource: &'static Resource,
+        namespace: &str,
+        object: Object,
+        writer: &Writer<'_>,
+    ) -> Result<()> {
         match self.create(resource, namespace, object, writer).await {
             Err(error) if error.reason != "AlreadyExists" => Err(error),
             _ => Ok(()),

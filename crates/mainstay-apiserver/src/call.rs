@@ -7,10 +7,11 @@ use serde_json::Value;
 use crate::authn::User;
 use crate::body::Body;
 use crate::kind::Resource;
-use crate::request::{Accept, RequestInfo};
+use crate::request::{Accept, RequestInfo, Shape};
 use crate::selector::Selector;
 use crate::server::Inner;
 use crate::status::{ApiError, Result};
+use crate::table::IncludeObject;
 
 /// A request about objects: who asks for what.
 pub(crate) struct Call<'a> {
@@ -46,7 +47,37 @@ pub(crate) enum Content {
 impl Call<'_> {
     /// The namespace in the path; empty of resources without.
     pub(crate) fn namespace(&self) -> &str {
-        if self.resource.namespaced { &self.info.namespace } else { "" }
+        self.info.namespace_of(self.resource)
+    }
+
+    /// Whether objects are answered as they are stored, so that nothing but a selector looks at them.
+    pub(crate) fn is_raw(&self) -> bool {
+        let Accept { shape, yaml } = &self.accept;
+        *shape == Shape::Plain
+            && !yaml
+            && !self.info.query.is_pretty()
+            && !self.resource.strategy.converts()
+    }
+
+    /// What the rows of a table carry.
+    pub(crate) fn include(&self) -> IncludeObject {
+        IncludeObject::parse(self.info.query.get("includeObject"))
+    }
+
+    /// Whether nothing is to be written.
+    ///
+    /// # Errors
+    ///
+    /// 422 when the values are not those that there are.
+    pub(crate) fn dry_run(&self) -> Result<bool> {
+        self.info.query.dry_run()
+    }
+
+    /// The only key that a selector picks, if it says so.
+    pub(crate) fn only_key(&self, selector: &Selector) -> Option<String> {
+        let namespace = self.namespace();
+        let known = !self.resource.namespaced || !namespace.is_empty();
+        selector.name().filter(|_| known).map(|name| self.resource.key(namespace, name))
     }
 
     /// Waits for nothing: there is one store, which is never older than what it has told. What is asked
@@ -89,8 +120,8 @@ impl Answer {
         Self { code: StatusCode::OK, content: Content::Value(value), warnings: Vec::new() }
     }
 
-    pub(crate) fn json_bytes(code: StatusCode, bytes: Vec<u8>) -> Self {
-        Self { code, content: Content::Json(bytes), warnings: Vec::new() }
+    pub(crate) fn json_bytes(bytes: Vec<u8>) -> Self {
+        Self { code: StatusCode::OK, content: Content::Json(bytes), warnings: Vec::new() }
     }
 
     pub(crate) fn stream(media_type: &'static str, body: Body) -> Self {

@@ -75,7 +75,7 @@ pub(crate) async fn connect(
     parts: &mut Parts,
     body: Body,
 ) -> Result<Reply> {
-    let stored = server.storage.get(resource, &info.namespace_of(resource), &info.name).await?;
+    let stored = server.storage.get(resource, info.namespace_of(resource), &info.name).await?;
     let (node, path) = match resource.plural {
         "nodes" => (stored.object, with_query(&format!("/{}", info.rest), parts.uri.query())),
         _ => {
@@ -88,12 +88,6 @@ pub(crate) async fn connect(
             (node_of(server, &pod).await?, path)
         }
     };
-    // A client that only wants to know whether it may.
-    if info.subresource == "proxy" && resource.plural == "pods" {
-        return Err(ApiError::bad_request(
-            "the proxy of pods is not there yet; `kubectl port-forward` reaches their ports",
-        ));
-    }
     let response = pass_on(server, &node, &path, parts, body).await?;
     match info.subresource.as_str() {
         "log" if !response.status().is_success() => Err(log_error(response).await),
@@ -114,12 +108,6 @@ async fn log_error(response: Response<Body>) -> ApiError {
     }
 }
 
-impl RequestInfo {
-    fn namespace_of(&self, resource: &Resource) -> String {
-        if resource.namespaced { self.namespace.clone() } else { String::new() }
-    }
-}
-
 /// The node that a pod is on.
 async fn node_of(server: &Inner, pod: &Object) -> Result<Object> {
     let name = pod.str_at(&["spec", "nodeName"]);
@@ -127,7 +115,7 @@ async fn node_of(server: &Inner, pod: &Object) -> Result<Object> {
         let pod = pod.name();
         return Err(ApiError::bad_request(format!("pod {pod} does not have a host assigned")));
     }
-    Ok(server.storage.get(kinds::nodes(), "", name).await?.object)
+    Ok(server.storage.get(&kinds::NODES, "", name).await?.object)
 }
 
 /// Where a node's API has what is asked of a pod.
@@ -189,6 +177,11 @@ fn pod_path(pod: &Object, info: &RequestInfo) -> Result<String> {
         "portforward" => {
             pass("ports", "port");
             format!("/portForward/{namespace}/{name}")
+        }
+        "proxy" => {
+            return Err(ApiError::bad_request(
+                "the proxy of pods is not there yet; `kubectl port-forward` reaches their ports",
+            ));
         }
         _ => return Err(ApiError::no_such_path()),
     };

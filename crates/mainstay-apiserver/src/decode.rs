@@ -241,7 +241,7 @@ pub(crate) fn yaml(bytes: &[u8]) -> Result<Value> {
 }
 
 /// A strategic merge patch of an object.
-pub(crate) fn strategic(resource: &Resource, object: &Value, patch: &Value) -> Result<Value> {
+pub(crate) fn strategic(resource: &Resource, object: Value, patch: &Value) -> Result<Value> {
     let Some(shape) = mainstay_schema::of(resource.group, resource.version, resource.kind) else {
         return Err(ApiError::unsupported_media_type(
             "application/json-patch+json, application/merge-patch+json",

@@ -5,14 +5,14 @@
 
 use serde_json::{Value, json};
 
-use crate::kind::{Resource, Subresource};
+use crate::kind::{Resource, Subresource, api_version};
 use crate::kinds;
 
 /// The group and version of `kubectl top`, which are not of objects.
 pub(crate) const METRICS: (&str, &str) = ("metrics.k8s.io", "v1beta1");
 
 /// Groups other than the core, each with its versions, the preferred one first.
-fn groups() -> Vec<(&'static str, Vec<&'static str>)> {
+pub(crate) fn groups() -> Vec<(&'static str, Vec<&'static str>)> {
     let mut groups: Vec<(&str, Vec<&str>)> = Vec::new();
     let all = kinds::ALL.iter().map(|it| (it.group, it.version)).chain([METRICS]);
     for (group, version) in all.filter(|(group, _)| !group.is_empty()) {
@@ -26,11 +26,11 @@ fn groups() -> Vec<(&'static str, Vec<&'static str>)> {
 }
 
 /// `/api`
-pub(crate) fn core_versions(address: &str) -> Value {
+pub(crate) fn core_versions() -> Value {
     json!({
         "kind": "APIVersions",
         "versions": ["v1"],
-        "serverAddressByClientCIDRs": [{ "clientCIDR": "0.0.0.0/0", "serverAddress": address }],
+        "serverAddressByClientCIDRs": [{ "clientCIDR": "0.0.0.0/0", "serverAddress": "" }],
     })
 }
 
@@ -53,7 +53,7 @@ pub(crate) fn one_group(name: &str) -> Option<Value> {
 
 fn group(name: &str, versions: &[&str]) -> Value {
     let version =
-        |version: &&str| json!({ "groupVersion": format!("{name}/{version}"), "version": version });
+        |version: &&str| json!({ "groupVersion": api_version(name, version), "version": version });
     json!({
         "name": name,
         "versions": versions.iter().map(version).collect::<Vec<_>>(),
@@ -74,13 +74,9 @@ pub(crate) fn resource_list(group: &str, version: &str) -> Option<Value> {
     if resources.is_empty() {
         return None;
     }
-    let group_version = match group {
-        "" => version.to_owned(),
-        group => format!("{group}/{version}"),
-    };
     let mut list = json!({
         "kind": "APIResourceList",
-        "groupVersion": group_version,
+        "groupVersion": api_version(group, version),
         "resources": resources,
     });
     if !group.is_empty() {

@@ -44,7 +44,7 @@ impl Inner {
     }
 
     async fn sweep(&self, now: Timestamp) -> Result<()> {
-        let events = kinds::events();
+        let events = &kinds::EVENTS;
         let page = self.storage.page(events, "", &ListOptions::default()).await?;
         let user = self.system_user();
         let now_options =
@@ -67,34 +67,32 @@ impl Inner {
 
     /// Empties namespaces as soon as they are being deleted.
     async fn empty_namespaces(&self) {
-        let namespaces = kinds::namespaces();
         loop {
-            match self.empty_terminating().await {
-                Ok(true) => tokio::time::sleep(EMPTY_INTERVAL).await,
-                Ok(false) => self.wait_for_change(&namespaces.prefix("")).await,
-                Err(error) => {
-                    tracing::warn!("cannot empty a namespace: {}", error.message);
-                    tokio::time::sleep(SWEEP_INTERVAL).await;
-                }
+            if let Err(error) = self.empty_until_change().await {
+                tracing::warn!("cannot empty a namespace: {}", error.message);
+                tokio::time::sleep(SWEEP_INTERVAL).await;
             }
         }
     }
 
-    /// Waits until something changes below a prefix; at most [`SWEEP_INTERVAL`], since what changed just
-    /// before is not seen.
-    async fn wait_for_change(&self, prefix: &str) {
-        let change = async {
-            let (_, revision) = self.storage.store.get("").await.ok()?;
-            self.storage.store.watch(prefix, revision).await.ok()?.next().await
-        };
-        // Whichever it is, everything is looked at again.
-        drop(tokio::time::timeout(SWEEP_INTERVAL, change).await);
+    /// Empties namespaces until none is being deleted, and then waits until one changes.
+    async fn empty_until_change(&self) -> Result<()> {
+        let store = &self.storage.store;
+        // What changes while they are looked at is waited for in vain by nobody.
+        let (_, before) = store.get("").await?;
+        if self.empty_terminating().await? {
+            tokio::time::sleep(EMPTY_INTERVAL).await;
+            return Ok(());
+        }
+        let mut changes = store.watch(&kinds::NAMESPACES.prefix(""), before).await?;
+        changes.next().await.transpose()?;
+        Ok(())
     }
 
     /// Whether there is a namespace that is not empty yet.
     async fn empty_terminating(&self) -> Result<bool> {
         let mut left = false;
-        for namespace in self.storage.all(kinds::namespaces(), "").await? {
+        for namespace in self.storage.all(&kinds::NAMESPACES, "").await? {
             if namespace.is_terminating() {
                 left |= !self.empty(&namespace).await?;
             }
@@ -136,7 +134,7 @@ impl Inner {
             now: Timestamp::now(),
         };
         let change = crate::pipeline::Change {
-            resource: kinds::namespaces(),
+            resource: &kinds::NAMESPACES,
             namespace: "",
             name,
             subresource: "finalize",

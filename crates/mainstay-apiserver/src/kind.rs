@@ -94,7 +94,18 @@ pub(crate) const ALL_VERBS: &[&str] =
 
 /// `status` of a kind that has one.
 pub(crate) const fn status(kind: &'static str) -> Subresource {
-    Subresource { name: "status", kind, of: None, verbs: &["get", "patch", "update"] }
+    part("status", kind)
+}
+
+/// A part of an object that is changed by itself.
+pub(crate) const fn part(name: &'static str, kind: &'static str) -> Subresource {
+    Subresource { name, kind, of: None, verbs: &["get", "patch", "update"] }
+}
+
+/// `proxy` of a kind that has one: what is sent there goes on to what the object stands for.
+pub(crate) const fn proxy(kind: &'static str) -> Subresource {
+    let verbs = &["create", "delete", "get", "patch", "update"];
+    Subresource { name: "proxy", kind, of: None, verbs }
 }
 
 /// `scale` of a kind that has a number of replicas.
@@ -270,21 +281,36 @@ pub(crate) const AGE: Column = column("Age", "string", "Time since the object wa
 /// Of kinds that have no columns of their own.
 pub(crate) const CREATED_AT: Column = column("Created At", "date", "When the object was created.");
 
+/// A group and a version as objects have them: `v1`, `apps/v1`.
+pub(crate) fn api_version<'a>(group: &str, version: &'a str) -> Cow<'a, str> {
+    match group {
+        "" => Cow::Borrowed(version),
+        group => Cow::Owned(format!("{group}/{version}")),
+    }
+}
+
+/// A resource or a kind with its group: `pods`, `deployments.apps`.
+pub(crate) fn qualified<'a>(name: &'a str, group: &str) -> Cow<'a, str> {
+    match group {
+        "" => Cow::Borrowed(name),
+        group => Cow::Owned(format!("{name}.{group}")),
+    }
+}
+
 impl Resource {
     /// `v1`, `apps/v1`.
     pub fn api_version(&self) -> Cow<'static, str> {
-        match self.group {
-            "" => Cow::Borrowed(self.version),
-            group => Cow::Owned(format!("{group}/{}", self.version)),
-        }
+        api_version(self.group, self.version)
     }
 
     /// `pods`, `deployments.apps`: as refusals name it.
     pub fn qualified(&self) -> Cow<'static, str> {
-        match self.group {
-            "" => Cow::Borrowed(self.plural),
-            group => Cow::Owned(format!("{}.{group}", self.plural)),
-        }
+        qualified(self.plural, self.group)
+    }
+
+    /// `Pod`, `Deployment.apps`: as refusals name the kind.
+    pub fn qualified_kind(&self) -> Cow<'static, str> {
+        qualified(self.kind, self.group)
     }
 
     /// Whether a verb can be used on it.

@@ -24,19 +24,29 @@ pub(crate) mod service;
 mod service_account;
 mod workload;
 
+pub(crate) use event::EVENTS;
+pub(crate) use namespace::NAMESPACES;
+pub(crate) use node::NODES;
+pub(crate) use pod::PODS;
+pub(crate) use pod_disruption_budget::POD_DISRUPTION_BUDGETS;
+pub(crate) use priority_class::{PRIORITY_CLASSES, SYSTEM_CLASSES};
+pub(crate) use secret::SECRETS;
+pub(crate) use service::SERVICES;
+pub(crate) use service_account::SERVICE_ACCOUNTS;
+
 use crate::kind::Resource;
 
 /// Every resource, in the order in which discovery tells them: by group, then by name.
 pub(crate) static ALL: &[&Resource] = &[
     &config_map::CONFIG_MAPS,
     &endpoints::ENDPOINTS,
-    &event::CORE,
-    &namespace::NAMESPACES,
-    &node::NODES,
-    &pod::PODS,
-    &secret::SECRETS,
-    &service_account::SERVICE_ACCOUNTS,
-    &service::SERVICES,
+    &EVENTS,
+    &NAMESPACES,
+    &NODES,
+    &PODS,
+    &SECRETS,
+    &SERVICE_ACCOUNTS,
+    &SERVICES,
     &controller_revision::CONTROLLER_REVISIONS,
     &daemon_set::DAEMON_SETS,
     &deployment::DEPLOYMENTS,
@@ -50,55 +60,17 @@ pub(crate) static ALL: &[&Resource] = &[
     &certificate_signing_request::CERTIFICATE_SIGNING_REQUESTS,
     &lease::LEASES,
     &endpoint_slice::ENDPOINT_SLICES,
-    &event::EVENTS,
+    &event::NEWER_EVENTS,
     &runtime_class::RUNTIME_CLASSES,
-    &pod_disruption_budget::POD_DISRUPTION_BUDGETS,
+    &POD_DISRUPTION_BUDGETS,
     &rbac::CLUSTER_ROLE_BINDINGS,
     &rbac::CLUSTER_ROLES,
     &rbac::ROLE_BINDINGS,
     &rbac::ROLES,
-    &priority_class::PRIORITY_CLASSES,
+    &PRIORITY_CLASSES,
 ];
 
 /// The resource that a path names.
 pub(crate) fn find(group: &str, version: &str, plural: &str) -> Option<&'static Resource> {
     ALL.iter().find(|it| it.group == group && it.version == version && it.plural == plural).copied()
-}
-
-pub(crate) fn namespaces() -> &'static Resource {
-    &namespace::NAMESPACES
-}
-
-pub(crate) fn nodes() -> &'static Resource {
-    &node::NODES
-}
-
-pub(crate) fn pods() -> &'static Resource {
-    &pod::PODS
-}
-
-pub(crate) fn pod_disruption_budgets() -> &'static Resource {
-    &pod_disruption_budget::POD_DISRUPTION_BUDGETS
-}
-
-pub(crate) use priority_class::SYSTEM_CLASSES;
-
-pub(crate) fn priority_classes() -> &'static Resource {
-    &priority_class::PRIORITY_CLASSES
-}
-
-pub(crate) fn secrets() -> &'static Resource {
-    &secret::SECRETS
-}
-
-pub(crate) fn service_accounts() -> &'static Resource {
-    &service_account::SERVICE_ACCOUNTS
-}
-
-pub(crate) fn services() -> &'static Resource {
-    &service::SERVICES
-}
-
-pub(crate) fn events() -> &'static Resource {
-    &event::CORE
 }

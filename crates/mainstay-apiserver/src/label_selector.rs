@@ -3,14 +3,13 @@
 
 use serde_json::Value;
 
-use crate::object::Object;
-
-/// Whether a `LabelSelector` picks an object. An empty one picks all.
-pub(crate) fn matches(selector: &Value, object: &Object) -> bool {
+/// Whether a `LabelSelector` picks what has these labels; `null` if it has none. An empty one picks all.
+pub(crate) fn matches(selector: &Value, labels: &Value) -> bool {
+    let label = |key: &str| labels.get(key).and_then(Value::as_str);
     let equal = selector.get("matchLabels").and_then(Value::as_object);
-    let equal = equal.into_iter().flatten().all(|(key, value)| object.label(key) == value.as_str());
+    let equal = equal.into_iter().flatten().all(|(key, value)| label(key) == value.as_str());
     let expressions = selector.get("matchExpressions").and_then(Value::as_array);
-    equal && expressions.into_iter().flatten().all(|expression| holds(expression, object))
+    equal && expressions.into_iter().flatten().all(|expression| holds(expression, labels))
 }
 
 /// A selector as text: `a=b,c in (d,e),f,!g`, by the names of the keys. Source: `metav1.FormatLabelSelector`.
@@ -41,9 +40,9 @@ pub(crate) fn text(selector: &Value) -> String {
     parts.into_iter().map(|(_, text)| text).collect::<Vec<_>>().join(",")
 }
 
-fn holds(expression: &Value, object: &Object) -> bool {
+fn holds(expression: &Value, labels: &Value) -> bool {
     let text = |key: &str| expression.get(key).and_then(Value::as_str).unwrap_or_default();
-    let label = object.label(text("key"));
+    let label = labels.get(text("key")).and_then(Value::as_str);
     let values = expression.get("values").and_then(Value::as_array);
     let listed = || values.into_iter().flatten().any(|value| value.as_str() == label);
     match text("operator") {

@@ -1,6 +1,6 @@
 //! Who set which field: `metadata.managedFields`, and what an apply makes of an object.
 
-use mainstay_schema::managed::{self, ApplyError, Fields};
+use mainstay_schema::managed::{self, ApplyError};
 use serde_json::Value;
 
 use crate::call::Call;
@@ -33,15 +33,11 @@ pub(crate) fn track(
         return;
     };
     let live = old.map(|old| old.to_value(resource));
-    let mut value = new.to_value(resource);
+    let mut value = std::mem::take(new).into_value(resource);
     let version = resource.api_version();
     let by = of_schema(resource, &version, subresource, writer);
-    managed::update(live.as_ref(), &mut value, of, &by);
-    let fields = value.pointer_mut("/metadata/managedFields").map(Value::take);
-    match fields {
-        Some(fields) => new.meta_mut().insert("managedFields".into(), fields),
-        None => new.meta_mut().remove("managedFields"),
-    };
+    managed::update(live, &mut value, of, &by);
+    *new = Object::from_json(value);
 }
 
 /// What an apply makes of an object, to be held against its schema.
@@ -63,8 +59,8 @@ pub(crate) fn apply(
     let live = current.map(|current| current.to_value(resource));
     let version = resource.api_version();
     let by = of_schema(resource, &version, &call.info.subresource, writer);
-    match managed::apply(live.as_ref(), wanted, of, &by, force) {
-        Ok(applied) => Ok(applied.object),
+    match managed::apply(live, wanted, of, &by, force) {
+        Ok(applied) => Ok(applied),
         Err(ApplyError::BadRequest(text)) => Err(ApiError::bad_request(text)),
         Err(ApplyError::Internal(text)) => Err(ApiError::internal(text)),
         Err(ApplyError::Conflicts(conflicts)) => {
@@ -91,26 +87,16 @@ fn of_schema<'a>(
         manager: writer.manager.name,
         api_version: version,
         subresource,
-        fields: fields(resource, subresource),
+        resets: resets(resource, subresource),
         now: writer.now,
     }
 }
 
-/// What a write can set at all: the rest is put back.
-fn fields(resource: &Resource, subresource: &str) -> Fields<'static> {
+/// What a write cannot set: it is put back.
+fn resets(resource: &Resource, subresource: &str) -> &'static [&'static str] {
     match subresource {
-        "" if resource.has_status() => Fields::Except(&["status"]),
-        "status" => {
-            Fields::Except(&["spec", "metadata.deletionTimestamp", "metadata.ownerReferences"])
-        }
-        _ => Fields::All,
-    }
-}
-
-/// Takes out the times, by which objects that are the same may differ.
-pub(crate) fn forget_times(object: &mut Object) {
-    let managed = object.meta_mut().get_mut("managedFields").and_then(|it| it.as_array_mut());
-    for entry in managed.into_iter().flatten().filter_map(|entry| entry.as_object_mut()) {
-        entry.remove("time");
+        "" if resource.has_status() => &["status"],
+        "status" => &["spec", "metadata.deletionTimestamp", "metadata.ownerReferences"],
+        _ => &[],
     }
 }

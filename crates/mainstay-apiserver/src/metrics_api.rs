@@ -4,11 +4,11 @@
 //! Source: `staging/src/k8s.io/metrics/pkg/apis/metrics/v1beta1/types.go`, and metrics-server for what it
 //! takes from a node's summary.
 
-use http::request::Parts;
 use serde_json::{Value, json};
 
 use crate::call::Answer;
 use crate::discovery::METRICS;
+use crate::kind::api_version;
 use crate::kinds;
 use crate::object::Object;
 use crate::request::RequestInfo;
@@ -17,11 +17,7 @@ use crate::server::Inner;
 use crate::status::{ApiError, Result};
 
 /// Answers a request for metrics; `None` for one that is about something else.
-pub(crate) async fn answer(
-    server: &Inner,
-    info: &RequestInfo,
-    _parts: &Parts,
-) -> Result<Option<Answer>> {
+pub(crate) async fn answer(server: &Inner, info: &RequestInfo) -> Result<Option<Answer>> {
     if (info.group.as_str(), info.version.as_str()) != METRICS {
         return Ok(None);
     }
@@ -36,50 +32,51 @@ pub(crate) async fn answer(
     Ok(Some(Answer::json(answer)))
 }
 
-fn list(kind: &str, items: &[Value]) -> Value {
-    json!({
-        "kind": kind,
-        "apiVersion": format!("{}/{}", METRICS.0, METRICS.1),
-        "metadata": {},
-        "items": items,
-    })
+fn list(kind: &str, items: Vec<Value>) -> Value {
+    let version = api_version(METRICS.0, METRICS.1);
+    let mut list = json!({ "kind": kind, "apiVersion": version, "metadata": {} });
+    // What `json!` is given is copied.
+    list["items"] = items.into();
+    list
 }
 
 async fn nodes(server: &Inner, info: &RequestInfo) -> Result<Value> {
-    let resource = kinds::nodes();
+    let resource = &kinds::NODES;
     let selector = Selector::parse(resource, info.query.get("labelSelector"), "")?;
-    let all = server.storage.all(resource, "").await?;
     if !info.name.is_empty() {
-        let node = all.iter().find(|node| node.name() == info.name);
-        let node = node.ok_or_else(|| no_metrics("nodes", &info.name))?;
-        return node_metrics(node, &summary(server, node).await?)
-            .ok_or_else(|| no_metrics("nodes", &info.name));
+        let none = || no_metrics("nodes", &info.name);
+        let node = server.storage.find(resource, "", &info.name).await?.ok_or_else(none)?.object;
+        return node_metrics(&node, &summary(server, &node).await?).ok_or_else(none);
     }
     let mut items = Vec::new();
-    for node in all.iter().filter(|node| selector.matches(resource, node)) {
+    for node in server.storage.all(resource, "").await? {
+        if !selector.matches(resource, &node) {
+            continue;
+        }
         // A node that does not answer has no metrics; the others have theirs.
-        if let Ok(summary) = summary(server, node).await {
-            items.extend(node_metrics(node, &summary));
+        if let Ok(summary) = summary(server, &node).await {
+            items.extend(node_metrics(&node, &summary));
         }
     }
-    Ok(list("NodeMetricsList", &items))
+    Ok(list("NodeMetricsList", items))
 }
 
 async fn pods(server: &Inner, info: &RequestInfo) -> Result<Value> {
-    let resource = kinds::pods();
+    let resource = &kinds::PODS;
     let query = &info.query;
     let selector =
         Selector::parse(resource, query.get("labelSelector"), query.get("fieldSelector"))?;
-    let wanted: Vec<Object> = server
-        .storage
-        .all(resource, &info.namespace)
-        .await?
-        .into_iter()
-        .filter(|pod| info.name.is_empty() || pod.name() == info.name)
-        .filter(|pod| selector.matches(resource, pod))
-        .collect();
+    let namespace = info.namespace_of(resource);
+    let mut wanted = match info.name.as_str() {
+        "" => server.storage.all(resource, namespace).await?,
+        name => {
+            let found = server.storage.find(resource, namespace, name).await?;
+            found.into_iter().map(|stored| stored.object).collect()
+        }
+    };
+    wanted.retain(|pod| selector.matches(resource, pod));
     let mut items = Vec::new();
-    for node in server.storage.all(kinds::nodes(), "").await? {
+    for node in server.storage.all(&kinds::NODES, "").await? {
         let here = |pod: &&Object| pod.str_at(&["spec", "nodeName"]) == node.name();
         let here: Vec<&Object> = wanted.iter().filter(here).collect();
         if here.is_empty() {
@@ -89,7 +86,7 @@ async fn pods(server: &Inner, info: &RequestInfo) -> Result<Value> {
         items.extend(here.iter().filter_map(|pod| pod_metrics(pod, &summary)));
     }
     if info.name.is_empty() {
-        return Ok(list("PodMetricsList", &items));
+        return Ok(list("PodMetricsList", items));
     }
     items.pop().ok_or_else(|| no_metrics("pods", &format!("{}/{}", info.namespace, info.name)))
 }
@@ -133,7 +130,7 @@ fn node_metrics(node: &Object, summary: &Value) -> Option<Value> {
     let part = summary.get("node")?;
     Some(json!({
         "kind": "NodeMetrics",
-        "apiVersion": format!("{}/{}", METRICS.0, METRICS.1),
+        "apiVersion": api_version(METRICS.0, METRICS.1),
         "metadata": metadata(node),
         "timestamp": timestamp(part),
         "window": WINDOW,
@@ -162,7 +159,7 @@ fn pod_metrics(pod: &Object, summary: &Value) -> Option<Value> {
     }
     Some(json!({
         "kind": "PodMetrics",
-        "apiVersion": format!("{}/{}", METRICS.0, METRICS.1),
+        "apiVersion": api_version(METRICS.0, METRICS.1),
         "metadata": metadata(pod),
         "timestamp": timestamp(part),
         "window": WINDOW,

@@ -24,7 +24,7 @@ pub(crate) async fn answer(server: &Inner, parts: &Parts, info: &RequestInfo) ->
         [] => Some(Answer::json(json!({ "paths": paths() }))),
         ["healthz" | "livez" | "readyz", checks @ ..] => health(server, info, checks).await,
         ["version"] => Some(Answer::json(version(&server.version))),
-        ["api"] => Some(discovered(accepts, true, || discovery::core_versions(""))),
+        ["api"] => Some(discovered(accepts, true, discovery::core_versions)),
         ["apis"] => Some(discovered(accepts, false, discovery::group_list)),
         ["api", version] => discovery::resource_list("", version).map(Answer::json),
         ["apis", group] => discovery::one_group(group).map(Answer::json),
@@ -131,14 +131,9 @@ fn paths() -> Vec<String> {
     .into_iter()
     .map(str::to_owned)
     .collect();
-    let groups = discovery::group_list();
-    for group in groups["groups"].as_array().into_iter().flatten() {
-        let name = group["name"].as_str().unwrap_or_default();
-        paths.push(format!("/apis/{name}"));
-        for version in group["versions"].as_array().into_iter().flatten() {
-            let version = version["groupVersion"].as_str().unwrap_or_default();
-            paths.push(format!("/apis/{version}"));
-        }
+    for (group, versions) in discovery::groups() {
+        paths.push(format!("/apis/{group}"));
+        paths.extend(versions.iter().map(|version| format!("/apis/{group}/{version}")));
     }
     paths.sort();
     paths

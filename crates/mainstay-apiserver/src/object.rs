@@ -35,11 +35,16 @@ impl Object {
     }
 
     /// Whole, with `kind` and `apiVersion`.
-    pub(crate) fn to_value(&self, resource: &Resource) -> Value {
-        let mut fields = self.0.clone();
+    pub(crate) fn into_value(self, resource: &Resource) -> Value {
+        let mut fields = self.0;
         fields.insert("kind".into(), resource.kind.into());
         fields.insert("apiVersion".into(), resource.api_version().into());
         Value::Object(fields)
+    }
+
+    /// The same of an object that is still needed.
+    pub(crate) fn to_value(&self, resource: &Resource) -> Value {
+        self.clone().into_value(resource)
     }
 
     /// What is stored: without the revision, `metadata` first.
@@ -158,13 +163,23 @@ impl Object {
         object_of(&mut self.0, name)
     }
 
+    /// Says in the status what a condition says now.
+    pub(crate) fn set_condition(&mut self, condition: Value) {
+        let conditions = self.field_mut("status").entry("conditions");
+        let conditions = conditions.or_insert_with(|| Value::Array(Vec::new()));
+        if let Some(list) = conditions.as_array_mut() {
+            list.retain(|it| it.get("type") != condition.get("type"));
+            list.push(condition);
+        }
+    }
+
     /// As one of k8s-openapi's types.
     ///
     /// # Errors
     ///
     /// When a field has another type there; the schema has been held against it before.
     pub(crate) fn typed<T: serde::de::DeserializeOwned>(&self) -> Result<T, serde_json::Error> {
-        serde_json::from_value(Value::Object(self.0.clone()))
+        T::deserialize(&self.0)
     }
 }
 
@@ -183,13 +198,15 @@ pub(crate) fn object_of<'a>(
 /// A stored value as it is answered: with kind, version and revision.
 pub(crate) fn render(out: &mut Vec<u8>, resource: &Resource, stored: &[u8], revision: Revision) {
     use std::io::Write as _;
-    let (kind, version) = (resource.kind, resource.api_version());
-    let head = format_args!(
-        "{{\"kind\":\"{kind}\",\"apiVersion\":\"{version}\",\"metadata\":{{\"resourceVersion\":\"{}\"",
+    let (kind, group, version) = (resource.kind, resource.group, resource.version);
+    let slash = if group.is_empty() { "" } else { "/" };
+    // Writing to memory does not fail.
+    let _ = write!(
+        out,
+        "{{\"kind\":\"{kind}\",\"apiVersion\":\"{group}{slash}{version}\",\"metadata\":\
+         {{\"resourceVersion\":\"{}\"",
         revision.0
     );
-    // Writing to memory does not fail.
-    let _ = out.write_fmt(head);
     match stored.strip_prefix(HEAD) {
         Some(rest) => {
             if rest.first() != Some(&b'}') {

@@ -3,7 +3,6 @@
 //!
 //! Source: `k8s.io/kube-openapi/pkg/handler` and `handler3`.
 
-use http::StatusCode;
 use http::header::ACCEPT;
 use http::request::Parts;
 use mainstay_schema::openapi::{self, Subresource, V2_PROTOBUF, V2_PROTOBUF_ASKED};
@@ -37,16 +36,17 @@ pub(crate) fn answer(version: &str, parts: &Parts, rest: &[&str]) -> Option<Answ
             subresources,
         })
         .collect();
-    let json = |bytes| Answer::json_bytes(StatusCode::OK, bytes);
     match rest {
         ["v2"] if asks_for_protobuf(parts) => {
             let document = openapi::v2_protobuf(version, &resources);
             Some(Answer::stream(V2_PROTOBUF, body::full(document)))
         }
-        ["v2"] => Some(json(openapi::v2(version, &resources))),
-        ["v3"] => Some(json(openapi::v3_index(version, &resources))),
-        ["v3", "api", of] => openapi::v3(version, "", of, &resources).map(json),
-        ["v3", "apis", group, of] => openapi::v3(version, group, of, &resources).map(json),
+        ["v2"] => Some(Answer::json_bytes(openapi::v2(version, &resources))),
+        ["v3"] => Some(Answer::json_bytes(openapi::v3_index(version, &resources))),
+        ["v3", "api", of] => openapi::v3(version, "", of, &resources).map(Answer::json_bytes),
+        ["v3", "apis", group, of] => {
+            openapi::v3(version, group, of, &resources).map(Answer::json_bytes)
+        }
         _ => None,
     }
 }

@@ -8,7 +8,8 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use mainstay_pod::validate::metadata;
 use mainstay_pod::validate::{Errors, FieldError, Path};
 use mainstay_store::{Durability, Expect, Revision};
-use serde_json::Value;
+use serde::Deserialize as _;
+use serde_json::{Map, Value};
 
 use crate::admission::{Attributes, Operation};
 use crate::authn::User;
@@ -35,6 +36,13 @@ pub(crate) struct Writer<'a> {
     /// Nothing is written.
     pub(crate) dry_run: bool,
     pub(crate) now: Timestamp,
+}
+
+impl<'a> Writer<'a> {
+    /// The server itself.
+    pub(crate) fn system(user: &'a User, now: Timestamp) -> Self {
+        Self { user, manager: Manager { name: "mainstay", applied: false }, dry_run: false, now }
+    }
 }
 
 /// What a change of an object goes by.
@@ -65,15 +73,15 @@ impl Inner {
         object: Object,
         writer: &Writer<'_>,
     ) -> Result<Changed> {
-        let generated = object.name().is_empty() && !object.meta_str("generateName").is_empty();
-        for attempt in 1.. {
-            match self.create_once(resource, namespace, object.clone(), writer).await {
-                Err(error)
-                    if generated && attempt < NAME_ATTEMPTS && error.reason == "AlreadyExists" => {}
-                other => return other,
+        if object.name().is_empty() && !object.meta_str("generateName").is_empty() {
+            for _ in 1..NAME_ATTEMPTS {
+                match self.create_once(resource, namespace, object.clone(), writer).await {
+                    Err(error) if error.reason == "AlreadyExists" => {}
+                    other => return other,
+                }
             }
         }
-        Err(ApiError::internal("unreachable: the loop above has no end"))
+        self.create_once(resource, namespace, object, writer).await
     }
 
     async fn create_once(
@@ -85,8 +93,8 @@ impl Inner {
     ) -> Result<Changed> {
         let strategy = resource.strategy;
         scope(resource, namespace, &mut object)?;
-        strategy.default(&mut object);
         name(&mut object);
+        strategy.default(&mut object);
         let named = object.name().to_owned();
         let attributes = Attributes {
             user: writer.user,
@@ -119,10 +127,7 @@ impl Inner {
         let name = object.name().to_owned();
         match self.storage.put(resource, object, Expect::Absent, durability(resource)).await {
             Ok(stored) => {
-                // The server's own Service needs no word.
-                if *writer.user != self.system_user() {
-                    self.announce(resource, &stored.object, writer.now).await;
-                }
+                self.announce(resource, &stored.object, writer).await;
                 Ok(Changed { stored, created: true, warnings })
             }
             Err(WriteError::Conflict) => Err(ApiError::already_exists(resource, &name)),
@@ -301,14 +306,30 @@ fn part_of(subresource: &str) -> Option<&'static str> {
     }
 }
 
-/// Whether two objects differ in nothing that is worth a write.
+/// Whether two objects differ in nothing that is worth a write: when a field was set is not.
 fn same(new: &Object, old: &Object) -> bool {
-    let (mut new, mut old) = (new.clone(), old.clone());
-    for object in [&mut new, &mut old] {
-        object.meta_mut().remove("resourceVersion");
-        managed::forget_times(object);
-    }
-    new == old
+    let none = Map::new();
+    let (new_meta, old_meta) = (new.meta().unwrap_or(&none), old.meta().unwrap_or(&none));
+    same_but(&["metadata"], &new.0, &old.0)
+        && same_but(&["resourceVersion", "managedFields"], new_meta, old_meta)
+        && same_managers(new_meta.get("managedFields"), old_meta.get("managedFields"))
+}
+
+fn same_managers(new: Option<&Value>, old: Option<&Value>) -> bool {
+    let (Some(Value::Array(entries)), Some(Value::Array(before))) = (new, old) else {
+        return new == old;
+    };
+    entries.len() == before.len()
+        && entries.iter().zip(before).all(|pair| match pair {
+            (Value::Object(new), Value::Object(old)) => same_but(&["time"], new, old),
+            (new, old) => new == old,
+        })
+}
+
+/// Whether two objects have the same members but for some. Members are in the order of their names.
+fn same_but(some: &[&str], new: &Map<String, Value>, old: &Map<String, Value>) -> bool {
+    let rest = |(key, _): &(&String, &Value)| !some.contains(&key.as_str());
+    new.iter().filter(rest).eq(old.iter().filter(rest))
 }
 
 /// Sees to it that an object is in the namespace that the path names, or in none.
@@ -331,7 +352,8 @@ pub(crate) fn scope(resource: &Resource, namespace: &str, object: &mut Object) -
     }
 }
 
-fn check_name(object: &Object, name: &str) -> Result<()> {
+/// Sees to it that an object is named as the path says.
+pub(crate) fn check_name(object: &Object, name: &str) -> Result<()> {
     match object.name() {
         "" => Err(ApiError::bad_request(format!(
             "the name of the object ({name} based on URL) was undeterminable: name must be provided"
@@ -424,7 +446,8 @@ fn judge(
 }
 
 fn typed_meta(object: &Object) -> Result<ObjectMeta> {
-    let meta = object.meta().cloned().unwrap_or_default();
-    serde_json::from_value(Value::Object(meta))
-        .map_err(|error| ApiError::bad_request(format!("metadata: {error}")))
+    match object.meta().map(ObjectMeta::deserialize) {
+        None => Ok(ObjectMeta::default()),
+        Some(meta) => meta.map_err(|error| ApiError::bad_request(format!("metadata: {error}"))),
+    }
 }

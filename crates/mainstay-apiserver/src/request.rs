@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use http::{Method, Uri};
 use serde_json::Value;
 
+use crate::kind::Resource;
 use crate::status::{ApiError, Result};
 
 /// A request, understood.
@@ -100,6 +101,11 @@ impl RequestInfo {
         }
         info
     }
+
+    /// The namespace of a resource's objects; empty of those that are in none.
+    pub(crate) fn namespace_of(&self, resource: &Resource) -> &str {
+        if resource.namespaced { &self.namespace } else { "" }
+    }
 }
 
 fn lower(method: &Method) -> &'static str {
@@ -133,6 +139,20 @@ impl Query {
         self.0.get(key).map_or(&[], Vec::as_slice)
     }
 
+    /// Whether people are to read the answer. Source: `isPrettyPrint`.
+    pub(crate) fn is_pretty(&self) -> bool {
+        matches!(self.get("pretty"), "1" | "t" | "T" | "true" | "TRUE" | "True")
+    }
+
+    /// Whether nothing is to be written.
+    ///
+    /// # Errors
+    ///
+    /// 422 when the values are not those that there are.
+    pub(crate) fn dry_run(&self) -> Result<bool> {
+        dry_run(self.all("dryRun").iter().map(String::as_str))
+    }
+
     /// Whether a parameter says yes. As Go's converter has it: anything but `false` and `0` does, also
     /// nothing behind the name.
     pub(crate) fn flag(&self, key: &str) -> bool {
@@ -160,6 +180,9 @@ impl Query {
 }
 
 fn percent_decode(part: &str) -> String {
+    if !part.contains('%') {
+        return part.to_owned();
+    }
     // A plus is itself in a path.
     let pair = part.replace('+', "%2B");
     form_urlencoded::parse(pair.replace('=', "%3D").replace('&', "%26").as_bytes())
@@ -266,7 +289,7 @@ impl DeleteOptions {
                 grace_period_seconds: query.number("gracePeriodSeconds")?,
                 propagation_policy: text("propagationPolicy"),
                 orphan_dependents: text("orphanDependents").map(|_| query.flag("orphanDependents")),
-                dry_run: dry_run(query.all("dryRun").iter().map(String::as_str))?,
+                dry_run: query.dry_run()?,
                 ..Self::default()
             },
         };
@@ -293,7 +316,7 @@ impl DeleteOptions {
 /// # Errors
 ///
 /// 422 when the values are not those that there are.
-pub(crate) fn dry_run<'a>(values: impl Iterator<Item = &'a str>) -> Result<bool> {
+fn dry_run<'a>(values: impl Iterator<Item = &'a str>) -> Result<bool> {
     let values: Vec<&str> = values.filter(|value| !value.is_empty()).collect();
     match values.iter().find(|value| **value != "All") {
         Some(value) => Err(ApiError::unprocessable(format!(

@@ -5,7 +5,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
+use http::header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
 use http::request::Parts;
 use http::{Method, Request, Response, StatusCode};
 use jiff::Timestamp;
@@ -58,7 +58,7 @@ pub(crate) struct Inner {
     pub(crate) nodes: Option<Nodes>,
     pub(crate) version: String,
     in_flight: Semaphore,
-    /// Connections to nodes.
+    /// Connections to nodes, and what follows the store.
     pub(crate) streams: Streams,
 }
 
@@ -103,7 +103,9 @@ impl ApiServer {
             in_flight: Semaphore::new(IN_FLIGHT),
             streams: Streams::default(),
         };
-        inner.storage.learn().await?;
+        let (rules, store) = (inner.storage.rules.clone(), inner.storage.store.clone());
+        let learned = rules.learn(&*store).await?;
+        inner.streams.spawn(rules.follow(store, learned));
         inner.bootstrap().await?;
         Ok(Self(Arc::new(inner)))
     }
@@ -112,9 +114,14 @@ impl ApiServer {
     pub async fn handle(&self, request: Request<Body>, peer: &Peer) -> Response<Body> {
         let (mut parts, body) = request.into_parts();
         let head = parts.method == Method::HEAD;
-        let answered = self.0.answer(&mut parts, body, peer).await;
+        let info = RequestInfo::parse(&parts.method, &parts.uri);
+        let accept = parts.headers.get(ACCEPT).and_then(|it| it.to_str().ok());
+        let accept = Accept::parse(accept.unwrap_or_default());
+        // What is about no object has types of its own.
+        let yaml = accept.as_ref().is_ok_and(|accept| accept.yaml);
+        let answered = self.0.answer(&mut parts, body, peer, &info, accept).await;
         let mut response = match answered {
-            Ok(Reply::Answer(answer)) => respond(answer, &parts),
+            Ok(Reply::Answer(answer)) => respond(answer, yaml, info.query.is_pretty()),
             Ok(Reply::Whole(response)) => response,
             Err(error) => refuse(&error),
         };
@@ -134,14 +141,20 @@ pub(crate) enum Reply {
 }
 
 impl Inner {
-    async fn answer(&self, parts: &mut Parts, body: Body, peer: &Peer) -> Result<Reply> {
-        let info = RequestInfo::parse(&parts.method, &parts.uri);
-        let user = self.authenticate(parts, peer, &info).await?;
-        self.authorize(&user, &info)?;
+    async fn answer(
+        &self,
+        parts: &mut Parts,
+        body: Body,
+        peer: &Peer,
+        info: &RequestInfo,
+        accept: Result<Accept>,
+    ) -> Result<Reply> {
+        let user = self.authenticate(parts, peer, info).await?;
+        self.authorize(&user, info)?;
         if !info.is_resource {
-            return nonresource::answer(self, parts, &info).await.map(Reply::Answer);
+            return nonresource::answer(self, parts, info).await.map(Reply::Answer);
         }
-        if let Some(answer) = crate::metrics_api::answer(self, &info, parts).await? {
+        if let Some(answer) = crate::metrics_api::answer(self, info).await? {
             return Ok(Reply::Answer(answer));
         }
         let resource = kinds::find(&info.group, &info.version, &info.resource)
@@ -149,9 +162,9 @@ impl Inner {
         if !resource.namespaced && info.resource != "namespaces" && !info.namespace.is_empty() {
             return Err(ApiError::no_such_path());
         }
-        allowed(resource, &info)?;
-        if connect::is_connect(resource, &info) {
-            return connect::connect(self, resource, &info, parts, body).await;
+        allowed(resource, info)?;
+        if connect::is_connect(resource, info) {
+            return connect::connect(self, resource, info, parts, body).await;
         }
         let long = info.verb == "watch";
         let Ok(_permit) = self.in_flight.try_acquire() else {
@@ -160,13 +173,12 @@ impl Inner {
                 1,
             ));
         };
-        let header = |name| parts.headers.get(name).and_then(|it: &HeaderValue| it.to_str().ok());
-        let accept = Accept::parse(header(http::header::ACCEPT).unwrap_or_default())?;
+        let accept = accept?;
         let answered = async {
             let body = body::read(body).await?;
             let call = Call {
                 server: self,
-                info: &info,
+                info,
                 user: &user,
                 resource,
                 accept,
@@ -244,10 +256,7 @@ impl Call<'_> {
     }
 }
 
-fn respond(answer: Answer, parts: &Parts) -> Response<Body> {
-    let accepts = parts.headers.get(http::header::ACCEPT).and_then(|it| it.to_str().ok());
-    let yaml = accepts.is_some_and(|it| it.trim_start().starts_with("application/yaml"));
-    let pretty = parts.uri.query().is_some_and(|query| query.contains("pretty=true"));
+fn respond(answer: Answer, yaml: bool, pretty: bool) -> Response<Body> {
     let (media, body) = match answer.content {
         Content::Json(bytes) => ("application/json", body::full(bytes)),
         // Every JSON text is one of YAML.

@@ -60,12 +60,7 @@ impl ApiError {
     }
 
     fn about(mut self, resource: &Resource, name: &str) -> Self {
-        self.details = Some(Box::new(Details {
-            name: name.to_owned(),
-            group: resource.group.to_owned(),
-            kind: resource.plural.to_owned(),
-            ..Details::default()
-        }));
+        self.details = Some(Box::new(Details::of(resource, name)));
         self
     }
 
@@ -154,18 +149,10 @@ impl ApiError {
 
     /// 409 of a delete on a condition, which Kubernetes tells of the kind and not of the resource.
     pub fn kind_conflict(resource: &Resource, name: &str, why: impl std::fmt::Display) -> Self {
-        let kind = match resource.group {
-            "" => resource.kind.to_owned(),
-            group => format!("{}.{group}", resource.kind),
-        };
+        let kind = resource.qualified_kind();
         let message = format!("Operation cannot be fulfilled on {kind} {name:?}: {why}");
         let mut error = Self::new(StatusCode::CONFLICT, "Conflict", message);
-        error.details = Some(Box::new(Details {
-            name: name.to_owned(),
-            group: resource.group.to_owned(),
-            kind: resource.kind.to_owned(),
-            ..Details::default()
-        }));
+        error.details = Some(Box::new(Details::of_kind(resource, name)));
         error
     }
 
@@ -214,22 +201,7 @@ impl ApiError {
 
     /// 422, of an object's fields.
     pub fn invalid(resource: &Resource, name: &str, errors: &[FieldError]) -> Self {
-        let mut texts: Vec<String> = Vec::new();
-        for error in errors {
-            let text = error.to_string();
-            // Source: `utilerrors.NewAggregate`, which tells the same thing once.
-            if !texts.contains(&text) {
-                texts.push(text);
-            }
-        }
-        let text = match texts.as_slice() {
-            [one] => one.clone(),
-            many => format!("[{}]", many.join(", ")),
-        };
-        let kind = match resource.group {
-            "" => resource.kind.to_owned(),
-            group => format!("{}.{group}", resource.kind),
-        };
+        let (kind, text) = (resource.qualified_kind(), aggregate(errors));
         let message = format!("{kind} {name:?} is invalid: {text}");
         let causes = errors
             .iter()
@@ -240,13 +212,7 @@ impl ApiError {
             })
             .collect();
         let mut refusal = Self::new(StatusCode::UNPROCESSABLE_ENTITY, "Invalid", message);
-        refusal.details = Some(Box::new(Details {
-            name: name.to_owned(),
-            group: resource.group.to_owned(),
-            kind: resource.kind.to_owned(),
-            causes,
-            ..Details::default()
-        }));
+        refusal.details = Some(Box::new(Details { causes, ..Details::of_kind(resource, name) }));
         refusal
     }
 
@@ -322,7 +288,38 @@ impl ApiError {
     }
 }
 
+/// One error as it is, several in brackets, the same one once. Source: `utilerrors.NewAggregate`.
+pub(crate) fn aggregate<T: std::fmt::Display>(errors: &[T]) -> String {
+    let mut texts: Vec<String> = Vec::new();
+    for error in errors {
+        let text = error.to_string();
+        if !texts.contains(&text) {
+            texts.push(text);
+        }
+    }
+    match texts.as_slice() {
+        [] => String::new(),
+        [one] => one.clone(),
+        many => format!("[{}]", many.join(", ")),
+    }
+}
+
 impl Details {
+    /// An object, by its resource.
+    fn of(resource: &Resource, name: &str) -> Self {
+        Self {
+            name: name.to_owned(),
+            group: resource.group.to_owned(),
+            kind: resource.plural.to_owned(),
+            ..Self::default()
+        }
+    }
+
+    /// An object, by its kind.
+    fn of_kind(resource: &Resource, name: &str) -> Self {
+        Self { kind: resource.kind.to_owned(), ..Self::of(resource, name) }
+    }
+
     fn to_json(&self) -> Value {
         let mut json = json!({});
         let texts = [
@@ -386,18 +383,23 @@ impl From<StoreError> for ApiError {
 
 /// What is answered to what was carried out and has no object to show.
 pub(crate) fn success(resource: &Resource, name: &str, uid: &str) -> Value {
-    let details = Details {
-        name: name.to_owned(),
-        group: resource.group.to_owned(),
-        kind: resource.plural.to_owned(),
-        uid: uid.to_owned(),
-        ..Details::default()
-    };
+    let details = Details { uid: uid.to_owned(), ..Details::of(resource, name) };
     json!({
         "kind": "Status",
         "apiVersion": "v1",
         "metadata": {},
         "status": "Success",
         "details": details.to_json(),
+    })
+}
+
+/// What is answered to what was made and has no object to show.
+pub(crate) fn created() -> Value {
+    json!({
+        "kind": "Status",
+        "apiVersion": "v1",
+        "metadata": {},
+        "status": "Success",
+        "code": StatusCode::CREATED.as_u16(),
     })
 }

@@ -1,24 +1,22 @@
 //! Objects in the store.
 
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use mainstay_store::{
     Change, Durability, Entry, Expect, ListOptions, Page, Revision, Store, StoreError, Write,
 };
 
-use crate::access::Rules;
-use crate::authz;
 use crate::kind::Resource;
-use crate::kinds;
 use crate::object::Object;
+use crate::rules::{self, Rules};
 use crate::status::{ApiError, Result};
 
 /// The store, in terms of resources.
 pub(crate) struct Storage {
     pub(crate) store: Arc<dyn Store>,
     /// What follows from the objects for who may do what.
-    rules: Rules,
+    pub(crate) rules: Arc<Rules>,
 }
 
 /// An object as it is in the store.
@@ -40,25 +38,7 @@ pub(crate) enum WriteError {
 
 impl Storage {
     pub(crate) fn new(store: Arc<dyn Store>) -> Self {
-        Self { store, rules: Rules::default() }
-    }
-
-    /// Learns from what is there already who may do what.
-    pub(crate) async fn learn(&self) -> Result<()> {
-        for resource in kinds::ALL.iter().filter(|it| matters(it)) {
-            for object in self.all(resource, "").await? {
-                self.rules.write().unwrap_or_else(PoisonError::into_inner).observe(
-                    resource.group,
-                    resource.plural,
-                    &object,
-                );
-            }
-        }
-        Ok(())
-    }
-
-    pub(crate) fn rules(&self) -> &Rules {
-        &self.rules
+        Self { store, rules: Arc::default() }
     }
 
     /// The stored bytes of an object.
@@ -124,13 +104,9 @@ impl Storage {
     ) -> std::result::Result<Stored, WriteError> {
         let key = resource.key(object.namespace(), object.name());
         let value = encode(resource, &object);
-        let revision = self.commit(key, expect, Change::Put(value), durability).await?;
+        let revision = self.commit(resource, key, expect, Change::Put(value), durability).await?;
         let mut object = object;
         object.set_revision(revision);
-        if matters(resource) {
-            let mut rules = self.rules.write().unwrap_or_else(PoisonError::into_inner);
-            rules.observe(resource.group, resource.plural, &object);
-        }
         Ok(Stored { object, revision })
     }
 
@@ -142,17 +118,12 @@ impl Storage {
     ) -> std::result::Result<Revision, WriteError> {
         let key = resource.key(stored.object.namespace(), stored.object.name());
         let expect = Expect::At(stored.revision);
-        let revision = self.commit(key, expect, Change::Delete, durability(resource)).await?;
-        if matters(resource) {
-            let (namespace, name) = (stored.object.namespace(), stored.object.name());
-            let mut rules = self.rules.write().unwrap_or_else(PoisonError::into_inner);
-            rules.forget(resource.group, resource.plural, namespace, name);
-        }
-        Ok(revision)
+        self.commit(resource, key, expect, Change::Delete, durability(resource)).await
     }
 
     async fn commit(
         &self,
+        resource: &Resource,
         key: String,
         expect: Expect,
         change: Change,
@@ -160,16 +131,16 @@ impl Storage {
     ) -> std::result::Result<Revision, WriteError> {
         let write = Write { key: key.into(), expect, change };
         match self.store.commit(vec![write], durability).await {
-            Ok(revision) => Ok(revision),
+            Ok(revision) => {
+                if rules::matters(resource) {
+                    self.rules.reached(revision).await;
+                }
+                Ok(revision)
+            }
             Err(StoreError::Conflict { .. }) => Err(WriteError::Conflict),
             Err(other) => Err(WriteError::Other(other.into())),
         }
     }
-}
-
-/// Whether objects say something about who may do what.
-fn matters(resource: &Resource) -> bool {
-    resource.group == authz::rbac::GROUP || std::ptr::eq(resource, kinds::pods())
 }
 
 /// How a resource's objects are written.

@@ -41,11 +41,11 @@ async fn no_endpoints(call: &Call<'_>) -> Result<ApiError> {
 
 /// Neither of these two means anything for a mirror.
 async fn refuse_static(call: &Call<'_>) -> Result<()> {
-    use crate::admission::MIRROR_ANNOTATION;
+    use mainstay_pod::identity::CONFIG_MIRROR_ANNOTATION;
     use mainstay_pod::validate::{Errors, Path};
     let (resource, name) = (call.resource, &call.info.name);
     let stored = call.server.storage.get(resource, call.namespace(), name).await?;
-    let mirror = stored.object.annotation(MIRROR_ANNOTATION).is_some();
+    let mirror = stored.object.annotation(CONFIG_MIRROR_ANNOTATION).is_some();
     let mut errors = Errors::default();
     match (call.info.subresource.as_str(), mirror) {
         ("ephemeralcontainers", true) => {

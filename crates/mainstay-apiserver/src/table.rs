@@ -1,4 +1,5 @@
-//! The tables that `kubectl get` asks for, and the parts that cells are made of.
+//! What objects are shown as: themselves, metadata alone, or the tables that `kubectl get` asks for, with
+//! the parts that cells are made of.
 //!
 //! Source: `pkg/printers/internalversion/printers.go` and
 //! `staging/src/k8s.io/apimachinery/pkg/util/duration/duration.go`.
@@ -8,6 +9,7 @@ use serde_json::{Value, json};
 
 use crate::kind::Resource;
 use crate::object::Object;
+use crate::request::Shape;
 
 /// What a row carries beside its cells.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -28,16 +30,34 @@ impl IncludeObject {
     }
 }
 
+/// An object in the shape that a client wants.
+pub(crate) fn shaped(
+    resource: &Resource,
+    shape: &Shape,
+    include: IncludeObject,
+    object: Object,
+    now: Timestamp,
+) -> Value {
+    match shape {
+        Shape::Plain => object.into_value(resource),
+        Shape::Partial => partial(object, "v1"),
+        Shape::Table(version) => {
+            let list = json!({ "resourceVersion": object.resource_version() });
+            table(resource, version, list, [object], include, now)
+        }
+    }
+}
+
 /// Objects as a table. `version` is that of `meta.k8s.io`; `list` is the metadata of the list.
 pub(crate) fn table(
     resource: &Resource,
     version: &str,
-    list: &Value,
-    objects: &[Object],
+    list: Value,
+    objects: impl IntoIterator<Item = Object>,
     include: IncludeObject,
     now: Timestamp,
 ) -> Value {
-    let columns: Vec<Value> = resource
+    let columns = resource
         .strategy
         .columns()
         .iter()
@@ -51,44 +71,45 @@ pub(crate) fn table(
             })
         })
         .collect();
-    let rows: Vec<Value> =
-        objects.iter().map(|object| row(resource, version, object, include, now)).collect();
-    json!({
-        "kind": "Table",
-        "apiVersion": format!("meta.k8s.io/{version}"),
-        "metadata": list,
-        "columnDefinitions": columns,
-        "rows": rows,
-    })
+    let rows =
+        objects.into_iter().map(|object| row(resource, version, object, include, now)).collect();
+    let mut table = json!({ "kind": "Table", "apiVersion": format!("meta.k8s.io/{version}") });
+    // What `json!` is given is copied.
+    table["metadata"] = list;
+    table["columnDefinitions"] = columns;
+    table["rows"] = rows;
+    table
 }
 
 fn row(
     resource: &Resource,
     version: &str,
-    object: &Object,
+    object: Object,
     include: IncludeObject,
     now: Timestamp,
 ) -> Value {
-    let mut row = json!({ "cells": resource.strategy.row(object, now) });
-    let conditions = resource.strategy.row_conditions(object);
+    let mut row = json!({});
+    row["cells"] = resource.strategy.row(&object, now).into();
+    let conditions = resource.strategy.row_conditions(&object);
     if !conditions.is_empty() {
         row["conditions"] = conditions.into();
     }
     match include {
         IncludeObject::None => {}
         IncludeObject::Metadata => row["object"] = partial(object, version),
-        IncludeObject::Object => row["object"] = object.to_value(resource),
+        IncludeObject::Object => row["object"] = object.into_value(resource),
     }
     row
 }
 
 /// An object's metadata alone.
-pub(crate) fn partial(object: &Object, version: &str) -> Value {
-    json!({
+pub(crate) fn partial(mut object: Object, version: &str) -> Value {
+    let mut partial = json!({
         "kind": "PartialObjectMetadata",
         "apiVersion": format!("meta.k8s.io/{version}"),
-        "metadata": object.meta(),
-    })
+    });
+    partial["metadata"] = object.0.remove("metadata").unwrap_or_default();
+    partial
 }
 
 /// How long ago a time was, as people say it; `<unknown>` of none. Source: `translateTimestampSince`.

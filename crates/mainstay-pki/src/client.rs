@@ -85,15 +85,19 @@ impl ClientCertificate {
 ///
 /// # Errors
 ///
-/// When it is none.
+/// When it is none, or is not signed with its own key.
 pub fn request_subject(pem: &[u8]) -> Result<Subject, NotACertificate> {
     let der = CertificateSigningRequestDer::from_pem_slice(pem).map_err(|_| NotACertificate)?;
     let (_, request) = X509CertificationRequest::from_der(&der).map_err(|_| NotACertificate)?;
+    // Whoever asks shows that he has the key.
+    request.verify_signature().map_err(|_| NotACertificate)?;
     subject_of(&request.certification_request_info.subject).ok_or(NotACertificate)
 }
 
 #[cfg(test)]
 mod tests {
+    use base64::Engine as _;
+    use base64::engine::general_purpose::STANDARD;
     use rcgen::{CertificateParams, DnType, KeyPair};
 
     use super::*;
@@ -127,6 +131,13 @@ mod tests {
         let request = params().serialize_request(&key).unwrap();
         let subject = request_subject(request.pem().unwrap().as_bytes()).unwrap();
         assert_eq!(subject.common_name, "jane");
+        let mut forged = request.der().to_vec();
+        *forged.last_mut().unwrap() ^= 1;
+        let forged = format!(
+            "-----BEGIN CERTIFICATE REQUEST-----\n{}\n-----END CERTIFICATE REQUEST-----\n",
+            STANDARD.encode(forged)
+        );
+        assert_eq!(request_subject(forged.as_bytes()), Err(NotACertificate));
         for bad in
             ["", "-----BEGIN CERTIFICATE REQUEST-----\nAAAA\n-----END CERTIFICATE REQUEST-----\n"]
         {

@@ -33,8 +33,8 @@ const LONGEST_WAIT: Duration = Duration::from_secs(15);
 /// How often the credentials are looked at at least: the clock may be set.
 const RENEWAL_INTERVAL: Duration = Duration::from_secs(3600);
 
-/// What `kubectl version` shows: the version of Kubernetes whose API this is, and ours.
-pub(crate) const API_VERSION: &str = concat!("v1.36.0+mainstay-", env!("CARGO_PKG_VERSION"));
+/// How long the credentials are left alone at least.
+const RENEWAL_PAUSE: Duration = Duration::from_secs(60);
 
 /// What the API is opened with.
 #[derive(Clone, Debug)]
@@ -108,15 +108,18 @@ impl Api {
             let address = (IpAddr::from([127, 0, 0, 1]), config.healthz_port).into();
             let (listener, _) =
                 listen(address, "--healthz-port", &config.run_dir, "healthz-port").await;
-            node_api::serve_health(listener, node.health()).await;
+            node_api::serve_health(listener, node.clone()).await;
         };
         let rest = async {
-            let (pki, credentials) = retry("the API's keys", || {
-                let pki = open_pki(config)?;
-                let credentials = Credentials::of(&pki)?;
-                Ok((pki, credentials))
-            })
-            .await;
+            let keys = || {
+                let config = config.clone();
+                blocking(move || {
+                    let pki = open_pki(&config)?;
+                    let credentials = Credentials::of(&pki)?;
+                    Ok((Arc::new(pki), credentials))
+                })
+            };
+            let (pki, credentials) = retry("the API's keys", keys).await;
             let node_side = async {
                 if let Some(listener) = listener {
                     node_api::serve(listener, credentials.node_server(), node.clone()).await;
@@ -126,14 +129,14 @@ impl Api {
                 let address = (config.bind_address, config.secure_port).into();
                 let (listener, port) =
                     listen(address, "--secure-port", &config.run_dir, "secure-port").await;
-                write_kubeconfig(config, &pki, port);
-                let server = self.open(&pki, &credentials).await;
+                write_kubeconfig(config, &pki, port).await;
+                let server = retry("the Kubernetes API", || self.open(&pki, &credentials)).await;
                 self.server.send_replace(Some(server.clone()));
                 tracing::info!(%address, port, kubeconfig = %config.kubeconfig.display(), "the Kubernetes API is there");
                 tokio::join!(
                     serve::serve(listener, credentials.api_server(), server.clone()),
                     server.keep_house(),
-                    renew(config, &credentials, port),
+                    renew(config, pki, &credentials, port),
                 );
             };
             tokio::join!(node_side, api_side);
@@ -142,76 +145,59 @@ impl Api {
     }
 
     /// Opens the store and the server over it.
-    async fn open(&self, pki: &Pki, credentials: &Credentials) -> ApiServer {
+    async fn open(&self, pki: &Pki, credentials: &Credentials) -> anyhow::Result<ApiServer> {
         let path = self.config.root_dir.join("api.redb");
-        let mut wait = Backoff::new();
-        loop {
-            let opened = async {
-                let store = {
-                    let path = path.clone();
-                    let opened = tokio::task::spawn_blocking(move || {
-                        EmbeddedStore::open(&path, Options::default())
-                    });
-                    opened.await.context("cannot open the store")??
-                };
-                let tokens = static_tokens(self.config.token_auth_file.as_deref())?;
-                let config = Config {
-                    store: Arc::new(store),
-                    access: Access::new(pki.tokens().clone(), tokens),
-                    nodes: Some(Nodes::new(credentials.node_client())),
-                    version: API_VERSION.to_owned(),
-                };
-                let server = ApiServer::open(config).await;
-                server.map_err(|error| anyhow::anyhow!("{}", error.message))
-            };
-            match opened.await {
-                Ok(server) => return server,
-                Err(error) => {
-                    wait.after(&format!("cannot open the Kubernetes API: {error:#}")).await;
-                }
-            }
-        }
+        let tokens = self.config.token_auth_file.clone();
+        let (store, tokens) = blocking(move || {
+            let tokens = static_tokens(tokens.as_deref())?;
+            Ok((EmbeddedStore::open(&path, Options::default())?, tokens))
+        })
+        .await?;
+        let config = Config {
+            store: Arc::new(store),
+            access: Access::new(pki.tokens().clone(), tokens),
+            nodes: Some(Nodes::new(credentials.node_client())),
+            version: mainstay_node::version(),
+        };
+        let server = ApiServer::open(config).await;
+        server.map_err(|error| anyhow::anyhow!("{}", error.message))
     }
 }
 
-/// Waits between attempts, and tells a failure once.
-struct Backoff {
-    wait: Duration,
-    told: String,
+/// Work on files, and with keys, is not for those who start pods.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> anyhow::Result<T> + Send + 'static,
+) -> anyhow::Result<T> {
+    tokio::task::spawn_blocking(work).await.context("this process is ending")?
 }
 
-impl Backoff {
-    fn new() -> Self {
-        Self { wait: FIRST_WAIT, told: String::new() }
-    }
-
-    async fn after(&mut self, error: &str) {
-        if self.told != error {
-            tracing::error!("{error}; it is tried again, and pods run without it");
-            error.clone_into(&mut self.told);
-        }
-        tokio::time::sleep(self.wait).await;
-        self.wait = (self.wait * 2).min(LONGEST_WAIT);
-    }
-}
-
-async fn retry<T>(what: &str, mut open: impl FnMut() -> anyhow::Result<T>) -> T {
-    let mut wait = Backoff::new();
+/// Opens something, however often it takes, and tells a failure once.
+async fn retry<T, F>(what: &str, mut open: impl FnMut() -> F) -> T
+where
+    F: Future<Output = anyhow::Result<T>>,
+{
+    let (mut wait, mut told) = (FIRST_WAIT, String::new());
     loop {
-        match open() {
+        let error = match open().await {
             Ok(opened) => return opened,
-            Err(error) => wait.after(&format!("cannot open {what}: {error:#}")).await,
+            Err(error) => format!("cannot open {what}: {error:#}"),
+        };
+        if told != error {
+            tracing::error!("{error}; it is tried again, and pods run without it");
+            told = error;
         }
+        tokio::time::sleep(wait).await;
+        wait = (wait * 2).min(LONGEST_WAIT);
     }
 }
 
 /// Listens on a port, and writes down which one it is.
 async fn listen(address: SocketAddr, flag: &str, run_dir: &Path, file: &str) -> (TcpListener, u16) {
-    retry(&format!("port {} ({flag})", address.port()), || {
+    let bound = || async {
         let (listener, port) = bind(address, run_dir, file)?;
         Ok((TcpListener::from_std(listener)?, port))
-    })
-    .await
+    };
+    retry(&format!("port {} ({flag})", address.port()), bound).await
 }
 
 fn bind(
@@ -257,12 +243,19 @@ fn static_tokens(path: Option<&Path>) -> anyhow::Result<StaticTokens> {
     let Some(path) = path else { return Ok(StaticTokens::default()) };
     let text = std::fs::read_to_string(path)
         .with_context(|| format!("cannot read {} (--token-auth-file)", path.display()))?;
-    StaticTokens::parse(&text)
-        .with_context(|| format!("{} (--token-auth-file) is not valid", path.display()))
+    let tokens = StaticTokens::parse(&text)
+        .with_context(|| format!("{} (--token-auth-file) is not valid", path.display()))?;
+    for line in tokens.doubtful_lines() {
+        tracing::warn!(
+            "{}:{line}: the token is empty, or stands in an earlier line that does not count now",
+            path.display()
+        );
+    }
+    Ok(tokens)
 }
 
 /// Writes the admin's kubeconfig.
-fn write_kubeconfig(config: &ApiConfig, pki: &Pki, port: u16) {
+async fn write_kubeconfig(config: &ApiConfig, pki: &Arc<Pki>, port: u16) {
     let host = match config.bind_address {
         // The one that others reach, if there is one.
         address if address.is_unspecified() => {
@@ -270,28 +263,37 @@ fn write_kubeconfig(config: &ApiConfig, pki: &Pki, port: u16) {
         }
         address => address,
     };
-    let kubeconfig = Kubeconfig {
-        server: &format!("https://{}", SocketAddr::new(host, port)),
-        authority_pem: pki.authority().certificates_pem(),
-        user: "kubernetes-admin",
-        identity: pki.admin(),
-    };
-    if let Err(error) = kubeconfig.write(&config.kubeconfig) {
-        let error = anyhow::Error::from(error);
+    let (path, pki) = (config.kubeconfig.clone(), pki.clone());
+    let written = blocking(move || {
+        let kubeconfig = Kubeconfig {
+            server: &format!("https://{}", SocketAddr::new(host, port)),
+            authority_pem: pki.authority().certificates_pem(),
+            user: "kubernetes-admin",
+            identity: pki.admin(),
+        };
+        Ok(kubeconfig.write(&path)?)
+    });
+    if let Err(error) = written.await {
         tracing::warn!("cannot write the kubeconfig {}: {error:#}", config.kubeconfig.display());
     }
 }
 
-/// Looks after the credentials for ever.
-async fn renew(config: &ApiConfig, credentials: &Credentials, port: u16) {
+/// Looks after the credentials for ever: when they have had most of their time, and now and then, since
+/// the clock may be set.
+async fn renew(config: &ApiConfig, mut pki: Arc<Pki>, credentials: &Credentials, port: u16) {
     loop {
-        tokio::time::sleep(RENEWAL_INTERVAL).await;
-        match open_pki(config) {
-            Ok(pki) => {
+        let now = Timestamp::now();
+        let due = pki.next_renewal(now).duration_since(now);
+        let due = Duration::try_from(due).unwrap_or_default();
+        tokio::time::sleep(due.clamp(RENEWAL_PAUSE, RENEWAL_INTERVAL)).await;
+        let wanted = config.clone();
+        match blocking(move || open_pki(&wanted)).await {
+            Ok(renewed) => {
+                pki = Arc::new(renewed);
                 if let Err(error) = credentials.replace(&pki) {
                     tracing::warn!("cannot use the renewed certificates: {error:#}");
                 }
-                write_kubeconfig(config, &pki, port);
+                write_kubeconfig(config, &pki, port).await;
             }
             Err(error) => tracing::warn!("cannot look after the certificates: {error:#}"),
         }

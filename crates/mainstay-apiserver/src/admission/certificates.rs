@@ -8,6 +8,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::{Map, Value};
 
 use super::{Attributes, Operation};
+use crate::authn::MASTERS;
 use crate::authz::{self, Decision};
 use crate::object::Object;
 use crate::server::Inner;
@@ -69,7 +70,6 @@ pub(super) fn validate(
             user: attributes.user,
             verb,
             group: GROUP,
-            version: "*",
             resource: "signers",
             subresource: "",
             namespace: "",
@@ -90,7 +90,6 @@ pub(super) fn validate(
 
 /// Nobody is made one who may do everything by a certificate that others sign without looking.
 fn no_masters(attributes: &Attributes<'_>, new: &Object) -> Result<()> {
-    const MASTERS: &str = "system:masters";
     if new.str_at(&["spec", "signerName"]) != CLIENT_SIGNER {
         return Ok(());
     }

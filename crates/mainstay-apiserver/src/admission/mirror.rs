@@ -1,24 +1,21 @@
 //! A mirror pod shows what a manifest says; whoever wants something else has to change the manifest.
 
+use mainstay_pod::identity::{CONFIG_MIRROR_ANNOTATION, CONFIG_PATH_ANNOTATION};
+
 use super::{Attributes, Operation};
 use crate::object::Object;
 use crate::status::Result;
-
-/// What makes a pod a mirror pod. Source: `ConfigMirrorAnnotationKey`.
-pub(crate) const ANNOTATION: &str = "kubernetes.io/config.mirror";
-
-/// Where the manifest is, as the node says.
-const PATH_ANNOTATION: &str = "mainstay.dev/config.path";
 
 pub(super) fn admit(attributes: &Attributes<'_>, new: &Object, old: Option<&Object>) -> Result<()> {
     let Some(old) = old else { return Ok(()) };
     if attributes.operation != Operation::Update || !attributes.is("", "pods") {
         return Ok(());
     }
-    if old.annotation(ANNOTATION).is_none() || new.0.get("spec") == old.0.get("spec") {
+    if old.annotation(CONFIG_MIRROR_ANNOTATION).is_none() || new.0.get("spec") == old.0.get("spec")
+    {
         return Ok(());
     }
-    let file = old.annotation(PATH_ANNOTATION).map_or_else(
+    let file = old.annotation(CONFIG_PATH_ANNOTATION).map_or_else(
         || "its manifest on the node".to_owned(),
         |path| format!("{path} on node {}", old.str_at(&["spec", "nodeName"])),
     );

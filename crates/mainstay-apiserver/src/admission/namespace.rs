@@ -1,5 +1,6 @@
 //! Objects live in namespaces that are there. Source: `NamespaceLifecycle`.
 
+use mainstay_pod::identity::CONFIG_MIRROR_ANNOTATION;
 use serde_json::json;
 
 use super::{Attributes, Operation};
@@ -17,7 +18,7 @@ pub(super) async fn admit(
     attributes: &Attributes<'_>,
     new: Option<&Object>,
 ) -> Result<()> {
-    let namespaces = kinds::namespaces();
+    let namespaces = &kinds::NAMESPACES;
     if attributes.operation == Operation::Delete {
         let immortal = attributes.is("", "namespaces") && IMMORTAL.contains(&attributes.name);
         return match immortal {
@@ -39,10 +40,8 @@ pub(super) async fn admit(
             let object = Object::from_json(json!({ "metadata": { "name": namespace } }));
             let system = server.system_user();
             let writer = Writer {
-                user: &system,
-                manager: crate::managed::Manager { name: "mainstay", applied: false },
                 dry_run: attributes.dry_run,
-                now: jiff::Timestamp::now(),
+                ..Writer::system(&system, jiff::Timestamp::now())
             };
             match Box::pin(server.create(namespaces, "", object, &writer)).await {
                 Err(error) if error.reason != "AlreadyExists" => Err(error),
@@ -69,5 +68,5 @@ pub(super) async fn admit(
 }
 
 fn is_mirror(object: &Object) -> bool {
-    object.annotation(super::mirror::ANNOTATION).is_some()
+    object.annotation(CONFIG_MIRROR_ANNOTATION).is_some()
 }

@@ -14,7 +14,7 @@ pub(super) async fn admit(
     if attributes.operation != Operation::Create {
         return Ok(());
     }
-    let classes = kinds::priority_classes();
+    let classes = &kinds::PRIORITY_CLASSES;
     let name = pod.str_at(&["spec", "priorityClassName"]).to_owned();
     let class = if name.is_empty() {
         let all = server.storage.all(classes, "").await?;

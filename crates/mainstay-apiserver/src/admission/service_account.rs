@@ -2,9 +2,10 @@
 //!
 //! No token is mounted yet: volumes of tokens do not exist on the node.
 
+use mainstay_pod::identity::CONFIG_MIRROR_ANNOTATION;
 use serde_json::Value;
 
-use super::{Attributes, Operation, mirror};
+use super::{Attributes, Operation};
 use crate::kinds;
 use crate::object::Object;
 use crate::server::Inner;
@@ -20,12 +21,12 @@ pub(super) async fn admit(
     if attributes.operation != Operation::Create {
         return Ok(());
     }
-    if pod.annotation(mirror::ANNOTATION).is_some() {
+    if pod.annotation(CONFIG_MIRROR_ANNOTATION).is_some() {
         return check_mirror(attributes, pod);
     }
     let named = pod.str_at(&["spec", "serviceAccountName"]).to_owned();
     let name = if named.is_empty() { DEFAULT } else { &named };
-    let accounts = kinds::service_accounts();
+    let accounts = &kinds::SERVICE_ACCOUNTS;
     let found = server.storage.find(accounts, attributes.namespace, name).await?;
     if found.is_none() && name != DEFAULT {
         return Err(attributes.forbidden(format!(

@@ -252,7 +252,6 @@ impl Attempt<'_> {
             user: self.sender,
             verb: self.mode.verb(),
             group: right.group,
-            version: "v1",
             resource: right.resource,
             subresource: right.subresource,
             namespace: right.namespace,
@@ -266,9 +265,7 @@ impl Attempt<'_> {
     fn allowed(&self, attributes: &Attributes<'_>) -> Result<()> {
         match (self.decide)(attributes) {
             Decision::Allow(_) => Ok(()),
-            Decision::Deny(reason) | Decision::NoOpinion(reason) => {
-                Err(forbidden(attributes, &reason))
-            }
+            Decision::NoOpinion(reason) => Err(forbidden(attributes, &reason)),
         }
     }
 

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use jiff::Timestamp;
 use mainstay_pki::{ClientCertificate, StaticUser};
 use serde_json::{Value, json};
 
@@ -12,14 +13,15 @@ pub(crate) const AUTHENTICATED: &str = "system:authenticated";
 /// The group of those that have not.
 pub(crate) const UNAUTHENTICATED: &str = "system:unauthenticated";
 /// The group that may do everything.
-pub(crate) const MASTERS: &str = "system:masters";
+pub const MASTERS: &str = "system:masters";
 /// The group of nodes.
 pub(crate) const NODES: &str = "system:nodes";
 /// The group of all service accounts. With a colon and a namespace, of those in the namespace.
 pub(crate) const SERVICE_ACCOUNTS: &str = "system:serviceaccounts";
 /// What the names of nodes as users begin with.
 pub(crate) const NODE_PREFIX: &str = "system:node:";
-const SERVICE_ACCOUNT_PREFIX: &str = "system:serviceaccount:";
+/// What the names of service accounts as users begin with; a namespace, a colon and a name follow.
+pub(crate) const SERVICE_ACCOUNT_PREFIX: &str = "system:serviceaccount:";
 /// The key of [`User::extra`] that tells which certificate or token was shown.
 pub(super) const CREDENTIAL_ID: &str = "authentication.kubernetes.io/credential-id";
 
@@ -62,6 +64,11 @@ impl User {
             groups: vec![MASTERS.to_owned(), AUTHENTICATED.to_owned()],
             ..Self::default()
         }
+    }
+
+    /// The user of a certificate that TLS has verified; `None` if it names nobody, or not now.
+    pub fn of_certificate(certificate: &ClientCertificate, now: Timestamp) -> Option<Self> {
+        super::valid_at(certificate, now).then(|| Self::from_certificate(certificate)).flatten()
     }
 
     /// The user of a certificate; `None` if it names nobody.

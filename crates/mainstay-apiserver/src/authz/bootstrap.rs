@@ -56,8 +56,12 @@ pub(crate) fn reconcile(existing: &Object, expected: &Object) -> Reconciled {
             there.entry(key.clone()).or_insert_with(|| value.clone());
         }
     }
-    let missing = uncovered(&rbac::rules(existing), &rbac::rules(expected));
-    extend(&mut object.0, "rules", missing.iter().map(rule_json));
+    let (held, wanted) = (rbac::rules(existing), rbac::rules(expected));
+    // Holding each against each takes its time, and is for nothing at almost every start.
+    if held != wanted {
+        let missing = uncovered(&held, &wanted);
+        extend(&mut object.0, "rules", missing.iter().map(rule_json));
+    }
     let absent = |key: &[&str]| {
         let there = existing.list_at(key);
         expected.list_at(key).iter().filter(|it| !there.contains(it)).cloned().collect::<Vec<_>>()

@@ -9,9 +9,10 @@ use serde_json::{Map, Value};
 
 use super::rbac::{self, RoleRef};
 use super::rule::{Rule, quoted, uncovered};
-use super::{Attributes, Authorizer, MASTERS};
-use crate::authn::User;
+use super::{Attributes, Authorizer};
+use crate::authn::{MASTERS, User};
 use crate::object::Object;
+use crate::status::aggregate;
 
 /// A role or binding that is about to be written.
 #[derive(Clone, Copy, Debug)]
@@ -90,7 +91,6 @@ fn may(authorizer: &Authorizer, write: &Write<'_>, verb: &str, resource: &str, n
         user: write.user,
         verb,
         group: rbac::GROUP,
-        version: "*",
         resource,
         subresource: "",
         namespace: write.namespace,
@@ -118,7 +118,7 @@ fn holds(authorizer: &Authorizer, write: &Write<'_>, rules: &[Rule]) -> Result<(
         missing.join("\n")
     );
     if !errors.is_empty() {
-        text.push_str(&format!("; resolution errors: [{}]", super::aggregate(&errors)));
+        text.push_str(&format!("; resolution errors: [{}]", aggregate(&errors)));
     }
     Err(Refusal::Forbidden(text))
 }

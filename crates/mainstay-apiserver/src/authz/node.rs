@@ -111,7 +111,12 @@ impl Graph {
         };
         match (attributes.subresource, attributes.verb) {
             ("", "get") => own(),
-            ("", "list" | "watch") if attributes.fields.contains(&("spec.nodeName", node)) => {
+            ("", "list" | "watch")
+                if attributes
+                    .fields
+                    .iter()
+                    .any(|(field, value)| field == "spec.nodeName" && value == node) =>
+            {
                 allow()
             }
             ("", "list" | "watch") if !name.is_empty() => own(),

@@ -8,12 +8,12 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use serde::Deserialize;
-use serde::de::DeserializeOwned;
 
 use super::rule::Rule;
-use super::{Attributes, Decision, aggregate};
-use crate::authn::User;
+use super::{Attributes, Decision};
+use crate::authn::{SERVICE_ACCOUNT_PREFIX, User};
 use crate::object::Object;
+use crate::status::aggregate;
 
 /// The API group of roles and bindings.
 pub(crate) const GROUP: &str = "rbac.authorization.k8s.io";
@@ -73,7 +73,8 @@ impl Policy {
         match resource {
             "clusterroles" => drop(self.cluster_roles.insert(name, rules(object))),
             "clusterrolebindings" => {
-                self.cluster_role_bindings.insert(name, read(object));
+                let binding = object.typed().unwrap_or_default();
+                self.cluster_role_bindings.insert(name, binding);
             }
             "roles" => {
                 let there = self.namespaces.entry(namespace.to_owned()).or_default();
@@ -81,7 +82,7 @@ impl Policy {
             }
             "rolebindings" => {
                 let there = self.namespaces.entry(namespace.to_owned()).or_default();
-                there.role_bindings.insert(name, read(object));
+                there.role_bindings.insert(name, object.typed().unwrap_or_default());
             }
             _ => {}
         }
@@ -196,7 +197,7 @@ impl Subject {
                 let own = self.namespace.as_deref().filter(|own| !own.is_empty());
                 let namespace = own.unwrap_or(namespace);
                 let rest = || {
-                    let rest = user.name.strip_prefix("system:serviceaccount:")?;
+                    let rest = user.name.strip_prefix(SERVICE_ACCOUNT_PREFIX)?;
                     rest.strip_prefix(namespace)?.strip_prefix(':')
                 };
                 !namespace.is_empty() && rest() == Some(&self.name)
@@ -229,17 +230,8 @@ impl fmt::Display for Grant<'_> {
 
 /// The rules of a role.
 pub(super) fn rules(role: &Object) -> Arc<[Rule]> {
-    let rules = role.0.get("rules").cloned();
-    let rules = rules.and_then(|rules| serde_json::from_value::<Option<Vec<Rule>>>(rules).ok());
-    rules.flatten().unwrap_or_default().into()
-}
-
-/// The fields of an object that are of interest; all empty if one of them is something else.
-pub(super) fn read<T: DeserializeOwned + Default>(object: &Object) -> T {
-    T::deserialize(serde::de::value::MapDeserializer::new(
-        object.0.iter().map(|(key, value)| (key.as_str(), value)),
-    ))
-    .unwrap_or_else(|_: serde_json::Error| T::default())
+    let rules = role.0.get("rules").map(Option::<Vec<Rule>>::deserialize);
+    rules.and_then(Result::ok).flatten().unwrap_or_default().into()
 }
 
 #[cfg(test)]

@@ -23,7 +23,6 @@ fn attributes<'a>(user: &'a User, text: &'a str) -> Attributes<'a> {
         user,
         verb,
         group: "",
-        version: "v1",
         resource: "",
         subresource: "",
         namespace: "",

@@ -7,11 +7,11 @@ use std::borrow::Cow;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use jiff::Timestamp;
-use mainstay_pod::validate::{Errors, FieldError, Json, Path, names};
+use mainstay_pod::validate::{Errors, FieldError, Json, Path, as_json, names};
 use serde_json::{Value, json};
 
 use super::rules;
-use crate::kind::{self, AGE, Column, NAME, PLAIN, Resource, Strategy, Subresource, column};
+use crate::kind::{self, AGE, Column, NAME, PLAIN, Resource, Strategy, column};
 use crate::object::{self, Object};
 use crate::table;
 
@@ -23,12 +23,7 @@ pub(super) static CERTIFICATE_SIGNING_REQUESTS: Resource = Resource {
     short_names: &["csr"],
     namespaced: false,
     subresources: &[
-        Subresource {
-            name: "approval",
-            kind: "CertificateSigningRequest",
-            of: None,
-            verbs: &["get", "patch", "update"],
-        },
+        kind::part("approval", "CertificateSigningRequest"),
         kind::status("CertificateSigningRequest"),
     ],
     storage: "certificatesigningrequests.certificates.k8s.io",
@@ -227,7 +222,7 @@ fn spec(spec: &Value, errors: &mut Errors) {
     let path = Path::new("spec");
     let request = rules::at(spec, "request");
     if let Some(why) = request_error(request) {
-        errors.invalid(&path.field("request"), rules::shown(request), &why);
+        errors.invalid(&path.field("request"), as_json(request), &why);
     }
     let usages = rules::texts(spec, "usages");
     let usages_path = path.field("usages");
@@ -255,17 +250,10 @@ fn spec(spec: &Value, errors: &mut Errors) {
 fn request_error(request: &Value) -> Option<String> {
     const NO_PEM: &str = "PEM block type must be CERTIFICATE REQUEST";
     let pem = request.as_str().and_then(|text| STANDARD.decode(text).ok()).unwrap_or_default();
-    if pem_kinds(&pem).first().map(String::as_str) != Some("CERTIFICATE REQUEST") {
+    if rules::pem_kinds(&pem).first().map(String::as_str) != Some("CERTIFICATE REQUEST") {
         return Some(NO_PEM.to_owned());
     }
     mainstay_pki::request_subject(&pem).err().map(|error| error.to_string())
-}
-
-/// The kinds of the blocks of a PEM file.
-fn pem_kinds(pem: &[u8]) -> Vec<String> {
-    let text = String::from_utf8_lossy(pem);
-    let begins = text.lines().filter_map(|line| line.trim().strip_prefix("-----BEGIN "));
-    begins.filter_map(|rest| rest.strip_suffix("-----")).map(str::to_owned).collect()
 }
 
 /// `ValidateSignerName`.
@@ -354,7 +342,7 @@ fn certificate_error(base64: &str) -> Option<String> {
     if pem.is_empty() {
         return None;
     }
-    let kinds = pem_kinds(&pem);
+    let kinds = rules::pem_kinds(&pem);
     if let Some(kind) = kinds.iter().find(|kind| *kind != "CERTIFICATE") {
         return Some(format!("only CERTIFICATE PEM blocks are allowed, found {kind:?}"));
     }

@@ -7,24 +7,18 @@ use mainstay_pod::validate::{Errors, FieldError, Path};
 use serde_json::Value;
 
 use super::rules;
-use crate::kind::{AGE, ALL_VERBS, Column, NAME, Resource, Strategy, column};
+use crate::kind::{AGE, Column, NAME, PLAIN, Resource, Strategy, column};
 use crate::object::Object;
 use crate::table;
 
 pub(super) static CONFIG_MAPS: Resource = Resource {
-    group: "",
-    version: "v1",
     kind: "ConfigMap",
     plural: "configmaps",
     singular: "configmap",
     short_names: &["cm"],
-    categories: &[],
-    namespaced: true,
-    verbs: ALL_VERBS,
-    subresources: &[],
     storage: "configmaps",
-    lazy: false,
     strategy: &ConfigMaps,
+    ..PLAIN
 };
 
 struct ConfigMaps;

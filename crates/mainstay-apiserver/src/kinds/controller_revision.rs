@@ -7,24 +7,18 @@ use mainstay_pod::validate::{Errors, FieldError, Path, metadata};
 use serde_json::Value;
 
 use super::rules;
-use crate::kind::{AGE, ALL_VERBS, Column, NAME, Resource, Strategy, column};
+use crate::kind::{AGE, Column, NAME, PLAIN, Resource, Strategy, column};
 use crate::object::Object;
 use crate::table;
 
 pub(super) static CONTROLLER_REVISIONS: Resource = Resource {
     group: "apps",
-    version: "v1",
     kind: "ControllerRevision",
     plural: "controllerrevisions",
     singular: "controllerrevision",
-    short_names: &[],
-    categories: &[],
-    namespaced: true,
-    verbs: ALL_VERBS,
-    subresources: &[],
     storage: "controllerrevisions",
-    lazy: false,
     strategy: &ControllerRevisions,
+    ..PLAIN
 };
 
 struct ControllerRevisions;

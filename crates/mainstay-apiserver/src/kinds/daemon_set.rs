@@ -3,8 +3,8 @@
 //! Source: `pkg/registry/apps/daemonset`, `pkg/apis/apps/v1/conversion.go` and `ValidateDaemonSet`.
 
 use jiff::Timestamp;
-use mainstay_pod::validate::{Errors, FieldError, Path, Shown};
-use serde_json::{Value, json};
+use mainstay_pod::validate::{Errors, FieldError, Path, as_json};
+use serde_json::Value;
 
 use super::rules;
 use super::workload::{self, ROLLING, Selector};
@@ -102,8 +102,9 @@ impl Strategy for DaemonSets {
             "numberUnavailable",
             "collisionCount",
         ];
+        let (status, path) = (rules::top(new, "status"), Path::new("status"));
         for keys in [NUMBERS.as_slice(), &others] {
-            workload::non_negative_at(new, "status", keys, &mut errors);
+            rules::non_negative(status, keys, &path, &mut errors);
         }
         workload::collisions(new, old, &mut errors);
         errors.0
@@ -164,22 +165,13 @@ fn set_template_generation(object: &mut Object, generation: i64) {
 
 /// `ValidateDaemonSetUpdateStrategy`.
 fn update_strategy(strategy: &Value, path: &Path<'_>, errors: &mut Errors) {
-    let rolling = rules::at(strategy, "rollingUpdate");
     match rules::text(strategy, "type") {
         "OnDelete" => {}
-        ROLLING => rolling_update(rolling, &path.field("rollingUpdate"), errors),
-        kind => {
-            let rolling = match rolling {
-                Value::Null => "null".to_owned(),
-                rolling => format!(
-                    "{{\"MaxUnavailable\":{},\"MaxSurge\":{}}}",
-                    rules::at(rolling, "maxUnavailable"),
-                    rules::at(rolling, "maxSurge")
-                ),
-            };
-            let shown = format!("{{\"Type\":{},\"RollingUpdate\":{rolling}}}", json!(kind));
-            errors.not_supported(path, Shown(shown), &[ROLLING, "OnDelete"]);
+        ROLLING => {
+            let rolling = rules::at(strategy, "rollingUpdate");
+            rolling_update(rolling, &path.field("rollingUpdate"), errors);
         }
+        _ => errors.not_supported(path, workload::shown_strategy(strategy), &[ROLLING, "OnDelete"]),
     }
 }
 
@@ -196,7 +188,7 @@ fn rolling_update(rolling: &Value, path: &Path<'_>, errors: &mut Errors) {
     match (rules::is_zero(unavailable), rules::is_zero(surge)) {
         (false, false) => {
             let detail = "may not be set when maxUnavailable is non-zero";
-            rules::invalid_amount(surge, detail, &path.field("maxSurge"), errors);
+            errors.invalid(&path.field("maxSurge"), as_json(surge), detail);
         }
         (true, true) => {
             errors.required(&path.field("maxUnavailable"), "cannot be 0 when maxSurge is 0");

@@ -3,8 +3,8 @@
 //! Source: `pkg/registry/apps/deployment` and `ValidateDeployment`.
 
 use jiff::Timestamp;
-use mainstay_pod::validate::{Errors, FieldError, Path, Shown};
-use serde_json::{Value, json};
+use mainstay_pod::validate::{Errors, FieldError, Path, as_json};
+use serde_json::Value;
 
 use super::rules;
 use super::workload::{self, ROLLING, Selector};
@@ -37,8 +37,8 @@ impl Strategy for Deployments {
     }
 
     fn next_generation(&self, new: &Object, old: &Object) -> bool {
-        let annotations = |object: &Object| object.at(&["metadata", "annotations"]).cloned();
-        new.0.get("spec") != old.0.get("spec") || annotations(new) != annotations(old)
+        let differs = |path: &[&str]| new.at(path) != old.at(path);
+        differs(&["spec"]) || differs(&["metadata", "annotations"])
     }
 
     /// Source: `SetDefaults_Deployment`.
@@ -84,7 +84,8 @@ impl Strategy for Deployments {
             "terminatingReplicas",
             "collisionCount",
         ];
-        workload::non_negative_at(new, "status", &keys, &mut errors);
+        let (status, path) = (rules::top(new, "status"), Path::new("status"));
+        rules::non_negative(status, &keys, &path, &mut errors);
         const DETAIL: &str = "cannot be greater than status.replicas";
         let pairs = [
             ("updatedReplicas", "replicas", DETAIL),
@@ -92,8 +93,7 @@ impl Strategy for Deployments {
             ("availableReplicas", "replicas", DETAIL),
             ("availableReplicas", "readyReplicas", "cannot be greater than readyReplicas"),
         ];
-        let status = rules::top(new, "status");
-        workload::not_more(status, &pairs, &Path::new("status"), &mut errors);
+        workload::not_more(status, &pairs, &path, &mut errors);
         workload::collisions(new, old, &mut errors);
         errors.0
     }
@@ -135,7 +135,7 @@ impl Strategy for Deployments {
 /// `ValidateDeploymentSpec`.
 fn spec(spec: &Value, errors: &mut Errors) {
     let path = Path::new("spec");
-    workload::non_negative_number(spec, "replicas", &path, errors);
+    rules::non_negative(spec, &["replicas"], &path, errors);
     workload::selector_and_template(spec, Selector::Strict, &path, errors);
     strategy(rules::at(spec, "strategy"), &path.field("strategy"), errors);
     rules::non_negative(spec, &["minReadySeconds", "revisionHistoryLimit"], &path, errors);
@@ -164,21 +164,10 @@ fn strategy(strategy: &Value, path: &Path<'_>, errors: &mut Errors) {
             rules::amount(surge, &path.field("maxSurge"), errors);
             if rules::is_zero(unavailable) && rules::is_zero(surge) {
                 let detail = "may not be 0 when `maxSurge` is 0";
-                rules::invalid_amount(unavailable, detail, &path.field("maxUnavailable"), errors);
+                errors.invalid(&path.field("maxUnavailable"), as_json(unavailable), detail);
             }
             rules::not_more_than_all(unavailable, &path.field("maxUnavailable"), errors);
         }
-        kind => {
-            let rolling = match rolling {
-                Value::Null => "null".to_owned(),
-                rolling => format!(
-                    "{{\"MaxUnavailable\":{},\"MaxSurge\":{}}}",
-                    rules::at(rolling, "maxUnavailable"),
-                    rules::at(rolling, "maxSurge")
-                ),
-            };
-            let shown = format!("{{\"Type\":{},\"RollingUpdate\":{rolling}}}", json!(kind));
-            errors.not_supported(path, Shown(shown), &["Recreate", ROLLING]);
-        }
+        _ => errors.not_supported(path, workload::shown_strategy(strategy), &["Recreate", ROLLING]),
     }
 }

@@ -3,7 +3,7 @@
 //! Source: `pkg/registry/discovery/endpointslice` and `ValidateEndpointSlice`.
 
 use jiff::Timestamp;
-use mainstay_pod::validate::{Errors, FieldError, Json, Path, names};
+use mainstay_pod::validate::{Errors, FieldError, Path, names};
 use serde_json::{Value, json};
 
 use super::rules;
@@ -37,13 +37,10 @@ impl Strategy for EndpointSlices {
     }
 
     fn next_generation(&self, new: &Object, old: &Object) -> bool {
-        let without_meta = |object: &Object| {
-            let mut fields = object.0.clone();
-            fields.remove("metadata");
-            fields
-        };
-        let labels = |object: &Object| object.at(&["metadata", "labels"]).cloned();
-        without_meta(new) != without_meta(old) || labels(new) != labels(old)
+        let labels = ["metadata", "labels"];
+        let [after, before] =
+            [new, old].map(|it| it.0.iter().filter(|(key, _)| *key != "metadata"));
+        after.ne(before) || new.at(&labels) != old.at(&labels)
     }
 
     fn default(&self, object: &mut Object) {
@@ -91,10 +88,8 @@ impl Strategy for EndpointSlices {
 
     fn validate_update(&self, new: &Object, old: &Object) -> Vec<FieldError> {
         let mut errors = Errors(self.validate(new));
-        let kind = new.str_at(&["addressType"]);
-        if kind != old.str_at(&["addressType"]) {
-            errors.invalid(&Path::new("addressType"), Json(kind), "field is immutable");
-        }
+        let [new, old] = [new, old].map(|it| rules::top(it, "addressType"));
+        rules::immutable(new, old, &Path::new("addressType"), &mut errors);
         errors.0
     }
 
@@ -177,6 +172,7 @@ fn ports(ports: &[Value], errors: &mut Errors) {
             seen.push(name);
         }
         rules::protocol(port, &path, errors);
+        rules::app_protocol(port, &path, errors);
     }
 }
 

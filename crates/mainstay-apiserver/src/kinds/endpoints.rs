@@ -147,4 +147,5 @@ fn port(port: &Value, needs_name: bool, path: &Path<'_>, errors: &mut Errors) {
     }
     rules::port_number(rules::number(port, "port"), &path.field("port"), errors);
     rules::protocol(port, path, errors);
+    rules::app_protocol(port, path, errors);
 }

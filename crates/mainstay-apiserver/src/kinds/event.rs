@@ -10,30 +10,25 @@ use mainstay_pod::validate::{Errors, FieldError, Path, Shown, names};
 use serde_json::Value;
 
 use super::rules;
-use crate::kind::{ALL_VERBS, Column, NAME, Resource, Strategy, column, wide};
+use crate::kind::{Column, NAME, PLAIN, Resource, Strategy, column, wide};
 use crate::object::Object;
 use crate::table;
 
-pub(super) static CORE: Resource = LIKE;
+pub(crate) static EVENTS: Resource = LIKE;
 
-pub(super) static EVENTS: Resource =
+pub(super) static NEWER_EVENTS: Resource =
     Resource { group: "events.k8s.io", strategy: &Events { core: false }, ..LIKE };
 
 /// What the two versions have in common.
 const LIKE: Resource = Resource {
-    group: "",
-    version: "v1",
     kind: "Event",
     plural: "events",
     singular: "event",
     short_names: &["ev"],
-    categories: &[],
-    namespaced: true,
-    verbs: ALL_VERBS,
-    subresources: &[],
     storage: "events",
     lazy: true,
     strategy: &Events { core: true },
+    ..PLAIN
 };
 
 struct Events {
@@ -52,10 +47,6 @@ const RENAMED: [(&str, &str); 7] = [
 ];
 
 impl Events {
-    fn involved(&self) -> &'static str {
-        if self.core { "involvedObject" } else { "regarding" }
-    }
-
     fn name_of(&self, core: &'static str) -> &'static str {
         let renamed = RENAMED.iter().find(|(name, _)| *name == core);
         match (self.core, renamed) {
@@ -74,7 +65,7 @@ const MAX_MESSAGE: usize = 1024;
 impl Events {
     /// Source: `legacyValidateEvent`. Paths are those of the core in both versions, but for one.
     fn every(&self, object: &Object, errors: &mut Errors) {
-        let involved = object.str_at(&[self.involved(), "namespace"]);
+        let involved = object.str_at(&[self.name_of("involvedObject"), "namespace"]);
         let own = object.namespace();
         let mut mismatch = |wrong: bool| {
             if wrong {
@@ -148,7 +139,7 @@ impl Events {
             "reportingComponent",
             "reportingInstance",
         ];
-        let (target, before) = (rules::top(new, self.involved()), rules::top(old, self.involved()));
+        let [target, before] = [new, old].map(|it| rules::top(it, self.name_of("involvedObject")));
         if target != before {
             errors.invalid(&Path::new("involvedObject"), reference(target), "field is immutable");
         }
@@ -177,6 +168,15 @@ fn series(object: &Object, errors: &mut Errors) {
 fn at_most(text: &str, max: usize, field: &str, errors: &mut Errors) {
     if text.len() > max {
         errors.invalid(&Path::new(field), "", &format!("can have at most {max} characters"));
+    }
+}
+
+/// Gives fields other names: the first of each pair becomes the second.
+fn rename(object: &mut Object, names: [(&str, &str); RENAMED.len()]) {
+    for (from, to) in names {
+        if let Some(value) = object.0.remove(from) {
+            object.0.insert(to.into(), value);
+        }
     }
 }
 
@@ -342,7 +342,7 @@ impl Strategy for Events {
             Some(count) => count,
             None => object.i64_at(&[self.name_of("count")]).max(1),
         };
-        let involved = |key: &str| object.str_at(&[self.involved(), key]);
+        let involved = |key: &str| object.str_at(&[self.name_of("involvedObject"), key]);
         let target = if involved("name").is_empty() {
             involved("kind").to_lowercase()
         } else {
@@ -377,21 +377,13 @@ impl Strategy for Events {
 
     fn served(&self, object: &mut Object) {
         if !self.core {
-            for (core, other) in RENAMED {
-                if let Some(value) = object.0.remove(core) {
-                    object.0.insert(other.into(), value);
-                }
-            }
+            rename(object, RENAMED);
         }
     }
 
     fn stored(&self, object: &mut Object) {
         if !self.core {
-            for (core, other) in RENAMED {
-                if let Some(value) = object.0.remove(other) {
-                    object.0.insert(core.into(), value);
-                }
-            }
+            rename(object, RENAMED.map(|(core, other)| (other, core)));
         }
     }
 

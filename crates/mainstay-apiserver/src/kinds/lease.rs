@@ -7,24 +7,19 @@ use mainstay_pod::validate::{Errors, FieldError, Path};
 use serde_json::Value;
 
 use super::rules;
-use crate::kind::{AGE, ALL_VERBS, Column, NAME, Resource, Strategy, column};
+use crate::kind::{AGE, Column, NAME, PLAIN, Resource, Strategy, column};
 use crate::object::Object;
 use crate::table;
 
 pub(super) static LEASES: Resource = Resource {
     group: "coordination.k8s.io",
-    version: "v1",
     kind: "Lease",
     plural: "leases",
     singular: "lease",
-    short_names: &[],
-    categories: &[],
-    namespaced: true,
-    verbs: ALL_VERBS,
-    subresources: &[],
     storage: "leases",
     lazy: true,
     strategy: &Leases,
+    ..PLAIN
 };
 
 struct Leases;

@@ -8,18 +8,15 @@ use jiff::Timestamp;
 use mainstay_pod::validate::{Errors, FieldError, Json, Path, metadata, names};
 use serde_json::{Value, json};
 
-use crate::kind::{self, AGE, Column, NAME, Resource, Strategy, Subresource, column};
+use crate::kind::{self, AGE, Column, NAME, PLAIN, Resource, Strategy, Subresource, column};
 use crate::object::Object;
 use crate::table;
 
-pub(super) static NAMESPACES: Resource = Resource {
-    group: "",
-    version: "v1",
+pub(crate) static NAMESPACES: Resource = Resource {
     kind: "Namespace",
     plural: "namespaces",
     singular: "namespace",
     short_names: &["ns"],
-    categories: &[],
     namespaced: false,
     // Upstream has no deletecollection of namespaces.
     verbs: &["create", "delete", "get", "list", "patch", "update", "watch"],
@@ -28,8 +25,8 @@ pub(super) static NAMESPACES: Resource = Resource {
         kind::status("Namespace"),
     ],
     storage: "namespaces",
-    lazy: false,
     strategy: &Namespaces,
+    ..PLAIN
 };
 
 struct Namespaces;
@@ -47,8 +44,6 @@ impl Strategy for Namespaces {
     }
 
     fn prepare_create(&self, object: &mut Object) {
-        // Also of names that the server has made.
-        self.default(object);
         object.0.insert("status".into(), json!({ "phase": "Active" }));
         let spec = object.field_mut("spec");
         let finalizers = spec.entry("finalizers").or_insert_with(|| json!([]));

@@ -10,34 +10,20 @@ use mainstay_pod::validate::{Errors, FieldError, Path, Shown, names};
 use serde_json::Value;
 
 use super::rules;
-use crate::kind::{
-    self, AGE, ALL_VERBS, Column, NAME, Resource, Strategy, Subresource, column, wide,
-};
+use crate::kind::{self, AGE, Column, NAME, PLAIN, Resource, Strategy, column, wide};
 use crate::object::Object;
 use crate::table;
 
-pub(super) static NODES: Resource = Resource {
-    group: "",
-    version: "v1",
+pub(crate) static NODES: Resource = Resource {
     kind: "Node",
     plural: "nodes",
     singular: "node",
     short_names: &["no"],
-    categories: &[],
     namespaced: false,
-    verbs: ALL_VERBS,
-    subresources: &[
-        Subresource {
-            name: "proxy",
-            kind: "NodeProxyOptions",
-            of: None,
-            verbs: &["create", "delete", "get", "patch", "update"],
-        },
-        kind::status("Node"),
-    ],
+    subresources: &[kind::proxy("NodeProxyOptions"), kind::status("Node")],
     storage: "nodes",
-    lazy: false,
     strategy: &Nodes,
+    ..PLAIN
 };
 
 struct Nodes;
@@ -199,14 +185,10 @@ fn is_unschedulable(object: &Object) -> bool {
     object.at(&["spec", "unschedulable"]).and_then(Value::as_bool) == Some(true)
 }
 
-fn text<'a>(value: &'a Value, key: &str) -> &'a str {
-    value.get(key).and_then(Value::as_str).unwrap_or_default()
-}
-
 fn status(object: &Object) -> String {
     let conditions = object.list_at(&["status", "conditions"]);
-    let ready = conditions.iter().rfind(|condition| text(condition, "type") == "Ready");
-    let ready = match ready.map(|condition| text(condition, "status")) {
+    let ready = conditions.iter().rfind(|condition| rules::text(condition, "type") == "Ready");
+    let ready = match ready.map(|condition| rules::text(condition, "status")) {
         Some("True") => "Ready",
         Some(_) => "NotReady",
         None => "Unknown",
@@ -234,8 +216,8 @@ fn roles(object: &Object) -> String {
 
 fn address(object: &Object, kind: &str) -> String {
     let addresses = object.list_at(&["status", "addresses"]);
-    let found = addresses.iter().find(|address| text(address, "type") == kind);
-    found.map_or_else(|| "<none>".to_owned(), |address| text(address, "address").to_owned())
+    let found = addresses.iter().find(|address| rules::text(address, "type") == kind);
+    found.map_or_else(|| "<none>".to_owned(), |address| rules::text(address, "address").to_owned())
 }
 
 /// Source: `validateNodeTaints`.
@@ -247,7 +229,7 @@ fn taints(object: &Object, errors: &mut Errors) {
     for (at, taint) in object.list_at(&["spec", "taints"]).iter().enumerate() {
         let path = path.index(at);
         let (key, value, effect) =
-            (text(taint, "key"), text(taint, "value"), text(taint, "effect"));
+            (rules::text(taint, "key"), rules::text(taint, "value"), rules::text(taint, "effect"));
         errors.invalid_all(&path.field("key"), key, names::label_key(key));
         let messages = names::label_value(value);
         if !messages.is_empty() {
@@ -310,7 +292,7 @@ fn repeated_addresses(object: &Object, errors: &mut Errors) {
     let addresses = object.list_at(&["status", "addresses"]);
     for (at, address) in addresses.iter().enumerate() {
         if addresses.iter().take(at).any(|other| other == address) {
-            let part = |key| Value::from(text(address, key));
+            let part = |key| Value::from(rules::text(address, key));
             let shown = format!("{{\"Type\":{},\"Address\":{}}}", part("type"), part("address"));
             errors.duplicate(&path.index(at), Shown(shown));
         }
@@ -324,9 +306,7 @@ fn ranges(object: &Object, errors: &mut Errors) {
     for (at, range) in ranges.iter().enumerate() {
         errors.invalid_all(&path.index(at), range, rules::network(range));
     }
-    let of_both =
-        ranges.iter().any(|it| it.contains(':')) && ranges.iter().any(|it| !it.contains(':'));
-    if ranges.len() > 2 || ranges.len() == 2 && !of_both {
+    if ranges.len() > 2 || ranges.len() == 2 && !rules::of_both_families(&ranges) {
         let detail = "may specify no more than one CIDR for each IP family";
         errors.invalid(&path, Shown(Value::from(ranges).to_string()), detail);
     }

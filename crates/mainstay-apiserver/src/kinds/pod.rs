@@ -14,28 +14,19 @@ use mainstay_pod::validate::{self, Errors, FieldError, Path};
 use mainstay_pod::{QosClass, defaults};
 use serde_json::{Value, json};
 
-use crate::kind::{self, ALL_VERBS, Column, Resource, Strategy, Subresource};
+use crate::kind::{self, Column, PLAIN, Resource, Strategy, Subresource};
 use crate::object::Object;
 
-pub(super) static PODS: Resource = Resource {
-    group: "",
-    version: "v1",
+pub(crate) static PODS: Resource = Resource {
     kind: "Pod",
     plural: "pods",
     singular: "pod",
     short_names: &["po"],
     categories: &["all"],
-    namespaced: true,
-    verbs: ALL_VERBS,
     subresources: &[
         Subresource { name: "attach", kind: "PodAttachOptions", of: None, verbs: STREAM },
         Subresource { name: "binding", kind: "Binding", of: None, verbs: &["create"] },
-        Subresource {
-            name: "ephemeralcontainers",
-            kind: "Pod",
-            of: None,
-            verbs: &["get", "patch", "update"],
-        },
+        kind::part("ephemeralcontainers", "Pod"),
         Subresource {
             name: "eviction",
             kind: "Eviction",
@@ -45,18 +36,13 @@ pub(super) static PODS: Resource = Resource {
         Subresource { name: "exec", kind: "PodExecOptions", of: None, verbs: STREAM },
         Subresource { name: "log", kind: "Pod", of: None, verbs: &["get"] },
         Subresource { name: "portforward", kind: "PodPortForwardOptions", of: None, verbs: STREAM },
-        Subresource {
-            name: "proxy",
-            kind: "PodProxyOptions",
-            of: None,
-            verbs: &["create", "delete", "get", "patch", "update"],
-        },
-        Subresource { name: "resize", kind: "Pod", of: None, verbs: &["get", "patch", "update"] },
+        kind::proxy("PodProxyOptions"),
+        kind::part("resize", "Pod"),
         kind::status("Pod"),
     ],
     storage: "pods",
-    lazy: false,
     strategy: &Pods,
+    ..PLAIN
 };
 
 /// Upgraded connections begin with either method.

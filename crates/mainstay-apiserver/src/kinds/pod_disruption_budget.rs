@@ -3,28 +3,24 @@
 //! Source: `pkg/registry/policy/poddisruptionbudget` and `ValidatePodDisruptionBudget`.
 
 use jiff::Timestamp;
-use mainstay_pod::validate::{Errors, FieldError, Json, Path, Shown};
+use mainstay_pod::validate::{Errors, FieldError, Path, Shown};
 use serde_json::{Value, json};
 
 use super::rules;
-use crate::kind::{self, AGE, ALL_VERBS, Column, NAME, Resource, Strategy, column};
+use crate::kind::{self, AGE, Column, NAME, PLAIN, Resource, Strategy, column};
 use crate::object::Object;
 use crate::table;
 
-pub(super) static POD_DISRUPTION_BUDGETS: Resource = Resource {
+pub(crate) static POD_DISRUPTION_BUDGETS: Resource = Resource {
     group: "policy",
-    version: "v1",
     kind: "PodDisruptionBudget",
     plural: "poddisruptionbudgets",
     singular: "poddisruptionbudget",
     short_names: &["pdb"],
-    categories: &[],
-    namespaced: true,
-    verbs: ALL_VERBS,
     subresources: &[kind::status("PodDisruptionBudget")],
     storage: "poddisruptionbudgets",
-    lazy: false,
     strategy: &PodDisruptionBudgets,
+    ..PLAIN
 };
 
 struct PodDisruptionBudgets;
@@ -110,9 +106,7 @@ fn spec(spec: &Value, errors: &mut Errors) {
     rules::selector(rules::at(spec, "selector"), &path.field("selector"), errors);
     if let Some(policy) = rules::at(spec, "unhealthyPodEvictionPolicy").as_str() {
         let known = ["AlwaysAllow", "IfHealthyBudget"];
-        if !known.contains(&policy) {
-            errors.not_supported(&path.field("unhealthyPodEvictionPolicy"), Json(policy), &known);
-        }
+        errors.one_of(&path.field("unhealthyPodEvictionPolicy"), policy, &known);
     }
 }
 

@@ -3,28 +3,24 @@
 //! Source: `pkg/registry/scheduling/priorityclass` and `ValidatePriorityClass`.
 
 use jiff::Timestamp;
-use mainstay_pod::validate::{Errors, FieldError, Json, Path};
+use mainstay_pod::validate::{Errors, FieldError, Path};
 use serde_json::Value;
 
 use super::rules;
-use crate::kind::{AGE, ALL_VERBS, Column, NAME, Resource, Strategy, column};
+use crate::kind::{AGE, Column, NAME, PLAIN, Resource, Strategy, column};
 use crate::object::Object;
 use crate::table;
 
-pub(super) static PRIORITY_CLASSES: Resource = Resource {
+pub(crate) static PRIORITY_CLASSES: Resource = Resource {
     group: "scheduling.k8s.io",
-    version: "v1",
     kind: "PriorityClass",
     plural: "priorityclasses",
     singular: "priorityclass",
     short_names: &["pc"],
-    categories: &[],
     namespaced: false,
-    verbs: ALL_VERBS,
-    subresources: &[],
     storage: "priorityclasses",
-    lazy: false,
     strategy: &PriorityClasses,
+    ..PLAIN
 };
 
 struct PriorityClasses;
@@ -94,10 +90,8 @@ impl Strategy for PriorityClasses {
         if new.i64_at(&["value"]) != old.i64_at(&["value"]) {
             errors.forbidden(&Path::new("value"), "may not be changed in an update.");
         }
-        let policy = new.str_at(&["preemptionPolicy"]);
-        if policy != old.str_at(&["preemptionPolicy"]) {
-            errors.invalid(&Path::new("preemptionPolicy"), Json(policy), "field is immutable");
-        }
+        let [policy, before] = [new, old].map(|it| rules::top(it, "preemptionPolicy"));
+        rules::immutable(policy, before, &Path::new("preemptionPolicy"), &mut errors);
         errors.0
     }
 

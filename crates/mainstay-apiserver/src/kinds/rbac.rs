@@ -4,7 +4,7 @@
 //! not judged here.
 
 use jiff::Timestamp;
-use mainstay_pod::validate::{Errors, FieldError, Path, Shown, names};
+use mainstay_pod::validate::{Errors, FieldError, Path, Shown, as_json, names};
 use serde_json::{Value, json};
 
 use super::rules;
@@ -101,7 +101,7 @@ fn policy_rule(rule: &Value, namespaced: bool, path: &Path<'_>, errors: &mut Err
         errors.required(&path.field("verbs"), "verbs must contain at least one value");
     }
     if has("nonResourceURLs") {
-        let urls = || rules::shown(rules::at(rule, "nonResourceURLs"));
+        let urls = || as_json(rules::at(rule, "nonResourceURLs"));
         let path = path.field("nonResourceURLs");
         if namespaced {
             errors.invalid(&path, urls(), "namespaced rules cannot apply to non-resource URLs");
@@ -130,7 +130,7 @@ fn aggregated(aggregation: &Value, path: &Path<'_>, errors: &mut Errors) {
     }
     for (at, selector) in selectors.iter().enumerate() {
         if !rules::selector(selector, &path.index(at), errors) {
-            errors.invalid(&path.index(at), rules::shown(&Value::Null), "invalid label selector.");
+            errors.invalid(&path.index(at), as_json(&Value::Null), "invalid label selector.");
         }
     }
 }
@@ -141,7 +141,7 @@ impl Strategy for Bindings {
     fn default(&self, object: &mut Object) {
         // Source: `SetDefaults_RoleBinding`, `SetDefaults_Subject`.
         let role = object::object_of(&mut object.0, "roleRef");
-        default_group(role);
+        rules::default_text(role, "apiGroup", GROUP);
         for subject in
             object.0.get_mut("subjects").and_then(Value::as_array_mut).into_iter().flatten()
         {
@@ -149,7 +149,7 @@ impl Strategy for Bindings {
             if matches!(kind, "User" | "Group")
                 && let Some(subject) = subject.as_object_mut()
             {
-                default_group(subject);
+                rules::default_text(subject, "apiGroup", GROUP);
             }
         }
     }
@@ -231,12 +231,6 @@ impl Strategy for Bindings {
             of("Group"),
             of("ServiceAccount"),
         ]
-    }
-}
-
-fn default_group(reference: &mut serde_json::Map<String, Value>) {
-    if reference.get("apiGroup").and_then(Value::as_str).is_none_or(str::is_empty) {
-        reference.insert("apiGroup".into(), GROUP.into());
     }
 }
 

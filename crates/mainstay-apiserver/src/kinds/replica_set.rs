@@ -51,8 +51,7 @@ impl Strategy for ReplicaSets {
         let mut errors = Errors::default();
         let spec = rules::top(object, "spec");
         let path = Path::new("spec");
-        workload::non_negative_number(spec, "replicas", &path, &mut errors);
-        rules::non_negative(spec, &["minReadySeconds"], &path, &mut errors);
+        rules::non_negative(spec, &["replicas", "minReadySeconds"], &path, &mut errors);
         workload::selector_and_template(spec, Selector::Strict, &path, &mut errors);
         errors.0
     }
@@ -73,7 +72,8 @@ impl Strategy for ReplicaSets {
             "observedGeneration",
             "terminatingReplicas",
         ];
-        workload::non_negative_at(new, "status", &keys, &mut errors);
+        let (status, path) = (rules::top(new, "status"), Path::new("status"));
+        rules::non_negative(status, &keys, &path, &mut errors);
         const DETAIL: &str = "cannot be greater than status.replicas";
         let pairs = [
             ("fullyLabeledReplicas", "replicas", DETAIL),
@@ -81,8 +81,7 @@ impl Strategy for ReplicaSets {
             ("availableReplicas", "replicas", DETAIL),
             ("availableReplicas", "readyReplicas", "cannot be greater than readyReplicas"),
         ];
-        let status = rules::top(new, "status");
-        workload::not_more(status, &pairs, &Path::new("status"), &mut errors);
+        workload::not_more(status, &pairs, &path, &mut errors);
         errors.0
     }
 

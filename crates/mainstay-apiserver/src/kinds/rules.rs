@@ -1,10 +1,12 @@
 //! Rules that several kinds have. Paths and texts are Kubernetes'.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
-use mainstay_pod::validate::{Errors, Json, Path, Shown, metadata, names};
-use serde_json::Value;
+use mainstay_pod::validate::{Errors, Path, Shown, as_json, metadata, names};
+use serde::Deserialize as _;
+use serde_json::{Map, Value};
 
 use crate::object::Object;
 
@@ -59,13 +61,8 @@ pub(super) fn non_negative(value: &Value, keys: &[&str], path: &Path<'_>, errors
 /// `ValidateImmutableField`: absent and `null` are the same.
 pub(super) fn immutable(new: &Value, old: &Value, path: &Path<'_>, errors: &mut Errors) {
     if new != old {
-        errors.invalid(path, shown(new), "field is immutable");
+        errors.invalid(path, as_json(new), "field is immutable");
     }
-}
-
-/// A value as Go prints it in an error, if it has JSON of its own.
-pub(super) fn shown(value: &Value) -> Shown {
-    Shown(value.to_string())
 }
 
 /// A selector as Go prints it: its fields in their order there.
@@ -74,19 +71,11 @@ pub(super) fn shown_selector(selector: &Value) -> Shown {
     let fields: Vec<String> = fields
         .into_iter()
         .filter(|(_, value)| !value.is_null())
-        .map(|(key, value)| format!("\"{key}\":{value}"))
+        .map(|(key, value)| format!("\"{key}\":{}", as_json(value).0))
         .collect();
     match selector {
-        Value::Null => shown(selector),
+        Value::Null => as_json(selector),
         _ => Shown(format!("{{{}}}", fields.join(","))),
-    }
-}
-
-/// A number or a percentage as Go prints it.
-fn shown_amount(value: &Value) -> Shown {
-    match value.as_str() {
-        Some(text) => Shown(mainstay_pod::validate::Show::show(Json(text))),
-        None => shown(value),
     }
 }
 
@@ -95,7 +84,7 @@ pub(super) fn amount(value: &Value, path: &Path<'_>, errors: &mut Errors) {
     match value {
         Value::String(text) if percent(text).is_none() => errors.invalid(
             path,
-            shown_amount(value),
+            as_json(value),
             "a valid percent string must be a numeric string followed by an ending '%' (e.g. '1%',  or \
              '93%', regex used for validation is '[0-9]+%')",
         ),
@@ -107,13 +96,8 @@ pub(super) fn amount(value: &Value, path: &Path<'_>, errors: &mut Errors) {
 /// `IsNotMoreThan100Percent`.
 pub(super) fn not_more_than_all(value: &Value, path: &Path<'_>, errors: &mut Errors) {
     if value.as_str().and_then(percent).is_some_and(|percent| percent > 100) {
-        errors.invalid(path, shown_amount(value), "must not be greater than 100%");
+        errors.invalid(path, as_json(value), "must not be greater than 100%");
     }
-}
-
-/// An error about an amount.
-pub(super) fn invalid_amount(value: &Value, detail: &str, path: &Path<'_>, errors: &mut Errors) {
-    errors.invalid(path, shown_amount(value), detail);
 }
 
 /// Whether an amount is none. Source: `getIntOrPercentValue`.
@@ -143,7 +127,7 @@ pub(super) fn amount_text(value: &Value) -> Option<String> {
 /// `ValidateLabelSelector`; whether it can be used afterwards.
 pub(super) fn selector(value: &Value, path: &Path<'_>, errors: &mut Errors) -> bool {
     let before = errors.0.len();
-    let typed: Option<LabelSelector> = serde_json::from_value(value.clone()).ok();
+    let typed = LabelSelector::deserialize(value).ok();
     metadata::label_selector(typed.as_ref(), path, errors);
     errors.0.len() == before
 }
@@ -158,15 +142,9 @@ pub(super) fn asks_nothing(selector: &Value) -> bool {
     empty("matchLabels") && empty("matchExpressions")
 }
 
-/// Whether a selector picks what has these labels. It has been found usable.
-pub(super) fn picks(selector: &Value, labels: &Value) -> bool {
-    let meta = serde_json::json!({ "metadata": { "labels": labels } });
-    crate::label_selector::matches(selector, &Object::from_json(meta))
-}
-
 /// Labels that are a plain map. Source: `ValidateLabels`.
 pub(super) fn labels(value: &Value, path: &Path<'_>, errors: &mut Errors) {
-    let typed = serde_json::from_value(value.clone()).ok();
+    let typed = BTreeMap::deserialize(value).ok();
     metadata::labels(typed.as_ref(), path, errors);
 }
 
@@ -234,6 +212,13 @@ pub(super) fn path_segment(name: &str) -> Vec<String> {
     }
     let found = ["/", "%"].into_iter().filter(|illegal| name.contains(illegal));
     found.map(|illegal| format!("may not contain '{illegal}'")).collect()
+}
+
+/// The kinds of the blocks of a PEM file.
+pub(super) fn pem_kinds(pem: &[u8]) -> Vec<String> {
+    let text = String::from_utf8_lossy(pem);
+    let begins = text.lines().filter_map(|line| line.trim().strip_prefix("-----BEGIN "));
+    begins.filter_map(|rest| rest.strip_suffix("-----")).map(str::to_owned).collect()
 }
 
 /// The keys of a ConfigMap or a Secret. Source: `IsConfigMapKey`.
@@ -324,6 +309,12 @@ pub(super) fn address_warning(text: &str, path: &Path<'_>) -> Option<String> {
     })
 }
 
+/// Whether there is an address or network of each family among some. Source: `IsDualStackIPStrings`.
+pub(super) fn of_both_families(all: &[&str]) -> bool {
+    let is_6 = |it: &&str| it.contains(':');
+    all.iter().any(is_6) && !all.iter().all(is_6)
+}
+
 /// A network such as `10.0.0.0/8`. Source: `IsValidCIDRForLegacyField`.
 pub(super) fn network(text: &str) -> Vec<String> {
     use std::net::IpAddr;
@@ -384,14 +375,26 @@ pub(super) fn port_number(port: i64, path: &Path<'_>, errors: &mut Errors) {
     }
 }
 
-/// The protocol and the application protocol of a port.
+/// The protocol of a port.
 pub(super) fn protocol(port: &Value, path: &Path<'_>, errors: &mut Errors) {
     match text(port, "protocol") {
         "" => errors.required(&path.field("protocol"), ""),
         protocol => errors.one_of(&path.field("protocol"), protocol, &["SCTP", "TCP", "UDP"]),
     }
+}
+
+/// The application protocol of a port, if it has one.
+pub(super) fn app_protocol(port: &Value, path: &Path<'_>, errors: &mut Errors) {
     if let Some(protocol) = at(port, "appProtocol").as_str() {
         errors.invalid_all(&path.field("appProtocol"), protocol, names::label_key(protocol));
+    }
+}
+
+/// A text that has been left out: absent, `null` and empty are the same to Go.
+pub(super) fn default_text(fields: &mut Map<String, Value>, key: &str, text: &str) {
+    let value = fields.entry(key).or_insert(Value::Null);
+    if value.is_null() || *value == "" {
+        *value = text.into();
     }
 }
 
@@ -399,10 +402,7 @@ pub(super) fn protocol(port: &Value, path: &Path<'_>, errors: &mut Errors) {
 pub(super) fn default_protocol(holder: &mut Value) {
     let ports = holder.get_mut("ports").and_then(Value::as_array_mut);
     for port in ports.into_iter().flatten().filter_map(Value::as_object_mut) {
-        let protocol = port.entry("protocol").or_insert_with(|| "".into());
-        if *protocol == "" {
-            *protocol = "TCP".into();
-        }
+        default_text(port, "protocol", "TCP");
     }
 }
 

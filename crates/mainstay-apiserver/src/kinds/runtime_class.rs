@@ -8,27 +8,23 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Toleration;
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use mainstay_pod::validate::{self, Errors, FieldError, Path, Shown, names};
+use serde::Deserialize as _;
 use serde_json::{Value, json};
 
 use super::rules;
-use crate::kind::{AGE, ALL_VERBS, Column, NAME, Resource, Strategy, column};
+use crate::kind::{AGE, Column, NAME, PLAIN, Resource, Strategy, column};
 use crate::object::Object;
 use crate::table;
 
 pub(super) static RUNTIME_CLASSES: Resource = Resource {
     group: "node.k8s.io",
-    version: "v1",
     kind: "RuntimeClass",
     plural: "runtimeclasses",
     singular: "runtimeclass",
-    short_names: &[],
-    categories: &[],
     namespaced: false,
-    verbs: ALL_VERBS,
-    subresources: &[],
     storage: "runtimeclasses",
-    lazy: false,
     strategy: &RuntimeClasses,
+    ..PLAIN
 };
 
 struct RuntimeClasses;
@@ -86,8 +82,8 @@ fn handler(object: &Object, errors: &mut Errors) {
 }
 
 fn overhead(overhead: &Value, errors: &mut Errors) {
-    let fixed = rules::at(overhead, "podFixed").clone();
-    if let Ok(fixed) = serde_json::from_value::<BTreeMap<String, Quantity>>(fixed) {
+    let fixed = rules::at(overhead, "podFixed");
+    if let Ok(fixed) = BTreeMap::<String, Quantity>::deserialize(fixed) {
         validate::overhead(&fixed, &Path::new("overhead"), errors);
     }
 }
@@ -96,8 +92,8 @@ fn scheduling(scheduling: &Value, errors: &mut Errors) {
     let path = Path::new("scheduling");
     rules::labels(rules::at(scheduling, "nodeSelector"), &path.field("nodeSelector"), errors);
     let path = path.field("tolerations");
-    let given = rules::at(scheduling, "tolerations").clone();
-    let tolerations: Vec<Toleration> = serde_json::from_value(given).unwrap_or_default();
+    let given = rules::at(scheduling, "tolerations");
+    let tolerations = Vec::<Toleration>::deserialize(given).unwrap_or_default();
     validate::tolerations(&tolerations, &path, errors);
     let key = |it: &Toleration| Toleration { toleration_seconds: None, ..it.clone() };
     for (index, toleration) in tolerations.iter().enumerate() {

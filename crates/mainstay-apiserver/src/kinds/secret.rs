@@ -7,28 +7,21 @@ use std::borrow::Cow;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use jiff::Timestamp;
-use mainstay_pod::validate::{Errors, FieldError, Json, Path};
+use mainstay_pod::validate::{Errors, FieldError, Path};
 use serde_json::Value;
 
 use super::rules;
-use crate::kind::{AGE, ALL_VERBS, Column, NAME, Resource, Strategy, column};
+use crate::kind::{AGE, Column, NAME, PLAIN, Resource, Strategy, column};
 use crate::object::{self, Object};
 use crate::table;
 
-pub(super) static SECRETS: Resource = Resource {
-    group: "",
-    version: "v1",
+pub(crate) static SECRETS: Resource = Resource {
     kind: "Secret",
     plural: "secrets",
     singular: "secret",
-    short_names: &[],
-    categories: &[],
-    namespaced: true,
-    verbs: ALL_VERBS,
-    subresources: &[],
     storage: "secrets",
-    lazy: false,
     strategy: &Secrets,
+    ..PLAIN
 };
 
 struct Secrets;
@@ -42,9 +35,7 @@ const ACCOUNT: &str = "kubernetes.io/service-account.name";
 impl Strategy for Secrets {
     fn default(&self, object: &mut Object) {
         // Source: `SetDefaults_Secret`, and the conversion, which writes `stringData` over `data`.
-        if object.str_at(&["type"]).is_empty() {
-            object.0.insert("type".into(), "Opaque".into());
-        }
+        rules::default_text(&mut object.0, "type", "Opaque");
         let Some(Value::Object(texts)) = object.0.remove("stringData") else { return };
         if texts.is_empty() {
             return;
@@ -53,14 +44,6 @@ impl Strategy for Secrets {
         for (key, value) in texts {
             let text = value.as_str().unwrap_or_default();
             data.insert(key, STANDARD.encode(text).into());
-        }
-    }
-
-    fn prepare_update(&self, new: &mut Object, old: &Object) {
-        // Source: `PrepareForUpdate`: who does not say the type does not want to change it. Defaults have
-        // been filled in before, so that only of the default one can this be told.
-        if new.str_at(&["type"]).is_empty() {
-            new.0.insert("type".into(), rules::top(old, "type").clone());
         }
     }
 
@@ -78,10 +61,8 @@ impl Strategy for Secrets {
 
     fn validate_update(&self, new: &Object, old: &Object) -> Vec<FieldError> {
         let mut errors = Errors::default();
-        let kind = new.str_at(&["type"]);
-        if kind != old.str_at(&["type"]) {
-            errors.invalid(&Path::new("type"), Json(kind), "field is immutable");
-        }
+        let [kind, before] = [new, old].map(|it| rules::top(it, "type"));
+        rules::immutable(kind, before, &Path::new("type"), &mut errors);
         rules::immutable_data(new, old, &["data"], &mut errors);
         errors.0.extend(self.validate(new));
         errors.0
@@ -193,16 +174,7 @@ fn json_object(object: &Object, key: &str, errors: &mut Errors) {
 
 /// Why a certificate and a key do not go together, as far as PEM tells.
 fn pair_warning(certificate: &[u8], key: &[u8]) -> Option<String> {
-    let has_block = |bytes: &[u8], what: &str| {
-        let text = String::from_utf8_lossy(bytes);
-        text.lines()
-            .any(|line| line.strip_prefix("-----BEGIN ").is_some_and(|rest| rest.contains(what)))
-    };
-    if !has_block(certificate, "") {
-        return Some("tls: failed to find any PEM data in certificate input".to_owned());
-    }
-    if !has_block(key, "") {
-        return Some("tls: failed to find any PEM data in key input".to_owned());
-    }
-    None
+    let inputs = [("certificate", certificate), ("key", key)];
+    let (empty, _) = inputs.into_iter().find(|(_, pem)| rules::pem_kinds(pem).is_empty())?;
+    Some(format!("tls: failed to find any PEM data in {empty} input"))
 }

@@ -12,25 +12,17 @@ use mainstay_pod::validate::{FieldError, Path, names};
 use serde_json::{Map, Value, json};
 
 use super::rules;
-use crate::kind::{self, AGE, Column, NAME, PLAIN, Resource, Strategy, Subresource, column, wide};
+use crate::kind::{self, AGE, Column, NAME, PLAIN, Resource, Strategy, column, wide};
 use crate::object::{self, Object};
 use crate::table;
 
-pub(super) static SERVICES: Resource = Resource {
+pub(crate) static SERVICES: Resource = Resource {
     kind: "Service",
     plural: "services",
     singular: "service",
     short_names: &["svc"],
     categories: &["all"],
-    subresources: &[
-        Subresource {
-            name: "proxy",
-            kind: "ServiceProxyOptions",
-            of: None,
-            verbs: &["create", "delete", "get", "patch", "update"],
-        },
-        kind::status("Service"),
-    ],
+    subresources: &[kind::proxy("ServiceProxyOptions"), kind::status("Service")],
     storage: "services",
     strategy: &Services,
     ..PLAIN
@@ -54,20 +46,20 @@ impl Strategy for Services {
     fn default(&self, object: &mut Object) {
         let outside = reachable_from_outside(object);
         let spec = object.field_mut("spec");
-        default_text(spec, "sessionAffinity", "None");
-        default_text(spec, "type", "ClusterIP");
+        rules::default_text(spec, "sessionAffinity", "None");
+        rules::default_text(spec, "type", "ClusterIP");
         affinity_settings(spec);
         for port in spec.get_mut("ports").and_then(Value::as_array_mut).into_iter().flatten() {
             let number = rules::number(port, "port");
             let Some(port) = port.as_object_mut() else { continue };
-            default_text(port, "protocol", "TCP");
+            rules::default_text(port, "protocol", "TCP");
             let target = port.entry("targetPort").or_insert(Value::Null);
             if matches!(target, Value::Null) || *target == 0 || *target == "" {
                 *target = number.into();
             }
         }
         if outside {
-            default_text(spec, "externalTrafficPolicy", "Cluster");
+            rules::default_text(spec, "externalTrafficPolicy", "Cluster");
         }
         let kind = spec.get("type").and_then(Value::as_str).unwrap_or_default().to_owned();
         if matches!(kind.as_str(), "NodePort" | "LoadBalancer" | "ClusterIP") {
@@ -154,13 +146,6 @@ impl Strategy for Services {
             table::age(object, now),
             table::pairs(object.at(&["spec", "selector"])).into(),
         ]
-    }
-}
-
-fn default_text(fields: &mut Map<String, Value>, key: &str, text: &str) {
-    let value = fields.entry(key).or_insert(Value::Null);
-    if value.is_null() || *value == "" {
-        *value = text.into();
     }
 }
 

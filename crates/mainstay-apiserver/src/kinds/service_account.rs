@@ -5,20 +5,15 @@
 use serde_json::Value;
 
 use super::rules;
-use crate::kind::{AGE, ALL_VERBS, Column, NAME, Resource, Strategy, Subresource};
+use crate::kind::{AGE, Column, NAME, PLAIN, Resource, Strategy, Subresource};
 use crate::object::Object;
 use crate::table;
 
-pub(super) static SERVICE_ACCOUNTS: Resource = Resource {
-    group: "",
-    version: "v1",
+pub(crate) static SERVICE_ACCOUNTS: Resource = Resource {
     kind: "ServiceAccount",
     plural: "serviceaccounts",
     singular: "serviceaccount",
     short_names: &["sa"],
-    categories: &[],
-    namespaced: true,
-    verbs: ALL_VERBS,
     subresources: &[Subresource {
         name: "token",
         kind: "TokenRequest",
@@ -26,8 +21,8 @@ pub(super) static SERVICE_ACCOUNTS: Resource = Resource {
         verbs: &["create"],
     }],
     storage: "serviceaccounts",
-    lazy: false,
     strategy: &ServiceAccounts,
+    ..PLAIN
 };
 
 struct ServiceAccounts;

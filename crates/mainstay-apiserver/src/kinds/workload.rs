@@ -1,9 +1,10 @@
 //! What the kinds that make pods have in common: a selector and a template.
 
 use k8s_openapi::api::core::v1::PodTemplateSpec;
-use mainstay_pod::validate::{self, Errors, Json, Path};
-use mainstay_pod::{defaults, validate::metadata};
-use serde_json::{Map, Value};
+use mainstay_pod::defaults;
+use mainstay_pod::validate::{self, Errors, Json, Path, Shown, as_json};
+use serde::Deserialize as _;
+use serde_json::{Map, Value, json};
 
 use super::rules;
 use crate::label_selector;
@@ -22,8 +23,7 @@ pub(super) enum Selector {
 pub(super) fn default_template(object: &mut Object) {
     let spec = object.field_mut("spec");
     let template = object::object_of(spec, "template");
-    let typed = serde_json::from_value(Value::Object(template.clone()));
-    let Ok(mut typed): Result<PodTemplateSpec, _> = typed else { return };
+    let Ok(mut typed) = PodTemplateSpec::deserialize(&*template) else { return };
     defaults::template(&mut typed);
     if let Ok(value) = serde_json::to_value(typed) {
         spec.insert("template".into(), value);
@@ -44,10 +44,7 @@ pub(super) fn default_strategy<'a>(
     field: &str,
 ) -> &'a mut Map<String, Value> {
     let strategy = object::object_of(object.field_mut("spec"), field);
-    let kind = strategy.entry("type").or_insert_with(|| ROLLING.into());
-    if *kind == "" {
-        *kind = ROLLING.into();
-    }
+    rules::default_text(strategy, "type", ROLLING);
     strategy
 }
 
@@ -72,12 +69,12 @@ pub(super) fn selector_and_template(
     let labels = rules::at(rules::at(template, "metadata"), "labels");
     let empty = rules::asks_nothing(selector);
     // A selector that is not there picks nothing; an empty one picks all.
-    let picks = !selector.is_null() && rules::picks(selector, labels);
+    let picks = !selector.is_null() && label_selector::matches(selector, labels);
     let path = path.field("template");
     let mismatch = |errors: &mut Errors| {
         let detail = "`selector` does not match template `labels`";
         let metadata = path.field("metadata");
-        errors.invalid(&metadata.field("labels"), rules::shown(labels), detail);
+        errors.invalid(&metadata.field("labels"), as_json(labels), detail);
     };
     if strictness == Selector::Lenient && usable && !picks {
         mismatch(errors);
@@ -103,7 +100,7 @@ pub(super) fn selector_and_template(
 }
 
 fn pod_template(template: &Value, strictness: Selector, path: &Path<'_>, errors: &mut Errors) {
-    let typed: PodTemplateSpec = serde_json::from_value(template.clone()).unwrap_or_default();
+    let typed = PodTemplateSpec::deserialize(template).unwrap_or_default();
     validate::template(&typed, path, errors);
     let spec = rules::at(template, "spec");
     let path = path.field("spec");
@@ -171,14 +168,18 @@ pub(super) fn empty_status(object: &mut Object, numbers: &[&str]) {
     object.0.insert("status".into(), Value::Object(numbers.collect()));
 }
 
-/// Numbers of a spec or a status that may not be negative, each at its place.
-pub(super) fn non_negative_at(object: &Object, part: &str, keys: &[&str], errors: &mut Errors) {
-    rules::non_negative(rules::top(object, part), keys, &Path::new(part), errors);
-}
-
-/// A number that the spec always has.
-pub(super) fn non_negative_number(spec: &Value, key: &str, path: &Path<'_>, errors: &mut Errors) {
-    metadata::non_negative(rules::number(spec, key), &path.field(key), errors);
+/// A strategy of updates as Kubernetes shows it, which is by the names of its own fields.
+pub(super) fn shown_strategy(strategy: &Value) -> Shown {
+    let rolling = match rules::at(strategy, "rollingUpdate") {
+        Value::Null => "null".to_owned(),
+        rolling => format!(
+            "{{\"MaxUnavailable\":{},\"MaxSurge\":{}}}",
+            rules::at(rolling, "maxUnavailable"),
+            rules::at(rolling, "maxSurge")
+        ),
+    };
+    let kind = json!(rules::text(strategy, "type"));
+    Shown(format!("{{\"Type\":{kind},\"RollingUpdate\":{rolling}}}"))
 }
 
 /// The names and images of the containers of a template. Source: `layoutContainerCells`.

@@ -10,8 +10,7 @@ use crate::decode;
 use crate::kind::{PLAIN, Resource};
 use crate::object;
 use crate::pipeline::Change;
-use crate::request::dry_run;
-use crate::status::{ApiError, Result};
+use crate::status::{self, ApiError, Result};
 
 /// What refusals are about.
 static BINDINGS: Resource = Resource { kind: "Binding", plural: "pods/binding", ..PLAIN };
@@ -30,9 +29,8 @@ pub(crate) async fn create(call: &Call<'_>) -> Result<Answer> {
             "Binding \"\" is invalid: target.name: Required value: the name of a node",
         ));
     }
-    let dry_run = dry_run(call.info.query.all("dryRun").iter().map(String::as_str))?;
     let manager = call.manager();
-    let writer = call.writer(&manager, dry_run);
+    let writer = call.writer(&manager, call.dry_run()?);
     let change = Change {
         resource: call.resource,
         namespace: call.namespace(),
@@ -70,27 +68,15 @@ pub(crate) async fn create(call: &Call<'_>) -> Result<Answer> {
                 let known = object::object_of(pod.meta_mut(), "annotations");
                 known.extend(added.clone());
             }
-            scheduled(&mut pod, writer.now);
+            let scheduled = json!({
+                "type": "PodScheduled",
+                "status": "True",
+                "lastProbeTime": null,
+                "lastTransitionTime": object::time(writer.now),
+            });
+            pod.set_condition(scheduled);
             Ok(pod)
         })
         .await?;
-    Ok(Answer::json(json!({
-        "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201,
-    }))
-    .with_code(StatusCode::CREATED))
-}
-
-/// The condition that says so.
-fn scheduled(pod: &mut object::Object, now: jiff::Timestamp) {
-    let condition = json!({
-        "type": "PodScheduled",
-        "status": "True",
-        "lastProbeTime": null,
-        "lastTransitionTime": object::time(now),
-    });
-    let conditions = pod.field_mut("status").entry("conditions").or_insert_with(|| json!([]));
-    if let Some(list) = conditions.as_array_mut() {
-        list.retain(|it| it.get("type") != condition.get("type"));
-        list.push(condition);
-    }
+    Ok(Answer::json(status::created()).with_code(StatusCode::CREATED))
 }

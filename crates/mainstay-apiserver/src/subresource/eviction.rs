@@ -11,7 +11,7 @@ use crate::decode;
 use crate::kinds;
 use crate::object::{self, Object};
 use crate::request::{DeleteOptions, Query};
-use crate::status::{ApiError, Cause, Details, Result};
+use crate::status::{self, ApiError, Cause, Details, Result};
 use crate::storage::{Stored, WriteError};
 
 /// How often a budget that others use too is asked again.
@@ -30,9 +30,9 @@ pub(crate) async fn create(call: &Call<'_>) -> Result<Answer> {
     }
     let options = eviction.0.get("deleteOptions").cloned().unwrap_or_else(|| json!({}));
     let mut options = DeleteOptions::parse(&Query::default(), Some(&options))?;
-    options.dry_run |=
-        crate::request::dry_run(call.info.query.all("dryRun").iter().map(String::as_str))?;
+    options.dry_run |= call.dry_run()?;
     let pod = call.server.storage.get(call.resource, call.namespace(), name).await?;
+    call.admit_part(&eviction).await?;
     if !is_free(&pod.object) {
         ask_budget(call, &pod.object, options.dry_run).await?;
         if !options.dry_run {
@@ -40,10 +40,7 @@ pub(crate) async fn create(call: &Call<'_>) -> Result<Answer> {
         }
     }
     call.server.delete(call.user, call.resource, call.namespace(), name, &options).await?;
-    Ok(Answer::json(json!({
-        "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201,
-    }))
-    .with_code(StatusCode::CREATED))
+    Ok(Answer::json(status::created()).with_code(StatusCode::CREATED))
 }
 
 /// Whether a pod's end disrupts nothing. Source: `canIgnorePDB`.
@@ -54,7 +51,7 @@ fn is_free(pod: &Object) -> bool {
 
 /// Asks the budget that the pod falls under, and takes one disruption out of it.
 async fn ask_budget(call: &Call<'_>, pod: &Object, dry_run: bool) -> Result<()> {
-    let budgets = kinds::pod_disruption_budgets();
+    let budgets = &kinds::POD_DISRUPTION_BUDGETS;
     for _ in 0..ATTEMPTS {
         let all = call.server.storage.all(budgets, call.namespace()).await?;
         let mut matching = all.into_iter().filter(|budget| covers(budget, pod));
@@ -95,7 +92,10 @@ async fn ask_budget(call: &Call<'_>, pod: &Object, dry_run: bool) -> Result<()> 
 
 fn covers(budget: &Object, pod: &Object) -> bool {
     let Some(selector) = budget.at(&["spec", "selector"]) else { return false };
-    crate::label_selector::matches(selector, pod)
+    crate::label_selector::matches(
+        selector,
+        pod.at(&["metadata", "labels"]).unwrap_or(&Value::Null),
+    )
 }
 
 /// The budget with one disruption less. Source: `checkAndDecrement`.
@@ -124,7 +124,7 @@ fn spend(budget: &Object, pod: &str, now: jiff::Timestamp) -> Result<Object> {
     let allowed = budget.i64_at(&["status", "disruptionsAllowed"]);
     if allowed < 0 {
         return Err(ApiError::forbidden(
-            kinds::pod_disruption_budgets(),
+            &kinds::POD_DISRUPTION_BUDGETS,
             name,
             "pdb disruptions allowed is negative",
         ));
@@ -132,7 +132,7 @@ fn spend(budget: &Object, pod: &str, now: jiff::Timestamp) -> Result<Object> {
     let disrupted = budget.at(&["status", "disruptedPods"]).and_then(Value::as_object);
     if disrupted.is_some_and(|pods| pods.len() > MAX_DISRUPTED) {
         return Err(ApiError::forbidden(
-            kinds::pod_disruption_budgets(),
+            &kinds::POD_DISRUPTION_BUDGETS,
             name,
             "DisruptedPods map too big - too many evictions not confirmed by PDB controller",
         ));
@@ -167,11 +167,7 @@ async fn mark(call: &Call<'_>, pod: Stored) -> Result<()> {
         "lastProbeTime": null,
         "lastTransitionTime": object::time(jiff::Timestamp::now()),
     });
-    let conditions = object.field_mut("status").entry("conditions").or_insert_with(|| json!([]));
-    if let Some(list) = conditions.as_array_mut() {
-        list.retain(|it| it.get("type") != condition.get("type"));
-        list.push(condition);
-    }
+    object.set_condition(condition);
     let expect = Expect::At(pod.revision);
     let durability = mainstay_store::Durability::Lazy;
     match call.server.storage.put(call.resource, object, expect, durability).await {

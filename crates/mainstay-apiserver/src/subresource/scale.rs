@@ -5,14 +5,13 @@
 use mainstay_pod::validate::{Errors, Path, metadata};
 use serde_json::{Value, json};
 
-use crate::body::MAX_BODY;
 use crate::call::{Answer, Call};
 use crate::decode;
 use crate::kind::{PLAIN, Resource};
 use crate::object::Object;
-use crate::pipeline::Change;
-use crate::request::dry_run;
+use crate::pipeline::{Change, check_name};
 use crate::status::{ApiError, Result};
+use crate::verbs::patch::Patch;
 
 /// What refusals are about.
 static SCALES: Resource =
@@ -24,14 +23,16 @@ pub(crate) async fn answer(call: &Call<'_>) -> Result<Answer> {
     let current = call.server.storage.get(resource, call.namespace(), name).await?.object;
     let wanted = match call.info.verb {
         "get" => return Ok(Answer::json(scale(&current))),
-        "patch" => patched(call, scale(&current))?,
+        "patch" => {
+            let patched = Patch::read(call)?.change(&SCALES, scale(&current))?;
+            decode::patched(call, patched)?.object
+        }
         _ => decode::body(call)?.object,
     };
     check(&wanted, name)?;
     let replicas = wanted.i64_at(&["spec", "replicas"]);
-    let dry_run = dry_run(call.info.query.all("dryRun").iter().map(String::as_str))?;
     let manager = call.manager();
-    let writer = call.writer(&manager, dry_run);
+    let writer = call.writer(&manager, call.dry_run()?);
     let change = Change {
         resource,
         namespace: call.namespace(),
@@ -76,49 +77,8 @@ fn scale(object: &Object) -> Value {
     })
 }
 
-/// A scale that a patch makes. There are no lists in one, so that both merge patches are the same.
-fn patched(call: &Call<'_>, mut scale: Value) -> Result<Object> {
-    let bad =
-        |error: serde_json::Error| ApiError::bad_request(format!("error decoding patch: {error}"));
-    match decode::media_type(call.headers) {
-        "application/json-patch+json" => {
-            let patch: json_patch::Patch = serde_json::from_slice(&call.body).map_err(bad)?;
-            if patch.0.len() > MAX_BODY / 100 {
-                return Err(ApiError::too_large(MAX_BODY));
-            }
-            json_patch::patch(&mut scale, &patch).map_err(|_| {
-                let text = "the server rejected our request due to an error in our request";
-                ApiError::unprocessable(text)
-            })?;
-        }
-        "application/merge-patch+json" | "application/strategic-merge-patch+json" => {
-            let patch: Value = serde_json::from_slice(&call.body).map_err(bad)?;
-            json_patch::merge(&mut scale, &patch);
-        }
-        _ => {
-            return Err(ApiError::unsupported_media_type(
-                "application/json-patch+json, application/merge-patch+json, \
-                 application/strategic-merge-patch+json",
-            ));
-        }
-    }
-    Ok(decode::patched(call, scale)?.object)
-}
-
 fn check(wanted: &Object, name: &str) -> Result<()> {
-    match wanted.name() {
-        "" => {
-            return Err(ApiError::bad_request(format!(
-                "the name of the object ({name} based on URL) was undeterminable: name must be provided"
-            )));
-        }
-        other if other != name => {
-            return Err(ApiError::bad_request(format!(
-                "the name of the object ({other}) does not match the name on the URL ({name})"
-            )));
-        }
-        _ => {}
-    }
+    check_name(wanted, name)?;
     let mut errors = Errors::default();
     let path = Path::new("spec");
     let replicas = wanted.i64_at(&["spec", "replicas"]);

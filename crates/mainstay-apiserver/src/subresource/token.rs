@@ -37,6 +37,7 @@ pub(crate) async fn create(call: &Call<'_>) -> Result<Answer> {
     same("name", request.name(), name)?;
     same("namespace", request.namespace(), namespace)?;
     let account = call.server.storage.get(resource, namespace, name).await?.object;
+    call.admit_part(&request).await?;
     if !request.uid().is_empty() && request.uid() != account.uid() {
         return Err(ApiError::conflict(
             &REQUESTS,
@@ -121,9 +122,9 @@ async fn bind(call: &Call<'_>, request: &Object, wanted: &mut TokenRequest) -> R
     let storage = &call.server.storage;
     let (name, namespace) = (reference("name"), call.namespace());
     let (resource, place) = match (version, kind) {
-        ("v1", "Pod") => (kinds::pods(), namespace),
-        ("v1", "Node") => (kinds::nodes(), ""),
-        ("v1", "Secret") => (kinds::secrets(), namespace),
+        ("v1", "Pod") => (&kinds::PODS, namespace),
+        ("v1", "Node") => (&kinds::NODES, ""),
+        ("v1", "Secret") => (&kinds::SECRETS, namespace),
         _ => {
             let (group, version) = version.split_once('/').unwrap_or(("", version));
             return Err(ApiError::bad_request(format!(
@@ -154,7 +155,7 @@ async fn bind(call: &Call<'_>, request: &Object, wanted: &mut TokenRequest) -> R
             }
             let node = found.str_at(&["spec", "nodeName"]);
             if !node.is_empty() {
-                let known = storage.find(kinds::nodes(), "", node).await?;
+                let known = storage.find(&kinds::NODES, "", node).await?;
                 let unknown = BoundObject { name: node.to_owned(), uid: String::new() };
                 wanted.node = Some(known.map_or(unknown, |stored| bound(&stored.object)));
             }

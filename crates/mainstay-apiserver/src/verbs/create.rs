@@ -2,7 +2,6 @@
 
 use crate::call::{Answer, Call};
 use crate::decode;
-use crate::request::dry_run;
 use crate::status::{ApiError, Result};
 use crate::verbs::{get, reviews};
 
@@ -19,13 +18,9 @@ pub(crate) async fn create(call: &Call<'_>) -> Result<Answer> {
     if let Some(answer) = reviews::answer(call, &decoded.object).await? {
         return Ok(answer);
     }
-    let dry_run = dry_run(call.info.query.all("dryRun").iter().map(String::as_str))?;
     let manager = call.manager();
-    let writer = call.writer(&manager, dry_run);
+    let writer = call.writer(&manager, call.dry_run()?);
     let namespace = call.namespace();
     let changed = call.server.create(resource, namespace, decoded.object, &writer).await?;
-    let mut warnings = decoded.warnings;
-    warnings.extend(changed.warnings);
-    let answer = get::answer(call, http::StatusCode::CREATED, &changed.stored);
-    Ok(answer.with_warnings(warnings))
+    Ok(get::written(call, changed, decoded.warnings))
 }

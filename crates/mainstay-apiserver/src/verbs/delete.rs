@@ -4,6 +4,7 @@
 //! `staging/src/k8s.io/apiserver/pkg/registry/generic/registry/store.go`.
 
 use jiff::Timestamp;
+use mainstay_pod::identity::CONFIG_MIRROR_ANNOTATION;
 use mainstay_store::{Expect, ListOptions, Revision};
 use serde_json::{Value, json};
 
@@ -12,12 +13,13 @@ use crate::call::{Answer, Call};
 use crate::decode;
 use crate::kind::Resource;
 use crate::object::{self, Object};
-use crate::request::{DeleteOptions, Shape};
+use crate::request::DeleteOptions;
 use crate::selector::Selector;
 use crate::server::Inner;
 use crate::status::{self, ApiError, Result};
 use crate::storage::{self, Stored, WriteError, durability};
 use crate::verbs::get;
+use crate::verbs::list::{self, Found};
 
 /// How often a delete is decided anew when somebody else changes the object.
 const ATTEMPTS: usize = 30;
@@ -50,10 +52,8 @@ pub(crate) async fn delete(call: &Call<'_>) -> Result<Answer> {
     let deleted = call.server.delete(call.user, call.resource, namespace, name, &options).await?;
     let strategy = call.resource.strategy;
     Ok(match deleted {
-        Deleted::Going(stored) => get::answer(call, http::StatusCode::OK, &stored),
-        Deleted::Gone(stored) if strategy.returns_deleted() => {
-            get::answer(call, http::StatusCode::OK, &stored)
-        }
+        Deleted::Going(stored) => get::answer(call, stored.object),
+        Deleted::Gone(stored) if strategy.returns_deleted() => get::answer(call, stored.object),
         Deleted::Gone(stored) => {
             let (name, uid) = (stored.object.name(), stored.object.uid());
             Answer::json(status::success(call.resource, name, uid))
@@ -83,16 +83,8 @@ pub(crate) async fn delete_collection(call: &Call<'_>) -> Result<Answer> {
             Err(error) => return Err(error),
         }
     }
-    let items: Vec<Value> = match call.accept.shape {
-        Shape::Partial => items.iter().map(|it| crate::table::partial(it, "v1")).collect(),
-        Shape::Plain | Shape::Table(_) => items.iter().map(|it| it.to_value(resource)).collect(),
-    };
-    Ok(Answer::json(json!({
-        "kind": format!("{}List", resource.kind),
-        "apiVersion": resource.api_version(),
-        "metadata": { "resourceVersion": page.revision.0.to_string() },
-        "items": items,
-    })))
+    let meta = json!({ "resourceVersion": page.revision.0.to_string() });
+    Ok(list::answer(call, meta, Found::Objects(items)))
 }
 
 impl Inner {
@@ -159,7 +151,7 @@ impl Inner {
 /// other, must not find the old one first and then the new one, whose end it would wait for for ever.
 fn of_mirror(user: &crate::authn::User, object: &Object, options: &DeleteOptions) -> DeleteOptions {
     let mut options = options.clone();
-    let mirror = object.annotation(crate::admission::MIRROR_ANNOTATION).is_some();
+    let mirror = object.annotation(CONFIG_MIRROR_ANNOTATION).is_some();
     if mirror && user.node_name().is_none() {
         options.grace_period_seconds = Some(0);
     }

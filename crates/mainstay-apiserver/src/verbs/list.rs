@@ -12,19 +12,20 @@ use mainstay_store::{Entry, ListOptions, Revision};
 use serde_json::{Value, json};
 
 use crate::call::{Answer, Call};
+use crate::kind::Resource;
 use crate::object::{self, Object};
 use crate::request::Shape;
 use crate::selector::Selector;
 use crate::status::{ApiError, Result};
 use crate::storage;
-use crate::table::{self, IncludeObject};
+use crate::table;
 
 /// How many entries are looked at in one go by a list that picks some of them.
 const CHUNK: usize = 500;
 
 /// What is found, in the form that it is answered in.
-enum Found {
-    /// As it is stored: nothing had to look at it.
+pub(crate) enum Found {
+    /// As it is stored.
     Raw(Vec<Entry>),
     /// Read.
     Objects(Vec<Object>),
@@ -51,48 +52,40 @@ pub(crate) async fn list(call: &Call<'_>) -> Result<Answer> {
     let selector =
         Selector::parse(resource, query.get("labelSelector"), query.get("fieldSelector"))?;
     let selector = call.named(selector)?;
-    let extent = extent(call).await?;
-    let plain = call.accept.shape == Shape::Plain && !call.accept.yaml;
-    let raw = plain && selector.is_empty() && !resource.strategy.converts();
-    let mut options = ListOptions { at: extent.at, after: extent.after, limit: extent.limit };
-    if !selector.is_empty() && extent.limit.is_some() {
+    let Extent { limit, at, after } = extent(call).await?;
+    let only = call.only_key(&selector);
+    let prefix = only.clone().unwrap_or_else(|| resource.prefix(call.namespace()));
+    let mut options = ListOptions { at, after, limit };
+    if only.is_some() {
+        options.limit = Some(1);
+    } else if !selector.is_empty() && limit.is_some() {
         options.limit = Some(CHUNK);
     }
-    let mut found = if raw { Found::Raw(Vec::new()) } else { Found::Objects(Vec::new()) };
-    let (revision, remaining, last) = loop {
-        let page = call.server.storage.page(resource, call.namespace(), &options).await?;
-        let last = page.entries.last().map(|entry| entry.key.clone());
-        let mut stopped = None;
-        match &mut found {
-            Found::Raw(entries) => entries.extend(page.entries),
-            Found::Objects(objects) => {
-                for (at, entry) in page.entries.iter().enumerate() {
-                    if extent.limit.is_some_and(|limit| objects.len() >= limit) {
-                        let more = page.entries.len() - at + page.remaining;
-                        stopped = Some((more, entry_before(&page.entries, at)));
-                        break;
-                    }
-                    let object = storage::decode(resource, &entry.value, entry.revision)?;
-                    if selector.matches(resource, &object) {
-                        objects.push(object);
-                    }
-                }
+    let mut found = if call.is_raw() { Found::Raw(Vec::new()) } else { Found::Objects(Vec::new()) };
+    let (revision, remaining) = loop {
+        let mut page = call.server.storage.store.list(&prefix, &options).await?;
+        if let Some(only) = &only {
+            // Longer names begin with it too, and come after it.
+            page.entries.retain(|entry| *entry.key == **only);
+            page.remaining = 0;
+        }
+        let mut left = page.entries.len() + page.remaining;
+        for entry in page.entries {
+            if limit.is_some_and(|limit| found.len() >= limit) {
+                break;
             }
+            left -= 1;
+            options.after = Some(entry.key.clone());
+            found.take(resource, &selector, entry)?;
         }
-        if let Some((remaining, last)) = stopped {
-            break (page.revision, remaining, last.or_else(|| options.after.clone()));
-        }
-        let whole = matches!(&found, Found::Objects(objects)
-            if extent.limit.is_some_and(|limit| objects.len() < limit) && page.remaining > 0);
-        if !whole {
-            break (page.revision, page.remaining, last);
+        if left == 0 || limit.is_none_or(|limit| found.len() >= limit) {
+            break (page.revision, left);
         }
         options.at = Some(page.revision);
-        options.after = last;
     };
     let mut meta = json!({ "resourceVersion": revision.0.to_string() });
     if remaining > 0
-        && let Some(after) = last
+        && let Some(after) = options.after
     {
         meta["continue"] = Continue { revision, after }.to_token().into();
         // What a selector would pick of the rest is not known.
@@ -100,14 +93,39 @@ pub(crate) async fn list(call: &Call<'_>) -> Result<Answer> {
             meta["remainingItemCount"] = remaining.into();
         }
     }
-    Ok(answer(call, &meta, found))
+    Ok(answer(call, meta, found))
 }
 
-fn entry_before(entries: &[Entry], at: usize) -> Option<Arc<str>> {
-    Some(entries.get(at.checked_sub(1)?)?.key.clone())
+impl Found {
+    /// Takes an entry, if the selector does.
+    fn take(&mut self, resource: &Resource, selector: &Selector, entry: Entry) -> Result<()> {
+        let read = || storage::decode(resource, &entry.value, entry.revision);
+        match self {
+            Self::Raw(entries) => {
+                if selector.is_empty() || selector.matches(resource, &read()?) {
+                    entries.push(entry);
+                }
+            }
+            Self::Objects(objects) => {
+                let object = read()?;
+                if selector.matches(resource, &object) {
+                    objects.push(object);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn len(&self) -> usize {
+        match self {
+            Self::Raw(entries) => entries.len(),
+            Self::Objects(objects) => objects.len(),
+        }
+    }
 }
 
-fn answer(call: &Call<'_>, meta: &Value, found: Found) -> Answer {
+/// A list, with its metadata, in the shape that the client wants.
+pub(crate) fn answer(call: &Call<'_>, meta: Value, found: Found) -> Answer {
     let resource = call.resource;
     let (kind, version) = (format!("{}List", resource.kind), resource.api_version());
     match found {
@@ -125,30 +143,30 @@ fn answer(call: &Call<'_>, meta: &Value, found: Found) -> Answer {
                 object::render(&mut out, resource, &entry.value, entry.revision);
             }
             out.extend_from_slice(b"]}");
-            Answer::json_bytes(http::StatusCode::OK, out)
+            Answer::json_bytes(out)
         }
         Found::Objects(objects) => Answer::json(match call.accept.shape {
             Shape::Plain => {
-                let items: Vec<Value> =
-                    objects.iter().map(|object| object.to_value(resource)).collect();
-                json!({ "kind": kind, "apiVersion": version, "metadata": meta, "items": items })
+                let items = objects.into_iter().map(|object| object.into_value(resource));
+                whole(&kind, &version, meta, items.collect())
             }
             Shape::Partial => {
-                let items: Vec<Value> =
-                    objects.iter().map(|object| table::partial(object, "v1")).collect();
-                json!({
-                    "kind": "PartialObjectMetadataList",
-                    "apiVersion": "meta.k8s.io/v1",
-                    "metadata": meta,
-                    "items": items,
-                })
+                let items = objects.into_iter().map(|object| table::partial(object, "v1"));
+                whole("PartialObjectMetadataList", "meta.k8s.io/v1", meta, items.collect())
             }
             Shape::Table(version) => {
-                let include = IncludeObject::parse(call.info.query.get("includeObject"));
-                table::table(resource, version, meta, &objects, include, Timestamp::now())
+                table::table(resource, version, meta, objects, call.include(), Timestamp::now())
             }
         }),
     }
+}
+
+fn whole(kind: &str, version: &str, meta: Value, items: Value) -> Value {
+    let mut list = json!({ "kind": kind, "apiVersion": version });
+    // What `json!` is given is copied.
+    list["metadata"] = meta;
+    list["items"] = items;
+    list
 }
 
 /// Which part of the list, as of when.

@@ -2,24 +2,27 @@
 //!
 //! Source: `staging/src/k8s.io/apiserver/pkg/endpoints/handlers/patch.go`.
 
-use http::StatusCode;
 use serde_json::Value;
 
 use crate::body::MAX_BODY;
 use crate::call::{Answer, Call};
 use crate::decode::{self, Decoded};
+use crate::kind::Resource;
 use crate::managed;
 use crate::object::Object;
 use crate::pipeline::{Change, Writer};
-use crate::request::dry_run;
 use crate::status::{ApiError, Result};
 use crate::verbs::get;
 
 /// More operations than this in one JSON patch are refused. Source: `maxJSONPatchOperations`.
 const MAX_OPERATIONS: usize = 10_000;
 
+/// What patches are written in that are of any object.
+const CHANGES: &str = "application/json-patch+json, application/merge-patch+json, \
+                       application/strategic-merge-patch+json";
+
 /// A patch, read.
-enum Patch {
+pub(crate) enum Patch {
     Json(json_patch::Patch),
     Merge(Value),
     Strategic(Value),
@@ -31,8 +34,8 @@ enum Patch {
 pub(crate) async fn patch(call: &Call<'_>) -> Result<Answer> {
     let resource = call.resource;
     let query = &call.info.query;
-    let patch = read(call)?;
-    let dry_run = dry_run(query.all("dryRun").iter().map(String::as_str))?;
+    let patch = Patch::read(call)?;
+    let dry_run = call.dry_run()?;
     let applies = matches!(patch, Patch::Apply(..));
     let mut manager = call.manager();
     if applies {
@@ -66,49 +69,76 @@ pub(crate) async fn patch(call: &Call<'_>) -> Result<Answer> {
         Ok(decoded.object)
     };
     let changed = call.server.update(&change, &writer, transform).await?;
-    warnings.extend(changed.warnings);
-    let code = if changed.created { StatusCode::CREATED } else { StatusCode::OK };
-    Ok(get::answer(call, code, &changed.stored).with_warnings(warnings))
+    Ok(get::written(call, changed, warnings))
 }
 
-fn read(call: &Call<'_>) -> Result<Patch> {
-    let media = decode::media_type(call.headers);
-    let json = || -> Result<Value> {
-        serde_json::from_slice(&call.body)
-            .map_err(|error| ApiError::bad_request(format!("error decoding patch: {error}")))
-    };
-    match media {
-        "application/json-patch+json" => {
-            let patch: json_patch::Patch = serde_json::from_value(json()?)
-                .map_err(|error| ApiError::bad_request(format!("error decoding patch: {error}")))?;
-            if patch.0.len() > MAX_OPERATIONS {
-                let count = patch.0.len();
-                return Err(ApiError::too_large(MAX_BODY).with_message(format!(
-                    "Request entity too large: The allowed maximum operations in a JSON patch is \
-                     {MAX_OPERATIONS}, got {count}"
-                )));
+impl Patch {
+    /// The patch in the body of a request.
+    ///
+    /// # Errors
+    ///
+    /// 400 when it is none, 415 when it is written as something else.
+    pub(crate) fn read(call: &Call<'_>) -> Result<Self> {
+        let media = decode::media_type(call.headers);
+        let json = || -> Result<Value> {
+            serde_json::from_slice(&call.body)
+                .map_err(|error| ApiError::bad_request(format!("error decoding patch: {error}")))
+        };
+        match media {
+            "application/json-patch+json" => {
+                let patch: json_patch::Patch =
+                    serde_json::from_value(json()?).map_err(|error| {
+                        ApiError::bad_request(format!("error decoding patch: {error}"))
+                    })?;
+                if patch.0.len() > MAX_OPERATIONS {
+                    let count = patch.0.len();
+                    return Err(ApiError::too_large(MAX_BODY).with_message(format!(
+                        "Request entity too large: The allowed maximum operations in a JSON patch is \
+                         {MAX_OPERATIONS}, got {count}"
+                    )));
+                }
+                Ok(Self::Json(patch))
             }
-            Ok(Patch::Json(patch))
-        }
-        "application/merge-patch+json" => Ok(Patch::Merge(json()?)),
-        "application/strategic-merge-patch+json" => {
-            let value = json()?;
-            if !value.is_object() {
-                return Err(ApiError::bad_request(
-                    "error decoding patch: json: cannot unmarshal into Go value of type \
-                     map[string]interface {}",
-                ));
+            "application/merge-patch+json" => Ok(Self::Merge(json()?)),
+            "application/strategic-merge-patch+json" => {
+                let value = json()?;
+                if !value.is_object() {
+                    return Err(ApiError::bad_request(
+                        "error decoding patch: json: cannot unmarshal into Go value of type \
+                         map[string]interface {}",
+                    ));
+                }
+                Ok(Self::Strategic(value))
             }
-            Ok(Patch::Strategic(value))
+            "application/apply-patch+yaml" => {
+                let value = decode::yaml(&call.body)?;
+                Ok(Self::Apply(value, call.info.query.flag("force")))
+            }
+            _ => {
+                let all = format!("{CHANGES}, application/apply-patch+yaml");
+                Err(ApiError::unsupported_media_type(&all))
+            }
         }
-        "application/apply-patch+yaml" => {
-            let value = decode::yaml(&call.body)?;
-            Ok(Patch::Apply(value, call.info.query.flag("force")))
+    }
+
+    /// Makes of a value what the patch says.
+    ///
+    /// # Errors
+    ///
+    /// 422 when it cannot be done; 415 of an apply, which says more than a value shows.
+    pub(crate) fn change(&self, resource: &Resource, mut value: Value) -> Result<Value> {
+        match self {
+            // Which operation it was is told to nobody, as upstream.
+            Self::Json(patch) => json_patch::patch(&mut value, patch).map_err(|_| {
+                ApiError::unprocessable(
+                    "the server rejected our request due to an error in our request",
+                )
+            })?,
+            Self::Merge(patch) => json_patch::merge(&mut value, patch),
+            Self::Strategic(patch) => value = decode::strategic(resource, value, patch)?,
+            Self::Apply(..) => return Err(ApiError::unsupported_media_type(CHANGES)),
         }
-        _ => Err(ApiError::unsupported_media_type(
-            "application/json-patch+json, application/merge-patch+json, \
-             application/strategic-merge-patch+json, application/apply-patch+yaml",
-        )),
+        Ok(value)
     }
 }
 
@@ -124,19 +154,7 @@ fn transform(
         let Some(current) = current else {
             return Err(ApiError::not_found(resource, &call.info.name));
         };
-        let mut value = current.to_value(resource);
-        match patch {
-            // Which operation it was is told to nobody, as upstream.
-            Patch::Json(patch) => json_patch::patch(&mut value, patch).map_err(|_| {
-                ApiError::unprocessable(
-                    "the server rejected our request due to an error in our request",
-                )
-            })?,
-            Patch::Merge(patch) => json_patch::merge(&mut value, patch),
-            Patch::Strategic(patch) => value = decode::strategic(resource, &value, patch)?,
-            Patch::Apply(..) => {}
-        }
-        return decode::patched(call, value);
+        return decode::patched(call, patch.change(resource, current.to_value(resource))?);
     };
     // What is wrong with what was sent, and not with what comes of it.
     let warnings = decode::value(call, wanted.clone())?.warnings;

@@ -21,8 +21,8 @@ pub(crate) async fn answer(call: &Call<'_>, object: &Object) -> Result<Option<An
     let status = match call.resource.kind {
         "SelfSubjectReview" => json!({ "userInfo": call.user.to_json() }),
         "TokenReview" => token(call, object).await?,
-        "SubjectAccessReview" | "LocalSubjectAccessReview" => access(call, object, Some(()))?,
-        "SelfSubjectAccessReview" => access(call, object, None)?,
+        "SubjectAccessReview" | "LocalSubjectAccessReview" => access(call, object, &named(object))?,
+        "SelfSubjectAccessReview" => access(call, object, call.user)?,
         "SelfSubjectRulesReview" => rules(call, object)?,
         _ => return Ok(None),
     };
@@ -36,7 +36,7 @@ pub(crate) async fn answer(call: &Call<'_>, object: &Object) -> Result<Option<An
         },
     );
     answered.0.insert("status".into(), status);
-    let answer = Answer::json(answered.to_value(call.resource));
+    let answer = Answer::json(answered.into_value(call.resource));
     Ok(Some(answer.with_code(StatusCode::CREATED)))
 }
 
@@ -62,7 +62,7 @@ async fn token(call: &Call<'_>, object: &Object) -> Result<Value> {
 }
 
 /// Whether somebody may do something: whoever the object names, or the sender himself.
-fn access(call: &Call<'_>, object: &Object, other: Option<()>) -> Result<Value> {
+fn access(call: &Call<'_>, object: &Object, user: &User) -> Result<Value> {
     let mut errors = Errors::default();
     let spec = Path::new("spec");
     let about = object.at(&["spec", "resourceAttributes"]);
@@ -74,17 +74,10 @@ fn access(call: &Call<'_>, object: &Object, other: Option<()>) -> Result<Value> 
             "exactly one of nonResourceAttributes or resourceAttributes must be specified",
         );
     }
-    let user = match other {
-        None => call.user.clone(),
-        Some(()) => {
-            let user = named(object);
-            if user.name.is_empty() && user.groups.is_empty() {
-                let text = "at least one of user or group must be specified";
-                errors.invalid(&spec.field("user"), "", text);
-            }
-            user
-        }
-    };
+    if user.name.is_empty() && user.groups.is_empty() {
+        let text = "at least one of user or group must be specified";
+        errors.invalid(&spec.field("user"), "", text);
+    }
     let text = |value: Option<&Value>, key: &str| -> String {
         value.and_then(|it| it.get(key)?.as_str()).unwrap_or_default().to_owned()
     };
@@ -100,17 +93,11 @@ fn access(call: &Call<'_>, object: &Object, other: Option<()>) -> Result<Value> 
         return Err(ApiError::invalid(call.resource, object.name(), &errors.0));
     }
     let fields = required_fields(about);
-    let fields: Vec<(&str, &str)> = fields.iter().map(|(key, value)| (&**key, &**value)).collect();
-    let version = match text(about, "version").as_str() {
-        "" => "*".to_owned(),
-        version => version.to_owned(),
-    };
     let verb = text(about.or(path), "verb");
     let attributes = Attributes {
-        user: &user,
+        user,
         verb: &verb,
         group: &text(about, "group"),
-        version: &version,
         resource: &text(about, "resource"),
         subresource: &text(about, "subresource"),
         namespace: &namespace,
@@ -123,10 +110,6 @@ fn access(call: &Call<'_>, object: &Object, other: Option<()>) -> Result<Value> 
     let reason = match call.server.decide(&attributes) {
         Decision::Allow(reason) => {
             status["allowed"] = true.into();
-            reason
-        }
-        Decision::Deny(reason) => {
-            status["denied"] = true.into();
             reason
         }
         Decision::NoOpinion(reason) => reason,

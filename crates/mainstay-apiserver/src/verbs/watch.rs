@@ -22,7 +22,7 @@ use crate::call::{Answer, Call};
 use crate::kind::Resource;
 use crate::object::{self, Object};
 use crate::random;
-use crate::request::{Accept, Shape};
+use crate::request::Shape;
 use crate::selector::Selector;
 use crate::status::{ApiError, Result};
 use crate::storage;
@@ -39,10 +39,22 @@ const BOOKMARK_INTERVAL: Duration = Duration::from_secs(60);
 struct Writing {
     resource: &'static Resource,
     selector: Selector,
-    accept: Accept,
+    /// The only key that the selector picks, if it says so.
+    only: Option<String>,
+    /// Whether objects are written as they are stored.
+    raw: bool,
+    shape: Shape,
     include: IncludeObject,
     /// Whether the columns of the table have been told.
     headed: bool,
+}
+
+/// An object that a watch tells of.
+enum Picked<'a> {
+    /// As it is stored.
+    Raw(&'a Bytes),
+    /// Read.
+    Object(Object),
 }
 
 /// A watch under way.
@@ -64,12 +76,19 @@ pub(crate) async fn watch(call: &Call<'_>) -> Result<Answer> {
     let selector =
         Selector::parse(resource, query.get("labelSelector"), query.get("fieldSelector"))?;
     let selector = call.named(selector)?;
-    let include = IncludeObject::parse(query.get("includeObject"));
-    let mut writing =
-        Writing { resource, selector, accept: call.accept.clone(), include, headed: false };
+    let only = call.only_key(&selector);
+    let prefix = only.clone().unwrap_or_else(|| resource.prefix(call.namespace()));
+    let mut writing = Writing {
+        resource,
+        selector,
+        only,
+        raw: call.is_raw(),
+        shape: call.accept.shape.clone(),
+        include: call.include(),
+        headed: false,
+    };
     let bookmarks = query.flag("allowWatchBookmarks");
     let initial = initial_events(call, bookmarks)?;
-    let prefix = resource.prefix(call.namespace());
     let store = call.server.storage.store.clone();
     let mut first = VecDeque::new();
     let version = query.get("resourceVersion");
@@ -86,17 +105,16 @@ pub(crate) async fn watch(call: &Call<'_>) -> Result<Answer> {
                 Ok(events) => events,
                 // As upstream: the answer is a watch, which tells this.
                 Err(error) => {
-                    let line = line("ERROR", &ApiError::from(error).to_json());
+                    let line = error_line(&error.into());
                     return Ok(stream(VecDeque::from([line])));
                 }
             }
         }
         _ => {
-            let page = call
-                .server
-                .storage
-                .page(resource, call.namespace(), &ListOptions::default())
-                .await?;
+            // Longer names begin with an only one too, and come after it.
+            let limit = writing.only.as_ref().map(|_| 1);
+            let options = ListOptions { limit, ..ListOptions::default() };
+            let page = store.list(&prefix, &options).await?;
             if initial != Some(false) {
                 for entry in &page.entries {
                     let event = Event {
@@ -221,14 +239,14 @@ impl Watch {
     /// The last thing that a watch tells.
     fn fail(&mut self, error: StoreError) {
         self.over = true;
-        self.first.push_back(line("ERROR", &ApiError::from(error).to_json()));
+        self.first.push_back(error_line(&error.into()));
     }
 
     fn tell(&mut self, events: &[Event]) {
         for event in events {
             if let Err(error) = self.writing.event(event, &mut self.first) {
                 self.over = true;
-                self.first.push_back(line("ERROR", &error.to_json()));
+                self.first.push_back(error_line(&error));
                 return;
             }
         }
@@ -238,54 +256,48 @@ impl Watch {
 impl Writing {
     /// Writes what an event means to this watch, if anything.
     fn event(&mut self, event: &Event, out: &mut VecDeque<Bytes>) -> Result<()> {
-        let resource = self.resource;
-        let raw = self.selector.is_empty()
-            && self.accept.shape == Shape::Plain
-            && !resource.strategy.converts();
-        if raw {
-            let (kind, value) = match (&event.previous, &event.value) {
-                (None, Some(value)) => ("ADDED", value),
-                (Some(_), Some(value)) => ("MODIFIED", value),
-                (Some(previous), None) => ("DELETED", previous),
-                (None, None) => return Ok(()),
-            };
-            let mut line = Vec::with_capacity(value.len() + 160);
-            line.extend_from_slice(b"{\"type\":\"");
-            line.extend_from_slice(kind.as_bytes());
-            line.extend_from_slice(b"\",\"object\":");
-            object::render(&mut line, resource, value, event.revision);
-            line.extend_from_slice(b"}\n");
-            out.push_back(line.into());
+        if self.only.as_ref().is_some_and(|only| **only != *event.key) {
             return Ok(());
         }
-        let picked = |value: &Option<Bytes>| -> Result<Option<Object>> {
-            let Some(value) = value else { return Ok(None) };
-            let object = storage::decode(resource, value, event.revision)?;
-            Ok(self.selector.matches(resource, &object).then_some(object))
-        };
-        let (kind, object) = match (picked(&event.previous)?, picked(&event.value)?) {
+        let (old, new) = (event.previous.as_ref(), event.value.as_ref());
+        let picked = (self.pick(old, event.revision)?, self.pick(new, event.revision)?);
+        let (kind, picked) = match picked {
             (None, Some(new)) => ("ADDED", new),
             (Some(_), Some(new)) => ("MODIFIED", new),
             (Some(old), None) => ("DELETED", old),
             (None, None) => return Ok(()),
         };
-        let value = match self.accept.shape {
-            Shape::Plain => object.to_value(resource),
-            Shape::Partial => table::partial(&object, "v1"),
-            Shape::Table(version) => {
-                let list = json!({ "resourceVersion": object.resource_version() });
-                let objects = std::slice::from_ref(&object);
-                let now = Timestamp::now();
-                let mut table = table::table(resource, version, &list, objects, self.include, now);
+        let resource = self.resource;
+        out.push_back(match picked {
+            Picked::Raw(value) => line(kind, value.len() + 160, |out| {
+                object::render(out, resource, value, event.revision);
+            }),
+            Picked::Object(object) => {
+                let (include, now) = (self.include, Timestamp::now());
+                let mut value = table::shaped(resource, &self.shape, include, object, now);
                 // Told once.
-                if std::mem::replace(&mut self.headed, true) {
-                    table["columnDefinitions"] = Value::Null;
+                if matches!(self.shape, Shape::Table(_))
+                    && std::mem::replace(&mut self.headed, true)
+                {
+                    value["columnDefinitions"] = Value::Null;
                 }
-                table
+                value_line(kind, &value)
             }
-        };
-        out.push_back(line(kind, &value));
+        });
         Ok(())
+    }
+
+    /// What there is to tell of a value; `None` if there is none, or the selector does not take it.
+    fn pick<'a>(&self, value: Option<&'a Bytes>, revision: Revision) -> Result<Option<Picked<'a>>> {
+        let Some(value) = value else { return Ok(None) };
+        if self.raw && self.selector.is_empty() {
+            return Ok(Some(Picked::Raw(value)));
+        }
+        let object = storage::decode(self.resource, value, revision)?;
+        if !self.selector.matches(self.resource, &object) {
+            return Ok(None);
+        }
+        Ok(Some(if self.raw { Picked::Raw(value) } else { Picked::Object(object) }))
     }
 
     /// How far everything has been told.
@@ -295,7 +307,7 @@ impl Writing {
         if initial_end {
             meta["annotations"] = json!({ "k8s.io/initial-events-end": "true" });
         }
-        let object = match self.accept.shape {
+        let object = match self.shape {
             Shape::Table(version) => json!({
                 "kind": "Table",
                 "apiVersion": format!("meta.k8s.io/{version}"),
@@ -312,10 +324,28 @@ impl Writing {
                 "metadata": meta,
             }),
         };
-        line("BOOKMARK", &object)
+        value_line("BOOKMARK", &object)
     }
 }
 
-fn line(kind: &str, object: &Value) -> Bytes {
-    format!("{}\n", json!({ "type": kind, "object": object })).into()
+fn error_line(error: &ApiError) -> Bytes {
+    value_line("ERROR", &error.to_json())
+}
+
+fn value_line(kind: &str, object: &Value) -> Bytes {
+    line(kind, 1024, |out| {
+        // Values have string keys only, and writing to memory does not fail.
+        let _ = serde_json::to_writer(out, object);
+    })
+}
+
+/// An event of about this size, in bytes.
+fn line(kind: &str, size: usize, write_object: impl FnOnce(&mut Vec<u8>)) -> Bytes {
+    let mut line = Vec::with_capacity(size);
+    line.extend_from_slice(b"{\"type\":\"");
+    line.extend_from_slice(kind.as_bytes());
+    line.extend_from_slice(b"\",\"object\":");
+    write_object(&mut line);
+    line.extend_from_slice(b"}\n");
+    line.into()
 }

@@ -2,7 +2,7 @@
 
 use crate::common::server;
 use mainstay_apiserver::User;
-use serde_json::json;
+use serde_json::{Value, json};
 
 const DEPLOYMENTS: &str = "/apis/apps/v1/namespaces/default/deployments";
 const SERVICES: &str = "/api/v1/namespaces/default/services";
@@ -140,4 +140,58 @@ async fn tokens_are_made_of_accounts_that_are_there() {
     let reviews = "/apis/authentication.k8s.io/v1/tokenreviews";
     let reviewed = server.ask("POST", reviews, Some(&review)).await.body;
     assert_eq!(reviewed["status"]["user"]["username"], "system:serviceaccount:default:robot");
+}
+
+#[tokio::test]
+async fn a_node_gets_tokens_for_its_pods_only() {
+    let server = server().await;
+    let accounts = "/api/v1/namespaces/default/serviceaccounts";
+    let account = json!({ "metadata": { "name": "robot" } });
+    assert_eq!(server.ask("POST", accounts, Some(&account)).await.code, 201);
+    let pod = json!({
+        "metadata": { "name": "p" },
+        "spec": {
+            "nodeName": "n1",
+            "serviceAccountName": "robot",
+            "containers": [{ "name": "c", "image": "i" }],
+            "volumes": [{
+                "name": "token",
+                "projected": { "sources": [{ "serviceAccountToken": { "path": "token" } }] },
+            }],
+        },
+    });
+    let pod = server.ask("POST", "/api/v1/namespaces/default/pods", Some(&pod)).await;
+    assert_eq!(pod.code, 201, "{pod:?}");
+    let path = format!("{accounts}/robot/token");
+    let ask = async |body: Value| {
+        server.ask_as(User::node("n1"), "POST", &path, "application/json", Some(&body)).await
+    };
+    let unbound = ask(json!({})).await;
+    assert_eq!(unbound.code, 403);
+    let text = unbound.body["message"].as_str().unwrap();
+    assert!(text.ends_with("node requested token not bound to a pod"), "{text}");
+    let reference = json!({
+        "kind": "Pod", "apiVersion": "v1", "name": "p", "uid": pod.body["metadata"]["uid"],
+    });
+    let bound = ask(json!({ "spec": { "boundObjectRef": reference } })).await;
+    assert_eq!(bound.code, 201, "{bound:?}");
+}
+
+#[tokio::test]
+async fn a_binding_counts_when_it_is_answered_and_not_when_it_is_gone() {
+    let server = server().await;
+    let bindings = "/apis/rbac.authorization.k8s.io/v1/clusterrolebindings";
+    let binding = json!({
+        "metadata": { "name": "b" },
+        "roleRef": { "apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "view" },
+        "subjects": [{ "apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": "jane" }],
+    });
+    let jane = || User { name: "jane".into(), ..User::default() };
+    let pods = "/api/v1/namespaces/default/pods";
+    for _ in 0..20 {
+        assert_eq!(server.ask_as(jane(), "GET", pods, "", None).await.code, 403);
+        assert_eq!(server.ask("POST", bindings, Some(&binding)).await.code, 201);
+        assert_eq!(server.ask_as(jane(), "GET", pods, "", None).await.code, 200);
+        assert_eq!(server.ask("DELETE", &format!("{bindings}/b"), None).await.code, 200);
+    }
 }

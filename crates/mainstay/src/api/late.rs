@@ -1,15 +1,14 @@
 //! The embedded API for those who may ask before it is there.
 
-use std::convert::Infallible;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body_util::Full;
-use mainstay_apiserver::{ApiServer, Body, BoxError, User};
+use mainstay_apiserver::{ApiServer, Body, BoxError, Peer, User, boxed};
 use tokio::sync::watch;
-use tower::{Service, ServiceExt as _};
+use tower::Service;
 
 /// The API as one user of this process sees it. A request that comes too early waits; whoever sends it
 /// has a deadline.
@@ -56,9 +55,8 @@ where
         let mut this = self.clone();
         Box::pin(async move {
             let server = this.server.wait_for(Option::is_some).await.map_err(|_| Ended)?.clone();
-            let service = server.ok_or(Ended)?.as_user(this.user);
-            let answered: Result<_, Infallible> = service.oneshot(request).await;
-            Ok(answered.unwrap_or_else(|never| match never {}))
+            let peer = Peer::Trusted(this.user);
+            Ok(server.ok_or(Ended)?.handle(request.map(boxed), &peer).await)
         })
     }
 }

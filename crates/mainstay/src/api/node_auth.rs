@@ -6,15 +6,14 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use http::{Request, StatusCode};
 use http_body_util::{BodyExt as _, Full};
+use jiff::Timestamp;
+use mainstay_apiserver::{MASTERS, User as Known};
 use mainstay_node::node_api::{NodeAuth, Unauthenticated, User};
 use mainstay_pki::ClientCertificate;
 use rustls::pki_types::CertificateDer;
 use serde_json::{Value, json};
 
 use super::LateApi;
-
-/// Those who may do everything, also while the API cannot be asked.
-const MASTERS: &str = "system:masters";
 
 /// How long the API may take to say who somebody is or what he may do.
 const PATIENCE: std::time::Duration = std::time::Duration::from_secs(10);
@@ -66,22 +65,12 @@ impl NodeAuth for ApiAuth {
             // TLS has held it against the authority.
             let read =
                 ClientCertificate::read(own).map_err(|error| Unauthenticated(error.to_string()))?;
-            let now = jiff::Timestamp::now();
-            if now < read.not_before || read.not_after < now {
-                return Err(Unauthenticated("the certificate's time is over".to_owned()));
-            }
-            let mut groups = read.subject.organizations;
-            groups.push("system:authenticated".to_owned());
-            let name = read.subject.common_name;
-            return Ok(User { name, uid: read.uid, groups, ..User::default() });
-        }
-        let Some(token) = bearer else {
-            return Ok(User {
-                name: "system:anonymous".to_owned(),
-                groups: vec!["system:unauthenticated".to_owned()],
-                ..User::default()
+            let user = Known::of_certificate(&read, Timestamp::now());
+            return user.map(from_api).ok_or_else(|| {
+                Unauthenticated("the certificate names nobody, or its time is over".to_owned())
             });
-        };
+        }
+        let Some(token) = bearer else { return Ok(from_api(Known::anonymous())) };
         let review = json!({ "spec": { "token": token } });
         let path = "/apis/authentication.k8s.io/v1/tokenreviews";
         let answer = self.review(path, &review).await.map_err(Unauthenticated)?;
@@ -105,6 +94,7 @@ impl NodeAuth for ApiAuth {
     }
 
     async fn authorize(&self, user: &User, verb: &str, subresource: &str) -> Result<bool, String> {
+        // Also while the API cannot be asked.
         if user.groups.iter().any(|group| group == MASTERS) {
             return Ok(true);
         }
@@ -127,4 +117,10 @@ impl NodeAuth for ApiAuth {
         let answer = self.review(path, &review).await?;
         Ok(answer["status"]["allowed"] == true)
     }
+}
+
+/// As the node knows users, which does not know the API server.
+fn from_api(user: Known) -> User {
+    let Known { name, uid, groups, extra } = user;
+    User { name, uid, groups, extra }
 }

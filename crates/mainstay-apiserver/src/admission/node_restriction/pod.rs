@@ -2,13 +2,12 @@
 
 use std::collections::BTreeMap;
 
+use mainstay_pod::identity::CONFIG_MIRROR_ANNOTATION;
 use serde_json::Value;
 
 use super::{Found, Refusal, Request, existing, forbid, node_of, object_name, operation};
 use crate::admission::Operation;
 use crate::object::Object;
-
-const MIRROR: &str = "kubernetes.io/config.mirror";
 
 pub(super) fn itself(
     node: &str,
@@ -34,9 +33,9 @@ pub(super) fn itself(
 }
 
 fn create(node: &str, pod: &Object, found: &Found<'_>) -> Result<(), Refusal> {
-    if pod.annotation(MIRROR).is_none() {
+    if pod.annotation(CONFIG_MIRROR_ANNOTATION).is_none() {
         return forbid(format!(
-            "pod does not have {MIRROR:?} annotation, node {node:?} can only create mirror pods"
+            "pod does not have {CONFIG_MIRROR_ANNOTATION:?} annotation, node {node:?} can only create mirror pods"
         ));
     }
     if node_of(pod) != node {

@@ -72,7 +72,6 @@ fn ask(sender: &User, wanted: &User, rights: &[&str]) -> std::result::Result<Vec
         user: sender,
         verb: "list",
         group: "",
-        version: "v1",
         resource: "pods",
         subresource: "",
         namespace: "",

@@ -6,12 +6,10 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
+use mainstay_pod::identity::CONFIG_MIRROR_ANNOTATION;
 use serde_json::Value;
 
 use crate::object::Object;
-
-/// What makes a pod the mirror of a static one.
-const MIRROR: &str = "kubernetes.io/config.mirror";
 
 /// Where the volumes of a pod name a secret.
 const VOLUME_SECRETS: [&str; 10] = [
@@ -120,7 +118,7 @@ impl Graph {
 /// What a pod refers to. A mirror refers to nothing: a node could make one to read whatever it likes.
 fn references(pod: &Object) -> BTreeSet<Reference> {
     let mut found = BTreeSet::new();
-    if pod.annotation(MIRROR).is_some() {
+    if pod.annotation(CONFIG_MIRROR_ANNOTATION).is_some() {
         return found;
     }
     let mut add = |kind, name: Option<&Value>| {

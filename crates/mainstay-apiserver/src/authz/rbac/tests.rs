@@ -22,7 +22,6 @@ fn on<'a>(
         user,
         verb,
         group,
-        version: "v1",
         resource,
         subresource,
         namespace,

@@ -4,6 +4,7 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use crate::kind::{AGE, Column, NAME, column, wide};
+use crate::kinds::rules::{at, number, text};
 use crate::object::Object;
 use crate::table::{self, or_none};
 
@@ -74,12 +75,8 @@ pub(super) fn conditions(object: &Object) -> Vec<Value> {
     vec![json!({ "type": "Completed", "status": "True", "reason": phase, "message": message })]
 }
 
-fn text<'a>(value: &'a Value, key: &str) -> &'a str {
-    value.get(key).and_then(Value::as_str).unwrap_or_default()
-}
-
 fn flag(value: &Value, key: &str) -> bool {
-    value.get(key).and_then(Value::as_bool) == Some(true)
+    *at(value, key) == true
 }
 
 fn has_condition(object: &Object, kind: &str) -> bool {
@@ -111,7 +108,7 @@ fn summary(object: &Object) -> Summary {
     }
     let mut of_sidecars = Restarts::default();
     let mut initializing = false;
-    for (at, status) in object.list_at(&["status", "initContainerStatuses"]).iter().enumerate() {
+    for (done, status) in object.list_at(&["status", "initContainerStatuses"]).iter().enumerate() {
         let sidecar = is_sidecar(text(status, "name"));
         summary.restarts.add(status);
         if sidecar {
@@ -120,7 +117,7 @@ fn summary(object: &Object) -> Summary {
         let ended = status.pointer("/state/terminated");
         let waiting = status.pointer("/state/waiting").map_or("", |it| text(it, "reason"));
         summary.reason = match ended {
-            Some(end) if exit_code(end) == 0 => continue,
+            Some(end) if number(end, "exitCode") == 0 => continue,
             _ if sidecar && flag(status, "started") => {
                 summary.ready += usize::from(flag(status, "ready"));
                 continue;
@@ -129,7 +126,7 @@ fn summary(object: &Object) -> Summary {
             None if !waiting.is_empty() && waiting != "PodInitializing" => {
                 format!("Init:{waiting}")
             }
-            None => format!("Init:{at}/{}", init.len()),
+            None => format!("Init:{done}/{}", init.len()),
         };
         initializing = true;
         break;
@@ -160,7 +157,7 @@ impl Summary {
                 self.reason = waiting.to_owned();
             } else if let Some(end) = status.pointer("/state/terminated") {
                 self.reason = end_reason(end);
-                if exit_code(end) != 0 {
+                if number(end, "exitCode") != 0 {
                     failed.clone_from(&self.reason);
                 }
             } else if flag(status, "ready") && status.pointer("/state/running").is_some() {
@@ -182,20 +179,15 @@ impl Summary {
 
 impl Restarts {
     fn add(&mut self, status: &Value) {
-        self.count += status.get("restartCount").and_then(Value::as_i64).unwrap_or(0);
+        self.count += number(status, "restartCount");
         let last = status.pointer("/lastState/terminated/finishedAt").and_then(Value::as_str);
         self.last = self.last.max(last.and_then(|time| time.parse().ok()));
     }
 }
 
-fn exit_code(end: &Value) -> i64 {
-    end.get("exitCode").and_then(Value::as_i64).unwrap_or(0)
-}
-
 fn end_reason(end: &Value) -> String {
-    let signal = end.get("signal").and_then(Value::as_i64).unwrap_or(0);
-    match (text(end, "reason"), signal) {
-        ("", 0) => format!("ExitCode:{}", exit_code(end)),
+    match (text(end, "reason"), number(end, "signal")) {
+        ("", 0) => format!("ExitCode:{}", number(end, "exitCode")),
         ("", signal) => format!("Signal:{signal}"),
         (reason, _) => reason.to_owned(),
     }

@@ -5,10 +5,10 @@
 use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::{Container, Pod, PodSpec, Toleration};
-use mainstay_pod::validate::{self, Errors, FieldError, Json, Path, Shown};
+use mainstay_pod::identity::CONFIG_MIRROR_ANNOTATION;
+use mainstay_pod::validate::{self, Errors, FieldError, Path, Shown};
 use serde_json::Value;
 
-use crate::admission::MIRROR_ANNOTATION;
 use crate::kinds::rules;
 use crate::object::Object;
 
@@ -26,13 +26,11 @@ pub(super) fn validate(new: &Pod, old: &Pod) -> Vec<FieldError> {
     let none = PodSpec::default();
     let path = Path::new("spec");
     let (spec, before) = (new.spec.as_ref().unwrap_or(&none), old.spec.as_ref().unwrap_or(&none));
-    let empty = Vec::new();
-    let init = |spec: &PodSpec| spec.init_containers.clone().unwrap_or_default();
     let lists = [
-        ("containers", spec.containers.clone(), before.containers.clone()),
-        ("initContainers", init(spec), init(before)),
+        ("containers", spec.containers.as_slice(), before.containers.as_slice()),
+        ("initContainers", init_containers(spec), init_containers(before)),
     ];
-    for (name, new, old) in &lists {
+    for (name, new, old) in lists {
         if !images(new, old, &path.field(name), &mut errors) {
             return errors.0;
         }
@@ -40,20 +38,19 @@ pub(super) fn validate(new: &Pod, old: &Pod) -> Vec<FieldError> {
     if !deadline(spec, before, &path, &mut errors) {
         return errors.0;
     }
-    let tolerations = spec.tolerations.as_ref().unwrap_or(&empty);
-    let known = before.tolerations.as_ref().unwrap_or(&empty);
+    let tolerations = spec.tolerations.as_deref().unwrap_or_default();
+    let known = before.tolerations.as_deref().unwrap_or_default();
     if !known.iter().all(|old| tolerations.iter().any(|new| same_but_for_time(new, old))) {
         let text = "existing toleration can not be modified except its tolerationSeconds";
         errors.forbidden(&path.field("tolerations"), text);
     }
-    let gates = |spec: &PodSpec| -> Vec<String> {
-        spec.scheduling_gates.iter().flatten().map(|gate| gate.name.clone()).collect()
-    };
-    let (now, then) = (gates(spec), gates(before));
+    let gates = spec.scheduling_gates.as_deref().unwrap_or_default();
+    let known = before.scheduling_gates.as_deref().unwrap_or_default();
     let gates_path = path.field("schedulingGates");
-    for (at, gate) in now.iter().enumerate().filter(|(_, gate)| !then.contains(gate)) {
+    for (at, gate) in gates.iter().enumerate().filter(|(_, gate)| !known.contains(gate)) {
         let path = gates_path.index(at);
-        let text = format!("only deletion is allowed, but found new scheduling gate '{gate}'");
+        let text =
+            format!("only deletion is allowed, but found new scheduling gate '{}'", gate.name);
         errors.forbidden(&path.field("name"), &text);
     }
     let leveled = leveled(spec, before);
@@ -68,19 +65,26 @@ pub(super) fn validate(new: &Pod, old: &Pod) -> Vec<FieldError> {
     errors.0
 }
 
+fn init_containers(spec: &PodSpec) -> &[Container] {
+    spec.init_containers.as_deref().unwrap_or_default()
+}
+
 fn annotations(new: &Pod, old: &Pod, errors: &mut Errors) {
     let none = BTreeMap::new();
     let now = new.metadata.annotations.as_ref().unwrap_or(&none);
     let then = old.metadata.annotations.as_ref().unwrap_or(&none);
     let meta = Path::new("metadata");
     let path = meta.field("annotations");
-    match (then.get(MIRROR_ANNOTATION), now.get(MIRROR_ANNOTATION)) {
+    match (then.get(CONFIG_MIRROR_ANNOTATION), now.get(CONFIG_MIRROR_ANNOTATION)) {
         (Some(old), new) if new != Some(old) => errors.forbidden(
-            &path.key(MIRROR_ANNOTATION),
+            &path.key(CONFIG_MIRROR_ANNOTATION),
             "may not remove or update mirror pod annotation",
         ),
         (None, Some(_)) => {
-            errors.forbidden(&path.key(MIRROR_ANNOTATION), "may not add mirror pod annotation");
+            errors.forbidden(
+                &path.key(CONFIG_MIRROR_ANNOTATION),
+                "may not add mirror pod annotation",
+            );
         }
         _ => {}
     }
@@ -151,8 +155,7 @@ fn leveled(new: &PodSpec, old: &PodSpec) -> PodSpec {
         }
     };
     images(&mut spec.containers, &old.containers);
-    let before = old.init_containers.as_deref().unwrap_or_default();
-    images(spec.init_containers.as_deref_mut().unwrap_or_default(), before);
+    images(spec.init_containers.as_deref_mut().unwrap_or_default(), init_containers(old));
     spec.active_deadline_seconds = old.active_deadline_seconds;
     spec.scheduling_gates.clone_from(&old.scheduling_gates);
     spec.tolerations.clone_from(&old.tolerations);
@@ -190,10 +193,9 @@ fn differ(path: &str, old: &Value, new: &Value, lines: &mut Vec<String>) {
             keys.sort_unstable();
             keys.dedup();
             for key in keys {
-                let of = |map: &serde_json::Map<String, Value>| {
-                    map.get(key).cloned().unwrap_or_default()
-                };
-                differ(&format!("{path}.{key}"), &of(before), &of(after), lines);
+                let [before, after] =
+                    [before, after].map(|map| map.get(key).unwrap_or(&Value::Null));
+                differ(&format!("{path}.{key}"), before, after, lines);
             }
         }
         (Value::Array(before), Value::Array(after)) if before.len() == after.len() => {
@@ -223,10 +225,8 @@ pub(super) fn validate_status(new: &Object, old: &Object) -> Vec<FieldError> {
             errors.forbidden(&path, "may not be set on pods that are already bound to a node");
         }
     }
-    let [class, before] = [new, old].map(|it| it.str_at(&["status", "qosClass"]));
-    if class != before {
-        errors.invalid(&path.field("qosClass"), Json(class), "field is immutable");
-    }
+    let [class, before] = [new, old].map(|it| rules::at(rules::top(it, "status"), "qosClass"));
+    rules::immutable(class, before, &path.field("qosClass"), &mut errors);
     conditions(new, &path.field("conditions"), &mut errors);
     let policy = old.str_at(&["spec", "restartPolicy"]);
     for list in ["containerStatuses", "initContainerStatuses"] {
@@ -252,7 +252,7 @@ fn transitions(
     let path = path.field(list);
     for (at, before) in old.list_at(&["status", list]).iter().enumerate() {
         let Some(ended) = before.pointer("/state/terminated") else { continue };
-        let failed = ended.get("exitCode").and_then(Value::as_i64).unwrap_or(0) != 0;
+        let failed = rules::number(ended, "exitCode") != 0;
         if policy == "OnFailure" && failed {
             continue;
         }
@@ -296,8 +296,7 @@ fn addresses(new: &Object, list: &str, path: &Path<'_>, errors: &mut Errors) {
     for (at, ip) in all.iter().enumerate() {
         errors.invalid_all(&path.index(at), ip, validate::names::address(ip));
     }
-    let of_both = all.iter().any(|it| it.contains(':')) && all.iter().any(|it| !it.contains(':'));
-    if all.len() > 2 || all.len() == 2 && !of_both {
+    if all.len() > 2 || all.len() == 2 && !rules::of_both_families(&all) {
         let shown: Vec<String> =
             all.iter().map(|ip| format!("{{\"IP\":{}}}", Value::from(*ip))).collect();
         let detail = "may specify no more than one IP for each IP family";

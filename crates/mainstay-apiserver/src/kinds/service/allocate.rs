@@ -6,7 +6,7 @@
 use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 
-use mainstay_pod::validate::{Errors, FieldError, Path, Shown};
+use mainstay_pod::validate::{Errors, FieldError, Path, Shown, as_json};
 use serde_json::{Map, Value, json};
 
 use super::{NONE, needs_address, needs_health_check, needs_node_ports, validate};
@@ -291,7 +291,7 @@ fn addresses(
         };
         if let Some(why) = why {
             let mut errors = Errors::default();
-            let shown = rules::shown(rules::at(rules::top(new, "spec"), "clusterIPs"));
+            let shown = as_json(rules::at(rules::top(new, "spec"), "clusterIPs"));
             let detail = format!("failed to allocate IP {given}: {why}");
             errors.invalid(&Path::new("spec").field("clusterIPs"), shown, &detail);
             return Err(Refused::Fields(errors.0));

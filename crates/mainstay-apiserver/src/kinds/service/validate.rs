@@ -1,6 +1,6 @@
 //! Source: `ValidateServiceCreate`, `ValidateServiceUpdate`, `ValidateServiceStatusUpdate`.
 
-use mainstay_pod::validate::{Errors, FieldError, Json, Path, Shown, names};
+use mainstay_pod::validate::{Errors, FieldError, Json, Path, Shown, as_json, names};
 use serde_json::{Value, json};
 
 use super::{NONE, is_headless, needs_health_check, reachable_from_outside};
@@ -24,11 +24,7 @@ pub(super) fn update(new: &Object, old: &Object) -> Vec<FieldError> {
         [new, old].map(|it| rules::at(rules::top(it, "spec"), "loadBalancerClass"));
     let balancers = [new, old].iter().all(|it| it.str_at(&["spec", "type"]) == "LoadBalancer");
     if balancers && class != before {
-        errors.invalid(
-            &spec.field("loadBalancerClass"),
-            rules::shown(class),
-            "may not change once set",
-        );
+        errors.invalid(&spec.field("loadBalancerClass"), as_json(class), "may not change once set");
     }
     let [port, before] = [new, old].map(|it| it.i64_at(&["spec", "healthCheckNodePort"]));
     if needs_health_check(new) && needs_health_check(old) && port != before {
@@ -170,10 +166,7 @@ fn port<'a>(
         }
     }
     rules::port_number(rules::number(port, "port"), &path.field("port"), errors);
-    match rules::text(port, "protocol") {
-        "" => errors.required(&path.field("protocol"), ""),
-        protocol => errors.one_of(&path.field("protocol"), protocol, &["SCTP", "TCP", "UDP"]),
-    }
+    rules::protocol(port, path, errors);
     match rules::at(port, "targetPort") {
         Value::String(name) => {
             errors.invalid_all(&path.field("targetPort"), name, names::port_name(name));
@@ -183,9 +176,7 @@ fn port<'a>(
             rules::port_number(number, &path.field("targetPort"), errors);
         }
     }
-    if let Some(protocol) = rules::at(port, "appProtocol").as_str() {
-        errors.invalid_all(&path.field("appProtocol"), protocol, names::label_key(protocol));
-    }
+    rules::app_protocol(port, path, errors);
 }
 
 fn affinity(spec: &Value, path: &Path<'_>, errors: &mut Errors) {
@@ -264,9 +255,7 @@ pub(super) fn addresses(object: &Object, path: &Path<'_>, errors: &mut Errors) {
     if bad {
         return;
     }
-    let is_6 = |address: &str| address.contains(':');
-    let of_both = all.iter().any(|it| is_6(it)) && all.iter().any(|it| !is_6(it));
-    if all.len() > 1 && !of_both {
+    if all.len() > 1 && !rules::of_both_families(&all) {
         let detail = "may specify no more than one IP for each IP family";
         errors.invalid(&all_path, shown(), detail);
     }
@@ -274,7 +263,7 @@ pub(super) fn addresses(object: &Object, path: &Path<'_>, errors: &mut Errors) {
         return;
     }
     for (at, (address, family)) in all.iter().zip(&families).enumerate() {
-        let expected = match (*family, is_6(address)) {
+        let expected = match (*family, address.contains(':')) {
             ("IPv4", true) => "an IPv4",
             ("IPv6", false) => "an IPv6",
             _ => continue,
