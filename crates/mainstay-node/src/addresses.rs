@@ -17,18 +17,13 @@ const OUT: [(IpAddr, IpAddr); 2] = [
 
 /// The addresses as they are now: those that were configured, else those that packets to the
 /// world would leave with.
-pub(crate) fn now(configured: &[IpAddr]) -> NodeAddresses {
+pub fn now(configured: &[IpAddr]) -> NodeAddresses {
     let ips = if configured.is_empty() {
         OUT.iter().filter_map(|(out, any)| leaving_with(*out, *any)).collect()
     } else {
         configured.to_vec()
     };
     NodeAddresses { ips }
-}
-
-/// The addresses that packets to the world would leave with, now.
-pub fn machine_addresses() -> Vec<IpAddr> {
-    now(&[]).ips
 }
 
 /// Keeps them, for ever.

@@ -10,6 +10,7 @@ use jiff::Timestamp;
 use mainstay_cri::{Images, Runtime, RuntimeCondition};
 use mainstay_linux::cgroup::Hierarchies;
 use mainstay_plan::pod::{Goal, Memory, PodKey};
+use mainstay_plan::pressure::Thresholds;
 use mainstay_plan::status::NodeAddresses;
 use mainstay_plan::translate::NodeFacts;
 use mainstay_pod::{NodeName, Validation};
@@ -20,6 +21,7 @@ use crate::ledger::{Ledger, Record};
 use crate::logs::{LogBounds, rotate_all};
 use crate::node_api::{self, BoardHealth, BoardPods, NodeApi, NodeAuth};
 use crate::observe::{Observer, follow};
+use crate::publish::api::ApiPods;
 use crate::publish::{self, ApiAccess, Board, Shown};
 use crate::sources::manifest_dir::{self, Batch, ManifestPaths};
 use crate::sources::merge::{Goals, Merge, Note, Notes, Reading, Remembered};
@@ -60,6 +62,8 @@ pub struct AgentConfig {
     pub addresses: Vec<IpAddr>,
     /// Bounds for container logs.
     pub log_bounds: LogBounds,
+    /// From where on memory, disk or processes are short.
+    pub eviction_hard: Thresholds,
     /// The Kubernetes API that this node belongs to; `None` without one. Pods of manifests run as
     /// they do whether it answers or not.
     pub api: Option<ApiAccess>,
@@ -73,6 +77,7 @@ pub struct Agent {
     listener: http::Listener,
     addresses: watch::Sender<NodeAddresses>,
     board: watch::Sender<Arc<Board>>,
+    api_pods: Arc<ApiPods>,
 }
 
 impl Agent {
@@ -116,20 +121,20 @@ impl Agent {
             listener,
             addresses,
             board: watch::Sender::default(),
+            api_pods: Arc::new(ApiPods::new()),
         })
     }
 
     /// The node's own API, which answers from this agent. To be served by whoever has a port for it.
-    pub fn node_api(&self, auth: Arc<dyn NodeAuth>, configuration: serde_json::Value) -> NodeApi {
+    pub fn node_api(&self, auth: Arc<dyn NodeAuth>) -> NodeApi {
         let board = self.board.subscribe();
         NodeApi::new(node_api::Context {
             node_name: self.config.node_name.as_str().to_owned(),
-            pods: Arc::new(BoardPods { board: board.clone(), mirror_uid: None }),
+            pods: Arc::new(BoardPods { board: board.clone(), api: self.api_pods.clone() }),
             runtime: self.performer.runtime.clone(),
             health: Arc::new(BoardHealth(board)),
             auth,
             root_dir: self.performer.facts.pods_directory.clone(),
-            configuration,
         })
     }
 
@@ -183,7 +188,7 @@ impl Agent {
     /// When one of its tasks or threads cannot be started or ends before that: the agent, which
     /// would look at nothing or remember nothing from then on, has to be started again.
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> Result<(), AgentError> {
-        let Self { config, performer, records, listener, addresses, board } = self;
+        let Self { config, performer, records, listener, addresses, board, api_pods } = self;
         let mut tasks = JoinSet::new();
         let (reports, publications) = mpsc::unbounded_channel();
         let (notes, notes_seen) = watch::channel(Arc::new(Notes::default()));
@@ -242,14 +247,12 @@ impl Agent {
             let shown = Shown {
                 node_name: config.node_name.as_str().to_owned(),
                 directory: config.ledger_directory,
-                runtime: performer.runtime.clone(),
-                images: performer.images.clone(),
+                thresholds: config.eviction_hard,
                 image_changes: images,
                 health: healths.clone(),
-                addresses: performer.addresses.clone(),
                 board: board_seen.clone(),
-                events: performer.events.clone(),
                 performer: performer.clone(),
+                pods: api_pods,
                 goals,
             };
             publish::show(access, shown, &mut tasks);

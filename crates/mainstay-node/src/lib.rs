@@ -28,7 +28,7 @@
 //! - None of the tasks and threads ends by itself. One that does ends the agent, with an error, so
 //!   that it is started again: without it something would stand still in silence.
 
-mod addresses;
+pub mod addresses;
 mod agent;
 mod dns;
 pub mod http;
@@ -42,13 +42,15 @@ mod supervise;
 mod volumes;
 mod worker;
 
-pub use addresses::machine_addresses;
 pub use agent::{Agent, AgentConfig, STOP_PATIENCE};
 pub use logs::{LogBounds, LogOptions, LogReader, LogStream};
 pub use mainstay_plan::pod::PodKey;
 pub use publish::ApiAccess;
 pub use sources::manifest_dir::{ManifestPaths, manifests_in};
 pub use volumes::unmount_below;
+
+/// The version of Kubernetes whose node this is.
+pub const KUBERNETES: &str = "v1.36.0";
 
 /// Something that the agent cannot run without.
 #[derive(Debug, thiserror::Error)]
@@ -62,4 +64,9 @@ impl AgentError {
     fn new(step: &'static str, cause: &dyn std::error::Error) -> Self {
         Self { step, cause: mainstay_cri::chain(cause) }
     }
+}
+
+/// What `kubectl version` and `kubectl get nodes` show: the version of Kubernetes, and ours.
+pub fn version() -> String {
+    format!("{KUBERNETES}+mainstay-{}", env!("CARGO_PKG_VERSION"))
 }

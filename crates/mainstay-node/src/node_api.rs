@@ -10,7 +10,7 @@
 //! | `/containerLogs/<namespace>/<pod>/<container>` | a log, followed if asked for |
 //! | `/exec`, `/attach`, `/run`, `/portForward` | streams of a container, ports of a pod |
 //! | `/stats/summary`, `/metrics`, `/metrics/{resource,cadvisor,probes}` | usage and counts |
-//! | `/configz` | the configuration |
+//! | `/configz` | nothing yet: the configuration is not told |
 //!
 //! # Flow
 //!
@@ -35,13 +35,11 @@ mod stats;
 mod streaming;
 
 pub use auth::{NodeAuth, Unauthenticated, User};
-pub use health::{Check, Health};
-pub use pods::{ManifestError, MirrorUid, NodePod, Pods};
-pub use server::{Caller, Context, NodeApi, serve, serve_health};
-pub use stats::{MeasureError, MeasuredPod, Measurement};
+pub use server::{NodeApi, serve, serve_health};
 
 pub(crate) use health::BoardHealth;
 pub(crate) use pods::BoardPods;
+pub(crate) use server::Context;
 
 #[cfg(test)]
 mod tests;

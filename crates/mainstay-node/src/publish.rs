@@ -66,6 +66,19 @@ pub(crate) struct Manifest {
     pub(crate) invalid: Option<Arc<[Diagnostic]>>,
 }
 
+impl Manifest {
+    /// Why it is not what runs: its first error, and how many more there are.
+    pub(crate) fn why_kept(&self) -> Option<String> {
+        let errors = self.invalid.as_ref()?;
+        let first = errors.first()?;
+        let kept = "the last good version is kept";
+        Some(match errors.len() - 1 {
+            0 => format!("{first}; {kept}"),
+            more => format!("{first}; and {more} more; {kept}"),
+        })
+    }
+}
+
 /// All that is told.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Board {

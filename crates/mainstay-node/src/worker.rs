@@ -269,14 +269,10 @@ impl Worker {
             let about = about(pod, Some(container));
             self.performer.events.show(about, kind, reason, message);
         }
-        let invalid = goal.manifest.as_ref().and_then(|it| it.invalid.as_ref());
-        if let Some(first) = invalid.and_then(|errors| errors.first()) {
-            let message = format!("{first}; the last good version is kept");
-            let known = self.invalid.as_ref() == invalid;
-            if !known {
-                let about = about(pod, None);
-                self.performer.events.show(about, EventKind::Warning, INVALID_CONDITION, message);
-            }
+        let Some(manifest) = &goal.manifest else { return };
+        if let Some(message) = manifest.why_kept().filter(|_| self.invalid != manifest.invalid) {
+            let about = about(pod, None);
+            self.performer.events.show(about, EventKind::Warning, INVALID_CONDITION, message);
         }
     }
 

@@ -12,7 +12,7 @@
 use k8s_openapi::api::core::v1::{Pod as KubernetesPod, PodCondition, PodStatus};
 
 use crate::mirror::{Action, patch_of};
-use crate::status::Phase;
+use crate::status::is_over;
 
 /// The conditions that a node writes. Source: `PodConditionByKubelet` in
 /// `pkg/kubelet/types/pod_status.go`; the scheduler's is written for whoever binds pods by name.
@@ -32,11 +32,7 @@ pub struct Known<'a> {
 
 /// Whether the API has seen its end.
 pub fn is_terminal(held: &KubernetesPod) -> bool {
-    held.status.as_ref().is_some_and(|status| is_over(status.phase.as_deref()))
-}
-
-fn is_over(phase: Option<&str>) -> bool {
-    [Phase::Succeeded, Phase::Failed].iter().any(|over| phase == Some(over.as_str()))
+    held.status.as_ref().is_some_and(is_over)
 }
 
 /// The next thing to do about it; `None` when the API says what is.
@@ -59,7 +55,7 @@ pub fn next(known: &Known<'_>, held: &KubernetesPod) -> Option<Action> {
 
 /// Whether a status may take the place of the one that the API has.
 fn may_follow(before: &PodStatus, after: &PodStatus) -> bool {
-    if !is_over(before.phase.as_deref()) {
+    if !is_over(before) {
         return true;
     }
     let all = after.container_statuses.iter().flatten();

@@ -16,6 +16,7 @@ pub mod mirror;
 pub mod node_status;
 pub mod patch;
 pub mod pod;
+pub mod pressure;
 pub mod resources;
 pub mod status;
 pub mod translate;

@@ -121,7 +121,7 @@ pub fn next(
     let mirror = match held {
         Some(Held::Mirror(mirror)) => Some(mirror),
         // Not ours to touch, and its name is taken.
-        Some(Held::Foreign { .. }) => return None,
+        Some(Held::Foreign(_)) => return None,
         None => None,
     };
     let delete = |mirror: &Mirror| Some(Action::Delete { uid: mirror.uid.clone() });

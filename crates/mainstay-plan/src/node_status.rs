@@ -11,10 +11,14 @@ use std::net::IpAddr;
 
 use k8s_openapi::api::core::v1::NodeStatus;
 use mainstay_cri::{Image, RuntimeCondition};
+use serde_json::{Value, json};
 
 pub use conditions::{Transition, transitions};
 pub use lease::{DURATION as LEASE_DURATION, NAMESPACE as LEASE_NAMESPACE, lease};
 pub use object::{labels_patch, node, status};
+
+use crate::patch;
+use crate::pressure::Pressure;
 
 /// How many pods a node takes. Source: `maxPods` of the kubelet's configuration.
 pub const MAX_PODS: u32 = 110;
@@ -46,16 +50,6 @@ pub struct Machine {
     pub huge_pages: BTreeMap<String, u64>,
 }
 
-/// What is short. Source: the kubelet's default thresholds for hard eviction.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Pressure {
-    /// Less than 100 MiB of memory are available.
-    pub memory: bool,
-    /// Less than a tenth of the bytes, or a twentieth of the files, of the root directory's file
-    /// system are free.
-    pub disk: bool,
-}
-
 /// All that a node's status is made from.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct NodeFacts {
@@ -79,28 +73,22 @@ pub struct NodeFacts {
     pub images: Vec<Image>,
 }
 
-/// What a node is registered with beside its status.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Registration {
-    /// Labels beside those that every node has.
-    pub labels: BTreeMap<String, String>,
-    /// The range of its pods' addresses.
-    pub pod_cidr: Option<String>,
-}
-
-/// Whether two statuses differ in more than the time of the last heartbeat. Source:
+/// The strategic merge patch of a Node that makes one status into another, and whether they differ
+/// in more than the time of the last heartbeat; `None` if they say the same. Source:
 /// `nodeStatusHasChanged`.
-pub fn has_changed(before: &NodeStatus, after: &NodeStatus) -> bool {
-    let without_time = |status: &NodeStatus| {
-        let mut status = status.clone();
-        for condition in status.conditions.iter_mut().flatten() {
-            condition.last_heartbeat_time = None;
+pub fn status_patch(before: &NodeStatus, after: &NodeStatus) -> Option<(Value, bool)> {
+    // A status has string keys and no values that JSON lacks.
+    let json = |status: &NodeStatus| serde_json::to_value(status).unwrap_or_default();
+    let (mut before, mut after) = (json(before), json(after));
+    let patch = patch::of_status(&before, &after, patch::NODE_STATUS)?;
+    for status in [&mut before, &mut after] {
+        let conditions = status.get_mut("conditions").and_then(Value::as_array_mut);
+        for condition in conditions.into_iter().flatten().filter_map(Value::as_object_mut) {
+            condition.remove("lastHeartbeatTime");
         }
-        // A status has string keys and no values that JSON lacks.
-        serde_json::to_value(&status).unwrap_or_default()
-    };
-    let keys = crate::patch::NODE_STATUS;
-    crate::patch::of_status(&without_time(before), &without_time(after), keys).is_some()
+    }
+    let changed = patch::of_status(&before, &after, patch::NODE_STATUS).is_some();
+    Some((json!({"status": patch}), changed))
 }
 
 #[cfg(test)]

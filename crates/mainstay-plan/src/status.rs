@@ -13,6 +13,8 @@ use k8s_openapi::api::core::v1::{HostIP, PodIP, PodStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use mainstay_pod::{Pod, RestartPolicy};
 
+pub use containers::{container_id, container_of_id};
+
 use crate::pod::{Memory, SeenPod, SeenSandbox};
 
 /// What is known about the node.
@@ -47,6 +49,12 @@ impl Phase {
     }
 }
 
+/// Whether a status says that all containers have ended for good.
+pub fn is_over(status: &PodStatus) -> bool {
+    let over = [Phase::Succeeded, Phase::Failed];
+    over.iter().any(|over| status.phase.as_deref() == Some(over.as_str()))
+}
+
 /// Computes the status of a pod that should run.
 ///
 /// `before` is the status as it was computed last, whose times are kept where nothing changed.
@@ -77,8 +85,7 @@ pub fn compute_stopping(
 ) -> PodStatus {
     let never = RestartPolicy::Never;
     let mut status = compute_under(never, pod, seen, memory, node, before, now);
-    let over = [Phase::Succeeded, Phase::Failed].map(|phase| Some(phase.as_str()));
-    if ended && !over.contains(&status.phase.as_deref()) {
+    if ended && !is_over(&status) {
         status.phase = Some(Phase::Failed.as_str().to_owned());
     }
     status

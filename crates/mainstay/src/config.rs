@@ -13,6 +13,7 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use mainstay_engine::network::Range;
 use mainstay_node::LogBounds;
+use mainstay_plan::pressure::Thresholds;
 use mainstay_pod::Quantity;
 
 use raw::Raw;
@@ -34,7 +35,7 @@ pub(crate) enum CgroupDriver {
 }
 
 /// What the configuration file says, or its absence.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Config {
     /// Directory or file with manifests.
     pub(crate) static_pod_path: Option<PathBuf>,
@@ -52,6 +53,8 @@ pub(crate) struct Config {
     pub(crate) resolv_conf: PathBuf,
     /// Whether containers that say nothing get the seccomp profile `RuntimeDefault`.
     pub(crate) seccomp_default: bool,
+    /// From where on memory, disk or processes are short.
+    pub(crate) eviction_hard: Thresholds,
     /// Fields of the file that have no effect here.
     pub(crate) without_effect: Vec<String>,
 }
@@ -67,6 +70,7 @@ impl Default for Config {
             pod_cidr: None,
             resolv_conf: PathBuf::from("/etc/resolv.conf"),
             seccomp_default: false,
+            eviction_hard: Thresholds::default(),
             without_effect: Vec::new(),
         }
     }
@@ -140,8 +144,21 @@ fn resolve(raw: &Raw, directory: &Path) -> anyhow::Result<Config> {
         pod_cidr,
         resolv_conf: path(&raw.resolv_conf).unwrap_or(default.resolv_conf),
         seccomp_default: raw.seccomp_default.unwrap_or(default.seccomp_default),
+        eviction_hard: thresholds(raw).context("evictionHard")?,
         without_effect: raw.without_effect(),
     })
+}
+
+/// What the file says is all there is, unless it wants the defaults for the rest. Source:
+/// `SetDefaults_KubeletConfiguration`, `mergeDefaultEvictionSettings`.
+fn thresholds(raw: &Raw) -> anyhow::Result<Thresholds> {
+    let Some(texts) = &raw.eviction_hard else { return Ok(Thresholds::default()) };
+    let merge = raw.merge_default_eviction_settings.unwrap_or(false);
+    let mut thresholds = if merge { Thresholds::default() } else { Thresholds::NONE };
+    for (signal, text) in texts {
+        thresholds.set(signal, text).map_err(anyhow::Error::msg)?;
+    }
+    Ok(thresholds)
 }
 
 /// Durations as Go writes them: `1m30s`, `500ms`, `0s`, `0`.
@@ -184,101 +201,4 @@ fn bytes(text: &str) -> anyhow::Result<u64> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn read(text: &str) -> anyhow::Result<Config> {
-        let directory = tempfile::tempdir()?;
-        let path = directory.path().join("config.yaml");
-        std::fs::write(&path, text)?;
-        Config::read(&path)
-    }
-
-    fn error(text: &str) -> String {
-        let error = format!("{:#}", read(text).unwrap_err());
-        error.split_once("config.yaml").map_or(error.clone(), |(_, rest)| rest.to_owned())
-    }
-
-    const HEAD: &str = "apiVersion: kubelet.config.k8s.io/v1beta1\nkind: KubeletConfiguration\n";
-
-    #[test]
-    fn what_has_effect_is_taken_and_the_rest_is_named() {
-        let text = format!(
-            "{HEAD}staticPodPath: pods\nfileCheckFrequency: 1m30s\ncontainerLogMaxSize: 5Mi\n\
-             containerLogMaxFiles: 3\ncgroupDriver: systemd\npodCIDR: 10.1.2.0/24\n\
-             clusterDNS: [10.96.0.10]\nrotateCertificates: true\n"
-        );
-        let config = read(&text).unwrap();
-        assert!(config.static_pod_path.unwrap().ends_with("pods"));
-        assert_eq!(config.file_check_frequency, Duration::from_secs(90));
-        assert_eq!(config.log_bounds, LogBounds { max_size: 5 << 20, max_files: 3 });
-        assert_eq!(config.cgroup_driver, Some(CgroupDriver::Systemd));
-        assert_eq!(config.without_effect, ["clusterDNS", "rotateCertificates"]);
-    }
-
-    #[test]
-    fn paths_count_from_the_file_and_are_absolute() {
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("config.yaml");
-        std::fs::write(&path, format!("{HEAD}podLogsDir: logs\n")).unwrap();
-        let working = std::env::current_dir().unwrap();
-        let up: PathBuf = working.components().skip(1).map(|_| "..").collect();
-        let config = Config::read(&up.join(path.strip_prefix("/").unwrap())).unwrap();
-        let logs = config.pod_logs_dir.unwrap();
-        assert!(logs.is_absolute() && logs.ends_with("logs"), "{}", logs.display());
-    }
-
-    #[test]
-    fn what_is_wrong_is_named() {
-        assert_eq!(
-            error(&format!("{HEAD}cgroupDriver: cgroups\n")),
-            ": cgroupDriver: \"cgroups\" is neither \"cgroupfs\" nor \"systemd\""
-        );
-        assert_eq!(
-            error(&format!("{HEAD}staticPodPth: x\n")),
-            ": unknown field \"staticPodPth\" (did you mean staticPodPath?)"
-        );
-        assert_eq!(
-            error("kind: Pod\n"),
-            ": it is not a KubeletConfiguration of kubelet.config.k8s.io/v1beta1"
-        );
-        assert_eq!(
-            error(&format!("{HEAD}containerLogMaxFiles: 1\n")),
-            ": containerLogMaxFiles: must be 2 or more"
-        );
-        assert_eq!(
-            error(&format!("{HEAD}staticPodPath: a\nstaticPodPath: b\n")),
-            ":4:1: staticPodPath: duplicate field, already set on line 3"
-        );
-        assert!(
-            error(&format!("{HEAD}fileCheckFrequency: soon\n"))
-                .contains("\"soon\" is not a duration")
-        );
-    }
-
-    #[test]
-    fn manifests_are_looked_at_neither_all_the_time_nor_never() {
-        let frequency = |text: &str| read(&format!("{HEAD}fileCheckFrequency: {text}\n"));
-        for (text, expected) in [("0s", 5_000), ("10ms", 10), ("1h", 3_600_000)] {
-            let expected = Duration::from_millis(expected);
-            assert_eq!(frequency(text).unwrap().file_check_frequency, expected, "{text}");
-        }
-        for text in ["1ns", "9ms", "1h1ms", "5000000000000h"] {
-            let error = format!("{:#}", frequency(text).unwrap_err());
-            let end = "fileCheckFrequency: must be from 10ms to 1h, or 0 for the default";
-            assert!(error.ends_with(end), "{error}");
-        }
-    }
-
-    #[test]
-    fn durations_are_read_as_go_writes_them() {
-        for (text, seconds) in
-            [("20s", 20.0), ("1m30s", 90.0), ("1.5h", 5400.0), ("100ms", 0.1), ("0", 0.0)]
-        {
-            assert_eq!(duration(text).unwrap(), Duration::from_secs_f64(seconds), "{text}");
-        }
-        for text in ["", "20", "s", "1x", "-1s"] {
-            assert!(duration(text).is_err(), "{text}");
-        }
-    }
-}
+mod tests;

@@ -1,6 +1,5 @@
 //! Putting the agent and its runtime together. The only place that knows both.
 
-use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -9,6 +8,7 @@ use anyhow::Context;
 use mainstay_apiserver::User;
 use mainstay_cri::SeccompProfile;
 use mainstay_engine::{Engine, EngineImages, ImagesConfig, Keyrings};
+use mainstay_linux::machine::machine;
 use mainstay_node::{Agent, AgentConfig, ApiAccess, ManifestPaths};
 use mainstay_plan::translate::NodeFacts;
 use mainstay_pod::{NodeName, Validation};
@@ -78,7 +78,8 @@ pub(crate) async fn node(config: NodeConfig, api: Option<&Api>) -> anyhow::Resul
         pods_directory: instance.root_dir.join("pods"),
         log_directory: config.log_directory(),
         cgroup_root: config.cgroup_root.clone(),
-        machine_memory: machine_memory(),
+        // What the kernel does not tell is not there.
+        machine_memory: machine().unwrap_or_default().memory,
         seccomp_directory: instance.root_dir.join("seccomp"),
         seccomp_default: match config.config.seccomp_default {
             true => SeccompProfile::RuntimeDefault,
@@ -96,11 +97,10 @@ pub(crate) async fn node(config: NodeConfig, api: Option<&Api>) -> anyhow::Resul
         resolv_conf: config.config.resolv_conf.clone(),
         addresses: config.node_ips.clone(),
         log_bounds: config.config.log_bounds,
+        eviction_hard: config.config.eviction_hard,
         api: api.map(|api| ApiAccess {
             client: kube::Client::new(api.client(User::node(config.node_name.as_str())), "default"),
             node_port: api.node_port(),
-            labels: BTreeMap::new(),
-            pod_cidr: None,
         }),
     };
     let runtime = Arc::new(engine.clone());
@@ -117,14 +117,6 @@ pub(crate) fn keyrings(instance: &Instance, registries: &Registries) -> Keyrings
         configured: registries.keyring.clone(),
         files: vec![instance.root_dir.join("config.json"), home.join(".docker/config.json")],
     }
-}
-
-/// Bytes of memory of this machine. Source: proc_meminfo(5).
-fn machine_memory() -> u64 {
-    let text = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
-    let line = text.lines().find_map(|line| line.strip_prefix("MemTotal:"));
-    let kibibytes = line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok());
-    kibibytes.unwrap_or(0) * 1024
 }
 
 #[cfg(test)]

@@ -13,15 +13,15 @@ use crate::publish::Board;
 
 /// One thing that has to be so.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Check {
+pub(crate) struct Check {
     /// Its name in the answer.
-    pub name: &'static str,
+    pub(crate) name: &'static str,
     /// Why it is not so, as one line.
-    pub failure: Option<String>,
+    pub(crate) failure: Option<String>,
 }
 
 /// What is asked about health.
-pub trait Health: Send + Sync {
+pub(crate) trait Health: Send + Sync {
     /// All checks, in the order in which they are told.
     fn checks(&self) -> Vec<Check>;
 }

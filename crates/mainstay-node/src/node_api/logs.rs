@@ -12,16 +12,14 @@ use std::path::PathBuf;
 use http::StatusCode;
 use k8s_openapi::api::core::v1::ContainerStatus;
 use mainstay_cri::{ContainerId, ErrorKind, Runtime};
+use mainstay_plan::status::{container_id, container_of_id};
 
 use super::auth::Denial;
 use super::pods::NodePod;
-use crate::logs::{LogOptions, LogReader};
+use crate::logs::LogReader;
 
 pub(super) use follow::stream;
 pub(super) use options::{PodLogOptions, parse};
-
-/// How the status of a container names it: `mainstay://<id>`.
-const SCHEME: &str = "://";
 
 /// A log that was found and can be read.
 pub(super) struct Log {
@@ -41,7 +39,7 @@ pub(super) async fn open(
     container: &str,
     options: &PodLogOptions,
 ) -> Result<Log, Denial> {
-    let name = &pod.key.name;
+    let name = &pod.key().name;
     if pod.container(container).is_none() {
         let message = format!("container \"{container}\" not found in pod \"{name}\"");
         return Err(Denial { status: StatusCode::NOT_FOUND, message });
@@ -55,18 +53,13 @@ pub(super) async fn open(
             if error.kind != ErrorKind::NotFound {
                 tracing::debug!(container = %id, error = error.chain(), "cannot look at a container");
             }
-            return Err(refused(format!("unable to retrieve container logs for mainstay://{id}")));
+            let id = container_id(&id.0);
+            return Err(refused(format!("unable to retrieve container logs for {id}")));
         }
     };
-    let wanted = LogOptions {
-        tail: options.tail,
-        since: options.since,
-        timestamps: options.timestamps,
-        stream: options.stream,
-    };
     let opened = {
-        let path = path.clone();
-        tokio::task::spawn_blocking(move || LogReader::open(&path, wanted)).await
+        let (path, lines) = (path.clone(), options.lines);
+        tokio::task::spawn_blocking(move || LogReader::open(&path, lines)).await
     };
     match opened {
         Ok(Ok(reader)) => Ok(Log { reader, path, container: id }),
@@ -88,7 +81,7 @@ fn container_of(
     let status = status.ok_or_else(|| format!("{} is not available", what()))?;
     let id = |id: Option<&str>| {
         let id = id.filter(|id| !id.is_empty())?;
-        Some(ContainerId(id.split_once(SCHEME).map_or(id, |(_, id)| id).to_owned()))
+        Some(ContainerId(container_of_id(id).to_owned()))
     };
     let state = status.state.as_ref();
     let ended = state.and_then(|state| state.terminated.as_ref());

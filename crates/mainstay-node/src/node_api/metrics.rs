@@ -14,6 +14,7 @@ use std::collections::BTreeMap;
 use mainstay_cri::{
     ContainerFilter, ContainerState, PodSandboxFilter, PodSandboxState, Result, Runtime,
 };
+use mainstay_plan::status::is_over;
 
 use super::pods::{NodePod, Pods};
 use exposition::{Exposition, Kind};
@@ -35,7 +36,7 @@ pub(super) async fn node(
     out.sample(&[("node", node_name)], 1);
 
     let count = |wanted: &dyn Fn(&NodePod) -> bool, is_static: bool| {
-        told.iter().filter(|pod| pod.is_static() == is_static && wanted(pod)).count()
+        told.iter().filter(|pod| pod.key().source.is_static() == is_static && wanted(pod)).count()
     };
     let mut by_source = |name, help, wanted: &dyn Fn(&NodePod) -> bool| {
         out.family(name, Kind::Gauge, help);
@@ -52,7 +53,7 @@ pub(super) async fn node(
         "kubelet_active_pods",
         "The number of pods the kubelet considers active and which are being considered when \
          admitting new pods. static is true if the pod is not from the apiserver.",
-        &|pod| !pod.leaving && !has_ended(pod),
+        &|pod| !pod.leaving && !is_over(pod.status()),
     );
     if let Some(count) = pods.mirrors() {
         let help = "The number of mirror pods the kubelet will try to create (one per admitted \
@@ -63,8 +64,8 @@ pub(super) async fn node(
 
     let known = |sandbox: &mainstay_cri::PodSandbox| {
         let metadata = &sandbox.metadata;
-        told.iter()
-            .any(|pod| pod.key.namespace == metadata.namespace && pod.key.name == metadata.name)
+        let (namespace, name) = (&metadata.namespace, &metadata.name);
+        told.iter().any(|pod| pod.key().namespace == *namespace && pod.key().name == *name)
     };
     let unknown = sandboxes.iter().filter(|sandbox| !known(sandbox)).count();
     working(&mut out, &told, unknown);
@@ -124,12 +125,12 @@ fn working(out: &mut Exposition, told: &[NodePod], unknown: usize) {
         for config in ["desired", "orphan"] {
             for (is_static, label) in [(false, ""), (true, "true")] {
                 let is = |pod: &&NodePod| {
-                    let (its_config, its_lifecycle) = match (pod.leaving, has_ended(pod)) {
+                    let (its_config, its_lifecycle) = match (pod.leaving, is_over(pod.status())) {
                         (true, _) => ("orphan", "terminating"),
                         (false, true) => ("desired", "terminated"),
                         (false, false) => ("desired", "sync"),
                     };
-                    pod.is_static() == is_static
+                    pod.key().source.is_static() == is_static
                         && its_config == config
                         && its_lifecycle == lifecycle
                 };
@@ -140,9 +141,4 @@ fn working(out: &mut Exposition, told: &[NodePod], unknown: usize) {
         let labels = [("lifecycle", lifecycle), ("config", "runtime_only"), ("static", "unknown")];
         out.sample(&labels, if lifecycle == "terminating" { unknown } else { 0 });
     }
-}
-
-fn has_ended(pod: &NodePod) -> bool {
-    let phase = pod.status().and_then(|status| status.phase.as_deref());
-    matches!(phase, Some("Succeeded" | "Failed"))
 }

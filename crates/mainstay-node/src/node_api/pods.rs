@@ -6,22 +6,21 @@ use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{Container, ContainerStatus, Pod, PodStatus};
 use mainstay_plan::pod::{PodKey, SourceKind};
-use mainstay_pod::{Cause, Severity};
+use mainstay_pod::{Cause, FullName, Severity};
 use serde_json::{Map, Value, json};
 use tokio::sync::watch;
 
-use crate::publish::Board;
+use crate::publish::api::ApiPods;
+use crate::publish::{Board, PodEntry, PodReport};
 use crate::sources::merge::{Note, Notes};
 
 /// The pods of this node, as they are told.
-pub trait Pods: Send + Sync {
+pub(crate) trait Pods: Send + Sync {
     /// All of them.
     fn list(&self) -> Vec<NodePod>;
 
     /// The one of this name.
-    fn find(&self, namespace: &str, name: &str) -> Option<NodePod> {
-        self.list().into_iter().find(|pod| pod.key.namespace == namespace && pod.key.name == name)
-    }
+    fn find(&self, namespace: &str, name: &str) -> Option<NodePod>;
 
     /// How many mirror pods there are, if that is known.
     fn mirrors(&self) -> Option<usize> {
@@ -36,49 +35,42 @@ pub trait Pods: Send + Sync {
 
 /// Something that is wrong with a manifest.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ManifestError {
+pub(crate) struct ManifestError {
     /// The manifest's file.
-    pub file: String,
+    pub(crate) file: String,
     /// One word: `Unreadable`, `Shadowed`, or a kind of diagnostic such as `Syntax`.
-    pub reason: &'static str,
+    pub(crate) reason: &'static str,
     /// How often.
-    pub count: usize,
+    pub(crate) count: usize,
 }
 
 /// One pod.
 #[derive(Clone, Debug)]
-pub struct NodePod {
-    /// Its name, and where it comes from.
-    pub key: PodKey,
-    /// It, with its status.
-    pub pod: Pod,
+pub(crate) struct NodePod {
+    /// It, and how it is.
+    pub(crate) report: Arc<PodReport>,
     /// The UID of its mirror, if it has one and it is known.
-    pub mirror_uid: Option<String>,
+    pub(crate) mirror_uid: Option<String>,
     /// Whether it is being taken away.
-    pub leaving: bool,
+    pub(crate) leaving: bool,
 }
-
-/// Knows the UIDs of mirror pods.
-pub type MirrorUid = Arc<dyn Fn(&PodKey) -> Option<String> + Send + Sync>;
 
 /// The pods of the board.
 pub(crate) struct BoardPods {
     pub(crate) board: watch::Receiver<Arc<Board>>,
-    pub(crate) mirror_uid: Option<MirrorUid>,
+    /// The API's, of which some are mirrors.
+    pub(crate) api: Arc<ApiPods>,
 }
 
 impl NodePod {
-    /// Whether it comes from a manifest of this node, and not from the API.
-    pub(super) fn is_static(&self) -> bool {
-        match self.key.source {
-            SourceKind::File | SourceKind::Http => true,
-            SourceKind::Api => false,
-        }
+    /// Its name, and where it comes from.
+    pub(super) fn key(&self) -> &PodKey {
+        &self.report.key
     }
 
     /// The UID that the runtime knows it by.
     pub(super) fn uid(&self) -> &str {
-        self.pod.metadata.uid.as_deref().unwrap_or_default()
+        self.report.pod.uid()
     }
 
     /// Whether `uid` is its own or its mirror's, or nothing is asked for.
@@ -86,20 +78,20 @@ impl NodePod {
         uid.is_empty() || uid == self.uid() || self.mirror_uid.as_deref() == Some(uid)
     }
 
-    pub(super) fn status(&self) -> Option<&PodStatus> {
-        self.pod.status.as_ref()
+    pub(super) fn status(&self) -> &PodStatus {
+        &self.report.status
     }
 
     /// A container of its manifest.
     pub(super) fn container(&self, name: &str) -> Option<&Container> {
-        let spec = self.pod.spec.as_ref()?;
+        let spec = self.report.pod.spec();
         let mut all = spec.containers.iter().chain(spec.init_containers.iter().flatten());
         all.find(|container| container.name == name)
     }
 
     /// The status of a container.
     pub(super) fn container_status(&self, name: &str) -> Option<&ContainerStatus> {
-        let status = self.status()?;
+        let status = self.status();
         let statuses = [
             &status.container_statuses,
             &status.init_container_statuses,
@@ -112,26 +104,20 @@ impl NodePod {
 impl Pods for BoardPods {
     fn list(&self) -> Vec<NodePod> {
         let board = self.board.borrow().clone();
-        let pod = |(key, entry): (&PodKey, &crate::publish::PodEntry)| {
-            let report = entry.report.as_ref()?;
-            Some(self.pod(key, &report.pod, &report.status, entry.leaving.is_some()))
-        };
-        board.pods.iter().filter_map(pod).collect()
+        board.pods.values().filter_map(|entry| self.pod(entry)).collect()
     }
 
     fn find(&self, namespace: &str, name: &str) -> Option<NodePod> {
         let board = self.board.borrow().clone();
-        let mut named =
-            board.pods.iter().filter(|(key, _)| key.namespace == namespace && key.name == name);
-        let (key, entry) = named.next()?;
-        let report = entry.report.as_ref()?;
-        Some(self.pod(key, &report.pod, &report.status, entry.leaving.is_some()))
+        // Of two of one name the API knows its own only.
+        [SourceKind::Api, SourceKind::File, SourceKind::Http].into_iter().find_map(|source| {
+            let (namespace, name) = (namespace.to_owned(), name.to_owned());
+            self.pod(board.pods.get(&PodKey { source, namespace, name })?)
+        })
     }
 
     fn mirrors(&self) -> Option<usize> {
-        let uid = self.mirror_uid.as_ref()?;
-        let board = self.board.borrow().clone();
-        Some(board.pods.keys().filter(|key| uid(key).is_some()).count())
+        self.api.mirrors()
     }
 
     fn manifest_errors(&self) -> Vec<ManifestError> {
@@ -174,22 +160,24 @@ fn reason(note: &Note) -> Option<&'static str> {
 }
 
 impl BoardPods {
-    fn pod(
-        &self,
-        key: &PodKey,
-        pod: &mainstay_pod::Pod,
-        status: &PodStatus,
-        leaving: bool,
-    ) -> NodePod {
-        let mut pod = pod.as_k8s().clone();
-        pod.status = Some(status.clone());
-        let mirror_uid = self.mirror_uid.as_ref().and_then(|uid| uid(key));
-        NodePod { key: key.clone(), pod, mirror_uid, leaving }
+    fn pod(&self, entry: &PodEntry) -> Option<NodePod> {
+        let report = entry.report.clone()?;
+        let PodKey { source, namespace, name } = &report.key;
+        let name = FullName { name: name.clone(), namespace: namespace.clone() };
+        let mirror_uid = source.is_static().then(|| self.api.mirror(&name)).flatten();
+        Some(NodePod { report, mirror_uid, leaving: entry.leaving.is_some() })
+    }
+}
+
+impl From<&NodePod> for Pod {
+    /// The pod with its status.
+    fn from(pod: &NodePod) -> Self {
+        Self { status: Some(pod.status().clone()), ..pod.report.pod.as_k8s().clone() }
     }
 }
 
 /// A `PodList`, whose items have neither kind nor version, as the kubelet writes it.
-pub(super) fn list(pods: Vec<Pod>) -> Value {
+pub(super) fn list(pods: impl IntoIterator<Item = Pod>) -> Value {
     let items = pods.into_iter().map(|pod| {
         let mut item = serde_json::to_value(pod).unwrap_or_default();
         if let Some(fields) = item.as_object_mut() {
@@ -230,5 +218,48 @@ mod tests {
             "items": [{"metadata": {}, "spec": {}, "status": {}}],
         });
         assert_eq!(list(vec![pod]), expected);
+    }
+
+    #[test]
+    fn of_two_pods_of_one_name_the_one_that_the_api_knows_is_found() {
+        let namespace_and_name = ("default", "web-n1");
+        let pod = mainstay_testkit::pods::pod(
+            "apiVersion: v1\nkind: Pod\nmetadata: {name: web}\n\
+             spec: {containers: [{name: a, image: x}]}\n",
+        );
+        let key = |source| {
+            let (namespace, name) = namespace_and_name;
+            PodKey { source, namespace: namespace.into(), name: name.into() }
+        };
+        let entry = |source| {
+            let report = PodReport {
+                key: key(source),
+                pod: pod.clone(),
+                manifest: None,
+                status: PodStatus::default(),
+                waiting: None,
+                ending: Vec::new(),
+                ended: false,
+            };
+            PodEntry { report: Some(Arc::new(report)), leaving: None }
+        };
+        let leaving = PodEntry { report: None, leaving: Some(Arc::default()) };
+        let (file, api) = (SourceKind::File, SourceKind::Api);
+        for (entries, expected) in [
+            (vec![(file, entry(file)), (api, entry(api))], Some(api)),
+            (vec![(file, entry(file)), (api, leaving.clone())], Some(file)),
+            (vec![(file, leaving.clone()), (api, entry(api))], Some(api)),
+            (vec![(file, entry(file))], Some(file)),
+            (vec![(file, leaving)], None),
+            (vec![], None),
+        ] {
+            let mut board = Board::default();
+            board.pods = entries.into_iter().map(|(source, it)| (key(source), it)).collect();
+            let (_sender, board) = watch::channel(Arc::new(board));
+            let pods = BoardPods { board, api: Arc::new(ApiPods::new()) };
+            let (namespace, name) = namespace_and_name;
+            let found = pods.find(namespace, name).map(|pod| pod.key().source);
+            assert_eq!(found, expected);
+        }
     }
 }

@@ -17,6 +17,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use jiff::Timestamp;
+use k8s_openapi::api::core::v1::Pod;
 use mainstay_cri::{Runtime, chain};
 use mainstay_streams::Refusal;
 use rustls::ServerConfig;
@@ -28,12 +29,12 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 
-use super::auth::{self, Denial, NodeAuth, Unauthenticated, User};
+use super::auth::{self, Denial, NodeAuth, Unauthenticated};
 use super::health::{self, Health};
 use super::pods::{self, Pods};
 use super::route::{Route, Target, route};
 use super::stats::{MeasureError, Measurement, Meter};
-use super::streaming::{self, NoSession};
+use super::streaming::{self, NoSession, Wish};
 use super::{logs, metrics, runningpods, stats};
 
 /// How many connections there may be; more wait in the kernel.
@@ -53,21 +54,19 @@ const PAUSE: Duration = Duration::from_millis(100);
 type Body = UnsyncBoxBody<Bytes, io::Error>;
 
 /// What requests are answered from.
-pub struct Context {
+pub(crate) struct Context {
     /// The node's name.
-    pub node_name: String,
+    pub(crate) node_name: String,
     /// The pods that should run.
-    pub pods: Arc<dyn Pods>,
+    pub(crate) pods: Arc<dyn Pods>,
     /// What runs them.
-    pub runtime: Arc<dyn Runtime>,
+    pub(crate) runtime: Arc<dyn Runtime>,
     /// How the agent is.
-    pub health: Arc<dyn Health>,
+    pub(crate) health: Arc<dyn Health>,
     /// Who may ask.
-    pub auth: Arc<dyn NodeAuth>,
+    pub(crate) auth: Arc<dyn NodeAuth>,
     /// A directory on the file system that pods write to.
-    pub root_dir: PathBuf,
-    /// What `/configz` tells, without secrets.
-    pub configuration: Value,
+    pub(crate) root_dir: PathBuf,
 }
 
 /// The API itself. Clones are handles of the same one; with the last of them its streams end.
@@ -81,23 +80,15 @@ struct Shared {
     meter: Meter,
 }
 
-/// Who is at the other end of a connection.
-#[derive(Clone, Debug)]
-pub enum Caller {
-    /// Whoever the certificates, the client's own first, or the request's token stand for.
-    Remote(Option<Arc<[CertificateDer<'static>]>>),
-    /// Somebody in this process, who needs no credentials and may not do more for that.
-    Known(User),
-}
+/// The certificates of whoever is at the other end of a connection, their own first.
+pub(super) type Certificates = Option<Arc<[CertificateDer<'static>]>>;
 
 /// Answers on a TLS listener, for ever.
 ///
 /// `tls` asks for client certificates without requiring them; who they are of is for
-/// [`NodeAuth`] to say. Its protocols are set here.
+/// [`NodeAuth`] to say. Its protocols are `h2` and `http/1.1`.
 pub async fn serve(listener: TcpListener, tls: Arc<ServerConfig>, api: NodeApi) {
-    let mut tls = ServerConfig::clone(&tls);
-    tls.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-    let acceptor = TlsAcceptor::from(Arc::new(tls));
+    let acceptor = TlsAcceptor::from(tls);
     accept(listener, |stream| {
         let (acceptor, api) = (acceptor.clone(), api.clone());
         async move {
@@ -108,7 +99,7 @@ pub async fn serve(listener: TcpListener, tls: Arc<ServerConfig>, api: NodeApi) 
                 Ok(stream) => {
                     let certificates = stream.get_ref().1.peer_certificates();
                     let certificates = certificates.map(|it| it.to_vec().into());
-                    api.serve_connection(stream, Caller::Remote(certificates)).await;
+                    api.serve_connection(stream, certificates).await;
                 }
                 Err(error) => tracing::debug!(%error, "a TLS handshake failed"),
             }
@@ -118,7 +109,8 @@ pub async fn serve(listener: TcpListener, tls: Arc<ServerConfig>, api: NodeApi) 
 }
 
 /// Answers `/healthz` and nothing else on a plain listener, for ever: port 10248.
-pub async fn serve_health(listener: TcpListener, health: Arc<dyn Health>) {
+pub async fn serve_health(listener: TcpListener, api: NodeApi) {
+    let health = api.0.context.health.clone();
     accept(listener, |stream| {
         let health = health.clone();
         async move {
@@ -167,13 +159,8 @@ where
 
 impl NodeApi {
     /// The API that answers from `context`.
-    pub fn new(context: Context) -> Self {
+    pub(crate) fn new(context: Context) -> Self {
         Self(Arc::new(Shared { context, sessions: Mutex::default(), meter: Meter::default() }))
-    }
-
-    /// How the agent is, for the health port.
-    pub fn health(&self) -> Arc<dyn Health> {
-        self.0.context.health.clone()
     }
 
     /// What the node, its pods and their containers use. Takes half a second when nobody has asked
@@ -182,19 +169,19 @@ impl NodeApi {
     /// # Errors
     ///
     /// When the runtime or the kernel does not tell.
-    pub async fn measure(&self) -> Result<Arc<Measurement>, MeasureError> {
+    async fn measure(&self) -> Result<Arc<Measurement>, MeasureError> {
         self.0.meter.measure(self.0.context.runtime.as_ref()).await
     }
 
     /// Serves one connection, HTTP/1.1 or HTTP/2, until its end.
-    pub async fn serve_connection<IO>(&self, io: IO, caller: Caller)
+    pub(super) async fn serve_connection<IO>(&self, io: IO, certificates: Certificates)
     where
         IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let api = self.clone();
         let service = service_fn(move |request| {
-            let (api, caller) = (api.clone(), caller.clone());
-            async move { Ok::<_, Infallible>(api.answer(request, &caller).await) }
+            let (api, certificates) = (api.clone(), certificates.clone());
+            async move { Ok::<_, Infallible>(api.answer(request, certificates.as_deref()).await) }
         });
         let mut builder = auto::Builder::new(TokioExecutor::new());
         builder.http1().timer(TokioTimer::new()).header_read_timeout(PATIENCE);
@@ -210,8 +197,12 @@ impl NodeApi {
         }
     }
 
-    async fn answer(&self, request: Request<Incoming>, caller: &Caller) -> Response<Body> {
-        match self.admit(&request, caller).await {
+    async fn answer(
+        &self,
+        request: Request<Incoming>,
+        certificates: Option<&[CertificateDer<'static>]>,
+    ) -> Response<Body> {
+        match self.admit(&request, certificates).await {
             Ok(()) => {}
             Err(denial) => return refuse(&denial),
         }
@@ -228,45 +219,44 @@ impl NodeApi {
     }
 
     /// Whether whoever asks may.
-    async fn admit(&self, request: &Request<Incoming>, caller: &Caller) -> Result<(), Denial> {
+    async fn admit(
+        &self,
+        request: &Request<Incoming>,
+        certificates: Option<&[CertificateDer<'static>]>,
+    ) -> Result<(), Denial> {
         let auth = self.0.context.auth.as_ref();
-        let user = match caller {
-            Caller::Known(user) => user.clone(),
-            Caller::Remote(certificates) => {
-                let bearer = auth::bearer(request.headers());
-                let told = auth.authenticate(certificates.as_deref(), bearer).await;
-                told.map_err(|Unauthenticated(reason)| {
-                    tracing::debug!(reason, "a request is not authenticated");
-                    Denial { status: StatusCode::UNAUTHORIZED, message: "Unauthorized".to_owned() }
-                })?
-            }
-        };
+        let told = auth.authenticate(certificates, auth::bearer(request.headers())).await;
+        let user = told.map_err(|Unauthenticated(reason)| {
+            tracing::debug!(reason, "a request is not authenticated");
+            Denial { status: StatusCode::UNAUTHORIZED, message: "Unauthorized".to_owned() }
+        })?;
         let wanted = auth::attributes(request.method(), request.uri().path());
         auth::authorize(auth, &user, &wanted).await
     }
 
     async fn carry_out(&self, route: Route, request: Request<Incoming>) -> Response<Body> {
-        let Context { node_name, runtime, pods, health, root_dir, configuration, .. } =
-            &self.0.context;
+        let Context { node_name, runtime, pods, health, root_dir, .. } = &self.0.context;
         let query = query(request.uri());
         match route {
             Route::Health(which) => healthz(health.as_ref(), which.as_deref(), &query),
-            Route::Pods => json(&pods::list(pods.list().into_iter().map(|pod| pod.pod).collect())),
+            Route::Pods => json(&pods::list(pods.list().iter().map(Pod::from))),
             Route::RunningPods => match runningpods::list(runtime.as_ref()).await {
                 Ok(running) => json(&pods::list(running)),
                 Err(error) => failed(&error),
             },
             Route::ContainerLogs(target) => self.logs(&target, &query).await,
-            Route::Exec(target) => self.streams(&target, &query, request, false).await,
-            Route::Attach(target) => self.streams(&target, &query, request, true).await,
+            Route::Exec(target) => self.upgrade(Wish::Exec, &target, &query, request).await,
+            Route::Attach(target) => self.upgrade(Wish::Attach, &target, &query, request).await,
             Route::Run(target) => {
                 match streaming::run(runtime.as_ref(), pods.as_ref(), &target, &query).await {
                     Ok(output) => answer(StatusCode::OK, "application/json", output),
                     Err(denial) => refuse(&denial),
                 }
             }
-            Route::PortForward(target) => self.port_forward(&target, &query, request).await,
-            Route::Configz => json(&serde_json::json!({"kubeletconfig": configuration})),
+            Route::PortForward(target) => {
+                self.upgrade(Wish::PortForward, &target, &query, request).await
+            }
+            Route::Configz => json(&serde_json::json!({"kubeletconfig": {}})),
             Route::StatsSummary => match self.measure().await {
                 Ok(measured) => json(&stats::summary(node_name, &measured, root_dir)),
                 Err(error) => failed(&error),
@@ -319,54 +309,28 @@ impl NodeApi {
         answer
     }
 
-    async fn streams(
+    /// Answers a request after which the connection is no HTTP any more.
+    async fn upgrade(
         &self,
+        wish: Wish,
         target: &Target,
         query: &[(String, String)],
         mut request: Request<Incoming>,
-        attach: bool,
     ) -> Response<Body> {
         let Context { runtime, pods, .. } = &self.0.context;
         let upgrade = hyper::upgrade::on(&mut request);
         let (parts, _) = request.into_parts();
         let (runtime, pods) = (runtime.clone(), pods.as_ref());
-        let session =
-            streaming::session(runtime.as_ref(), pods, target, &parts, query, attach).await;
+        let session = streaming::session(runtime.as_ref(), pods, wish, target, &parts, query).await;
         let session = match session {
             Ok(session) => session,
             Err(refusal) => return no_session(refusal),
         };
-        let answer = session.negotiated.response();
+        let answer = session.response();
         self.spawn(async move {
             match upgrade.await {
-                Ok(io) => streaming::serve(runtime, session, TokioIo::new(io)).await,
+                Ok(io) => session.serve(runtime, TokioIo::new(io)).await,
                 Err(error) => tracing::debug!(%error, "a client left before it had its streams"),
-            }
-        });
-        answer.map(|()| empty())
-    }
-
-    async fn port_forward(
-        &self,
-        target: &Target,
-        query: &[(String, String)],
-        mut request: Request<Incoming>,
-    ) -> Response<Body> {
-        let Context { runtime, pods, .. } = &self.0.context;
-        let upgrade = hyper::upgrade::on(&mut request);
-        let (parts, _) = request.into_parts();
-        let (runtime, pods) = (runtime.clone(), pods.as_ref());
-        let forwarding =
-            streaming::port_forward(runtime.as_ref(), pods, target, &parts, query).await;
-        let forwarding = match forwarding {
-            Ok(forwarding) => forwarding,
-            Err(refusal) => return no_session(refusal),
-        };
-        let answer = forwarding.negotiated.response();
-        self.spawn(async move {
-            match upgrade.await {
-                Ok(io) => forwarding.serve(runtime, TokioIo::new(io)).await,
-                Err(error) => tracing::debug!(%error, "a client left before it had its ports"),
             }
         });
         answer.map(|()| empty())

@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use mainstay_cri::{ContainerId, PodSandboxFilter, PodSandboxStats, Runtime, SandboxId};
+use mainstay_cri::{ContainerId, CpuUsage, PodSandboxFilter, PodSandboxStats, Runtime, SandboxId};
 use mainstay_linux::machine::{self, Machine};
 use tokio::sync::Mutex;
 use tokio::time::{Instant, sleep};
@@ -30,35 +30,33 @@ const OLDEST: Duration = Duration::from_secs(60);
 
 /// What was measured.
 #[derive(Clone, Debug)]
-pub struct Measurement {
+pub(crate) struct Measurement {
     /// When.
-    pub timestamp: Timestamp,
-    /// Over which time the rates are.
-    pub window: Duration,
+    pub(crate) timestamp: Timestamp,
     /// The whole machine.
-    pub machine: Machine,
+    pub(crate) machine: Machine,
     /// Billionths of a processor that the machine was busy with.
-    pub machine_nano_cores: Option<u64>,
+    pub(crate) machine_nano_cores: Option<u64>,
     /// The pods that the runtime has.
-    pub pods: Vec<MeasuredPod>,
+    pub(crate) pods: Vec<MeasuredPod>,
 }
 
 /// One pod.
 #[derive(Clone, Debug)]
-pub struct MeasuredPod {
+pub(crate) struct MeasuredPod {
     /// What the runtime says.
-    pub stats: PodSandboxStats,
+    pub(crate) stats: PodSandboxStats,
     /// When the sandbox was made.
-    pub created_at: Timestamp,
-    /// Billionths of a processor; `None` of one that is younger than the window.
-    pub nano_cores: Option<u64>,
+    pub(crate) created_at: Timestamp,
+    /// Billionths of a processor; `None` of one that is younger than the look before.
+    pub(crate) nano_cores: Option<u64>,
     /// The same of its containers, in the order of `stats`.
-    pub containers: Vec<Option<u64>>,
+    pub(crate) containers: Vec<Option<u64>>,
 }
 
 /// Why nothing was measured.
 #[derive(Debug, thiserror::Error)]
-pub enum MeasureError {
+pub(crate) enum MeasureError {
     /// The runtime does not tell.
     #[error("cannot learn from the runtime what pods use")]
     Runtime(#[source] mainstay_cri::Error),
@@ -70,27 +68,7 @@ pub enum MeasureError {
 /// Measures.
 #[derive(Default)]
 pub(super) struct Meter {
-    last: Mutex<Option<Last>>,
-}
-
-struct Last {
-    look: Look,
-    answer: Option<Arc<Measurement>>,
-}
-
-/// One look.
-struct Look {
-    at: Instant,
-    timestamp: Timestamp,
-    machine: Machine,
-    pods: Vec<(PodSandboxStats, Timestamp)>,
-}
-
-/// Sums of processor time, to compare with later ones.
-struct Sums {
-    machine: u64,
-    sandboxes: BTreeMap<SandboxId, u64>,
-    containers: BTreeMap<ContainerId, u64>,
+    last: Mutex<Option<(Instant, Arc<Measurement>)>>,
 }
 
 impl Meter {
@@ -100,27 +78,29 @@ impl Meter {
         runtime: &dyn Runtime,
     ) -> Result<Arc<Measurement>, MeasureError> {
         let mut last = self.last.lock().await;
-        if let Some(Last { look, answer: Some(answer) }) = last.as_ref()
-            && look.at.elapsed() < FRESH
+        if let Some((at, answer)) = last.as_ref()
+            && at.elapsed() < FRESH
         {
             return Ok(answer.clone());
         }
-        let before = match last.take() {
-            Some(last) if last.look.at.elapsed() < OLDEST => last.look,
+        let (began, before) = match last.take() {
+            Some(last) if last.0.elapsed() < OLDEST => last,
             _ => {
-                let look = look(runtime).await?;
+                let (at, first) = look(runtime).await?;
                 sleep(WINDOW).await;
-                look
+                (at, Arc::new(first))
             }
         };
-        let now = look(runtime).await?;
-        let answer = Arc::new(compare(&before, &now));
-        *last = Some(Last { look: now, answer: Some(answer.clone()) });
+        let (at, mut now) = look(runtime).await?;
+        now.rate(&before, at.duration_since(began));
+        let answer = Arc::new(now);
+        *last = Some((at, answer.clone()));
         Ok(answer)
     }
 }
 
-async fn look(runtime: &dyn Runtime) -> Result<Look, MeasureError> {
+/// One look, without rates.
+async fn look(runtime: &dyn Runtime) -> Result<(Instant, Measurement), MeasureError> {
     let all = PodSandboxFilter::default();
     let stats = runtime.list_pod_sandbox_stats(&all).await.map_err(MeasureError::Runtime)?;
     let sandboxes = runtime.list_pod_sandboxes(&all).await.map_err(MeasureError::Runtime)?;
@@ -129,36 +109,34 @@ async fn look(runtime: &dyn Runtime) -> Result<Look, MeasureError> {
     // Small files that the kernel makes up: no disk is waited for.
     let machine = machine::machine().map_err(MeasureError::Machine)?;
     let (at, timestamp) = (Instant::now(), Timestamp::now());
-    let pods = stats.into_iter().filter_map(|pod| {
+    let pods = stats.into_iter().filter_map(|stats| {
         // One without went in between.
-        let made = *made.get(&pod.id)?;
-        Some((pod, made))
+        let created_at = *made.get(&stats.id)?;
+        Some(MeasuredPod { stats, created_at, nano_cores: None, containers: Vec::new() })
     });
-    Ok(Look { at, timestamp, machine, pods: pods.collect() })
+    let pods = pods.collect();
+    Ok((at, Measurement { timestamp, machine, machine_nano_cores: None, pods }))
 }
 
-fn compare(before: &Look, now: &Look) -> Measurement {
-    let window = now.at.duration_since(before.at);
-    let sums = Sums::of(before);
-    let rated = |before: Option<u64>, now: Option<u64>| rate(before?, now?, window);
-    let pods = now.pods.iter().map(|(stats, created_at)| {
-        let time = |cpu: &Option<mainstay_cri::CpuUsage>| cpu.map(|it| it.usage_core_nano_seconds);
-        let containers = stats.containers.iter().map(|container| {
-            rated(sums.containers.get(&container.id).copied(), time(&container.cpu))
-        });
-        MeasuredPod {
-            containers: containers.collect(),
-            nano_cores: rated(sums.sandboxes.get(&stats.id).copied(), time(&stats.cpu)),
-            created_at: *created_at,
-            stats: stats.clone(),
+impl Measurement {
+    /// Fills in the rates since a look before.
+    fn rate(&mut self, before: &Self, window: Duration) {
+        let sum = |cpu: Option<CpuUsage>| cpu.map(|it| it.usage_core_nano_seconds);
+        let sandboxes: BTreeMap<&SandboxId, Option<u64>> =
+            before.pods.iter().map(|pod| (&pod.stats.id, sum(pod.stats.cpu))).collect();
+        let all = before.pods.iter().flat_map(|pod| &pod.stats.containers);
+        let containers: BTreeMap<&ContainerId, Option<u64>> =
+            all.map(|container| (&container.id, sum(container.cpu))).collect();
+        let rated = |before: Option<u64>, now: Option<u64>| rate(before?, now?, window);
+        self.machine_nano_cores = rate(before.machine.cpu, self.machine.cpu, window);
+        for pod in &mut self.pods {
+            let known = sandboxes.get(&pod.stats.id).copied().flatten();
+            pod.nano_cores = rated(known, sum(pod.stats.cpu));
+            let rates = pod.stats.containers.iter().map(|container| {
+                rated(containers.get(&container.id).copied().flatten(), sum(container.cpu))
+            });
+            pod.containers = rates.collect();
         }
-    });
-    Measurement {
-        timestamp: now.timestamp,
-        window,
-        machine: now.machine,
-        machine_nano_cores: rate(sums.machine, now.machine.cpu, window),
-        pods: pods.collect(),
     }
 }
 
@@ -167,27 +145,6 @@ fn rate(before: u64, now: u64, window: Duration) -> Option<u64> {
     let used = u128::from(now.checked_sub(before)?);
     let rate = (used * 1_000_000_000).checked_div(window.as_nanos())?;
     u64::try_from(rate).ok()
-}
-
-impl Sums {
-    fn of(look: &Look) -> Self {
-        let mut sums = Self {
-            machine: look.machine.cpu,
-            sandboxes: BTreeMap::new(),
-            containers: BTreeMap::new(),
-        };
-        for (pod, _) in &look.pods {
-            if let Some(cpu) = pod.cpu {
-                sums.sandboxes.insert(pod.id.clone(), cpu.usage_core_nano_seconds);
-            }
-            for container in &pod.containers {
-                if let Some(cpu) = container.cpu {
-                    sums.containers.insert(container.id.clone(), cpu.usage_core_nano_seconds);
-                }
-            }
-        }
-        sums
-    }
 }
 
 #[cfg(test)]

@@ -16,8 +16,8 @@ mod run;
 
 use std::sync::Arc;
 
-use http::StatusCode;
 use http::request::Parts;
+use http::{Response, StatusCode};
 use mainstay_cri::{
     AttachRequest, ContainerId, ContainerState, ExecRequest, PodSandboxFilter, PodSandboxState,
     PodSandboxStatus, Runtime,
@@ -29,27 +29,36 @@ use mainstay_streams::{Refusal, port_forward as forwarding};
 use super::auth::Denial;
 use super::pods::{NodePod, Pods};
 use super::route::Target;
-use converse::{Streams, converse};
+use converse::{Streams, attach_failed, converse, exec_failed};
+use port_forward::PortForwarding;
 
-pub(super) use port_forward::port_forward;
 pub(super) use run::run;
 
 /// The connection after its answer.
 pub(super) type Upgraded = hyper_util::rt::TokioIo<hyper::upgrade::Upgraded>;
 
-/// What kind of streams are wanted.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// What is wanted of a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Wish {
-    /// A command.
-    Exec(Vec<String>),
+    /// The streams of a command.
+    Exec,
     /// The container's own.
     Attach,
+    /// Ports of a pod.
+    PortForward,
 }
 
-/// A request for streams that can be granted.
-pub(super) struct Session {
-    pub(super) negotiated: Negotiated,
-    wish: Wish,
+/// A request that can be granted.
+pub(super) enum Session {
+    Streams(ContainerStreams),
+    Ports(PortForwarding),
+}
+
+/// A request for streams of a container that can be granted.
+pub(super) struct ContainerStreams {
+    negotiated: Negotiated,
+    /// The command; `None` for the container's own.
+    command: Option<Vec<String>>,
     container: ContainerId,
     options: Options,
 }
@@ -67,20 +76,58 @@ impl From<Denial> for NoSession {
     }
 }
 
-/// Reads a request for `exec` or `attach`.
+/// Reads a request for an upgrade.
 ///
 /// # Errors
 ///
-/// 400 when no stream is asked for or the request is no upgrade, 404 without such a pod, 500 when
-/// the container does not run.
+/// 400 for what is wrong with the query or when the request is no upgrade, 404 without such a pod,
+/// 500 when the container or the pod does not run.
 pub(super) async fn session(
+    runtime: &dyn Runtime,
+    pods: &dyn Pods,
+    wish: Wish,
+    target: &Target,
+    parts: &Parts,
+    query: &[(String, String)],
+) -> Result<Session, NoSession> {
+    let attach = match wish {
+        Wish::Exec => false,
+        Wish::Attach => true,
+        Wish::PortForward => {
+            let ports = port_forward::port_forward(runtime, pods, target, parts, query).await?;
+            return Ok(Session::Ports(ports));
+        }
+    };
+    let streams = container_streams(runtime, pods, target, parts, query, attach).await?;
+    Ok(Session::Streams(streams))
+}
+
+impl Session {
+    /// The answer to the request, after which the connection is upgraded.
+    pub(super) fn response(&self) -> Response<()> {
+        match self {
+            Self::Streams(streams) => streams.negotiated.response(),
+            Self::Ports(ports) => ports.negotiated.response(),
+        }
+    }
+
+    /// Serves it until its end.
+    pub(super) async fn serve(self, runtime: Arc<dyn Runtime>, io: Upgraded) {
+        match self {
+            Self::Streams(streams) => streams.serve(runtime, io).await,
+            Self::Ports(ports) => ports.serve(runtime, io).await,
+        }
+    }
+}
+
+async fn container_streams(
     runtime: &dyn Runtime,
     pods: &dyn Pods,
     target: &Target,
     parts: &Parts,
     query: &[(String, String)],
     attach: bool,
-) -> Result<Session, NoSession> {
+) -> Result<ContainerStreams, NoSession> {
     let asked = |name: &str| {
         query.iter().find(|(key, _)| key == name).is_some_and(|(_, value)| value == "1")
     };
@@ -93,13 +140,13 @@ pub(super) async fn session(
     };
     let options = options.checked().map_err(|error| denial(400, error.to_string()))?;
     let pod = find(pods, target)?;
-    let (options, wish) = if attach {
+    let (options, command) = if attach {
         // Whether there is a terminal was decided when the container was made.
         let tty = pod.container(&target.container).is_some_and(|it| it.tty == Some(true));
-        (Options { tty, ..options }, Wish::Attach)
+        (Options { tty, ..options }, None)
     } else {
         let command = query.iter().filter(|(key, _)| key == "command");
-        (options, Wish::Exec(command.map(|(_, word)| word.clone()).collect()))
+        (options, Some(command.map(|(_, word)| word.clone()).collect()))
     };
     let container = running(runtime, &pod, target).await?.ok_or_else(|| {
         let message = if attach {
@@ -111,40 +158,39 @@ pub(super) async fn session(
         denial(500, message)
     })?;
     let negotiated = remote_command::negotiate(parts).map_err(NoSession::Refusal)?;
-    Ok(Session { negotiated, wish, container, options })
+    Ok(ContainerStreams { negotiated, command, container, options })
 }
 
-/// Serves a session until its end.
-pub(super) async fn serve(runtime: Arc<dyn Runtime>, session: Session, io: Upgraded) {
-    let Session { negotiated, wish, container, options } = session;
-    let client = match negotiated.remote_command(io, options, Timeouts::default()).await {
-        Ok(client) => client,
-        Err(error) => {
-            tracing::debug!(%error, "a client did not come to have its streams");
-            return;
-        }
-    };
-    let begun = match wish {
-        Wish::Exec(command) => {
-            let request =
-                ExecRequest { container, command, tty: options.tty, stdin: options.stdin };
-            let begun = runtime.exec(&request).await.map(Streams::of_exec);
-            begun
-                .map_err(|error| format!("error executing command in container: {}", error.chain()))
-        }
-        Wish::Attach => {
-            let Options { stdin, stdout, stderr, tty } = options;
-            let request = AttachRequest { container, stdin, tty, stdout, stderr };
-            let begun = runtime.attach(&request).await.map(Streams::of_attached);
-            begun.map_err(|error| format!("error attaching to container: {}", error.chain()))
-        }
-    };
-    match begun {
-        Ok(streams) => converse(client, streams).await,
-        Err(message) => {
-            tracing::debug!(message, "a client gets no streams");
-            // A client that is gone needs no word.
-            let _ = client.finish.exit(&Outcome::Failed(message)).await;
+impl ContainerStreams {
+    async fn serve(self, runtime: Arc<dyn Runtime>, io: Upgraded) {
+        let Self { negotiated, command, container, options } = self;
+        let client = match negotiated.remote_command(io, options, Timeouts::default()).await {
+            Ok(client) => client,
+            Err(error) => {
+                tracing::debug!(%error, "a client did not come to have its streams");
+                return;
+            }
+        };
+        let Options { stdin, stdout, stderr, tty } = options;
+        let begun = match command {
+            Some(command) => {
+                let request = ExecRequest { container, command, tty, stdin };
+                let begun = runtime.exec(&request).await.map(Streams::of_exec);
+                begun.map_err(|error| exec_failed(&error))
+            }
+            None => {
+                let request = AttachRequest { container, stdin, tty, stdout, stderr };
+                let begun = runtime.attach(&request).await.map(Streams::of_attached);
+                begun.map_err(|error| attach_failed(&error))
+            }
+        };
+        match begun {
+            Ok(streams) => converse(client, streams).await,
+            Err(message) => {
+                tracing::debug!(message, "a client gets no streams");
+                // A client that is gone needs no word.
+                let _ = client.finish.exit(&Outcome::Failed(message)).await;
+            }
         }
     }
 }
@@ -164,8 +210,8 @@ async fn sandbox(
     let of = |label: &str, value: &str| (label.to_owned(), value.to_owned());
     let filter = PodSandboxFilter {
         labels: [
-            of(labels::POD_NAMESPACE, &pod.key.namespace),
-            of(labels::POD_NAME, &pod.key.name),
+            of(labels::POD_NAMESPACE, &pod.key().namespace),
+            of(labels::POD_NAME, &pod.key().name),
         ]
         .into(),
     };

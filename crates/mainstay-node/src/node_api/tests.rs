@@ -20,7 +20,10 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 
+use super::health::{Check, Health};
+use super::pods::{NodePod, Pods};
 use super::*;
+use crate::publish::PodReport;
 
 /// Pods that a test gives.
 #[derive(Default)]
@@ -29,6 +32,11 @@ struct Given(Mutex<Vec<NodePod>>);
 impl Pods for Given {
     fn list(&self) -> Vec<NodePod> {
         self.0.lock().unwrap().clone()
+    }
+
+    fn find(&self, namespace: &str, name: &str) -> Option<NodePod> {
+        let is = |pod: &NodePod| pod.key().namespace == namespace && pod.key().name == name;
+        self.list().into_iter().find(is)
     }
 
     fn mirrors(&self) -> Option<usize> {
@@ -102,7 +110,6 @@ impl Node {
             health: Arc::new(Well),
             auth: Arc::new(Tokens),
             root_dir: "/".into(),
-            configuration: json!({"port": 10250}),
         });
         let tasks = Mutex::default();
         Self { api, runtime, pods, main, _directory: directory, tasks }
@@ -113,7 +120,7 @@ impl Node {
         let (here, there) = duplex(64 << 10);
         let api = self.api.clone();
         self.tasks.lock().unwrap().spawn(async move {
-            api.serve_connection(there, Caller::Remote(None)).await;
+            api.serve_connection(there, None).await;
         });
         here
     }
@@ -201,12 +208,22 @@ async fn pod(runtime: &FakeRuntime, main: &ContainerId, tty: bool) -> NodePod {
         }]},
     }))
     .unwrap();
+    let status = pod.status.clone().unwrap();
     let key = PodKey {
         source: SourceKind::File,
         namespace: "default".to_owned(),
         name: "web-n1".to_owned(),
     };
-    NodePod { key, pod, mirror_uid: Some("mirror-uid".to_owned()), leaving: false }
+    let report = Arc::new(PodReport {
+        key,
+        pod: Arc::new(mainstay_pod::Pod::from_api(pod).unwrap()),
+        manifest: None,
+        status,
+        waiting: None,
+        ending: Vec::new(),
+        ended: false,
+    });
+    NodePod { report, mirror_uid: Some("mirror-uid".to_owned()), leaving: false }
 }
 
 #[tokio::test]
@@ -232,7 +249,7 @@ async fn nobody_gets_more_than_they_may() {
 async fn pods_health_and_configuration_are_told() {
     let node = Node::start().await;
     node.check("/healthz", 200, "ok").await;
-    node.check("/configz", 200, r#"{"kubeletconfig":{"port":10250}}"#).await;
+    node.check("/configz", 200, r#"{"kubeletconfig":{}}"#).await;
     let pods: Value = serde_json::from_str(&node.get("/pods").await.body).unwrap();
     assert_eq!(pods["kind"], "PodList");
     assert_eq!(pods["items"][0]["metadata"]["name"], "web-n1");
@@ -432,7 +449,7 @@ async fn ports_of_a_pod_are_reached_and_refusals_are_told() {
     node.check(&format!("{forward}/other"), 404, "pod does not exist").await;
     node.check(&format!("{forward}/web-n1/other-uid"), 404, "pod not found").await;
     node.check(&format!("{forward}/web-n1"), 400, "Upgrade request required").await;
-    node.pods.0.lock().unwrap()[0].key.name = "gone".to_owned();
+    Arc::make_mut(&mut node.pods.0.lock().unwrap()[0].report).key.name = "gone".to_owned();
     let (head, _) = node.upgrade(&format!("{forward}/gone?port=1"), "v4.channel.k8s.io").await;
     assert!(head.starts_with("HTTP/1.1 500 "), "{head}");
 }
@@ -524,8 +541,9 @@ async fn metrics_have_the_names_that_dashboards_know() {
 async fn the_health_port_has_nothing_else() {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
     let address = listener.local_addr().unwrap();
+    let node = Node::start().await;
     let mut tasks = JoinSet::new();
-    tasks.spawn(serve_health(listener, Arc::new(Well)));
+    tasks.spawn(serve_health(listener, node.api.clone()));
     for (path, expected) in [("/healthz", "200"), ("/healthz/ping", "200"), ("/pods", "404")] {
         let mut stream = TcpStream::connect(address).await.unwrap();
         let request = format!("GET {path} HTTP/1.1\r\nHost: n1\r\nConnection: close\r\n\r\n");
@@ -572,12 +590,13 @@ async fn both_versions_of_http_are_spoken_over_tls_and_certificates_are_shown() 
         provider.clone(),
     );
     let verifier = verifier.allow_unauthenticated().build().unwrap();
-    let tls = rustls::ServerConfig::builder_with_provider(provider.clone())
+    let mut tls = rustls::ServerConfig::builder_with_provider(provider.clone())
         .with_safe_default_protocol_versions()
         .unwrap()
         .with_client_cert_verifier(verifier)
         .with_single_cert(vec![server.clone()], key.into())
         .unwrap();
+    tls.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     let api = NodeApi::new(Context {
         node_name: "n1".to_owned(),
         pods: Arc::new(Given::default()),
@@ -585,7 +604,6 @@ async fn both_versions_of_http_are_spoken_over_tls_and_certificates_are_shown() 
         health: Arc::new(Well),
         auth: Arc::new(Certificates(vec![friend.clone()])),
         root_dir: "/".into(),
-        configuration: json!({}),
     });
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
     let address = listener.local_addr().unwrap();

@@ -8,7 +8,7 @@
 mod pods;
 mod watch;
 
-use std::collections::BTreeMap;
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use http::header::{CONTENT_TYPE, USER_AGENT};
@@ -17,6 +17,8 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use tokio::time::timeout;
+
+use crate::KUBERNETES;
 
 pub(crate) use pods::{ApiPods, Entry};
 pub(crate) use watch::follow;
@@ -36,19 +38,17 @@ pub(crate) const LONGEST_AWAY: Duration = Duration::from_millis(800);
 pub(crate) const LONGEST_REFUSED: Duration = Duration::from_secs(7);
 
 /// Who asks. The first word is the name under which the API remembers who wrote a field.
-const AGENT: &str = concat!("kubelet/v1.36.0 (linux) mainstay/", env!("CARGO_PKG_VERSION"));
+static AGENT: LazyLock<String> = LazyLock::new(|| {
+    format!("kubelet/{KUBERNETES} (linux) mainstay/{}", env!("CARGO_PKG_VERSION"))
+});
 
-/// How the agent reaches a Kubernetes API, and what it registers its node with.
+/// How the agent reaches a Kubernetes API.
 #[derive(Clone)]
 pub struct ApiAccess {
     /// Acts as `system:node:<name>` of the group `system:nodes`.
     pub client: kube::Client,
     /// The port of the node API; `None` when nothing is served.
     pub node_port: Option<u16>,
-    /// Labels of the Node beside those that every node has.
-    pub labels: BTreeMap<String, String>,
-    /// The range of the pods' addresses, as `10.88.0.0/16`. Only a Node that is made anew gets it.
-    pub pod_cidr: Option<String>,
 }
 
 /// Sends requests.
@@ -95,11 +95,7 @@ pub(crate) struct Deletion<'a> {
 
 impl std::fmt::Debug for ApiAccess {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("ApiAccess")
-            .field("node_port", &self.node_port)
-            .field("labels", &self.labels)
-            .field("pod_cidr", &self.pod_cidr)
-            .finish_non_exhaustive()
+        f.debug_struct("ApiAccess").field("node_port", &self.node_port).finish_non_exhaustive()
     }
 }
 
@@ -167,7 +163,7 @@ impl Calls {
             message: format!("{}: {message}", asked()),
         };
         let mut request = Request::builder().method(method.clone()).uri(path);
-        request = request.header(USER_AGENT, AGENT);
+        request = request.header(USER_AGENT, AGENT.as_str());
         let mut bytes = Vec::new();
         if let Some((kind, body)) = body {
             request = request.header(CONTENT_TYPE, kind);
@@ -228,6 +224,46 @@ impl CallError {
 impl std::fmt::Display for CallError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(&self.message)
+    }
+}
+
+/// What stands in the way of one thing: how often it failed in a row, and what was said of it.
+#[derive(Default)]
+pub(crate) struct Trouble {
+    count: u32,
+    said: Option<String>,
+}
+
+impl Trouble {
+    /// Whether a failure is another one than was said last. It is to be said then.
+    pub(crate) fn is_news(&mut self, error: &CallError) -> bool {
+        let news = self.said.as_ref() != Some(&error.message);
+        if news {
+            self.said = Some(error.message.clone());
+        }
+        news
+    }
+
+    /// Counts a failure; answers how long to wait after it.
+    pub(crate) fn count(&mut self, longest: Duration) -> Duration {
+        self.count += 1;
+        wait_after(self.count, longest)
+    }
+
+    /// Counts from the beginning again.
+    pub(crate) fn recount(&mut self) {
+        self.count = 0;
+    }
+
+    /// Forgets what was said; answers whether anything was.
+    pub(crate) fn unsay(&mut self) -> bool {
+        self.said.take().is_some()
+    }
+
+    /// It went well. Answers whether a failure was said before.
+    pub(crate) fn end(&mut self) -> bool {
+        self.recount();
+        self.unsay()
     }
 }
 

@@ -30,8 +30,8 @@ use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use super::api::{ApiPods, Calls, Entry, wait_after};
-use super::{Board, EventKind, Events, PodReport, about};
+use super::api::{ApiPods, Calls, Entry, Trouble};
+use super::{Board, EventKind, Events, Manifest, PodReport, about};
 use crate::sources::api::{ApiGoals, Verdict};
 use perform::{Patched, Work};
 
@@ -58,11 +58,9 @@ pub(crate) struct Mirrors {
 struct Memory {
     /// What was there when nothing was to be done.
     settled: Option<Looked>,
-    trouble: Option<Trouble>,
+    failure: Option<Failure>,
     /// The last patch that was carried out, and the version that came of it.
     patched: Option<Patched>,
-    /// The pod that was deleted and stays, for its finalizers' sake.
-    kept: Option<String>,
     /// The pod that has the name, as far as it was told of.
     taken_by: Option<String>,
 }
@@ -89,10 +87,9 @@ enum Own {
 }
 
 /// What failed, and when it is tried again.
-struct Trouble {
-    count: u32,
+struct Failure {
+    trouble: Trouble,
     until: Instant,
-    said: String,
     /// The version of the pod, the pod of the API and the Node that it was about.
     about: About,
 }
@@ -148,8 +145,8 @@ impl Mirrors {
                 _ = changed.changed() => {}
                 _ = reachable.changed() => {
                     if *reachable.borrow_and_update() {
-                        let troubles = memories.values_mut().filter_map(|it| it.trouble.as_mut());
-                        troubles.for_each(|trouble| trouble.until = Instant::now());
+                        let failures = memories.values_mut().filter_map(|it| it.failure.as_mut());
+                        failures.for_each(|failure| failure.until = Instant::now());
                     }
                 }
                 // Cancel-safe per docs on `JoinSet::join_next`.
@@ -160,7 +157,6 @@ impl Mirrors {
                         if let Some((report, uid)) = &work.taken {
                             self.tell_taken(report, uid, memory);
                         }
-                        memory.kept = work.kept.clone().or(memory.kept.take());
                         if work.refused() {
                             self.doubt.notify_one();
                         }
@@ -204,24 +200,26 @@ impl Mirrors {
             }
             memory.settled = None;
             let now = Instant::now();
-            if let Some(trouble) = &memory.trouble {
-                if trouble.about != looked.about() {
-                    memory.trouble = None;
-                } else if trouble.until > now {
-                    wake = Some(wake.map_or(trouble.until, |wake| wake.min(trouble.until)));
+            if let Some(failure) = &memory.failure {
+                if failure.about != looked.about() {
+                    memory.failure = None;
+                } else if failure.until > now {
+                    wake = Some(wake.map_or(failure.until, |wake| wake.min(failure.until)));
                     continue;
                 }
             }
-            match (&looked.report, looked.held.as_ref().map(|entry| &entry.held)) {
-                (Some(report), Some(Held::Foreign { uid })) => {
-                    self.tell_taken(report, uid, memory);
+            if let Some(held) = &looked.held {
+                match (&looked.report, &held.held) {
+                    (Some(report), Held::Foreign(_)) => {
+                        self.tell_taken(report, &held.uid, memory);
+                    }
+                    (_, Held::Mirror(_)) => memory.taken_by = None,
+                    (None, Held::Foreign(_)) => {}
                 }
-                (_, Some(Held::Mirror(_))) => memory.taken_by = None,
-                _ => {}
             }
             match decide(&looked).filter(|action| !memory.was_in_vain(action, &looked)) {
                 None => {
-                    memory.trouble = None;
+                    memory.failure = None;
                     memory.settled = Some(looked);
                 }
                 Some(action) => {
@@ -298,7 +296,7 @@ impl Look<'_> {
 
     /// What is known of a pod of the API's own.
     fn own(&self, name: &FullName, held: &Entry) -> Option<Own> {
-        held.pod.as_ref()?;
+        held.own()?;
         let (namespace, name) = (name.namespace.clone(), name.name.clone());
         let key = PodKey { source: SourceKind::Api, namespace, name };
         match self.goals?.get(&key)? {
@@ -314,13 +312,6 @@ impl Look<'_> {
 }
 
 impl Looked {
-    /// Whether it is a pod of the API's own that has finalizers.
-    fn is_kept(&self) -> bool {
-        let pod = self.held.as_ref().and_then(|held| held.pod.as_ref());
-        let finalizers = pod.and_then(|pod| pod.metadata.finalizers.as_ref());
-        finalizers.is_some_and(|list| !list.is_empty())
-    }
-
     fn is_same(&self, other: &Self) -> bool {
         fn same<T>(a: Option<&Arc<T>>, b: Option<&Arc<T>>) -> bool {
             match (a, b) {
@@ -351,12 +342,8 @@ impl Looked {
 
 impl Memory {
     /// Whether an action is the same patch that was carried out already, without the effect that
-    /// was to be expected: a server that keeps a field as it is would be asked for ever. The same
-    /// goes for a pod that has finalizers.
+    /// was to be expected: a server that keeps a field as it is would be asked for ever.
     fn was_in_vain(&self, action: &mirror::Action, looked: &Looked) -> bool {
-        if let mirror::Action::Delete { uid } = action {
-            return self.kept.as_ref() == Some(uid) && looked.is_kept();
-        }
         let mirror::Action::PatchStatus { patch } = action else { return false };
         let version = looked.held.as_ref().and_then(|held| held.version);
         self.patched.as_ref().is_some_and(|it| it.patch == *patch && it.version == version)
@@ -365,7 +352,7 @@ impl Memory {
 
 /// The next thing to do about one name.
 fn decide(looked: &Looked) -> Option<mirror::Action> {
-    if let Some(pod) = looked.held.as_ref().and_then(|held| held.pod.as_ref()) {
+    if let Some(pod) = looked.held.as_ref().and_then(|held| held.own()) {
         let known = match looked.own.as_ref()? {
             Own::Runs(report) => api_pod::Known {
                 status: &report.status,
@@ -378,7 +365,8 @@ fn decide(looked: &Looked) -> Option<mirror::Action> {
         };
         return api_pod::next(&known, pod);
     }
-    let invalid = looked.report.as_ref().and_then(|report| invalid(report));
+    let manifest = looked.report.as_ref().and_then(|report| report.manifest.as_ref());
+    let invalid = manifest.and_then(Manifest::why_kept);
     let leaving = looked.leaving.as_ref().map(|seen| mirror::endings(seen, None));
     let known = match (&leaving, &looked.report) {
         _ if looked.awaited => Some(Static::Awaited),
@@ -395,18 +383,6 @@ fn decide(looked: &Looked) -> Option<mirror::Action> {
     mirror::next(known.as_ref(), held, looked.node.as_deref(), Timestamp::now())
 }
 
-/// Why the manifest of a pod, as it is now, is not what runs: its first error, and how many more
-/// there are.
-fn invalid(report: &PodReport) -> Option<String> {
-    let errors = report.manifest.as_ref()?.invalid.as_ref()?;
-    let first = errors.first()?;
-    let kept = "the last good version is kept";
-    Some(match errors.len() - 1 {
-        0 => format!("{first}; {kept}"),
-        more => format!("{first}; and {more} more; {kept}"),
-    })
-}
-
 fn taken_by(key: &PodKey, uid: &str) -> String {
     let (namespace, name) = (&key.namespace, &key.name);
     format!(
@@ -418,27 +394,28 @@ fn taken_by(key: &PodKey, uid: &str) -> String {
 fn take_in(name: &FullName, work: Work, memory: &mut Memory) {
     let error = match work.result {
         Ok(patched) => {
-            memory.trouble = None;
+            memory.failure = None;
             memory.patched = patched.or(memory.patched.take());
             return;
         }
         Err(error) => error,
     };
-    let before = memory.trouble.take();
-    let known = before.as_ref().is_some_and(|trouble| trouble.said == error.message);
-    let pod = format_args!("{}/{}", name.namespace, name.name);
-    match (known, work.stale) {
-        (false, false) => {
-            tracing::warn!(%pod, error = error.message, "cannot show a pod to the API");
-        }
-        (true, _) | (_, true) => {
-            tracing::debug!(%pod, error = error.message, "cannot show a pod to the API");
+    let about = work.about;
+    let mut trouble = Trouble::default();
+    if let Some(before) = memory.failure.take() {
+        trouble = before.trouble;
+        if before.about != about {
+            trouble.recount();
         }
     }
-    let count = before.filter(|it| it.about == work.about).map_or(1, |it| it.count + 1);
-    let until = Instant::now() + wait_after(count, error.longest());
-    let about = work.about;
-    memory.trouble = Some(Trouble { count, until, said: error.message, about });
+    let pod = format_args!("{}/{}", name.namespace, name.name);
+    if trouble.is_news(&error) && !work.stale {
+        tracing::warn!(%pod, error = error.message, "cannot show a pod to the API");
+    } else {
+        tracing::debug!(%pod, error = error.message, "cannot show a pod to the API");
+    }
+    let until = Instant::now() + trouble.count(error.longest());
+    memory.failure = Some(Failure { trouble, until, about });
 }
 
 #[cfg(test)]

@@ -23,15 +23,15 @@ use std::time::Duration;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Node, NodeStatus};
 use mainstay_cri::{Image, Images, RuntimeCondition};
-use mainstay_plan::node_status::{self, Machine, NodeFacts, Registration};
-use mainstay_plan::patch;
+use mainstay_plan::node_status::{self, Machine, NodeFacts};
+use mainstay_plan::pressure::Thresholds;
 use mainstay_plan::status::NodeAddresses;
-use serde_json::json;
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
-use super::api::{CallError, CallErrorKind, Calls, wait_after};
+use super::api::{CallError, CallErrorKind, Calls, Trouble};
 use super::{EventKind, Events};
+use crate::version;
 
 pub(crate) use lease::keep as keep_lease;
 
@@ -44,17 +44,14 @@ const REPORT: Duration = Duration::from_secs(300);
 /// How often images are listed without news.
 const LIST_IMAGES: Duration = Duration::from_secs(30);
 
-/// The version of Kubernetes whose node this is.
-const KUBERNETES: &str = "v1.36.0";
-
 /// What the Node object is kept with.
 pub(crate) struct NodeKeeper {
     pub(crate) calls: Calls,
     pub(crate) name: String,
-    pub(crate) registration: Registration,
     pub(crate) port: Option<u16>,
     /// A directory of the file system whose space is the node's.
     pub(crate) directory: PathBuf,
+    pub(crate) thresholds: Thresholds,
     /// Such as `mainstay://0.1.0`.
     pub(crate) runtime_version: String,
     pub(crate) images: Arc<dyn Images>,
@@ -81,8 +78,7 @@ struct Memory {
     reported: Option<Instant>,
     /// The status that was written last: what it turns from.
     status: Option<NodeStatus>,
-    failures: u32,
-    said: Option<String>,
+    trouble: Trouble,
 }
 
 impl NodeKeeper {
@@ -95,19 +91,16 @@ impl NodeKeeper {
             let facts = self.facts(&mut memory).await;
             let wait = match self.sync(&facts, &mut memory).await {
                 Ok(()) => {
-                    memory.failures = 0;
-                    if memory.said.take().is_some() {
+                    if memory.trouble.end() {
                         tracing::info!("the Node object is kept again");
                     }
                     TICK
                 }
                 Err(error) => {
-                    memory.failures += 1;
-                    if memory.said.as_ref() != Some(&error.message) {
+                    if memory.trouble.is_news(&error) {
                         tracing::warn!(error = error.message, "cannot keep the Node object");
-                        memory.said = Some(error.message.clone());
                     }
-                    wait_after(memory.failures, error.longest())
+                    memory.trouble.count(error.longest())
                 }
             };
             tokio::select! {
@@ -129,7 +122,7 @@ impl NodeKeeper {
             memory.images = images;
             memory.listed = Some(Instant::now());
         }
-        memory.pressure.look(&self.directory).await;
+        memory.pressure.look(&self.directory, &self.thresholds).await;
         NodeFacts {
             name: self.name.clone(),
             machine: memory.machine.clone(),
@@ -137,7 +130,7 @@ impl NodeKeeper {
             addresses: self.addresses.borrow_and_update().ips.clone(),
             runtime: self.health.borrow_and_update().clone(),
             runtime_version: self.runtime_version.clone(),
-            kubelet_version: format!("{KUBERNETES}+mainstay-{}", env!("CARGO_PKG_VERSION")),
+            kubelet_version: version(),
             port: self.port,
             images: memory.images.clone(),
         }
@@ -150,7 +143,7 @@ impl NodeKeeper {
             Ok(held) => held,
             Err(error) if error.kind == CallErrorKind::NotFound => {
                 self.uid.send_if_modified(|uid| uid.take().is_some());
-                let node = node_status::node(facts, &self.registration, Timestamp::now());
+                let node = node_status::node(facts, Timestamp::now());
                 let node = self.calls.post("/api/v1/nodes", &node).await?;
                 tracing::info!(node = self.name, "registered with the API");
                 node
@@ -162,14 +155,17 @@ impl NodeKeeper {
             uid.clone_from(&held.metadata.uid);
             changed
         });
-        if let Some(patch) = node_status::labels_patch(&held, facts, &self.registration) {
+        if let Some(patch) = node_status::labels_patch(&held, facts) {
             self.calls.patch::<Node>(&path, &patch).await?;
         }
         let before = held.status.unwrap_or_default();
         let status = node_status::status(&before, facts, Timestamp::now());
         let due = memory.reported.is_none_or(|reported| reported.elapsed() >= REPORT);
-        if due || node_status::has_changed(&before, &status) {
-            self.write(&path, &before, &status).await?;
+        let patch = node_status::status_patch(&before, &status);
+        if due || patch.as_ref().is_some_and(|(_, news)| *news) {
+            if let Some((patch, _)) = patch {
+                self.calls.patch::<Node>(&format!("{path}/status"), &patch).await?;
+            }
             memory.reported = Some(Instant::now());
         }
         // A new agent tells what it finds, whatever the last one said.
@@ -178,22 +174,6 @@ impl NodeKeeper {
             self.events.tell_node(EventKind::Normal, turned.reason, turned.message);
         }
         memory.status = Some(status);
-        Ok(())
-    }
-
-    async fn write(
-        &self,
-        path: &str,
-        before: &NodeStatus,
-        after: &NodeStatus,
-    ) -> Result<(), CallError> {
-        // A status has string keys and no values that JSON lacks.
-        let json = |status: &NodeStatus| serde_json::to_value(status).unwrap_or_default();
-        let Some(patch) = patch::of_status(&json(before), &json(after), patch::NODE_STATUS) else {
-            return Ok(());
-        };
-        let path = format!("{path}/status");
-        self.calls.patch::<Node>(&path, &json!({"status": patch})).await?;
         Ok(())
     }
 }

@@ -18,7 +18,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::Events;
-use super::api::{CallError, CallErrorKind, Calls, wait_after};
+use super::api::{CallError, CallErrorKind, Calls, Trouble, wait_after};
 
 /// Seconds that an event is worth writing. Source: `--event-ttl` of kube-apiserver.
 const WORTH: i64 = 3600;
@@ -56,7 +56,7 @@ pub(crate) async fn record(
     let mut correlator = Correlator::new(&node);
     let mut later: VecDeque<Later> = VecDeque::new();
     let mut budget = Budget::new();
-    let mut said = None;
+    let mut trouble = Trouble::default();
     loop {
         // While the API is away the queue does the waiting.
         if reachable.wait_for(|reachable| *reachable).await.is_err() {
@@ -90,12 +90,11 @@ pub(crate) async fn record(
         };
         budget.spend().await;
         let Err(error) = send(&calls, &write).await else {
-            said = None;
+            trouble.end();
             continue;
         };
-        if error.kind != CallErrorKind::NotFound && said.as_ref() != Some(&error.message) {
+        if error.kind != CallErrorKind::NotFound && trouble.is_news(&error) {
             tracing::warn!(error = error.message, "cannot write an event");
-            said = Some(error.message.clone());
         }
         let again = match error.kind {
             CallErrorKind::NotFound | CallErrorKind::Away => tries < TRIES,

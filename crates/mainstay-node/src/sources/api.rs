@@ -23,11 +23,12 @@ use mainstay_plan::admission::{Rejection, admit};
 use mainstay_plan::api_pod::is_terminal;
 use mainstay_plan::events::About;
 use mainstay_plan::pod::{PodKey, SourceKind};
+use mainstay_plan::status::is_over;
 use mainstay_pod::{FullName, Pod};
 use tokio::sync::watch;
 
 use super::merge::key_of;
-use crate::publish::api::{ApiPods, CallError, Calls, Entry, wait_after};
+use crate::publish::api::{ApiPods, CallError, Calls, Entry, Trouble};
 use crate::publish::{Board, EventKind, Events};
 use crate::worker::Performer;
 
@@ -109,7 +110,7 @@ impl ApiSource {
         let mut changed = self.pods.changed();
         // By UID.
         let mut decided: BTreeMap<String, Decided> = BTreeMap::new();
-        let mut failures = 0;
+        let mut trouble = Trouble::default();
         loop {
             changed.mark_unchanged();
             let mut wait = None;
@@ -117,11 +118,10 @@ impl ApiSource {
                 let own = all.values().map(|entry| entry.uid.as_str()).collect::<BTreeSet<_>>();
                 decided.retain(|uid, _| own.contains(uid.as_str()));
                 match self.decide(&all, &mut decided).await {
-                    Ok(()) => failures = 0,
+                    Ok(()) => trouble.recount(),
                     Err(error) => {
-                        failures += 1;
                         tracing::debug!(error = error.message, "new pods of the API have to wait");
-                        wait = Some(wait_after(failures, LONGEST_WAIT));
+                        wait = Some(trouble.count(LONGEST_WAIT));
                     }
                 }
                 let goals = self.goals_of(&all, &mut decided);
@@ -153,7 +153,7 @@ impl ApiSource {
     ) -> Result<(), CallError> {
         let mut newcomers = Vec::new();
         for (name, entry) in all {
-            let Some(held) = &entry.pod else { continue };
+            let Some(held) = entry.own() else { continue };
             if let Some(known) = decided.get_mut(&entry.uid) {
                 known.update(held);
                 continue;
@@ -243,7 +243,7 @@ impl ApiSource {
         let board = self.board.borrow();
         let mut goals = ApiGoals::new();
         for (name, entry) in all {
-            let Some(held) = &entry.pod else { continue };
+            let Some(held) = entry.own() else { continue };
             let Some(known) = decided.get_mut(&entry.uid) else { continue };
             let key = key_of_name(name);
             let report = board.pods.get(&key).and_then(|entry| entry.report.as_ref());
@@ -301,10 +301,6 @@ fn is_same(before: &ApiGoals, after: &ApiGoals) -> bool {
         (Verdict::Run(_) | Verdict::Stop(..) | Verdict::Refused { .. }, _) => false,
     };
     before.keys().eq(after.keys()) && before.values().zip(after.values()).all(same)
-}
-
-fn is_over(status: &PodStatus) -> bool {
-    matches!(status.phase.as_deref(), Some("Succeeded" | "Failed"))
 }
 
 fn key_of_name(name: &FullName) -> PodKey {

@@ -11,6 +11,7 @@ use mainstay_cri::{
 use mainstay_linux::cgroup::Hierarchies;
 use mainstay_plan::labels;
 use mainstay_plan::pod::SourceKind;
+use mainstay_plan::pressure::Thresholds;
 use mainstay_plan::status::NodeAddresses;
 use mainstay_plan::translate::NodeFacts;
 use mainstay_pod::{NodeName, Validation};
@@ -73,6 +74,7 @@ fn config(root: &Path) -> AgentConfig {
         resolv_conf: root.join("resolv.conf"),
         addresses: Vec::new(),
         log_bounds: LogBounds::default(),
+        eviction_hard: Thresholds::NONE,
         api: None,
     }
 }

@@ -1,5 +1,7 @@
 //! What an API holds under a name.
 
+use std::sync::Arc;
+
 use k8s_openapi::api::core::v1::{Pod as KubernetesPod, PodStatus};
 use mainstay_pod::Pod;
 use mainstay_pod::identity::CONFIG_PATH_ANNOTATION;
@@ -12,10 +14,7 @@ pub enum Held {
     /// A mirror pod.
     Mirror(Box<Mirror>),
     /// Any other pod.
-    Foreign {
-        /// Its UID.
-        uid: String,
-    },
+    Foreign(Arc<KubernetesPod>),
 }
 
 /// A mirror pod, as far as it matters.
@@ -31,8 +30,6 @@ pub struct Mirror {
     pub owner: Option<String>,
     /// Whether it has a `deletionTimestamp`.
     pub deleting: bool,
-    /// Whether something has to be done before it can go.
-    pub finalizers: bool,
     /// What it says.
     pub status: PodStatus,
 }
@@ -41,13 +38,14 @@ pub struct Mirror {
 
 impl Held {
     /// What matters of a pod of the API.
-    pub fn of(pod: KubernetesPod) -> Self {
+    pub fn of(mut pod: KubernetesPod) -> Self {
+        let annotations = pod.metadata.annotations.as_mut();
+        let Some(hash) = annotations.and_then(|it| it.remove(CONFIG_MIRROR_ANNOTATION)) else {
+            return Self::Foreign(Arc::new(pod));
+        };
         let metadata = pod.metadata;
         let mut annotations = metadata.annotations.unwrap_or_default();
         let uid = metadata.uid.unwrap_or_default();
-        let Some(hash) = annotations.remove(CONFIG_MIRROR_ANNOTATION) else {
-            return Self::Foreign { uid };
-        };
         let owners = metadata.owner_references.unwrap_or_default();
         let owner = owners.into_iter().find(|it| it.kind == "Node" && it.controller == Some(true));
         Self::Mirror(Box::new(Mirror {
@@ -56,7 +54,6 @@ impl Held {
             path: annotations.remove(CONFIG_PATH_ANNOTATION),
             owner: owner.map(|owner| owner.uid),
             deleting: metadata.deletion_timestamp.is_some(),
-            finalizers: metadata.finalizers.is_some_and(|list| !list.is_empty()),
             status: pod.status.unwrap_or_default(),
         }))
     }

@@ -7,9 +7,7 @@ use mainstay_pod::Pod;
 
 use super::Wanted;
 
-/// Makes a pod a mirror pod. Its value is the static pod's UID. Source:
-/// `pkg/kubelet/types/pod_update.go`, `ConfigMirrorAnnotationKey`.
-pub const CONFIG_MIRROR_ANNOTATION: &str = "kubernetes.io/config.mirror";
+pub use mainstay_pod::identity::CONFIG_MIRROR_ANNOTATION;
 
 /// The condition of a mirror whose manifest, as it is now, is not what runs.
 pub const INVALID_CONDITION: &str = "ManifestInvalid";

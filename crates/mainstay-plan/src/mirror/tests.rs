@@ -34,7 +34,7 @@ fn mirror(pod: &Pod) -> Mirror {
     let object = object(pod, "n1", "node-uid");
     match Held::of(object) {
         Held::Mirror(mirror) => Mirror { uid: "m".into(), status: status("Running"), ..*mirror },
-        Held::Foreign { .. } => panic!("it has the annotation"),
+        Held::Foreign(_) => panic!("it has the annotation"),
     }
 }
 
@@ -49,7 +49,7 @@ fn one_line_for_each_state() {
     };
     let well = || wanted(None, &[]);
     let deleting = Mirror { deleting: true, ..mirror(&new) };
-    let foreign = || Some(Held::Foreign { uid: "f".into() });
+    let foreign = || Some(Held::Foreign(Arc::default()));
     let some = |mirror| Some(Held::Mirror(Box::new(mirror)));
     let awaited = || Some(Static::Awaited);
     let leaving = |ending| Some(Static::Leaving { ending });

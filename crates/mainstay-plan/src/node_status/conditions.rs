@@ -68,9 +68,9 @@ pub(super) fn all(
     let own = [MEMORY.kind, DISK.kind, PID.kind, READY];
     let others = held.iter().filter(|it| !own.contains(&it.type_.as_str()));
     let mut all: Vec<NodeCondition> = others.cloned().collect();
-    // By default a kubelet has no threshold for processes either.
+    let pressure = facts.pressure;
     for (words, holds) in
-        [(&MEMORY, facts.pressure.memory), (&DISK, facts.pressure.disk), (&PID, false)]
+        [(&MEMORY, pressure.memory), (&DISK, pressure.disk), (&PID, pressure.processes)]
     {
         let (reason, message, _) = if holds { words.short } else { words.fine };
         all.push(condition(held, words.kind, holds, reason, message.to_owned(), now));

@@ -11,7 +11,7 @@ use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde_json::{Value, json};
 
-use super::{MAX_PODS, Machine, NodeFacts, Registration, conditions};
+use super::{MAX_PODS, Machine, NodeFacts, conditions};
 
 /// Images that are shown, at the most. Source: `nodeStatusMaxImages`.
 const MAX_IMAGES: usize = 50;
@@ -19,27 +19,23 @@ const MAX_IMAGES: usize = 50;
 const MAX_NAMES: usize = 5;
 
 /// The Node as it is registered.
-pub fn node(facts: &NodeFacts, registration: &Registration, now: Timestamp) -> Node {
+pub fn node(facts: &NodeFacts, now: Timestamp) -> Node {
     Node {
         metadata: ObjectMeta {
             name: Some(facts.name.clone()),
-            labels: Some(labels(facts, registration)),
+            labels: Some(labels(facts)),
             ..ObjectMeta::default()
         },
-        spec: Some(NodeSpec {
-            pod_cidr: registration.pod_cidr.clone(),
-            pod_cidrs: registration.pod_cidr.clone().map(|range| vec![range]),
-            ..NodeSpec::default()
-        }),
+        spec: Some(NodeSpec::default()),
         status: Some(status(&NodeStatus::default(), facts, now)),
     }
 }
 
 /// The merge patch that gives a Node the labels that it is registered with; `None` if it has them.
 /// Those of others stay.
-pub fn labels_patch(held: &Node, facts: &NodeFacts, registration: &Registration) -> Option<Value> {
+pub fn labels_patch(held: &Node, facts: &NodeFacts) -> Option<Value> {
     let known = held.metadata.labels.as_ref();
-    let missing: BTreeMap<String, String> = labels(facts, registration)
+    let missing: BTreeMap<String, String> = labels(facts)
         .into_iter()
         .filter(|(key, value)| known.and_then(|labels| labels.get(key)) != Some(value))
         .collect();
@@ -47,7 +43,7 @@ pub fn labels_patch(held: &Node, facts: &NodeFacts, registration: &Registration)
 }
 
 /// Source: `initialNode`.
-fn labels(facts: &NodeFacts, registration: &Registration) -> BTreeMap<String, String> {
+fn labels(facts: &NodeFacts) -> BTreeMap<String, String> {
     let architecture = facts.machine.architecture.as_str();
     let own = [
         ("beta.kubernetes.io/arch", architecture),
@@ -56,8 +52,7 @@ fn labels(facts: &NodeFacts, registration: &Registration) -> BTreeMap<String, St
         ("kubernetes.io/hostname", facts.name.as_str()),
         ("kubernetes.io/os", "linux"),
     ];
-    let own = own.map(|(key, value)| (key.to_owned(), value.to_owned()));
-    own.into_iter().chain(registration.labels.clone()).collect()
+    own.map(|(key, value)| (key.to_owned(), value.to_owned())).into()
 }
 
 /// The status as it should be. What others wrote in `held`, such as resources of devices, stays.

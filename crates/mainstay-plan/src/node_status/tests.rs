@@ -55,9 +55,7 @@ fn facts() -> NodeFacts {
 
 #[test]
 fn a_node_is_registered_with_all_that_tools_look_for() {
-    let labels = [("zone".to_owned(), "a".to_owned())].into();
-    let registration = Registration { labels, pod_cidr: Some("10.88.0.0/16".into()) };
-    let node = node(&facts(), &registration, at(7));
+    let node = node(&facts(), at(7));
     expect![[r#"
         {
           "apiVersion": "v1",
@@ -68,17 +66,11 @@ fn a_node_is_registered_with_all_that_tools_look_for() {
               "beta.kubernetes.io/os": "linux",
               "kubernetes.io/arch": "amd64",
               "kubernetes.io/hostname": "n1",
-              "kubernetes.io/os": "linux",
-              "zone": "a"
+              "kubernetes.io/os": "linux"
             },
             "name": "n1"
           },
-          "spec": {
-            "podCIDR": "10.88.0.0/16",
-            "podCIDRs": [
-              "10.88.0.0/16"
-            ]
-          },
+          "spec": {},
           "status": {
             "addresses": [
               {
@@ -187,9 +179,9 @@ fn a_node_is_registered_with_all_that_tools_look_for() {
         }"#]]
     .assert_eq(&serde_json::to_string_pretty(&node).unwrap());
     // What it has is not given to it again.
-    assert_eq!(labels_patch(&node, &facts(), &registration), None);
+    assert_eq!(labels_patch(&node, &facts()), None);
     let bare = Node::default();
-    let patch = labels_patch(&bare, &facts(), &Registration::default()).unwrap();
+    let patch = labels_patch(&bare, &facts()).unwrap();
     assert_eq!(patch["metadata"]["labels"]["kubernetes.io/hostname"], "n1");
 }
 
@@ -225,7 +217,7 @@ fn what_turns_is_told_and_keeps_its_time() {
     let unknown = NodeFacts { runtime: Vec::new(), ..facts() };
     let first = status(&NodeStatus::default(), &unknown, at(1));
     let second = status(&first, &facts(), at(2));
-    let pressure = Pressure { memory: true, disk: true };
+    let pressure = Pressure { memory: true, disk: true, processes: true };
     let third = status(&second, &NodeFacts { pressure, ..unknown }, at(3));
     let told = |before: &NodeStatus, after: &NodeStatus| {
         let turned = transitions("n1", before, after);
@@ -243,7 +235,7 @@ fn what_turns_is_told_and_keeps_its_time() {
         NodeHasSufficientMemory NodeHasNoDiskPressure NodeHasSufficientPID NodeReady
         NodeReady
 
-        NodeHasInsufficientMemory NodeHasDiskPressure NodeNotReady"#]]
+        NodeHasInsufficientMemory NodeHasDiskPressure NodeHasInsufficientPID NodeNotReady"#]]
     .assert_eq(&rows.join("\n"));
     let turned = transitions("n1", &first, &second);
     assert_eq!(turned[0].message, "Node n1 status is now: NodeReady");
@@ -253,15 +245,18 @@ fn what_turns_is_told_and_keeps_its_time() {
         conditions.map(time).collect::<Vec<_>>()
     };
     assert_eq!(times(&second), [1, 1, 1, 2]);
-    assert_eq!(times(&third), [3, 3, 1, 3]);
+    assert_eq!(times(&third), [3, 3, 3, 3]);
 }
 
 #[test]
 fn only_a_heartbeat_is_no_change() {
     let first = status(&NodeStatus::default(), &facts(), at(1));
-    assert!(!has_changed(&first, &status(&first, &facts(), at(2))));
+    let has_changed = |after: &NodeStatus| status_patch(&first, after).map(|(_, news)| news);
+    assert_eq!(has_changed(&first), None);
+    assert_eq!(has_changed(&status(&first, &facts(), at(2))), Some(false));
     let moved = NodeFacts { addresses: Vec::new(), ..facts() };
-    assert!(has_changed(&first, &status(&first, &moved, at(2))));
+    assert_eq!(has_changed(&status(&first, &moved, at(2))), Some(true));
+    assert_eq!(has_changed(&status(&first, &moved, at(1))), Some(true));
 }
 
 #[test]

@@ -216,7 +216,13 @@ fn status(view: &View<'_>) -> ContainerStatus {
     }
 }
 
-/// Source: `BuildContainerID`: the runtime's name and its id.
-fn container_id(id: &str) -> String {
+/// How a status names a container: the runtime's name and its id. Source: `BuildContainerID` in
+/// `pkg/kubelet/container/runtime.go`.
+pub fn container_id(id: &str) -> String {
     format!("mainstay://{id}")
+}
+
+/// The id of a container that a status names so.
+pub fn container_of_id(name: &str) -> &str {
+    name.split_once("://").map_or(name, |(_, id)| id)
 }

@@ -121,7 +121,7 @@ impl Run {
             tracing::info!(version, node = config.node_name.as_str(), "mainstay starts");
             let api = Api::new(api);
             let agent = node(config, Some(&api)).await?.agent;
-            let node_api = agent.node_api(api.node_auth(), serde_json::json!({}));
+            let node_api = agent.node_api(api.node_auth());
             // Nothing that runs pods waits for it.
             let mut beside = JoinSet::new();
             beside.spawn(api.run(node_api));
@@ -183,10 +183,7 @@ impl Run {
         let kubeconfig = self.api.write_kubeconfig;
         let api = ApiConfig {
             node_name: node_name.as_str().to_owned(),
-            addresses: match self.node_ip.as_slice() {
-                [] => mainstay_node::machine_addresses(),
-                given => given.to_vec(),
-            },
+            addresses: mainstay_node::addresses::now(&self.node_ip).ips,
             bind_address: self.api.bind_address,
             secure_port: self.api.secure_port,
             node_port: self.api.port,

@@ -1,5 +1,7 @@
 //! The file as it is written.
 
+use std::collections::BTreeMap;
+
 use anyhow::{Context, bail};
 use serde::Deserialize;
 use serde_json::Value;
@@ -18,11 +20,13 @@ pub(super) struct Raw {
     pub(super) pod_cidr: Option<String>,
     pub(super) resolv_conf: Option<String>,
     pub(super) seccomp_default: Option<bool>,
+    pub(super) eviction_hard: Option<BTreeMap<String, String>>,
+    pub(super) merge_default_eviction_settings: Option<bool>,
     #[serde(skip)]
     others: Vec<String>,
 }
 
-const EFFECTIVE: [&str; 9] = [
+const EFFECTIVE: [&str; 11] = [
     "staticPodPath",
     "podLogsDir",
     "fileCheckFrequency",
@@ -32,6 +36,8 @@ const EFFECTIVE: [&str; 9] = [
     "podCIDR",
     "resolvConf",
     "seccompDefault",
+    "evictionHard",
+    "mergeDefaultEvictionSettings",
 ];
 
 /// Fields that a kubelet knows and that have no effect here, or none yet.
@@ -50,9 +56,9 @@ const WITHOUT_EFFECT: &str = "
     cpuManagerPolicyOptions cpuManagerReconcilePeriod memoryManagerPolicy topologyManagerPolicy
     topologyManagerScope topologyManagerPolicyOptions qosReserved runtimeRequestTimeout hairpinMode
     maxPods podPidsLimit runOnce cpuCFSQuota cpuCFSQuotaPeriod nodeStatusMaxImages maxOpenFiles
-    contentType kubeAPIQPS kubeAPIBurst serializeImagePulls maxParallelImagePulls evictionHard
+    contentType kubeAPIQPS kubeAPIBurst serializeImagePulls maxParallelImagePulls
     evictionSoft evictionSoftGracePeriod evictionPressureTransitionPeriod evictionMaxPodGracePeriod
-    evictionMinimumReclaim mergeDefaultEvictionSettings podsPerCore enableControllerAttachDetach
+    evictionMinimumReclaim podsPerCore enableControllerAttachDetach
     protectKernelDefaults makeIPTablesUtilChains iptablesMasqueradeBit iptablesDropBit featureGates
     failSwapOn memorySwap containerLogMaxWorkers containerLogMonitorInterval
     configMapAndSecretChangeDetectionStrategy systemReserved kubeReserved reservedSystemCPUs

@@ -8,19 +8,16 @@ use http::StatusCode;
 use jiff::{SignedDuration, Timestamp};
 
 use super::super::auth::Denial;
-use crate::logs::LogStream;
+use crate::logs::{LogOptions, LogStream};
 
 /// Source: `PodLogOptions`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(in super::super) struct PodLogOptions {
     pub(super) follow: bool,
     pub(super) previous: bool,
-    pub(super) timestamps: bool,
-    pub(super) since: Option<Timestamp>,
-    pub(super) tail: Option<usize>,
     /// Bytes, at least 1.
     pub(super) limit: Option<u64>,
-    pub(super) stream: Option<LogStream>,
+    pub(super) lines: LogOptions,
 }
 
 /// Reads a query.
@@ -86,11 +83,13 @@ pub(in super::super) fn parse(
     Ok(PodLogOptions {
         follow: flag("follow"),
         previous: flag("previous"),
-        timestamps: flag("timestamps"),
-        since,
-        tail: tail.map(|lines| usize::try_from(lines).unwrap_or(usize::MAX)),
         limit: limit.and_then(|bytes| u64::try_from(bytes).ok()),
-        stream,
+        lines: LogOptions {
+            tail: tail.map(|lines| usize::try_from(lines).unwrap_or(usize::MAX)),
+            since,
+            timestamps: flag("timestamps"),
+            stream,
+        },
     })
 }
 
@@ -108,33 +107,28 @@ mod tests {
     #[test]
     fn parameters_mean_what_they_mean_to_the_kubelet() {
         let none = PodLogOptions::default();
+        let lines = |lines| PodLogOptions { lines, ..PodLogOptions::default() };
+        let since: Option<Timestamp> = Some("2026-01-02T03:04:00Z".parse().unwrap());
+        let all = LogOptions::default();
         let cases = [
             ("", none.clone()),
             (
                 "follow=true&previous=1&timestamps=",
-                PodLogOptions { follow: true, previous: true, timestamps: true, ..none.clone() },
+                PodLogOptions {
+                    follow: true,
+                    previous: true,
+                    ..lines(LogOptions { timestamps: true, ..all })
+                },
             ),
             ("follow=FALSE&previous=0", none.clone()),
-            ("tailLines=3", PodLogOptions { tail: Some(3), ..none.clone() }),
-            ("tail=4&tailLines=3", PodLogOptions { tail: Some(4), ..none.clone() }),
+            ("tailLines=3", lines(LogOptions { tail: Some(3), ..all })),
+            ("tail=4&tailLines=3", lines(LogOptions { tail: Some(4), ..all })),
             ("tail=all&tailLines=3", none.clone()),
             ("limitBytes=10", PodLogOptions { limit: Some(10), ..none.clone() }),
-            (
-                "sinceSeconds=5",
-                PodLogOptions {
-                    since: Some("2026-01-02T03:04:00Z".parse().unwrap()),
-                    ..none.clone()
-                },
-            ),
-            (
-                "sinceTime=2026-01-02T04:04:00%2B01:00",
-                PodLogOptions {
-                    since: Some("2026-01-02T03:04:00Z".parse().unwrap()),
-                    ..none.clone()
-                },
-            ),
-            ("stream=Stderr", PodLogOptions { stream: Some(LogStream::Stderr), ..none.clone() }),
-            ("stream=All&tailLines=0", PodLogOptions { tail: Some(0), ..none.clone() }),
+            ("sinceSeconds=5", lines(LogOptions { since, ..all })),
+            ("sinceTime=2026-01-02T04:04:00%2B01:00", lines(LogOptions { since, ..all })),
+            ("stream=Stderr", lines(LogOptions { stream: Some(LogStream::Stderr), ..all })),
+            ("stream=All&tailLines=0", lines(LogOptions { tail: Some(0), ..all })),
         ];
         for (query, expected) in cases {
             assert_eq!(options(query), Ok(expected), "{query}");

@@ -2,7 +2,7 @@
 
 use std::pin::Pin;
 
-use mainstay_cri::{Attached, Exec, Input, Output, Resize, TerminalSize};
+use mainstay_cri::{Attached, Error, Exec, Input, Output, Resize, TerminalSize};
 use mainstay_streams::remote_command::{Outcome, RemoteCommand, Resizes};
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncWrite, AsyncWriteExt, BufReader};
 
@@ -25,10 +25,7 @@ impl Streams {
         let end = Box::pin(async move {
             match exit.await {
                 Ok(code) => Outcome::Exited(code),
-                Err(error) => Outcome::Failed(format!(
-                    "error executing command in container: {}",
-                    error.chain()
-                )),
+                Err(error) => Outcome::Failed(exec_failed(&error)),
             }
         });
         Self { stdin, stdout: Some(stdout), stderr, resize, end }
@@ -39,13 +36,19 @@ impl Streams {
         let end = Box::pin(async move {
             match end.await {
                 Ok(()) => Outcome::Exited(0),
-                Err(error) => {
-                    Outcome::Failed(format!("error attaching to container: {}", error.chain()))
-                }
+                Err(error) => Outcome::Failed(attach_failed(&error)),
             }
         });
         Self { stdin, stdout, stderr, resize, end }
     }
+}
+
+pub(super) fn exec_failed(error: &Error) -> String {
+    format!("error executing command in container: {}", error.chain())
+}
+
+pub(super) fn attach_failed(error: &Error) -> String {
+    format!("error attaching to container: {}", error.chain())
 }
 
 /// Passes on until the process has ended and all it said is with the client, or until the client

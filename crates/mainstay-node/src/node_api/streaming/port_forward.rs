@@ -16,7 +16,7 @@ use super::{NoSession, Upgraded, denial, find, forwarding, sandbox};
 
 /// A request for ports that can be granted.
 pub(in super::super) struct PortForwarding {
-    pub(in super::super) negotiated: Negotiated,
+    pub(super) negotiated: Negotiated,
     sandbox: SandboxId,
     ports: Vec<u16>,
 }
@@ -27,7 +27,7 @@ pub(in super::super) struct PortForwarding {
 ///
 /// 400 for ports that are none or a request that is no upgrade, 404 without such a pod, 500 when
 /// the pod does not run.
-pub(in super::super) async fn port_forward(
+pub(super) async fn port_forward(
     runtime: &dyn Runtime,
     pods: &dyn Pods,
     target: &Target,
@@ -50,7 +50,7 @@ pub(in super::super) async fn port_forward(
 
 impl PortForwarding {
     /// Serves a client until it is gone.
-    pub(in super::super) async fn serve(self, runtime: Arc<dyn Runtime>, io: Upgraded) {
+    pub(super) async fn serve(self, runtime: Arc<dyn Runtime>, io: Upgraded) {
         let Self { negotiated, sandbox, ports } = self;
         let mut client = negotiated.port_forward(io, &ports, Timeouts::default()).await;
         let mut connections = JoinSet::new();

@@ -46,6 +46,10 @@ struct State {
     epoch: u64,
     requests: Vec<String>,
     refusal: Option<(u16, &'static str, String)>,
+    /// How many watches were begun.
+    watches: usize,
+    /// Watches end at once.
+    brief: bool,
 }
 
 impl FakeApi {
@@ -59,6 +63,8 @@ impl FakeApi {
             epoch: 0,
             requests: Vec::new(),
             refusal: None,
+            watches: 0,
+            brief: false,
         };
         Self { state: Arc::new(Mutex::new(state)), changed: Arc::new(watch::Sender::new(0)) }
     }
@@ -85,6 +91,16 @@ impl FakeApi {
             state.compacted = state.version;
             state.epoch += 1;
         });
+    }
+
+    /// From now on watches end at once.
+    pub(crate) fn end_watches(&self) {
+        self.with(|state| state.brief = true);
+    }
+
+    /// How many watches were begun.
+    pub(crate) fn watches(&self) -> usize {
+        self.state.lock().unwrap().watches
     }
 
     /// From now on every write of this method (`POST`, ...) to pods is refused.
@@ -168,12 +184,17 @@ impl FakeApi {
             .find_map(|part| part.strip_prefix("resourceVersion="))
             .and_then(|text| text.parse().ok())
             .unwrap_or(0);
-        let state = self.state.lock().unwrap();
-        if from < state.compacted {
+        let (compacted, brief, epoch) = self.with(|state| {
+            state.watches += 1;
+            (state.compacted, state.brief, state.epoch)
+        });
+        if from < compacted {
             return status(410, "Expired", "too old");
         }
-        let (epoch, changed) = (state.epoch, self.changed.subscribe());
-        drop(state);
+        if brief {
+            return Response::new(Full::default().boxed_unsync());
+        }
+        let changed = self.changed.subscribe();
         let api = self.clone();
         let events = stream::unfold((from, changed), move |(from, mut changed)| {
             let api = api.clone();
@@ -290,7 +311,12 @@ impl State {
             return answer(200, &self.put(path, object));
         }
         if object["metadata"]["finalizers"].as_array().is_some_and(|list| !list.is_empty()) {
-            return answer(200, &object);
+            if object["metadata"]["deletionGracePeriodSeconds"] == 0 {
+                return answer(200, &object);
+            }
+            object["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z".into();
+            object["metadata"]["deletionGracePeriodSeconds"] = 0.into();
+            return answer(200, &self.put(path, object));
         }
         self.version += 1;
         self.objects.remove(path);

@@ -11,7 +11,7 @@ use kube::core::WatchEvent;
 use serde::Deserialize;
 use tokio::time::{Instant, timeout, timeout_at};
 
-use super::{ApiPods, CallError, CallErrorKind, Calls, LONGEST_AWAY, PATIENCE, wait_after};
+use super::{ApiPods, CallError, CallErrorKind, Calls, LONGEST_AWAY, PATIENCE, Trouble};
 
 /// How long one watch lasts: one that is wedged is found out by then.
 const WATCH: Duration = Duration::from_secs(120);
@@ -36,32 +36,23 @@ struct ListMeta {
     next: Option<String>,
 }
 
-/// What stands in the way, said once.
-#[derive(Default)]
-struct Trouble {
-    count: u32,
-    said: Option<String>,
+/// Waits after a failure, or after what did not last.
+async fn wait(trouble: &mut Trouble, error: Option<&CallError>, pods: &ApiPods) {
+    if let Some(error) = error {
+        pods.set_reachable(false);
+        if trouble.is_news(error) {
+            tracing::warn!(error = error.message, "cannot follow the pods of the API");
+        }
+    }
+    tokio::time::sleep(trouble.count(LONGEST_AWAY)).await;
 }
 
-impl Trouble {
-    async fn wait(&mut self, error: Option<&CallError>, pods: &ApiPods) {
-        self.count += 1;
-        if let Some(error) = error {
-            pods.set_reachable(false);
-            if self.said.as_ref() != Some(&error.message) {
-                tracing::warn!(error = error.message, "cannot follow the pods of the API");
-                self.said = Some(error.message.clone());
-            }
-        }
-        tokio::time::sleep(wait_after(self.count, LONGEST_AWAY)).await;
+/// The API answered, which does not say that the next watch lasts.
+fn answered(trouble: &mut Trouble, pods: &ApiPods) {
+    if trouble.unsay() {
+        tracing::info!("the API answers again");
     }
-
-    fn end(&mut self, pods: &ApiPods) {
-        if self.said.take().is_some() {
-            tracing::info!("the API answers again");
-        }
-        pods.set_reachable(true);
-    }
+    pods.set_reachable(true);
 }
 
 /// Follows the pods of a node for ever.
@@ -70,30 +61,31 @@ pub(crate) async fn follow(calls: Calls, node: String, pods: Arc<ApiPods>) {
     loop {
         let mut version = match list(&calls, &node).await {
             Ok((listed, version)) => {
-                trouble.end(&pods);
+                answered(&mut trouble, &pods);
                 pods.replace(listed, version.parse().ok());
                 version
             }
             Err(error) => {
-                trouble.wait(Some(&error), &pods).await;
+                wait(&mut trouble, Some(&error), &pods).await;
                 continue;
             }
         };
         loop {
             let began = Instant::now();
             let ended = watch(&calls, &node, &pods, &mut version, &mut trouble).await;
-            if began.elapsed() >= GOOD {
-                trouble.count = 0;
+            let good = began.elapsed() >= GOOD;
+            if good {
+                trouble.recount();
             }
             match ended {
-                Ok(()) if trouble.count == 0 => {}
-                Ok(()) => trouble.wait(None, &pods).await,
+                Ok(()) if good => {}
                 // Not for nothing: what ends at once may do so again.
+                Ok(()) => wait(&mut trouble, None, &pods).await,
                 Err(error) if error.kind == CallErrorKind::Gone => {
-                    trouble.wait(None, &pods).await;
+                    wait(&mut trouble, None, &pods).await;
                     break;
                 }
-                Err(error) => trouble.wait(Some(&error), &pods).await,
+                Err(error) => wait(&mut trouble, Some(&error), &pods).await,
             }
         }
     }
@@ -139,7 +131,7 @@ async fn watch(
     let failed = |error: &kube::Error| CallError::of(asked, error);
     let events = timeout(PATIENCE, calls.client.request_events::<KubernetesPod>(request)).await;
     let events = events.map_err(|_| CallError::late(asked))?.map_err(|error| failed(&error))?;
-    trouble.end(pods);
+    answered(trouble, pods);
     let mut events = pin!(events);
     let end = Instant::now() + WATCH + PATIENCE;
     loop {
@@ -153,16 +145,37 @@ async fn watch(
         match event {
             WatchEvent::Added(pod) | WatchEvent::Modified(pod) => {
                 reached(&pod);
-                pods.put(pod);
+                pods.heard(pod);
             }
             WatchEvent::Deleted(pod) => {
                 reached(&pod);
-                pods.deleted(pod);
+                pods.deleted(&pod);
             }
             WatchEvent::Bookmark(bookmark) => {
                 version.clone_from(&bookmark.metadata.resource_version);
             }
             WatchEvent::Error(status) => return Err(CallError::of_status(asked, &status)),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::task::JoinSet;
+
+    use super::*;
+    use crate::publish::api::fake::FakeApi;
+
+    #[tokio::test(start_paused = true)]
+    async fn watches_that_end_at_once_are_begun_more_and_more_rarely() {
+        let api = FakeApi::new();
+        api.end_watches();
+        let began = Instant::now();
+        let mut tasks = JoinSet::new();
+        let pods = Arc::new(ApiPods::new());
+        tasks.spawn(follow(Calls::new(api.client()), "n1".to_owned(), pods));
+        api.until(|api| api.watches() >= 5).await;
+        // 100, 200, 400 and 800 milliseconds.
+        assert_eq!(began.elapsed().as_millis() / 100, 15);
     }
 }

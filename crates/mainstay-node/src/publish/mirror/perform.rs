@@ -29,8 +29,6 @@ pub(super) struct Work {
     pub(super) stale: bool,
     /// A static pod whose name another pod has, by its UID.
     pub(super) taken: Option<(Arc<PodReport>, String)>,
-    /// The pod that was deleted, by its UID, and stays, for its finalizers' sake.
-    pub(super) kept: Option<String>,
 }
 
 /// A patch that was carried out.
@@ -66,14 +64,7 @@ impl Request {
             }
         };
         let taken = self.looked.report.clone().zip(taken);
-        let kept = match &self.action {
-            Action::Delete { uid } if kind.is_none() && self.looked.is_kept() => Some(uid.clone()),
-            Action::Create
-            | Action::Delete { .. }
-            | Action::Terminate { .. }
-            | Action::PatchStatus { .. } => None,
-        };
-        Work { about, result, stale, taken, kept }
+        Work { about, result, stale, taken }
     }
 
     fn path(&self) -> String {
@@ -101,33 +92,40 @@ impl Request {
     }
 
     async fn delete(&self, uid: &str, grace: u32) -> Result<(), CallError> {
-        match self.calls.delete(&self.path(), Deletion { uid, grace }).await {
-            Ok(answer) if grace > 0 => {
-                // Whatever else it answers, the watch tells.
-                if let Ok(pod) = serde_json::from_value::<KubernetesPod>(answer)
-                    && pod.metadata.uid.as_deref() == Some(uid)
-                {
-                    self.pods.put(pod);
-                }
-                Ok(())
+        let answer = match self.calls.delete(&self.path(), Deletion { uid, grace }).await {
+            Ok(answer) => answer,
+            Err(error) => {
+                self.look_after(&error, uid).await;
+                return Err(error);
             }
-            // It goes when whoever set them took them away; the watch tells.
-            Ok(_) if self.looked.is_kept() => Ok(()),
-            Ok(_) if self.has_finalizers() => Err(CallError {
+        };
+        let left = serde_json::from_value::<KubernetesPod>(answer).ok();
+        let left = left.filter(|pod| pod.metadata.uid.as_deref() == Some(uid));
+        if grace > 0 {
+            // Whatever else it answers, the watch tells.
+            left.into_iter().for_each(|pod| self.pods.put(pod));
+            return Ok(());
+        }
+        let has_finalizers = |pod: &KubernetesPod| {
+            pod.metadata.finalizers.as_ref().is_some_and(|list| !list.is_empty())
+        };
+        let Some(kept) = left.filter(has_finalizers) else {
+            self.pods.removed(&self.name, uid);
+            return Ok(());
+        };
+        // It goes when whoever set them took them away; the watch tells.
+        let held = self.looked.held.as_ref().map(|entry| &entry.held);
+        let is_mirror = matches!(held, Some(Held::Mirror(_)));
+        self.pods.put(kept);
+        match is_mirror {
+            false => Ok(()),
+            true => Err(CallError {
                 kind: CallErrorKind::Refused,
                 message:
                     "a mirror pod has finalizers, so that it cannot be made anew; remove them \
                           with `kubectl edit`"
                         .to_owned(),
             }),
-            Ok(_) => {
-                self.pods.removed(&self.name, uid);
-                Ok(())
-            }
-            Err(error) => {
-                self.look_after(&error, uid).await;
-                Err(error)
-            }
         }
     }
 
@@ -146,11 +144,6 @@ impl Request {
                 Err(error)
             }
         }
-    }
-
-    fn has_finalizers(&self) -> bool {
-        let held = self.looked.held.as_ref().map(|entry| &entry.held);
-        matches!(held, Some(Held::Mirror(mirror)) if mirror.finalizers)
     }
 
     /// After a request for a pod of this UID failed: looks whether it is there.

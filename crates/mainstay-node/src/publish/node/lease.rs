@@ -7,7 +7,7 @@ use k8s_openapi::api::coordination::v1::Lease;
 use mainstay_plan::node_status::{LEASE_DURATION, LEASE_NAMESPACE, lease};
 use tokio::sync::watch;
 
-use crate::publish::api::{CallError, CallErrorKind, Calls, wait_after};
+use crate::publish::api::{CallError, CallErrorKind, Calls, Trouble};
 
 /// How often it is renewed. Source: `nodeLeaseRenewIntervalFraction`, a quarter.
 const RENEW: Duration = Duration::from_secs(LEASE_DURATION.as_secs() / 4);
@@ -15,8 +15,7 @@ const RENEW: Duration = Duration::from_secs(LEASE_DURATION.as_secs() / 4);
 /// Keeps the lease of a node, whose UID is on the channel when it is registered.
 pub(crate) async fn keep(calls: Calls, name: String, mut node: watch::Receiver<Option<String>>) {
     let mut held = None;
-    let mut failures = 0;
-    let mut said = None;
+    let mut trouble = Trouble::default();
     loop {
         let uid = match node.wait_for(Option::is_some).await {
             Ok(uid) => uid.clone().unwrap_or_default(),
@@ -24,17 +23,14 @@ pub(crate) async fn keep(calls: Calls, name: String, mut node: watch::Receiver<O
         };
         let wait = match renew(&calls, &name, &uid, &mut held).await {
             Ok(()) => {
-                failures = 0;
-                said = None;
+                trouble.end();
                 RENEW
             }
             Err(error) => {
-                failures += 1;
-                if said.as_ref() != Some(&error.message) {
+                if trouble.is_news(&error) {
                     tracing::warn!(error = error.message, "cannot renew the node's lease");
-                    said = Some(error.message.clone());
                 }
-                wait_after(failures, error.longest())
+                trouble.count(error.longest())
             }
         };
         tokio::time::sleep(wait).await;

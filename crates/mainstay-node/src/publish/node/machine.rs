@@ -7,12 +7,11 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use mainstay_plan::node_status::{Machine, Pressure};
+use mainstay_linux::machine;
+use mainstay_plan::node_status::Machine;
+use mainstay_plan::pressure::{Level, Levels, Pressure, Thresholds};
 use rustix::fs::statvfs;
 use tokio::time::Instant;
-
-/// Below so many bytes memory is short. Source: `memory.available<100Mi`.
-const SHORT_OF_MEMORY: u64 = 100 << 20;
 
 /// How long something is called short after it was. Source:
 /// `evictionPressureTransitionPeriod`.
@@ -23,15 +22,15 @@ const TRANSITION: Duration = Duration::from_secs(300);
 pub(super) struct Gauge {
     memory: Option<Instant>,
     disk: Option<Instant>,
+    processes: Option<Instant>,
 }
 
 impl Gauge {
     /// Looks again.
-    pub(super) async fn look(&mut self, directory: &Path) {
+    pub(super) async fn look(&mut self, directory: &Path, thresholds: &Thresholds) {
         let directory = directory.to_owned();
-        let found = tokio::task::spawn_blocking(move || short(&directory)).await;
-        // What cannot be asked is not known to be short.
-        let found = found.unwrap_or_default();
+        let levels = tokio::task::spawn_blocking(move || levels(&directory)).await;
+        let found = thresholds.pressure(&levels.unwrap_or_default());
         let now = Instant::now();
         let still = |known: Option<Instant>, short: bool| match short {
             true => Some(now),
@@ -39,21 +38,42 @@ impl Gauge {
         };
         self.memory = still(self.memory, found.memory);
         self.disk = still(self.disk, found.disk);
+        self.processes = still(self.processes, found.processes);
     }
 
     pub(super) fn now(&self) -> Pressure {
-        Pressure { memory: self.memory.is_some(), disk: self.disk.is_some() }
+        Pressure {
+            memory: self.memory.is_some(),
+            disk: self.disk.is_some(),
+            processes: self.processes.is_some(),
+        }
     }
 }
 
-fn short(directory: &Path) -> Pressure {
-    let available = meminfo("MemAvailable");
-    // Source: `nodefs.available<10%`, `nodefs.inodesFree<5%`. File systems that make files as they
-    // are needed count none.
-    let disk = statvfs(directory).is_ok_and(|it| {
-        it.f_bavail < it.f_blocks / 10 || it.f_files > 0 && it.f_ffree < it.f_files / 20
-    });
-    Pressure { memory: available.is_some_and(|bytes| bytes < SHORT_OF_MEMORY), disk }
+fn levels(directory: &Path) -> Levels {
+    let machine = machine::machine().unwrap_or_default();
+    let disk = statvfs(directory).ok();
+    let level = |available, capacity| Level { available, capacity };
+    Levels {
+        memory: machine.available.map(|available| level(available, machine.memory)),
+        disk: disk.as_ref().map(|it| {
+            let bytes = |blocks: u64| blocks.saturating_mul(it.f_frsize);
+            level(bytes(it.f_bavail), bytes(it.f_blocks))
+        }),
+        // File systems that make files as they are needed count none.
+        inodes: disk.as_ref().filter(|it| it.f_files > 0).map(|it| level(it.f_ffree, it.f_files)),
+        processes: processes(),
+    }
+}
+
+/// Source: proc_loadavg(5), proc_sys_kernel(5); `pkg/kubelet/stats/pidlimit`.
+fn processes() -> Option<Level> {
+    let number = |path: &str| fs::read_to_string(path).ok()?.trim().parse::<u64>().ok();
+    let most = ["/proc/sys/kernel/pid_max", "/proc/sys/kernel/threads-max"];
+    let capacity = most.into_iter().filter_map(number).min()?;
+    let load = fs::read_to_string("/proc/loadavg").ok()?;
+    let running: u64 = load.split_whitespace().nth(3)?.split_once('/')?.1.parse().ok()?;
+    Some(Level { available: capacity.saturating_sub(running), capacity })
 }
 
 /// The machine with the file system of a directory.
@@ -71,6 +91,7 @@ fn find(directory: &Path) -> Machine {
         "/etc/machine-id",
     ];
     let kernel = rustix::system::uname();
+    let usage = machine::machine().unwrap_or_default();
     Machine {
         system_uuid: first(&firmware),
         machine_id,
@@ -78,9 +99,9 @@ fn find(directory: &Path) -> Machine {
         kernel_version: kernel.release().to_string_lossy().into_owned(),
         os_image: os_image(&first(&["/etc/os-release", "/usr/lib/os-release"])),
         architecture: architecture(std::env::consts::ARCH).to_owned(),
-        processors: processors(&first(&["/sys/devices/system/cpu/online"])),
-        memory: meminfo("MemTotal").unwrap_or(0),
-        swap: meminfo("SwapTotal").unwrap_or(0),
+        processors: count(&first(&["/sys/devices/system/cpu/online"])),
+        memory: usage.memory,
+        swap: usage.swap,
         storage: statvfs(directory).map_or(0, |it| it.f_blocks.saturating_mul(it.f_frsize)),
         huge_pages: huge_pages(Path::new("/sys/kernel/mm/hugepages")),
     }
@@ -94,14 +115,6 @@ fn first(paths: &[&str]) -> String {
         (!text.is_empty()).then_some(text)
     };
     paths.iter().find_map(read).unwrap_or_default()
-}
-
-/// Bytes. Source: proc_meminfo(5).
-fn meminfo(name: &str) -> Option<u64> {
-    let text = fs::read_to_string("/proc/meminfo").ok()?;
-    let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;
-    let kibibytes: u64 = line.split_whitespace().next()?.parse().ok()?;
-    Some(kibibytes * 1024)
 }
 
 /// Source: os-release(5).
@@ -123,13 +136,13 @@ fn architecture(rust: &str) -> &str {
 }
 
 /// How many there are in a list such as `0-3,6`.
-fn processors(list: &str) -> u64 {
-    let count = |range: &str| {
+fn count(list: &str) -> u64 {
+    let of_range = |range: &str| {
         let (first, last) = range.split_once('-').unwrap_or((range, range));
         let (first, last): (u64, u64) = (first.trim().parse().ok()?, last.trim().parse().ok()?);
         last.checked_sub(first)?.checked_add(1)
     };
-    let all: Option<u64> = list.split(',').map(count).sum();
+    let all: Option<u64> = list.split(',').map(of_range).sum();
     all.unwrap_or_else(|| {
         let some = std::thread::available_parallelism();
         some.ok().and_then(|some| u64::try_from(some.get()).ok()).unwrap_or(1)
@@ -160,9 +173,9 @@ mod tests {
     #[test]
     fn processors_are_counted() {
         for (list, count) in [("0", 1), ("0-3", 4), ("0-3,6,8-9", 7)] {
-            assert_eq!(processors(list), count, "{list}");
+            assert_eq!(super::count(list), count, "{list}");
         }
-        assert!(processors("") >= 1);
+        assert!(super::count("") >= 1);
     }
 
     #[test]
@@ -191,5 +204,10 @@ mod tests {
         let machine = find(Path::new("/"));
         assert!(machine.memory > 0 && machine.storage > 0 && machine.processors > 0);
         assert!(!machine.kernel_version.is_empty() && !machine.boot_id.is_empty());
+        let levels = levels(Path::new("/"));
+        for level in [levels.memory, levels.disk, levels.processes] {
+            let level = level.unwrap();
+            assert!(level.available <= level.capacity && level.capacity > 0, "{level:?}");
+        }
     }
 }

@@ -59,9 +59,9 @@ impl World {
         let keeper = NodeKeeper {
             calls: calls.clone(),
             name: "n1".into(),
-            registration: Registration::default(),
             port: Some(10250),
             directory: directory.path().to_owned(),
+            thresholds: Thresholds::NONE,
             runtime_version: "mainstay://0.1.0".into(),
             images: Arc::new(NoImages),
             image_changes,
