@@ -62,8 +62,8 @@ impl Inner {
         namespace::admit(self, attributes, Some(new)).await?;
         if attributes.is("", "pods") {
             service_account::admit(self, attributes, new).await?;
-            priority::admit(self, attributes, new).await?;
-            tolerations::admit(attributes, new);
+            priority::admit(self, attributes, new, old).await?;
+            tolerations::admit(new);
         }
         certificates::admit(attributes, new);
         mirror::admit(attributes, new, old)

@@ -117,6 +117,7 @@ fn api_service() -> Object {
         "spec": {
             "clusterIP": ServiceRange::default().first().to_string(),
             "ports": [{ "name": "https", "port": 443, "protocol": "TCP", "targetPort": 6443 }],
+            "ipFamilyPolicy": "SingleStack",
             "sessionAffinity": "None",
             "type": "ClusterIP",
         },

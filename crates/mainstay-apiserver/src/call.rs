@@ -64,15 +64,6 @@ impl Call<'_> {
         IncludeObject::parse(self.info.query.get("includeObject"))
     }
 
-    /// Whether nothing is to be written.
-    ///
-    /// # Errors
-    ///
-    /// 422 when the values are not those that there are.
-    pub(crate) fn dry_run(&self) -> Result<bool> {
-        self.info.query.dry_run()
-    }
-
     /// The only key that a selector picks, if it says so.
     pub(crate) fn only_key(&self, selector: &Selector) -> Option<String> {
         let namespace = self.namespace();

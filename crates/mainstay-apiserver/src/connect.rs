@@ -1,22 +1,24 @@
-//! Requests that end at a node: logs, exec, attach, port-forward, proxy. They are passed on to the node's
-//! own API, upgrades included; the streams inside are none of this server's business.
+//! Requests that end elsewhere: at a node's own API, as logs, exec, attach and port-forward do, or at a pod.
+//! They are passed on, upgrades included; the streams inside are none of this server's business.
 //!
 //! Source: `pkg/registry/core/pod/rest/subresources.go`, `pkg/registry/core/pod/strategy.go`
 //! (`LogLocation`, `streamLocation`) and `staging/src/k8s.io/apimachinery/pkg/util/proxy`.
+
+mod backend;
+mod pod_proxy;
+mod unverified;
 
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::header::{CONNECTION, HOST, HeaderName, HeaderValue, UPGRADE};
+use http::header::HeaderValue;
 use http::request::Parts;
-use http::{Request, Response, StatusCode, Uri};
-use hyper_util::rt::TokioIo;
+use http::{Request, Response, StatusCode};
 use rustls::pki_types::ServerName;
 use serde_json::Value;
-use tokio::net::TcpStream;
-use tokio_rustls::TlsConnector;
 
+use self::backend::Backend;
 use crate::body::{self, Body};
 use crate::kind::Resource;
 use crate::kinds;
@@ -25,7 +27,7 @@ use crate::request::{Query, RequestInfo};
 use crate::server::{Inner, Reply};
 use crate::status::{ApiError, Result};
 
-/// How long a node may take to be reached.
+/// How long a node may take to answer what the server itself asks.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// The largest answer of a node that is read whole.
@@ -36,19 +38,6 @@ const MAX_ANSWER: usize = 16 * 1024 * 1024;
 pub struct Nodes {
     tls: Arc<rustls::ClientConfig>,
 }
-
-/// Headers that belong to a connection and not to what is passed on.
-const HOP_BY_HOP: [&str; 9] = [
-    "connection",
-    "proxy-connection",
-    "keep-alive",
-    "proxy-authenticate",
-    "proxy-authorization",
-    "te",
-    "trailer",
-    "transfer-encoding",
-    "upgrade",
-];
 
 impl Nodes {
     /// With the client's side of TLS: the node's authority, and a certificate that nodes trust.
@@ -75,6 +64,9 @@ pub(crate) async fn connect(
     parts: &mut Parts,
     body: Body,
 ) -> Result<Reply> {
+    if resource.plural == "pods" && info.subresource == "proxy" {
+        return pod_proxy::proxy(server, info, parts, body).await;
+    }
     let stored = server.storage.get(resource, info.namespace_of(resource), &info.name).await?;
     let (node, path) = match resource.plural {
         "nodes" => (stored.object, with_query(&format!("/{}", info.rest), parts.uri.query())),
@@ -88,7 +80,7 @@ pub(crate) async fn connect(
             (node_of(server, &pod).await?, path)
         }
     };
-    let response = pass_on(server, &node, &path, parts, body).await?;
+    let response = dial(server, &node).await?.pass_on(server, &path, parts, body).await?;
     match info.subresource.as_str() {
         "log" if !response.status().is_success() => Err(log_error(response).await),
         _ => Ok(Reply::Whole(response)),
@@ -177,11 +169,6 @@ fn pod_path(pod: &Object, info: &RequestInfo) -> Result<String> {
         "portforward" => {
             pass("ports", "port");
             format!("/portForward/{namespace}/{name}")
-        }
-        "proxy" => {
-            return Err(ApiError::bad_request(
-                "the proxy of pods is not there yet; `kubectl port-forward` reaches their ports",
-            ));
         }
         _ => return Err(ApiError::no_such_path()),
     };
@@ -276,106 +263,38 @@ fn place(node: &Object) -> Result<Place> {
     }
 }
 
-/// Sends a request to a node, and its answer back; of an upgrade, everything that follows.
-async fn pass_on(
-    server: &Inner,
-    node: &Object,
-    path: &str,
-    parts: &mut Parts,
-    body: Body,
-) -> Result<Response<Body>> {
-    let upgraded = parts.headers.contains_key(UPGRADE);
-    let client_side = upgraded.then(|| parts.extensions.remove::<hyper::upgrade::OnUpgrade>());
-    let mut request = Request::new(body);
-    *request.method_mut() = parts.method.clone();
-    *request.headers_mut() = parts.headers.clone();
-    for name in HOP_BY_HOP {
-        request.headers_mut().remove(name);
-    }
-    // What the client is to this server is not what this server is to the node.
-    request.headers_mut().remove(http::header::AUTHORIZATION);
-    if let (true, Some(protocol)) = (upgraded, parts.headers.get(UPGRADE)) {
-        request.headers_mut().insert(UPGRADE, protocol.clone());
-        request.headers_mut().insert(CONNECTION, HeaderValue::from_static("Upgrade"));
-    }
-    let mut response = send(server, node, path, request).await?;
-    if response.status() != StatusCode::SWITCHING_PROTOCOLS {
-        let (mut parts, body) = response.into_parts();
-        for name in HOP_BY_HOP {
-            parts.headers.remove(name);
-        }
-        return Ok(Response::from_parts(parts, body::boxed(body)));
-    }
-    let Some(Some(client_side)) = client_side else {
-        return Err(ApiError::bad_request("the connection cannot be upgraded"));
-    };
-    let node_side = hyper::upgrade::on(&mut response);
-    server.streams.spawn(async move {
-        let (client, node) = tokio::join!(client_side, node_side);
-        let (Ok(client), Ok(node)) = (client, node) else { return };
-        let (mut client, mut node) = (TokioIo::new(client), TokioIo::new(node));
-        // Whichever side ends, the other is told so, and both are closed.
-        if let Err(error) = tokio::io::copy_bidirectional(&mut client, &mut node).await {
-            tracing::debug!(%error, "a stream to a node broke off");
-        }
-    });
-    let (parts, _) = response.into_parts();
-    Ok(Response::from_parts(parts, body::full("")))
-}
-
-/// Sends a request to a node.
-async fn send(
-    server: &Inner,
-    node: &Object,
-    path: &str,
-    mut request: Request<Body>,
-) -> Result<Response<hyper::body::Incoming>> {
+/// A connection to a node's API.
+async fn dial<'a>(server: &Inner, node: &'a Object) -> Result<Backend<'a>> {
     let Some(nodes) = &server.nodes else {
         return Err(ApiError::unavailable("this server has no credentials for nodes"));
     };
     let Place { host, port } = place(node)?;
-    let unreachable = |error: io::Error| {
-        ApiError::internal(format!(
-            "error dialing backend: dial tcp {host}:{port}: {error}; is the agent of node {} running?",
-            node.name()
-        ))
-    };
-    let dial = async {
-        let tcp = TcpStream::connect((host.as_str(), port)).await?;
-        tcp.set_nodelay(true)?;
+    let name = node.name();
+    let dialed = async {
         // Its addresses may change while its certificate lives.
-        let name = ServerName::try_from(node.name().to_owned())
+        let certified = ServerName::try_from(name.to_owned())
             .map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
-        TlsConnector::from(nodes.tls.clone()).connect(name, tcp).await
+        backend::dial((host.as_str(), port), Some((nodes.tls.clone(), certified))).await
     };
-    let stream = match tokio::time::timeout(PATIENCE, dial).await {
-        Ok(stream) => stream.map_err(&unreachable)?,
-        Err(_) => return Err(unreachable(io::ErrorKind::TimedOut.into())),
-    };
-    let broken =
-        |error: hyper::Error| ApiError::internal(format!("error of node {}: {error}", node.name()));
-    let (mut sender, connection) =
-        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(broken)?;
-    server.streams.spawn(async move {
-        if let Err(error) = connection.with_upgrades().await {
-            tracing::debug!(%error, "a connection to a node broke off");
-        }
-    });
-    *request.uri_mut() = path.parse::<Uri>().map_err(|error| {
-        ApiError::bad_request(format!("a node has no path such as {path:?}: {error}"))
+    let stream = dialed.await.map_err(|error| {
+        ApiError::internal(format!(
+            "error dialing backend: dial tcp {host}:{port}: {error}; is the agent of node {name} \
+             running?"
+        ))
     })?;
-    let authority = HeaderValue::from_str(&format!("{host}:{port}"));
-    request.headers_mut().insert(HOST, authority.map_err(ApiError::internal)?);
-    request.headers_mut().remove(HeaderName::from_static("accept-encoding"));
-    sender.send_request(request).await.map_err(broken)
+    let broken = move |error: &str| ApiError::internal(format!("error of node {name}: {error}"));
+    let host = HeaderValue::from_str(&format!("{host}:{port}")).map_err(ApiError::internal)?;
+    Ok(Backend { stream, host, broken: Box::new(broken) })
 }
 
 impl Inner {
     /// What a node answers to a GET, whole.
     pub(crate) async fn ask_node(&self, node: &Object, path: &str) -> Result<bytes::Bytes> {
         use http_body_util::{BodyExt as _, Limited};
+        let name = node.name();
         let asked = async {
-            let response = send(self, node, path, Request::new(body::full(""))).await?;
+            let node = dial(self, node).await?;
+            let response = node.send(self, path, Request::new(body::full(""))).await?;
             let status = response.status();
             let body = Limited::new(response.into_body(), MAX_ANSWER).collect().await;
             let bytes = body.map_err(ApiError::internal)?.to_bytes();
@@ -383,11 +302,11 @@ impl Inner {
                 return Ok(bytes);
             }
             let text = String::from_utf8_lossy(&bytes);
-            Err(ApiError::unavailable(format!("node {}: {status}: {}", node.name(), text.trim())))
+            Err(ApiError::unavailable(format!("node {name}: {status}: {}", text.trim())))
         };
         match tokio::time::timeout(PATIENCE, asked).await {
             Ok(answer) => answer,
-            Err(_) => Err(ApiError::timeout(format!("node {} does not answer", node.name()))),
+            Err(_) => Err(ApiError::timeout(format!("node {name} does not answer"))),
         }
     }
 }

@@ -5,13 +5,15 @@
 
 use http::HeaderMap;
 use http::header::CONTENT_TYPE;
+use mainstay_pod::validate::{Errors, Path};
 use mainstay_schema::Type;
 use mainstay_schema::decode::{self as schema, DecodeError};
+use mainstay_schema::managed;
 use mainstay_schema::protobuf;
 use serde_json::Value;
 
 use crate::call::Call;
-use crate::kind::Resource;
+use crate::kind::{PLAIN, Resource};
 use crate::object::Object;
 use crate::status::{ApiError, Result};
 
@@ -55,32 +57,90 @@ pub(crate) fn media_type(headers: &HeaderMap) -> &str {
 pub(crate) fn body(call: &Call<'_>) -> Result<Decoded> {
     let of = Expected::of(call);
     let decoded = match (media_type(call.headers), of.shape()) {
-        ("application/json", Some(shape)) => {
-            schema::from_slice(&call.body, shape, canonical).map_err(|why| of.refuse(&why))?
-        }
+        ("application/json", Some(shape)) => schema::from_slice(&call.body, shape, canonical)
+            .map_err(|why| of.unreadable(&why, &call.body))?,
         ("application/json", None) => {
-            let (object, problems) = schema::json(&call.body).map_err(|why| of.refuse(&why))?;
+            let (object, problems) =
+                schema::json(&call.body).map_err(|why| of.unreadable(&why, &call.body))?;
             schema::Decoded { object, problems }
         }
-        ("application/yaml", shape) => of.read(yaml(&call.body)?, shape, schema::from_value)?,
+        ("application/yaml", _) => {
+            of.read(yaml(&call.body)?, schema::from_value).map_err(|why| of.refuse(&why))?
+        }
         (PROTOBUF, Some(shape)) => of.protobuf(&call.body, shape)?,
         _ => return Err(ApiError::unsupported_media_type(MEDIA_TYPES)),
     };
     of.judge(call, decoded)
 }
 
-/// An object that a client wants, read already.
-pub(crate) fn value(call: &Call<'_>, value: Value) -> Result<Decoded> {
+/// What a JSON patch or a merge patch has made of an object. What is wrong with it is told as a fault of
+/// the patch, which refusals show as `shown` has it; `problems` has it already.
+///
+/// Source: `applyPatchToCurrentObject` of `jsonPatcher`.
+///
+/// # Errors
+///
+/// 422 when it is no such object.
+pub(crate) fn patched(
+    call: &Call<'_>,
+    value: Value,
+    problems: &[String],
+    shown: impl Fn() -> String,
+) -> Result<Decoded> {
     let of = Expected::of(call);
-    let decoded = of.read(value, of.shape(), schema::from_value)?;
-    of.judge(call, decoded)
+    of.check_patched(&value).map_err(|why| invalid_patch(&shown(), &why))?;
+    of.made_by_patch(call, of.read(value, schema::from_value), problems, shown)
 }
 
-/// What a patch has made of an object.
-pub(crate) fn patched(call: &Call<'_>, value: Value) -> Result<Decoded> {
+/// What a strategic merge patch has made of an object, in the same way.
+///
+/// Source: `applyPatchToObject`.
+///
+/// # Errors
+///
+/// 422 when it is no such object.
+pub(crate) fn merged(
+    call: &Call<'_>,
+    value: Value,
+    problems: &[String],
+    shown: impl Fn() -> String,
+) -> Result<Decoded> {
     let of = Expected::of(call);
-    let decoded = of.read(value, of.shape(), schema::from_patched)?;
-    of.judge(call, decoded)
+    of.made_by_patch(call, of.read(value, schema::from_patched), problems, shown)
+}
+
+/// What an apply has made of an object; it has only fields that are known.
+///
+/// Source: `structuredMergeManager.Apply` in
+/// `staging/src/k8s.io/apimachinery/pkg/util/managedfields/internal/structuredmerge.go`.
+///
+/// # Errors
+///
+/// 500 as upstream when it is no such object.
+pub(crate) fn applied(call: &Call<'_>, value: Value, wanted: &Value) -> Result<Decoded> {
+    let of = Expected::of(call);
+    let decoded = of.read(value, schema::from_patched).map_err(|why| {
+        let (named, kind) = (managed::name_for_errors(wanted), managed::kind_for_errors(wanted));
+        ApiError::unknown(format!(
+            "failed to convert new object ({named}) to proper version: unable to convert \
+             unstructured object to {kind}: {why}"
+        ))
+    })?;
+    Ok(Decoded { object: object(decoded.object)?, warnings: Vec::new() })
+}
+
+/// 422 of a patch that makes something of an object that is no such object.
+fn invalid_patch(shown: &str, why: &str) -> ApiError {
+    let mut errors = Errors::default();
+    errors.invalid(&Path::new("patch"), shown, why);
+    ApiError::invalid(&PLAIN, "", &errors.0)
+}
+
+fn object(value: Value) -> Result<Object> {
+    match value {
+        Value::Object(fields) => Ok(Object::new(fields)),
+        _ => Err(ApiError::bad_request("the body is not an object")),
+    }
 }
 
 /// The options in the body of a delete, if it has any.
@@ -155,14 +215,23 @@ impl Expected {
         ))
     }
 
+    /// Of what is no JSON, a piece is shown as Kubernetes does.
+    fn unreadable(&self, why: &DecodeError, bytes: &[u8]) -> ApiError {
+        let DecodeError::Syntax(why) = why else { return self.refuse(why) };
+        let (kind, piece) = (self.kind, summary(bytes));
+        ApiError::bad_request(format!(
+            "the object provided is unrecognized (must be of type {kind}): couldn't get \
+             version/kind; json parse error: {why} ({piece})"
+        ))
+    }
+
     fn read(
         &self,
         value: Value,
-        shape: Option<&'static Type>,
         reader: Reader,
-    ) -> Result<schema::Decoded> {
-        match shape {
-            Some(shape) => reader(value, shape, canonical).map_err(|why| self.refuse(&why)),
+    ) -> std::result::Result<schema::Decoded, DecodeError> {
+        match self.shape() {
+            Some(shape) => reader(value, shape, canonical),
             None => Ok(schema::Decoded { object: value, problems: Vec::new() }),
         }
     }
@@ -177,7 +246,7 @@ impl Expected {
         })?;
         self.check(&unknown.api_version, &unknown.kind)?;
         let value = unknown.object(shape).map_err(|why| self.refuse(&why))?;
-        self.read(value, Some(shape), schema::from_value)
+        self.read(value, schema::from_value).map_err(|why| self.refuse(&why))
     }
 
     /// What is sent has to be what it is sent as, if it says what it is.
@@ -203,28 +272,67 @@ impl Expected {
         Ok(())
     }
 
+    /// What a patch may not make of what an object says it is, in the words of Go's converter.
+    fn check_patched(&self, value: &Value) -> std::result::Result<(), String> {
+        let Self { group, version, kind } = *self;
+        let text = |key: &str| value.get(key).and_then(Value::as_str).unwrap_or_default();
+        let (found_version, found_kind) = (text("apiVersion"), text("kind"));
+        let (found_group, short) = found_version.split_once('/').unwrap_or(("", found_version));
+        if mainstay_schema::of(found_group, short, found_kind).is_none() {
+            return match found_version.is_empty() || found_kind.is_empty() {
+                true => Ok(()),
+                false => Err(format!(
+                    "no kind {found_kind:?} is registered for version {found_version:?} in scheme \
+                     \"pkg/api/legacyscheme/scheme.go:30\""
+                )),
+            };
+        }
+        if (found_group, short, found_kind) == (group, version, kind) {
+            return Ok(());
+        }
+        let package = match group.split('.').next() {
+            None | Some("" | "events") => "core",
+            Some(package) => package,
+        };
+        Err(format!("converting ({short}.{found_kind}) to ({package}.{kind}): unknown conversion"))
+    }
+
+    /// What a patch has made, if it could be read and its problems do not matter to the client.
+    fn made_by_patch(
+        &self,
+        call: &Call<'_>,
+        read: std::result::Result<schema::Decoded, DecodeError>,
+        before: &[String],
+        shown: impl Fn() -> String,
+    ) -> Result<Decoded> {
+        let validation = field_validation(call);
+        let schema::Decoded { object: made, problems } =
+            read.map_err(|why| invalid_patch(&shown(), &why.to_string()))?;
+        let problems = [before, &problems].concat();
+        let warnings = judge(validation, problems).map_err(|why| invalid_patch(&shown(), &why))?;
+        Ok(Decoded { object: object(made)?, warnings })
+    }
+
     /// What has been read, if it is what is expected and its problems do not matter to the client.
     fn judge(&self, call: &Call<'_>, decoded: schema::Decoded) -> Result<Decoded> {
-        let Self { version, kind, .. } = self;
-        let schema::Decoded { object, problems } = decoded;
-        let text = |key: &str| object.get(key).and_then(Value::as_str).unwrap_or_default();
+        let schema::Decoded { object: read, problems } = decoded;
+        let text = |key: &str| read.get(key).and_then(Value::as_str).unwrap_or_default();
         self.check(text("apiVersion"), text("kind"))?;
-        let warnings = match field_validation(call)? {
-            FieldValidation::Ignore => Vec::new(),
-            FieldValidation::Warn => problems,
-            FieldValidation::Strict if problems.is_empty() => Vec::new(),
-            FieldValidation::Strict => {
-                return Err(ApiError::bad_request(format!(
-                    "{kind} in version {version:?} cannot be handled as a {kind}: strict decoding \
-                     error: {}",
-                    problems.join(", ")
-                )));
-            }
-        };
-        let Value::Object(fields) = object else {
-            return Err(ApiError::bad_request("the body is not an object"));
-        };
-        Ok(Decoded { object: Object::new(fields), warnings })
+        let warnings = judge(field_validation(call), problems).map_err(|why| self.refuse(&why))?;
+        Ok(Decoded { object: object(read)?, warnings })
+    }
+}
+
+/// The problems that the client is told as warnings, if they do not make an error.
+fn judge(
+    validation: FieldValidation,
+    problems: Vec<String>,
+) -> std::result::Result<Vec<String>, String> {
+    match validation {
+        FieldValidation::Ignore => Ok(Vec::new()),
+        FieldValidation::Warn => Ok(problems),
+        FieldValidation::Strict if problems.is_empty() => Ok(problems),
+        FieldValidation::Strict => Err(format!("strict decoding error: {}", problems.join(", "))),
     }
 }
 
@@ -240,8 +348,8 @@ pub(crate) fn yaml(bytes: &[u8]) -> Result<Value> {
     })
 }
 
-/// A strategic merge patch of an object.
-pub(crate) fn strategic(resource: &Resource, object: Value, patch: &Value) -> Result<Value> {
+/// A strategic merge patch of an object; the patch becomes what refusals show.
+pub(crate) fn strategic(resource: &Resource, object: Value, patch: &mut Value) -> Result<Value> {
     let Some(shape) = mainstay_schema::of(resource.group, resource.version, resource.kind) else {
         return Err(ApiError::unsupported_media_type(
             "application/json-patch+json, application/merge-patch+json",
@@ -251,22 +359,18 @@ pub(crate) fn strategic(resource: &Resource, object: Value, patch: &Value) -> Re
         let text = error.to_string();
         match error.verdict() {
             mainstay_schema::strategic::Verdict::BadRequest => ApiError::bad_request(text),
-            mainstay_schema::strategic::Verdict::Unprocessable => ApiError::unprocessable(text),
-            mainstay_schema::strategic::Verdict::Internal => ApiError::internal(text),
+            mainstay_schema::strategic::Verdict::Unprocessable => ApiError::rejected(),
+            mainstay_schema::strategic::Verdict::Internal => ApiError::unknown(text),
         }
     })
 }
 
-/// Source: `ValidateFieldValidation`.
-fn field_validation(call: &Call<'_>) -> Result<FieldValidation> {
+/// What is none of them has been refused.
+fn field_validation(call: &Call<'_>) -> FieldValidation {
     match call.info.query.get("fieldValidation") {
-        "Ignore" => Ok(FieldValidation::Ignore),
-        "" | "Warn" => Ok(FieldValidation::Warn),
-        "Strict" => Ok(FieldValidation::Strict),
-        other => Err(ApiError::unprocessable(format!(
-            "CreateOptions.meta.k8s.io \"\" is invalid: fieldValidation: Unsupported value: \
-             {other:?}: supported values: \"\", \"Ignore\", \"Strict\", \"Warn\""
-        ))),
+        "Ignore" => FieldValidation::Ignore,
+        "Strict" => FieldValidation::Strict,
+        _ => FieldValidation::Warn,
     }
 }
 

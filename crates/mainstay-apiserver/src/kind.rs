@@ -34,6 +34,8 @@ pub struct Resource {
     pub storage: &'static str,
     /// Whether its writes may be lost by a power cut for some seconds.
     pub lazy: bool,
+    /// What everybody who uses it is told; empty of what is to stay.
+    pub deprecated: &'static str,
     /// How its objects are made, changed, judged and shown.
     pub strategy: &'static dyn Strategy,
 }
@@ -52,6 +54,7 @@ pub(crate) const PLAIN: Resource = Resource {
     subresources: &[],
     storage: "",
     lazy: false,
+    deprecated: "",
     strategy: &Plain,
 };
 
@@ -136,6 +139,16 @@ pub trait Strategy: Send + Sync {
     /// The same for any subresource that changes a part: `status`, `approval`, `finalize`.
     fn prepare_part(&self, _part: &str, new: &mut Object, old: &Object, _now: Timestamp) {
         self.prepare_status(new, old);
+    }
+
+    /// Fields that a write to the object, or to a part of it, does not set whatever it says, as paths such as
+    /// `metadata.labels`; nobody comes to own them by it. Source: `GetResetFields`.
+    fn resets(&self, subresource: &str) -> &'static [&'static str] {
+        match subresource {
+            "" => &["status"],
+            "status" => &["spec"],
+            _ => &[],
+        }
     }
 
     /// Whether its objects have generations, counted from 1.

@@ -24,6 +24,8 @@ pub(crate) mod service;
 mod service_account;
 mod workload;
 
+pub(crate) use endpoint_slice::ENDPOINT_SLICES;
+pub(crate) use endpoints::ENDPOINTS;
 pub(crate) use event::EVENTS;
 pub(crate) use namespace::NAMESPACES;
 pub(crate) use node::NODES;

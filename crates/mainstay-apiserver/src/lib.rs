@@ -15,7 +15,8 @@
 //! | how an object gets into the store | `pipeline`: `admission`, the kind's [`kind::Strategy`], `managed` |
 //! | the store | `storage` |
 //! | what goes by itself | `housekeeping` |
-//! | logs, exec, attach, port-forward | `connect`: passed on to the node |
+//! | logs, exec, attach, port-forward, the proxy of pods | `connect`: passed on to the node, or the pod |
+//! | where the API itself is reached | `endpoint` |
 //!
 //! # Guarantees
 //!
@@ -35,6 +36,7 @@ mod call;
 mod connect;
 mod decode;
 mod discovery;
+mod endpoint;
 mod housekeeping;
 mod kind;
 mod kinds;
@@ -61,5 +63,6 @@ pub use access::Access;
 pub use authn::{MASTERS, User};
 pub use body::{Body, BoxError, boxed};
 pub use connect::Nodes;
+pub use endpoint::reachable;
 pub use server::{ApiServer, Config, Peer};
 pub use status::ApiError;

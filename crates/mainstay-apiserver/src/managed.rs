@@ -62,7 +62,7 @@ pub(crate) fn apply(
     match managed::apply(live, wanted, of, &by, force) {
         Ok(applied) => Ok(applied),
         Err(ApplyError::BadRequest(text)) => Err(ApiError::bad_request(text)),
-        Err(ApplyError::Internal(text)) => Err(ApiError::internal(text)),
+        Err(ApplyError::Untyped(text)) => Err(ApiError::unknown(text)),
         Err(ApplyError::Conflicts(conflicts)) => {
             let causes = conflicts
                 .iter()
@@ -87,16 +87,7 @@ fn of_schema<'a>(
         manager: writer.manager.name,
         api_version: version,
         subresource,
-        resets: resets(resource, subresource),
+        resets: resource.strategy.resets(subresource),
         now: writer.now,
-    }
-}
-
-/// What a write cannot set: it is put back.
-fn resets(resource: &Resource, subresource: &str) -> &'static [&'static str] {
-    match subresource {
-        "" if resource.has_status() => &["status"],
-        "status" => &["spec", "metadata.deletionTimestamp", "metadata.ownerReferences"],
-        _ => &[],
     }
 }

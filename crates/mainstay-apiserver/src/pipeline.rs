@@ -95,6 +95,8 @@ impl Inner {
         scope(resource, namespace, &mut object)?;
         name(&mut object);
         strategy.default(&mut object);
+        // The client owns what it sent with its defaults, and not what is added on the way.
+        managed::track(resource, "", None, &mut object, writer);
         let named = object.name().to_owned();
         let attributes = Attributes {
             user: writer.user,
@@ -114,23 +116,26 @@ impl Inner {
         }
         judge(resource, &object, None, strategy.validate(&object))?;
         self.validate_admission(&attributes, Some(&object), None).await?;
-        managed::track(resource, "", None, &mut object, writer);
         let warnings = strategy.warnings(&object);
         if writer.dry_run {
-            let there = self.storage.entry(resource, object.namespace(), object.name()).await?;
-            if there.is_some() {
-                return Err(ApiError::already_exists(resource, object.name()));
+            let there = self.storage.find(resource, object.namespace(), object.name()).await?;
+            if let Some(there) = there {
+                return Err(taken(resource, &there.object));
             }
             let stored = Stored { object, revision: Revision(0) };
             return Ok(Changed { stored, created: true, warnings });
         }
-        let name = object.name().to_owned();
+        let (namespace, name) = (object.namespace().to_owned(), object.name().to_owned());
         match self.storage.put(resource, object, Expect::Absent, durability(resource)).await {
             Ok(stored) => {
                 self.announce(resource, &stored.object, writer).await;
                 Ok(Changed { stored, created: true, warnings })
             }
-            Err(WriteError::Conflict) => Err(ApiError::already_exists(resource, &name)),
+            Err(WriteError::Conflict) => {
+                let there = self.storage.find(resource, &namespace, &name).await?;
+                let refusal = there.map(|there| taken(resource, &there.object));
+                Err(refusal.unwrap_or_else(|| ApiError::already_exists(resource, &name)))
+            }
             Err(WriteError::Other(error)) => Err(error),
         }
     }
@@ -227,13 +232,7 @@ impl Inner {
         }
         match new.resource_version() {
             "" | "0" if !strategy.allows_unconditional_update() => {
-                let mut errors = Errors::default();
-                errors.invalid(
-                    &Path::new("metadata").field("resourceVersion"),
-                    0,
-                    "must be specified for an update",
-                );
-                return Err(ApiError::invalid(resource, name, &errors.0));
+                return Err(ApiError::without_version(resource, name));
             }
             "" | "0" => {}
             version if version != old.resource_version() => {
@@ -242,6 +241,7 @@ impl Inner {
             _ => {}
         }
         strategy.default(&mut new);
+        managed::track(resource, subresource, Some(old), &mut new, writer);
         let attributes = Attributes {
             user: writer.user,
             operation: Operation::Update,
@@ -291,10 +291,19 @@ impl Inner {
         };
         judge(resource, &new, Some(old), errors)?;
         self.validate_admission(&attributes, Some(&new), Some(old)).await?;
-        managed::track(resource, subresource, Some(old), &mut new, writer);
         let warnings = if subresource.is_empty() { strategy.warnings(&new) } else { Vec::new() };
         Ok((new, warnings))
     }
+}
+
+/// What is said of a name that something else has, which may be about to leave it.
+fn taken(resource: &Resource, there: &Object) -> ApiError {
+    let refusal = ApiError::already_exists(resource, there.name());
+    if !there.is_terminating() {
+        return refusal;
+    }
+    let text = format!("object is being deleted: {}", refusal.message);
+    refusal.with_message(text)
 }
 
 /// What of an object a subresource changes, if it is a part.

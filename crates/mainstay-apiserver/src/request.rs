@@ -5,10 +5,12 @@
 use std::collections::BTreeMap;
 
 use http::{Method, Uri};
+use mainstay_pod::validate::{Errors, Path};
 use serde_json::Value;
 
 use crate::kind::Resource;
 use crate::status::{ApiError, Result};
+use crate::verbs::options::{dry_run, told};
 
 /// A request, understood.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
@@ -145,12 +147,8 @@ impl Query {
     }
 
     /// Whether nothing is to be written.
-    ///
-    /// # Errors
-    ///
-    /// 422 when the values are not those that there are.
-    pub(crate) fn dry_run(&self) -> Result<bool> {
-        dry_run(self.all("dryRun").iter().map(String::as_str))
+    pub(crate) fn dry_run(&self) -> bool {
+        self.all("dryRun").iter().any(|value| !value.is_empty())
     }
 
     /// Whether a parameter says yes. As Go's converter has it: anything but `false` and `0` does, also
@@ -266,6 +264,7 @@ impl DeleteOptions {
             "" => None,
             text => Some(text.to_owned()),
         };
+        let mut errors = Errors::default();
         let options = match body {
             Some(body) => {
                 let at = |path: &str| body.pointer(path);
@@ -282,48 +281,31 @@ impl DeleteOptions {
                             .into_iter()
                             .flatten()
                             .filter_map(Value::as_str),
-                    )?,
+                        &mut errors,
+                    ),
                 }
             }
             None => Self {
                 grace_period_seconds: query.number("gracePeriodSeconds")?,
                 propagation_policy: text("propagationPolicy"),
                 orphan_dependents: text("orphanDependents").map(|_| query.flag("orphanDependents")),
-                dry_run: query.dry_run()?,
+                dry_run: dry_run(query.all("dryRun").iter().map(String::as_str), &mut errors),
                 ..Self::default()
             },
         };
-        let known = ["Orphan", "Background", "Foreground"];
-        match &options.propagation_policy {
-            Some(_) if options.orphan_dependents.is_some() => Err(ApiError::unprocessable(
-                "DeleteOptions.meta.k8s.io \"\" is invalid: propagationPolicy: Invalid value: \
-                 \"Background\": orphanDependents and deletionPropagation cannot be both set",
-            )),
-            Some(policy) if !known.contains(&policy.as_str()) => {
-                Err(ApiError::unprocessable(format!(
-                    "DeleteOptions.meta.k8s.io \"\" is invalid: propagationPolicy: Unsupported \
-                     value: {policy:?}: supported values: \"Foreground\", \"Background\", \
-                     \"Orphan\", \"nil\""
-                )))
+        let path = Path::new("propagationPolicy");
+        match options.propagation_policy.as_deref() {
+            Some(_) if options.orphan_dependents.is_some() => {
+                let text = "orphanDependents and deletionPropagation cannot be both set";
+                errors.invalid(&path, "Background", text);
             }
-            _ => Ok(options),
+            None | Some("Orphan" | "Background" | "Foreground") => {}
+            Some(policy) => {
+                let known = ["Foreground", "Background", "Orphan", "nil"];
+                errors.not_supported(&path, policy, &known);
+            }
         }
-    }
-}
-
-/// Whether nothing is to be written.
-///
-/// # Errors
-///
-/// 422 when the values are not those that there are.
-fn dry_run<'a>(values: impl Iterator<Item = &'a str>) -> Result<bool> {
-    let values: Vec<&str> = values.filter(|value| !value.is_empty()).collect();
-    match values.iter().find(|value| **value != "All") {
-        Some(value) => Err(ApiError::unprocessable(format!(
-            "CreateOptions.meta.k8s.io \"\" is invalid: dryRun: Unsupported value: [{value:?}]: \
-             supported values: \"All\""
-        ))),
-        None => Ok(!values.is_empty()),
+        told("DeleteOptions", &errors).map(|()| options)
     }
 }
 

@@ -26,7 +26,7 @@ use crate::pipeline::Writer;
 use crate::request::{Accept, RequestInfo};
 use crate::status::{ApiError, Result};
 use crate::storage::Storage;
-use crate::{connect, kinds, nonresource, subresource, verbs};
+use crate::{connect, decode, kinds, nonresource, subresource, verbs};
 
 /// How long a request may take that is not a watch, a log or the like. Source: `RequestTimeout`.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
@@ -185,7 +185,11 @@ impl Inner {
                 headers: &parts.headers,
                 body,
             };
-            dispatch(&call).await
+            let mut answer = dispatch(&call).await?;
+            if !resource.deprecated.is_empty() {
+                answer.warnings.insert(0, resource.deprecated.to_owned());
+            }
+            Ok(answer)
         };
         if long {
             return answered.await.map(Reply::Answer);
@@ -213,6 +217,8 @@ fn allowed(resource: &Resource, info: &RequestInfo) -> Result<()> {
 }
 
 async fn dispatch(call: &Call<'_>) -> Result<Answer> {
+    let media = decode::media_type(call.headers);
+    verbs::options::check_write(call.info.verb, media, &call.info.query)?;
     if let Some(answer) = subresource::answer(call).await? {
         return Ok(answer);
     }

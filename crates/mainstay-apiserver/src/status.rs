@@ -4,7 +4,7 @@
 //! `staging/src/k8s.io/apiserver/pkg/endpoints/handlers/responsewriters/errors.go`.
 
 use http::StatusCode;
-use mainstay_pod::validate::FieldError;
+use mainstay_pod::validate::{Errors, FieldError, Path};
 use mainstay_store::StoreError;
 use serde_json::{Value, json};
 
@@ -201,8 +201,27 @@ impl ApiError {
 
     /// 422, of an object's fields.
     pub fn invalid(resource: &Resource, name: &str, errors: &[FieldError]) -> Self {
-        let (kind, text) = (resource.qualified_kind(), aggregate(errors));
-        let message = format!("{kind} {name:?} is invalid: {text}");
+        Self::invalid_as(&resource.qualified_kind(), Details::of_kind(resource, name), errors)
+    }
+
+    /// 422 of a change without a version where there has to be one, which Kubernetes tells of the resource
+    /// and not of the kind.
+    pub(crate) fn without_version(resource: &Resource, name: &str) -> Self {
+        let mut errors = Errors::default();
+        let path = Path::new("metadata");
+        errors.invalid(&path.field("resourceVersion"), 0, "must be specified for an update");
+        Self::invalid_as(&resource.qualified(), Details::of(resource, name), &errors.0)
+    }
+
+    /// 422, of parameters of a request: `ListOptions` and the like.
+    pub(crate) fn invalid_options(kind: &str, errors: &[FieldError]) -> Self {
+        let (kind, group) = (kind.to_owned(), "meta.k8s.io".to_owned());
+        let of = format!("{kind}.{group}");
+        Self::invalid_as(&of, Details { kind, group, ..Details::default() }, errors)
+    }
+
+    fn invalid_as(of: &str, details: Details, errors: &[FieldError]) -> Self {
+        let message = format!("{of} {:?} is invalid: {}", details.name, aggregate(errors));
         let causes = errors
             .iter()
             .map(|error| Cause {
@@ -212,13 +231,21 @@ impl ApiError {
             })
             .collect();
         let mut refusal = Self::new(StatusCode::UNPROCESSABLE_ENTITY, "Invalid", message);
-        refusal.details = Some(Box::new(Details { causes, ..Details::of_kind(resource, name) }));
+        refusal.details = Some(Box::new(Details { causes, ..details }));
         refusal
     }
 
     /// 422 of a patch or an object that is no such thing, with a sentence only.
     pub fn unprocessable(message: impl Into<String>) -> Self {
         Self::new(StatusCode::UNPROCESSABLE_ENTITY, "Invalid", message)
+    }
+
+    /// 422 of a patch that cannot be carried out; why is told to nobody, as upstream.
+    pub(crate) fn rejected() -> Self {
+        let text = "the server rejected our request due to an error in our request";
+        let mut error = Self::unprocessable(text);
+        error.details = Some(Box::new(Details::default()));
+        error
     }
 
     /// 429, with the seconds after which to ask again.
@@ -239,6 +266,11 @@ impl ApiError {
         let causes = vec![Cause { message: text, ..Cause::default() }];
         error.details = Some(Box::new(Details { causes, ..Details::default() }));
         error
+    }
+
+    /// 500 of what Kubernetes answers without any reason, such as a patch that cannot be merged.
+    pub(crate) fn unknown(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "", message)
     }
 
     /// 503.

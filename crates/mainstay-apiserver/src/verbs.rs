@@ -4,6 +4,7 @@ pub(crate) mod create;
 pub(crate) mod delete;
 pub(crate) mod get;
 pub(crate) mod list;
+pub(crate) mod options;
 pub(crate) mod patch;
 pub(crate) mod reviews;
 pub(crate) mod update;

@@ -177,7 +177,12 @@ impl Walk {
         if let Some(error) = self.last {
             return Err(error);
         }
-        let object = value.map_err(|error| DecodeError::Syntax(error.to_string()))?;
+        let object = value.map_err(|error| {
+            DecodeError::Syntax(match error.is_eof() {
+                true => "unexpected end of JSON input".to_owned(),
+                false => error.to_string(),
+            })
+        })?;
         match self.first {
             Some(text) => Err(DecodeError::Type(text)),
             None => Ok(Decoded { object, problems: self.problems }),

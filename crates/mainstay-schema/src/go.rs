@@ -3,13 +3,14 @@
 use std::fmt::Write as _;
 
 use serde::Serialize;
-use serde_json::Value;
+use serde_json::{Number, Value};
 
 /// No more of a value than this many bytes is written into a message.
 const LONGEST: usize = 4096;
 
 /// A value as `%v` writes it: `map[name:a ports:[80 443]]`.
-pub(crate) fn display(value: &Value) -> String {
+#[must_use]
+pub fn display(value: &Value) -> String {
     let mut out = String::new();
     write(value, &mut out);
     shorten(&mut out);
@@ -110,9 +111,7 @@ fn write(value: &Value, out: &mut String) {
         Value::Null => out.push_str("<nil>"),
         Value::Bool(true) => out.push_str("true"),
         Value::Bool(false) => out.push_str("false"),
-        Value::Number(number) => {
-            let _ = write!(out, "{number}");
-        }
+        Value::Number(number) => write_number(number, out),
         Value::String(text) => out.push_str(text),
         Value::Array(items) => write_list(items, out),
         Value::Object(map) => {
@@ -128,6 +127,24 @@ fn write(value: &Value, out: &mut String) {
             out.push(']');
         }
     }
+}
+
+/// Of numbers with a point, Go writes those that are small or large with an exponent of two digits.
+fn write_number(number: &Number, out: &mut String) {
+    let written = match number.as_f64().filter(|_| number.is_f64()) {
+        None => write!(out, "{number}"),
+        Some(float) => {
+            let text = format!("{float:e}");
+            let (digits, exponent) = text.split_once('e').unwrap_or((&text, "0"));
+            match exponent.parse::<i32>() {
+                Ok(small @ ..-4) => write!(out, "{digits}e-{:02}", small.unsigned_abs()),
+                Ok(large @ 21..) => write!(out, "{digits}e+{large:02}"),
+                _ => write!(out, "{float}"),
+            }
+        }
+    };
+    // Writing to a String does not fail.
+    debug_assert!(written.is_ok());
 }
 
 fn write_list(items: &[Value], out: &mut String) {

@@ -103,7 +103,7 @@ pub fn apply(
     }
     let managed = live.as_ref().map_or_else(|| Ok(Entries::new()), entries::of);
     let managed = managed.map_err(|error| {
-        ApplyError::Internal(format!("failed to decode managed fields: {error}"))
+        ApplyError::Untyped(format!("failed to decode managed fields: {error}"))
     })?;
     let live = bare(live, of);
     let managed = if managed.is_empty() {
@@ -114,11 +114,11 @@ pub fn apply(
     };
     validate::validate(config, of, Duplicates::Refused).map_err(|errors| {
         let named = name_for_errors(config);
-        ApplyError::Internal(format!("failed to create typed patch object ({named}): {errors}"))
+        ApplyError::Untyped(format!("failed to create typed patch object ({named}): {errors}"))
     })?;
     validate::validate(&live, of, Duplicates::Allowed).map_err(|errors| {
         let named = name_for_errors(&live);
-        ApplyError::Internal(format!("failed to create typed live object ({named}): {errors}"))
+        ApplyError::Untyped(format!("failed to create typed live object ({named}): {errors}"))
     })?;
 
     let result = merge_in(&live, config, managed.clone(), of, by, force);
@@ -281,15 +281,17 @@ fn check_kind(config: &Value, of: &'static Type, by: &Writer<'_>) -> Result<(), 
     Err(ApplyError::BadRequest(format!("invalid object type: {kind}")))
 }
 
-/// `apps/v1, Kind=Deployment`.
-fn kind_for_errors(config: &Value) -> String {
+/// What a configuration is, as errors have it: `apps/v1, Kind=Deployment`.
+#[must_use]
+pub fn kind_for_errors(config: &Value) -> String {
     let text = |key: &str| config.get(key).and_then(Value::as_str).unwrap_or_default();
     let slash = if text("apiVersion").contains('/') { "" } else { "/" };
     format!("{slash}{}, Kind={}", text("apiVersion"), text("kind"))
 }
 
-/// `default/web; apps/v1, Kind=Deployment`.
-fn name_for_errors(config: &Value) -> String {
+/// What a configuration is about, as errors have it: `default/web; apps/v1, Kind=Deployment`.
+#[must_use]
+pub fn name_for_errors(config: &Value) -> String {
     let metadata = config.get("metadata");
     let text = |key: &str| {
         metadata.and_then(|metadata| metadata.get(key)).and_then(Value::as_str).unwrap_or_default()

@@ -21,6 +21,9 @@ const SET_ELEMENT_ORDER: &str = "$setElementOrder";
 
 /// Merges a patch into an object of a type.
 ///
+/// What is left in the patch is what Kubernetes shows of one whose result does not fit its type: directives
+/// that have been carried out are gone from it, with the lists that they were about.
+///
 /// What the patch says about fields that the type does not have is merged too; decoding the result
 /// finds them. The work is linear in the size of both but for sorting.
 ///
@@ -28,10 +31,10 @@ const SET_ELEMENT_ORDER: &str = "$setElementOrder";
 ///
 /// When a directive is malformed, a merged list's item has no merge key, or something is merged into
 /// a field that is not there.
-pub fn merge(object: Value, patch: &Value, of: &'static Type) -> Result<Value, PatchError> {
+pub fn merge(object: Value, patch: &mut Value, of: &'static Type) -> Result<Value, PatchError> {
     match (object, patch) {
         (Value::Object(object), Value::Object(patch)) => {
-            merge_map(object, patch.clone(), Schema::Object(of)).map(Value::Object)
+            merge_map(object, patch, Schema::Object(of)).map(Value::Object)
         }
         (Value::Object(_), other) => Err(PatchError::expected_map(other)),
         (other, _) => Err(PatchError::expected_map(&other)),
@@ -56,57 +59,58 @@ struct Found {
 
 fn merge_map(
     mut original: Map<String, Value>,
-    mut patch: Map<String, Value>,
+    patch: &mut Map<String, Value>,
     schema: Schema,
 ) -> Result<Map<String, Value>, PatchError> {
     if let Some(directive) = patch.get(DIRECTIVE) {
         return match directive.as_str() {
             Some("replace") => {
                 patch.remove(DIRECTIVE);
-                Ok(patch)
+                Ok(patch.clone())
             }
             Some("delete") => Ok(Map::new()),
-            _ => Err(PatchError::unknown_directive(&directive.clone(), patch)),
+            _ => Err(PatchError::unknown_directive(directive, patch)),
         };
     }
-    retain_keys(&mut original, &mut patch)?;
-    order::set_element_order(&mut original, &mut patch, schema)?;
+    retain_keys(&mut original, patch)?;
+    order::set_element_order(&mut original, patch, schema)?;
 
-    for (key, value) in patch {
+    for (key, value) in patch.iter_mut() {
         let (key, deletes) = match key.strip_prefix(DELETE_FROM_PRIMITIVE_LIST) {
             Some(rest) => match rest.strip_prefix('/') {
-                Some(key) => (key.to_owned(), true),
+                Some(key) => (key, true),
                 None => return Err(PatchError::BadPrimitiveList),
             },
-            None => (key, false),
+            None => (key.as_str(), false),
         };
         if value.is_null() {
-            original.remove(&key);
+            original.remove(key);
             continue;
         }
-        let same_type = original.get(&key).is_some_and(|there| same_type(there, &value));
+        let same_type = original.get(key).is_some_and(|there| same_type(there, value));
         if !same_type {
             if !deletes {
-                set(&mut original, key, without_nulls(value));
+                discard_nulls(value);
+                set(&mut original, key, value);
             }
             continue;
         }
-        let merged = match (original.remove(&key), value) {
+        let merged = match (original.remove(key), value) {
             (Some(Value::Object(there)), Value::Object(value)) => {
-                let found = schema.lookup(&key)?;
+                let found = schema.lookup(key)?;
                 if found.replaces() {
-                    Value::Object(value)
+                    Value::Object(value.clone())
                 } else {
                     Value::Object(merge_map(there, value, found.schema)?)
                 }
             }
             (Some(Value::Array(there)), Value::Array(value)) => {
-                let found = schema.lookup_list(&key)?;
+                let found = schema.lookup_list(key)?;
                 Value::Array(lists::merge(there, value, &found, deletes)?)
             }
-            (_, value) => value,
+            (_, value) => value.clone(),
         };
-        original.insert(key, merged);
+        original.insert(key.to_owned(), merged);
     }
     Ok(original)
 }
@@ -133,39 +137,34 @@ fn retain_keys(
 }
 
 /// Sets what the original does not have, if anything is left of it without directives.
-fn set(original: &mut Map<String, Value>, key: String, value: Value) {
-    match without_directives(value) {
-        Some(value) => original.insert(key, value),
-        None => original.remove(&key),
+fn set(original: &mut Map<String, Value>, key: &str, value: &mut Value) {
+    match remove_directives(value) {
+        true => original.insert(key.to_owned(), value.clone()),
+        false => original.remove(key),
     };
 }
 
 /// Takes nulls in objects out, since they mean absence.
-fn without_nulls(value: Value) -> Value {
+fn discard_nulls(value: &mut Value) {
     match value {
         Value::Object(map) => {
-            let left = map.into_iter().filter(|(_, value)| !value.is_null());
-            Value::Object(left.map(|(key, value)| (key, without_nulls(value))).collect())
+            map.retain(|_, value| !value.is_null());
+            map.values_mut().for_each(discard_nulls);
         }
-        Value::Array(items) => Value::Array(items.into_iter().map(without_nulls).collect()),
-        other => other,
+        Value::Array(items) => items.iter_mut().for_each(discard_nulls),
+        _ => {}
     }
 }
 
-/// Takes objects with a `$patch` out.
-fn without_directives(value: Value) -> Option<Value> {
+/// Takes objects with a `$patch` out, and says whether the value itself is to be kept.
+fn remove_directives(value: &mut Value) -> bool {
     match value {
-        Value::Object(map) if map.contains_key(DIRECTIVE) => None,
-        Value::Object(map) => {
-            let left = map.into_iter();
-            let left = left.filter_map(|(key, value)| Some((key, without_directives(value)?)));
-            Some(Value::Object(left.collect()))
-        }
-        Value::Array(items) => {
-            Some(Value::Array(items.into_iter().filter_map(without_directives).collect()))
-        }
-        other => Some(other),
+        Value::Object(map) if map.contains_key(DIRECTIVE) => return false,
+        Value::Object(map) => map.retain(|_, value| remove_directives(value)),
+        Value::Array(items) => items.retain_mut(remove_directives),
+        _ => {}
     }
+    true
 }
 
 /// Whether Go decodes both to the same type.

@@ -1,6 +1,6 @@
 //! The number of a priority class. Source: `plugin/pkg/admission/priority`.
 
-use super::{Attributes, Operation};
+use super::Attributes;
 use crate::kinds;
 use crate::object::Object;
 use crate::server::Inner;
@@ -10,8 +10,10 @@ pub(super) async fn admit(
     server: &Inner,
     attributes: &Attributes<'_>,
     pod: &mut Object,
+    old: Option<&Object>,
 ) -> Result<()> {
-    if attributes.operation != Operation::Create {
+    if let Some(old) = old {
+        keep(pod, old);
         return Ok(());
     }
     let classes = &kinds::PRIORITY_CLASSES;
@@ -58,4 +60,15 @@ pub(super) async fn admit(
     spec.insert("priority".into(), value.into());
     spec.insert("preemptionPolicy".into(), policy.into());
     Ok(())
+}
+
+/// What was found out about the pod when it was new: whoever changes it may leave it out.
+fn keep(pod: &mut Object, old: &Object) {
+    for field in ["priority", "preemptionPolicy"] {
+        if pod.at(&["spec", field]).is_none()
+            && let Some(value) = old.at(&["spec", field])
+        {
+            pod.field_mut("spec").insert(field.into(), value.clone());
+        }
+    }
 }

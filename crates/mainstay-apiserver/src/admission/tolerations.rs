@@ -3,16 +3,13 @@
 
 use serde_json::{Value, json};
 
-use super::{Attributes, Operation};
 use crate::object::Object;
 
 /// Seconds. Source: `defaultNotReadyTolerationSeconds`.
 const SECONDS: i64 = 300;
 
-pub(super) fn admit(attributes: &Attributes<'_>, pod: &mut Object) {
-    if attributes.operation != Operation::Create {
-        return;
-    }
+/// Whether a pod is new or changed: whoever leaves them out gets them again.
+pub(super) fn admit(pod: &mut Object) {
     let tolerations = pod.list_at(&["spec", "tolerations"]);
     let tolerates = |key: &str| {
         tolerations.iter().any(|toleration| {

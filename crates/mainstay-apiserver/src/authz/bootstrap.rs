@@ -1,8 +1,9 @@
 //! The roles and bindings that every cluster has from the start.
 //!
 //! Source: `plugin/pkg/auth/authorizer/rbac/bootstrappolicy/policy.go` (Kubernetes 1.36, gates as they are
-//! by default). The roles of the controllers are left out; so are those in `kube-system` and `kube-public`.
+//! by default). The roles in `kube-system` and `kube-public` are left out.
 
+mod controllers;
 mod roles;
 
 use std::collections::BTreeSet;
@@ -12,6 +13,7 @@ use serde_json::{Map, Value, json};
 use super::rule::{Rule, uncovered};
 use super::{rbac, rule};
 use crate::object::Object;
+use controllers::CONTROLLERS;
 use roles::{BINDINGS, NODE, ROLES, RuleText};
 
 const AUTO_UPDATE: &str = "rbac.authorization.kubernetes.io/autoupdate";
@@ -26,7 +28,13 @@ pub(crate) fn objects() -> Vec<(&'static str, Object)> {
     let aggregated = AGGREGATED.map(|name| ("clusterroles", aggregated(name)));
     let bindings =
         BINDINGS.iter().map(|(name, subjects)| ("clusterrolebindings", binding(name, subjects)));
-    roles.chain(aggregated).chain(bindings).collect()
+    let controllers = CONTROLLERS.iter().flat_map(|(account, texts)| {
+        let name = format!("system:controller:{account}");
+        let subject = format!("ServiceAccount kube-system/{account}");
+        let binding = binding(&name, &[&subject]);
+        [("clusterroles", role(&name, texts)), ("clusterrolebindings", binding)]
+    });
+    roles.chain(aggregated).chain(bindings).chain(controllers).collect()
 }
 
 /// What all nodes may do; a role that is bound to nobody, as the node authorizer knows better.

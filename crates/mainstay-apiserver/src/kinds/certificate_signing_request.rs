@@ -70,6 +70,15 @@ const USAGES: [&str; 23] = [
 ];
 
 impl Strategy for CertificateSigningRequests {
+    fn resets(&self, subresource: &str) -> &'static [&'static str] {
+        match subresource {
+            "" => &["spec", "status"],
+            "status" => &["spec", "status.conditions"],
+            "approval" => &["spec", "status.certificate"],
+            _ => &[],
+        }
+    }
+
     fn prepare_create(&self, object: &mut Object) {
         object.0.insert("status".into(), json!({}));
     }

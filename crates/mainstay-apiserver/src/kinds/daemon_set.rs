@@ -43,8 +43,10 @@ impl Strategy for DaemonSets {
         true
     }
 
-    /// Source: `SetDefaults_DaemonSet`.
+    /// Source: `SetDefaults_DaemonSet` and, for the annotation,
+    /// `Convert_apps_DaemonSet_To_v1_DaemonSet`.
     fn default(&self, object: &mut Object) {
+        set_template_generation(object, template_generation(object));
         workload::default_template(object);
         workload::default_number(object, "revisionHistoryLimit", 10);
         let strategy = workload::default_strategy(object, "updateStrategy");

@@ -56,6 +56,14 @@ impl Strategy for Deployments {
         }
     }
 
+    fn resets(&self, subresource: &str) -> &'static [&'static str] {
+        match subresource {
+            "" => &["status"],
+            "status" => &["spec", "metadata.labels"],
+            _ => &[],
+        }
+    }
+
     fn prepare_create(&self, object: &mut Object) {
         workload::empty_status(object, &[]);
     }

@@ -11,7 +11,7 @@ use crate::kind::{AGE, Column, NAME, PLAIN, Resource, Strategy, column};
 use crate::object::Object;
 use crate::table;
 
-pub(super) static ENDPOINT_SLICES: Resource = Resource {
+pub(crate) static ENDPOINT_SLICES: Resource = Resource {
     group: "discovery.k8s.io",
     kind: "EndpointSlice",
     plural: "endpointslices",

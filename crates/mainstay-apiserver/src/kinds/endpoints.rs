@@ -11,12 +11,14 @@ use crate::kind::{AGE, Column, NAME, PLAIN, Resource, Strategy, column};
 use crate::object::Object;
 use crate::table;
 
-pub(super) static ENDPOINTS: Resource = Resource {
+pub(crate) static ENDPOINTS: Resource = Resource {
     kind: "Endpoints",
     plural: "endpoints",
     singular: "endpoints",
     short_names: &["ep"],
     storage: "endpoints",
+    // Source: `APILifecycleDeprecated` of the type.
+    deprecated: "v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice",
     strategy: &Endpoints,
     ..PLAIN
 };
@@ -25,10 +27,6 @@ struct Endpoints;
 
 /// Addresses that a table shows.
 const SHOWN: usize = 3;
-
-/// What the server tells whoever writes one. Source: `APILifecycleDeprecated` of the type.
-const DEPRECATED: &str =
-    "v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice";
 
 impl Strategy for Endpoints {
     fn default(&self, object: &mut Object) {
@@ -54,7 +52,7 @@ impl Strategy for Endpoints {
     }
 
     fn warnings(&self, object: &Object) -> Vec<String> {
-        let mut warnings = vec![DEPRECATED.to_owned()];
+        let mut warnings = Vec::new();
         let path = Path::new("subsets");
         for (at, subset) in object.list_at(&["subsets"]).iter().enumerate() {
             let path = path.index(at);

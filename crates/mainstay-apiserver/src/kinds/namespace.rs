@@ -43,6 +43,14 @@ impl Strategy for Namespaces {
         }
     }
 
+    fn resets(&self, subresource: &str) -> &'static [&'static str] {
+        match subresource {
+            "" | "finalize" => &["status"],
+            "status" => &["spec"],
+            _ => &[],
+        }
+    }
+
     fn prepare_create(&self, object: &mut Object) {
         object.0.insert("status".into(), json!({ "phase": "Active" }));
         let spec = object.field_mut("spec");

@@ -81,6 +81,14 @@ impl Strategy for Pods {
         };
     }
 
+    fn resets(&self, subresource: &str) -> &'static [&'static str] {
+        match subresource {
+            "" => &["status"],
+            "status" => &["spec", "metadata.deletionTimestamp", "metadata.ownerReferences"],
+            _ => &[],
+        }
+    }
+
     fn prepare_create(&self, object: &mut Object) {
         let class = typed(object).ok().and_then(|pod| pod.spec.as_ref().map(QosClass::of));
         let mut status = json!({ "phase": "Pending" });

@@ -62,3 +62,20 @@ fn fields() {
     assert!(Selector::parse(pods, "", "metadata.name").is_err());
     assert!(Selector::parse(pods, "", "metadata.name=a=b").is_err());
 }
+
+/// What kube-apiserver 1.36.2 said about label selectors, and about field selectors of two resources.
+#[test]
+fn texts_that_are_none_are_told_so_in_kubernetes_words() {
+    for line in include_str!("recorded.jsonl").lines() {
+        let line: serde_json::Value = serde_json::from_str(line).unwrap();
+        let text = line["text"].as_str().unwrap();
+        let (group, plural) = match line["of"].as_str().unwrap() {
+            "deployments" => ("apps", "deployments"),
+            _ => ("", "pods"),
+        };
+        let resource = kinds::find(group, "v1", plural).unwrap();
+        let (labels, fields) = if line["of"] == "label" { (text, "") } else { ("", text) };
+        let refused = Selector::parse(resource, labels, fields).err().map(|error| error.message);
+        assert_eq!(refused.as_deref(), line["refused"].as_str(), "{text}");
+    }
+}

@@ -30,7 +30,7 @@ pub(crate) async fn create(call: &Call<'_>) -> Result<Answer> {
         ));
     }
     let manager = call.manager();
-    let writer = call.writer(&manager, call.dry_run()?);
+    let writer = call.writer(&manager, call.info.query.dry_run());
     let change = Change {
         resource: call.resource,
         namespace: call.namespace(),

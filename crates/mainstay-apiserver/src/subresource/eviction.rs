@@ -30,7 +30,7 @@ pub(crate) async fn create(call: &Call<'_>) -> Result<Answer> {
     }
     let options = eviction.0.get("deleteOptions").cloned().unwrap_or_else(|| json!({}));
     let mut options = DeleteOptions::parse(&Query::default(), Some(&options))?;
-    options.dry_run |= call.dry_run()?;
+    options.dry_run |= call.info.query.dry_run();
     let pod = call.server.storage.get(call.resource, call.namespace(), name).await?;
     call.admit_part(&eviction).await?;
     if !is_free(&pod.object) {

@@ -23,16 +23,13 @@ pub(crate) async fn answer(call: &Call<'_>) -> Result<Answer> {
     let current = call.server.storage.get(resource, call.namespace(), name).await?.object;
     let wanted = match call.info.verb {
         "get" => return Ok(Answer::json(scale(&current))),
-        "patch" => {
-            let patched = Patch::read(call)?.change(&SCALES, scale(&current))?;
-            decode::patched(call, patched)?.object
-        }
+        "patch" => Patch::read(call)?.change(call, &SCALES, || scale(&current))?.object,
         _ => decode::body(call)?.object,
     };
     check(&wanted, name)?;
     let replicas = wanted.i64_at(&["spec", "replicas"]);
     let manager = call.manager();
-    let writer = call.writer(&manager, call.dry_run()?);
+    let writer = call.writer(&manager, call.info.query.dry_run());
     let change = Change {
         resource,
         namespace: call.namespace(),

@@ -19,7 +19,7 @@ pub(crate) async fn create(call: &Call<'_>) -> Result<Answer> {
         return Ok(answer);
     }
     let manager = call.manager();
-    let writer = call.writer(&manager, call.dry_run()?);
+    let writer = call.writer(&manager, call.info.query.dry_run());
     let namespace = call.namespace();
     let changed = call.server.create(resource, namespace, decoded.object, &writer).await?;
     Ok(get::written(call, changed, decoded.warnings))

@@ -5,7 +5,7 @@
 
 use jiff::Timestamp;
 use mainstay_pod::identity::CONFIG_MIRROR_ANNOTATION;
-use mainstay_store::{Expect, ListOptions, Revision};
+use mainstay_store::{Durability, Expect, ListOptions, Revision};
 use serde_json::{Value, json};
 
 use crate::admission::{Attributes, Operation};
@@ -38,6 +38,8 @@ pub(crate) enum Deleted {
 enum Decision {
     /// Take it out.
     Remove,
+    /// Write it, as something whose time is over, and take it out: who watches is told both.
+    End(Object),
     /// Write it, as terminating.
     Mark(Object),
     /// Nothing: it goes already.
@@ -115,10 +117,16 @@ impl Inner {
             let done = match decision {
                 Decision::Wait => return Ok(Deleted::Going(stored)),
                 Decision::Remove if options.dry_run => return Ok(Deleted::Gone(stored)),
+                Decision::End(object) if options.dry_run => {
+                    return Ok(Deleted::Gone(Stored { object, revision: stored.revision }));
+                }
                 Decision::Mark(object) if options.dry_run => {
                     return Ok(Deleted::Going(Stored { object, revision: stored.revision }));
                 }
                 Decision::Remove => self.remove(resource, stored).await.map(Deleted::Gone),
+                Decision::End(object) => {
+                    self.end(resource, object, stored).await.map(Deleted::Gone)
+                }
                 Decision::Mark(object) => {
                     let expect = Expect::At(stored.revision);
                     let put = self.storage.put(resource, object, expect, durability(resource));
@@ -132,6 +140,31 @@ impl Inner {
             }
         }
         Err(ApiError::conflict(resource, name, "others change it all the time; try again"))
+    }
+
+    /// The first of the two writes is not waited for: the second one, which comes after it, is. Who sees the
+    /// first one may be faster with the second; then it is done.
+    async fn end(
+        &self,
+        resource: &'static Resource,
+        object: Object,
+        stored: Stored,
+    ) -> std::result::Result<Stored, WriteError> {
+        let expect = Expect::At(stored.revision);
+        let ended = self.storage.put(resource, object, expect, Durability::Lazy).await?;
+        let (namespace, name) = (ended.object.namespace(), ended.object.name());
+        match self.remove(resource, ended.clone()).await {
+            Err(WriteError::Conflict) => {
+                let there = self.storage.find(resource, namespace, name).await;
+                match there.map_err(WriteError::Other)? {
+                    Some(there) if there.object.uid() == ended.object.uid() => {
+                        Err(WriteError::Conflict)
+                    }
+                    _ => Ok(ended),
+                }
+            }
+            other => other,
+        }
     }
 
     async fn remove(
@@ -228,7 +261,8 @@ fn decide(
     }
 }
 
-/// An object whose time is over goes, unless it has finalizers.
+/// An object whose time is over goes, unless it has finalizers. Of kinds that are given time, it is told that
+/// it is over.
 fn finish(
     resource: &Resource,
     mut new: Object,
@@ -237,18 +271,24 @@ fn finish(
     now: Timestamp,
 ) -> Decision {
     let begins = resource.strategy.begins_to_end(&mut new);
-    if !begins && !new.has_finalizers() {
+    let goes = !begins && !new.has_finalizers();
+    let known = old.meta().and_then(|meta| meta.get("deletionGracePeriodSeconds")?.as_i64());
+    let told = old.is_terminating() && new == *old && known == Some(seconds);
+    if goes && (told || resource.strategy.grace_period(old, Some(seconds)).is_none()) {
         return Decision::Remove;
     }
-    let known = old.meta().and_then(|meta| meta.get("deletionGracePeriodSeconds")?.as_i64());
-    if old.is_terminating() && new == *old && known == Some(seconds) {
+    if told {
         return Decision::Wait;
     }
     if !old.is_terminating() {
         next_generation(&mut new);
     }
     mark(&mut new, now.as_second(), seconds);
-    if new == *old { Decision::Wait } else { Decision::Mark(new) }
+    match goes {
+        true => Decision::End(new),
+        false if new == *old => Decision::Wait,
+        false => Decision::Mark(new),
+    }
 }
 
 fn mark(object: &mut Object, end: i64, seconds: i64) {

@@ -19,6 +19,7 @@ use crate::selector::Selector;
 use crate::status::{ApiError, Result};
 use crate::storage;
 use crate::table;
+use crate::verbs::options;
 
 /// How many entries are looked at in one go by a list that picks some of them.
 const CHUNK: usize = 500;
@@ -170,30 +171,16 @@ fn whole(kind: &str, version: &str, meta: Value, items: Value) -> Value {
 }
 
 /// Which part of the list, as of when.
-///
-/// Source: `ValidateListOptions` in `apimachinery/pkg/apis/meta/internalversion/validation`.
 async fn extent(call: &Call<'_>) -> Result<Extent> {
     let query = &call.info.query;
     let limit = query.number("limit")?.and_then(|limit| usize::try_from(limit).ok());
     let limit = limit.filter(|limit| *limit > 0);
     let (token, version) = (query.get("continue"), query.get("resourceVersion"));
+    options::check_list(query)?;
     let exact = match query.get("resourceVersionMatch") {
         "" => limit.is_some() && !matches!(version, "" | "0"),
-        "Exact" => true,
-        "NotOlderThan" => false,
-        other => {
-            return Err(ApiError::unprocessable(format!(
-                "ListOptions.meta.k8s.io \"\" is invalid: resourceVersionMatch: Unsupported value: \
-                 {other:?}: supported values: \"Exact\", \"NotOlderThan\", \"\""
-            )));
-        }
+        wanted => wanted == "Exact",
     };
-    if !query.get("resourceVersionMatch").is_empty() && version.is_empty() {
-        return Err(ApiError::unprocessable(
-            "ListOptions.meta.k8s.io \"\" is invalid: resourceVersionMatch: Forbidden: \
-             resourceVersionMatch is forbidden unless resourceVersion is provided",
-        ));
-    }
     if !token.is_empty() {
         if !matches!(version, "" | "0") {
             return Err(ApiError::bad_request(
@@ -213,12 +200,6 @@ async fn extent(call: &Call<'_>) -> Result<Extent> {
     }
     if exact {
         let at = Some(revision(version)?);
-        if at == Some(Revision(0)) {
-            return Err(ApiError::unprocessable(
-                "ListOptions.meta.k8s.io \"\" is invalid: resourceVersionMatch: Forbidden: \
-                 resourceVersionMatch \"exact\" is forbidden for resourceVersion \"0\"",
-            ));
-        }
         check_known(call, at)?;
         return Ok(Extent { limit, at, after: None });
     }
@@ -245,7 +226,8 @@ fn check_known(call: &Call<'_>, at: Option<Revision>) -> Result<()> {
 pub(crate) fn revision(text: &str) -> Result<Revision> {
     text.parse().map(Revision).map_err(|_| {
         ApiError::bad_request(format!(
-            "Invalid value: {text:?}: strconv.ParseUint: parsing {text:?}: invalid syntax"
+            "invalid resource version: resourceVersion: Invalid value: {text:?}: \
+             strconv.ParseUint: parsing {text:?}: invalid syntax"
         ))
     })
 }

@@ -2,9 +2,12 @@
 //!
 //! Source: `staging/src/k8s.io/apiserver/pkg/endpoints/handlers/patch.go`.
 
-use serde_json::Value;
+mod json;
 
-use crate::body::MAX_BODY;
+use mainstay_schema::{decode as schema, go};
+use serde_json::{Map, Value};
+
+use self::json::Operations;
 use crate::call::{Answer, Call};
 use crate::decode::{self, Decoded};
 use crate::kind::Resource;
@@ -14,16 +17,19 @@ use crate::pipeline::{Change, Writer};
 use crate::status::{ApiError, Result};
 use crate::verbs::get;
 
-/// More operations than this in one JSON patch are refused. Source: `maxJSONPatchOperations`.
-const MAX_OPERATIONS: usize = 10_000;
-
 /// What patches are written in that are of any object.
 const CHANGES: &str = "application/json-patch+json, application/merge-patch+json, \
                        application/strategic-merge-patch+json";
 
 /// A patch, read.
-pub(crate) enum Patch {
-    Json(json_patch::Patch),
+pub(crate) struct Patch {
+    language: Language,
+    /// Fields that are in it twice, or that nobody knows.
+    problems: Vec<String>,
+}
+
+enum Language {
+    Json(Operations),
     Merge(Value),
     Strategic(Value),
     /// The fields that the client wants, and whether it takes them from others.
@@ -35,24 +41,9 @@ pub(crate) async fn patch(call: &Call<'_>) -> Result<Answer> {
     let resource = call.resource;
     let query = &call.info.query;
     let patch = Patch::read(call)?;
-    let dry_run = call.dry_run()?;
-    let applies = matches!(patch, Patch::Apply(..));
-    let mut manager = call.manager();
-    if applies {
-        manager = query.get("fieldManager").to_owned();
-        if manager.is_empty() {
-            return Err(ApiError::unprocessable(
-                "PatchOptions.meta.k8s.io \"\" is invalid: fieldManager: Required value: is required \
-                 for apply patch",
-            ));
-        }
-    } else if query.flag("force") {
-        return Err(ApiError::unprocessable(
-            "PatchOptions.meta.k8s.io \"\" is invalid: force: Forbidden: may not be specified for \
-             non-apply patch",
-        ));
-    }
-    let mut writer = call.writer(&manager, dry_run);
+    let applies = matches!(patch.language, Language::Apply(..));
+    let manager = call.manager();
+    let mut writer = call.writer(&manager, query.dry_run());
     writer.manager.applied = applies;
     let subresource = call.info.subresource.as_str();
     let change = Change {
@@ -79,67 +70,106 @@ impl Patch {
     ///
     /// 400 when it is none, 415 when it is written as something else.
     pub(crate) fn read(call: &Call<'_>) -> Result<Self> {
-        let media = decode::media_type(call.headers);
-        let json = || -> Result<Value> {
-            serde_json::from_slice(&call.body)
+        let body = || {
+            schema::json(&call.body)
                 .map_err(|error| ApiError::bad_request(format!("error decoding patch: {error}")))
         };
-        match media {
+        let mut problems = Vec::new();
+        let language = match decode::media_type(call.headers) {
             "application/json-patch+json" => {
-                let patch: json_patch::Patch =
-                    serde_json::from_value(json()?).map_err(|error| {
-                        ApiError::bad_request(format!("error decoding patch: {error}"))
-                    })?;
-                if patch.0.len() > MAX_OPERATIONS {
-                    let count = patch.0.len();
-                    return Err(ApiError::too_large(MAX_BODY).with_message(format!(
-                        "Request entity too large: The allowed maximum operations in a JSON patch is \
-                         {MAX_OPERATIONS}, got {count}"
+                let value;
+                (value, problems) = body()?;
+                Language::Json(Operations::read(value, &mut problems)?)
+            }
+            "application/merge-patch+json" => {
+                let value;
+                (value, problems) = body()?;
+                match value {
+                    Value::Object(_) => Language::Merge(value),
+                    Value::Null => return Err(ApiError::bad_request("Invalid JSON Patch")),
+                    other => return Err(mistyped(&other, "value", "map[string]interface {}")),
+                }
+            }
+            "application/strategic-merge-patch+json" => {
+                let value;
+                (value, problems) = schema::json(&call.body)
+                    .map_err(|error| ApiError::bad_request(error.to_string()))?;
+                match value {
+                    Value::Object(_) => Language::Strategic(value),
+                    Value::Null => Language::Strategic(Value::Object(Map::new())),
+                    other => {
+                        let text = cannot_unmarshal(&other, "value", "map[string]interface {}");
+                        return Err(ApiError::bad_request(text));
+                    }
+                }
+            }
+            "application/apply-patch+yaml" => match decode::yaml(&call.body)? {
+                wanted @ Value::Object(_) => Language::Apply(wanted, call.info.query.flag("force")),
+                other => {
+                    let text = cannot_unmarshal(&other, "value", "map[string]interface {}");
+                    return Err(ApiError::bad_request(format!(
+                        "error decoding YAML: error unmarshaling JSON: while decoding JSON: {text}"
                     )));
                 }
-                Ok(Self::Json(patch))
-            }
-            "application/merge-patch+json" => Ok(Self::Merge(json()?)),
-            "application/strategic-merge-patch+json" => {
-                let value = json()?;
-                if !value.is_object() {
-                    return Err(ApiError::bad_request(
-                        "error decoding patch: json: cannot unmarshal into Go value of type \
-                         map[string]interface {}",
-                    ));
-                }
-                Ok(Self::Strategic(value))
-            }
-            "application/apply-patch+yaml" => {
-                let value = decode::yaml(&call.body)?;
-                Ok(Self::Apply(value, call.info.query.flag("force")))
-            }
+            },
             _ => {
                 let all = format!("{CHANGES}, application/apply-patch+yaml");
-                Err(ApiError::unsupported_media_type(&all))
+                return Err(ApiError::unsupported_media_type(&all));
             }
-        }
+        };
+        Ok(Self { language, problems })
     }
 
-    /// Makes of a value what the patch says.
+    /// Makes of an object what the patch says, and holds it against its schema.
     ///
     /// # Errors
     ///
-    /// 422 when it cannot be done; 415 of an apply, which says more than a value shows.
-    pub(crate) fn change(&self, resource: &Resource, mut value: Value) -> Result<Value> {
-        match self {
-            // Which operation it was is told to nobody, as upstream.
-            Self::Json(patch) => json_patch::patch(&mut value, patch).map_err(|_| {
-                ApiError::unprocessable(
-                    "the server rejected our request due to an error in our request",
-                )
-            })?,
-            Self::Merge(patch) => json_patch::merge(&mut value, patch),
-            Self::Strategic(patch) => value = decode::strategic(resource, value, patch)?,
-            Self::Apply(..) => return Err(ApiError::unsupported_media_type(CHANGES)),
+    /// 422 when it cannot be done or the result is no such object; 415 of an apply, which says more than
+    /// an object shows.
+    pub(crate) fn change(
+        &self,
+        call: &Call<'_>,
+        resource: &Resource,
+        current: impl Fn() -> Value,
+    ) -> Result<Decoded> {
+        let changed = || {
+            let mut value = current();
+            match &self.language {
+                Language::Json(operations) => operations.carry_out(&mut value)?,
+                Language::Merge(patch) => json_patch::merge(&mut value, patch),
+                Language::Strategic(_) | Language::Apply(..) => {
+                    return Err(ApiError::unsupported_media_type(CHANGES));
+                }
+            }
+            Ok(value)
+        };
+        if let Language::Strategic(patch) = &self.language {
+            let mut left = patch.clone();
+            let value = decode::strategic(resource, current(), &mut left)?;
+            return decode::merged(call, value, &self.problems, || go::display(&left));
         }
-        Ok(value)
+        // Only refusals show it, and those may cost more.
+        let shown = || changed().map(|value| value.to_string()).unwrap_or_default();
+        decode::patched(call, changed()?, &self.problems, shown)
     }
+}
+
+/// 400 for a patch that is, or has in some place, a value of another type than belongs there.
+fn mistyped(value: &Value, place: &str, wanted: &str) -> ApiError {
+    let text = cannot_unmarshal(value, place, wanted);
+    ApiError::bad_request(format!("error decoding patch: {text}"))
+}
+
+fn cannot_unmarshal(value: &Value, place: &str, wanted: &str) -> String {
+    let found = match value {
+        Value::Null => "null",
+        Value::Bool(_) => "bool",
+        Value::Number(_) => "number",
+        Value::String(_) => "string",
+        Value::Array(_) => "array",
+        Value::Object(_) => "object",
+    };
+    format!("json: cannot unmarshal {found} into Go {place} of type {wanted}")
 }
 
 /// The new object of the one that is there.
@@ -150,34 +180,12 @@ fn transform(
     current: Option<&Object>,
 ) -> Result<Decoded> {
     let resource = call.resource;
-    let Patch::Apply(wanted, force) = patch else {
-        let Some(current) = current else {
-            return Err(ApiError::not_found(resource, &call.info.name));
-        };
-        return decode::patched(call, patch.change(resource, current.to_value(resource))?);
-    };
-    // What is wrong with what was sent, and not with what comes of it.
-    let warnings = decode::value(call, wanted.clone())?.warnings;
-    let mut wanted = wanted.clone();
-    name(&mut wanted, &call.info.name)?;
-    let object =
-        decode::patched(call, managed::apply(call, current, &wanted, *force, writer)?)?.object;
-    Ok(Decoded { object, warnings })
-}
-
-/// Sees to it that what is applied is named as the path says.
-fn name(wanted: &mut Value, name: &str) -> Result<()> {
-    let Some(meta) = wanted.get_mut("metadata").and_then(Value::as_object_mut) else {
-        return Ok(());
-    };
-    match meta.get("name").and_then(Value::as_str) {
-        None | Some("") => {
-            meta.insert("name".into(), name.into());
-            Ok(())
-        }
-        Some(same) if same == name => Ok(()),
-        Some(other) => Err(ApiError::bad_request(format!(
-            "the name of the object ({other}) does not match the name on the URL ({name})"
-        ))),
+    if let Language::Apply(wanted, force) = &patch.language {
+        let applied = managed::apply(call, current, wanted, *force, writer)?;
+        return decode::applied(call, applied, wanted);
     }
+    let Some(current) = current else {
+        return Err(ApiError::not_found(resource, &call.info.name));
+    };
+    patch.change(call, resource, || current.to_value(resource))
 }

@@ -10,7 +10,7 @@ use crate::verbs::get;
 pub(crate) async fn update(call: &Call<'_>) -> Result<Answer> {
     let Decoded { object, warnings } = decode::body(call)?;
     let manager = call.manager();
-    let writer = call.writer(&manager, call.dry_run()?);
+    let writer = call.writer(&manager, call.info.query.dry_run());
     let subresource = call.info.subresource.as_str();
     let change = Change {
         resource: call.resource,

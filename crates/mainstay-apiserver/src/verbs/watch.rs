@@ -27,7 +27,7 @@ use crate::selector::Selector;
 use crate::status::{ApiError, Result};
 use crate::storage;
 use crate::table::{self, IncludeObject};
-use crate::verbs::list;
+use crate::verbs::{list, options};
 
 /// How long a watch lasts that does not say so; up to twice as long. Source: `MinRequestTimeout`.
 const DURATION: Duration = Duration::from_secs(1800);
@@ -155,23 +155,12 @@ pub(crate) async fn watch(call: &Call<'_>) -> Result<Answer> {
     Ok(Answer::stream("application/json", StreamBody::new(frames).boxed_unsync()))
 }
 
-/// `sendInitialEvents`, if it is given. Source: `ValidateListOptions`.
+/// `sendInitialEvents`, if it is given.
 fn initial_events(call: &Call<'_>, bookmarks: bool) -> Result<Option<bool>> {
     let query = &call.info.query;
+    options::check_watch(query)?;
     if query.get("sendInitialEvents").is_empty() {
-        return match query.get("resourceVersionMatch") {
-            "" => Ok(None),
-            _ => Err(ApiError::unprocessable(
-                "ListOptions.meta.k8s.io \"\" is invalid: resourceVersionMatch: Forbidden: \
-                 resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided",
-            )),
-        };
-    }
-    if query.get("resourceVersionMatch") != "NotOlderThan" {
-        return Err(ApiError::unprocessable(
-            "ListOptions.meta.k8s.io \"\" is invalid: resourceVersionMatch: Forbidden: \
-             sendInitialEvents requires setting resourceVersionMatch to NotOlderThan",
-        ));
+        return Ok(None);
     }
     if !bookmarks {
         return Err(ApiError::unprocessable(

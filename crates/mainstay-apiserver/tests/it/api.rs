@@ -50,7 +50,24 @@ async fn objects_live_and_die() {
     let options = json!({"gracePeriodSeconds": 0});
     let gone = server.ask("DELETE", &format!("{PODS}/a"), Some(&options)).await;
     assert_eq!((gone.code, &gone.body["kind"]), (200, &"Pod".into()));
+    assert_eq!(gone.body["metadata"]["deletionGracePeriodSeconds"], 0);
     assert_eq!(server.ask("GET", &format!("{PODS}/a"), None).await.code, 404);
+
+    // Who watches is told that it was over before it was gone.
+    let version = going.body["metadata"]["resourceVersion"].as_str().unwrap();
+    let uri = format!("{PODS}?watch=1&resourceVersion={version}");
+    let request = Request::get(uri).body(Full::new(Bytes::new())).unwrap();
+    let mut watch = server.raw(User::master("admin"), request).await.into_body();
+    let mut seen = Vec::new();
+    while seen.len() < 2 {
+        let frame = watch.frame().await.unwrap().unwrap().into_data().unwrap();
+        for line in frame.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
+            let event: Value = serde_json::from_slice(line).unwrap();
+            assert_eq!(event["object"]["metadata"]["deletionGracePeriodSeconds"], 0, "{event}");
+            seen.push(event["type"].clone());
+        }
+    }
+    assert_eq!(seen, ["MODIFIED", "DELETED"]);
 }
 
 #[tokio::test]

@@ -1,7 +1,7 @@
 //! Every kind against what a real server said about the same objects.
 //!
 //! The cases are in `recorded/*.jsonl`. The first line of a file tells the resource, an object (`base`) and
-//! what the server adds to it (`defaulted`). Each other line is a case: `set` is a merge patch that makes
+//! what the server adds to it (`defaulted`), and what its maker owns then (`owned`). Each other line is a case: `set` is a merge patch that makes
 //! the object that is sent of the base. Without `old` it is created; with it, an object is created that
 //! `old` makes of the base, and what is sent replaces it (`put`: the subresource) or is posted below it
 //! (`post`); where the head has `updates`, `set` is a patch of what is stored and not of the base. All but the creation of old objects are dry runs. What is expected is a code and
@@ -375,6 +375,15 @@ async fn row_difference(server: &Server, cases: &Cases, line: &Value) -> Option<
     (wanted != told).then(|| format!("conditions\n    want {wanted:?}\n    have {told:?}"))
 }
 
+/// Who makes the base owns what the real server said.
+async fn check_owner(server: &Server, cases: &Cases) {
+    let owned = &cases.head["owned"];
+    let path = cases.path("", "") + DRY;
+    let made = server.ask("POST", &path, Some(&cases.object(&json!({})))).await;
+    assert_eq!(made.code, 201, "{:?}", made.body);
+    assert_eq!(owned, &made.body["metadata"]["managedFields"][0]["fieldsV1"]);
+}
+
 /// All cases of a file.
 async fn check(file: &str) {
     let cases = Cases::read(file);
@@ -384,6 +393,7 @@ async fn check(file: &str) {
     let account = json!({ "metadata": { "name": "default" } });
     let accounts = "/api/v1/namespaces/kinds/serviceaccounts";
     server.ask("POST", accounts, Some(&account)).await;
+    check_owner(&server, &cases).await;
     let mut problems = Vec::new();
     for line in &cases.lines {
         let found = if line.get("table").is_some() {

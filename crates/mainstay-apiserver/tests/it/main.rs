@@ -6,5 +6,6 @@ mod api;
 mod common;
 mod discovery;
 mod kinds;
+mod patches;
 mod protobuf;
 mod subresources;

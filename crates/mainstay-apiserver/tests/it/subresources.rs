@@ -1,6 +1,9 @@
 //! What is below objects and beside them: scales, tokens, approvals, addresses.
 
 use crate::common::server;
+use bytes::Bytes;
+use http::Request;
+use http_body_util::{BodyExt as _, Full};
 use mainstay_apiserver::User;
 use serde_json::{Value, json};
 
@@ -193,5 +196,107 @@ async fn a_binding_counts_when_it_is_answered_and_not_when_it_is_gone() {
         assert_eq!(server.ask("POST", bindings, Some(&binding)).await.code, 201);
         assert_eq!(server.ask_as(jane(), "GET", pods, "", None).await.code, 200);
         assert_eq!(server.ask("DELETE", &format!("{bindings}/b"), None).await.code, 200);
+    }
+}
+
+/// An address of this machine that pods could have; `None` if it has none, which is printed.
+fn own_address() -> Option<std::net::IpAddr> {
+    let socket = std::net::UdpSocket::bind("0.0.0.0:0").unwrap();
+    // Nothing is sent.
+    let address = socket.connect("192.0.2.1:9").and_then(|()| socket.local_addr());
+    let address = address.ok().map(|it| it.ip()).filter(|ip| !ip.is_loopback());
+    if address.is_none() {
+        println!("skipped: this machine has no address but its own");
+    }
+    address
+}
+
+#[tokio::test]
+async fn the_proxy_of_a_pod_leads_to_the_pod() {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    let Some(ip) = own_address() else { return };
+    let listener = tokio::net::TcpListener::bind((ip, 0)).await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let server = server().await;
+    let mut pod = json!({
+        "metadata": {"name": "p"},
+        "spec": {"nodeName": "n1", "containers": [
+            {"name": "c", "image": "x", "ports": [{"containerPort": port}]},
+        ]},
+    });
+    let pods = "/api/v1/namespaces/default/pods";
+    server.ask("POST", pods, Some(&pod)).await;
+    let nowhere = server.ask("GET", &format!("{pods}/p/proxy/"), None).await;
+    assert_eq!((nowhere.code, &nowhere.body["message"]), (400, &"address not allowed".into()));
+    pod["status"] = json!({ "podIP": ip, "podIPs": [{ "ip": ip }] });
+    let put = server.ask("PUT", &format!("{pods}/p/status"), Some(&pod)).await;
+    assert_eq!(put.code, 200, "{put:?}");
+
+    let answers = async {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let mut asked = Vec::new();
+        while !asked.ends_with(b"\r\n\r\nhello") {
+            assert!(stream.read_buf(&mut asked).await.unwrap() > 0);
+        }
+        let answer = "HTTP/1.1 302 Found\r\nlocation: /login?x\r\ncontent-length: 2\r\n\r\nhi";
+        stream.write_all(answer.as_bytes()).await.unwrap();
+        String::from_utf8(asked).unwrap()
+    };
+    let path = format!("{pods}/http:p:{port}/proxy/a%2Fb/?c=d");
+    let request = Request::post(&path)
+        .header("authorization", "Bearer secret")
+        .header("content-length", 5)
+        .body(Full::new(Bytes::from("hello")))
+        .unwrap();
+    let (asked, answer) = tokio::join!(answers, server.raw(User::master("admin"), request));
+    assert!(asked.starts_with("POST /a%2Fb/?c=d HTTP/1.1\r\n"), "{asked}");
+    assert!(!asked.contains("secret"), "{asked}");
+    let uri = path.split('?').next().unwrap();
+    assert!(asked.contains(&format!("x-forwarded-uri: {uri}\r\n")), "{asked}");
+    assert_eq!(answer.status(), 302);
+    let login = format!("{pods}/http:p:{port}/proxy/login?x");
+    assert_eq!(answer.headers()["location"], login.as_str());
+    assert_eq!(answer.into_body().collect().await.unwrap().to_bytes(), "hi");
+
+    drop(listener);
+    let away = server.ask("GET", &format!("{pods}/p/proxy/"), None).await;
+    assert_eq!((away.code, &away.body["reason"]), (503, &"ServiceUnavailable".into()));
+    let text =
+        format!("error trying to reach service: dial tcp {ip}:{port}: connect: connection refused");
+    assert_eq!(away.body["message"], text);
+    let request = Request::get(format!("{pods}/p/proxy?a=b")).body(Full::default()).unwrap();
+    let moved = server.raw(User::master("admin"), request).await;
+    assert_eq!(moved.status(), 301);
+    assert_eq!(moved.headers()["location"], format!("{pods}/p/proxy/?a=b").as_str());
+}
+
+#[tokio::test]
+async fn the_service_of_the_api_says_where_it_is() {
+    let server = server().await;
+    let endpoints = "/api/v1/namespaces/default/endpoints/kubernetes";
+    let slices = "/apis/discovery.k8s.io/v1/namespaces/default/endpointslices/kubernetes";
+    assert_eq!(server.ask("GET", endpoints, None).await.code, 404);
+    for address in ["10.0.0.7:6443", "10.0.0.8:6443", "[fd00::7]:6443"] {
+        let address: std::net::SocketAddr = address.parse().unwrap();
+        server.api.publish_endpoint(Some(address)).await.unwrap();
+        let port = json!({"name": "https", "port": 6443, "protocol": "TCP"});
+        let told = server.ask("GET", endpoints, None).await;
+        let subset = json!({ "addresses": [{ "ip": address.ip() }], "ports": [port] });
+        assert_eq!(told.body["subsets"], json!([subset]));
+        assert_eq!(
+            told.warnings,
+            [
+                "299 - \"v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice\""
+            ]
+        );
+        let slice = server.ask("GET", slices, None).await.body;
+        let endpoint = json!({ "addresses": [address.ip()], "conditions": { "ready": true } });
+        assert_eq!((&slice["endpoints"], &slice["ports"]), (&json!([endpoint]), &json!([port])));
+        let family = if address.is_ipv4() { "IPv4" } else { "IPv6" };
+        assert_eq!(slice["addressType"], family);
+    }
+    server.api.publish_endpoint(None).await.unwrap();
+    for path in [endpoints, slices] {
+        assert_eq!(server.ask("GET", path, None).await.code, 404, "{path}");
     }
 }

@@ -17,9 +17,9 @@ pub enum ApplyError {
     /// 409, reason `Conflict`, with a cause for each.
     #[error("{0}")]
     Conflicts(Conflicts),
-    /// 500, reason `InternalError`; Kubernetes answers so to configurations that do not fit their type.
+    /// 500 without a reason; Kubernetes answers so to configurations that do not fit their type.
     #[error("{0}")]
-    Internal(String),
+    Untyped(String),
 }
 
 /// Fields that others hold; at least one.

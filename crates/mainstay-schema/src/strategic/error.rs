@@ -106,7 +106,7 @@ pub enum Verdict {
     BadRequest,
     /// 422 without a reason of its own.
     Unprocessable,
-    /// 500, reason `InternalError`.
+    /// 500 without a reason.
     Internal,
 }
 
@@ -137,9 +137,9 @@ impl PatchError {
         }
     }
 
-    pub(super) fn unknown_directive(directive: &Value, map: Map<String, Value>) -> Self {
+    pub(super) fn unknown_directive(directive: &Value, map: &Map<String, Value>) -> Self {
         let directive = go::display(directive);
-        Self::UnknownDirective { directive, map: go::display(&Value::Object(map)) }
+        Self::UnknownDirective { directive, map: go::display(&Value::Object(map.clone())) }
     }
 
     pub(super) fn no_merge_key(map: &Map<String, Value>, key: &'static str) -> Self {

@@ -19,26 +19,26 @@ pub(super) enum Items {
 /// Merges the patch's list into the original one, or replaces it if the field does not merge.
 pub(super) fn merge(
     original: Vec<Value>,
-    patch: Vec<Value>,
+    patch: &mut [Value],
     found: &Found,
     deletes: bool,
 ) -> Result<Vec<Value>, PatchError> {
     if !found.merges() && !deletes {
-        return Ok(patch);
+        return Ok(patch.to_vec());
     }
     if original.is_empty() && patch.is_empty() {
         return Ok(original);
     }
     let key = found.merge_key();
-    match items(&original, &patch)? {
+    match items(&original, patch)? {
         Items::Scalars if deletes => {
-            let gone: HashSet<Value> = patch.into_iter().collect();
+            let gone: HashSet<&Value> = patch.iter().collect();
             Ok(original.into_iter().filter(|item| !gone.contains(item)).collect())
         }
         Items::Scalars => {
-            let (ours, theirs) = (Ranks::of(&patch, key), Ranks::of(&original, key));
+            let (ours, theirs) = (Ranks::of(&*patch, key), Ranks::of(&original, key));
             let mut seen = HashSet::new();
-            let both = original.into_iter().chain(patch);
+            let both = original.into_iter().chain(patch.iter().cloned());
             let merged = both.filter(|item| seen.insert(item.clone())).collect();
             order::arrange(merged, &ours, &theirs, key)
         }
@@ -53,12 +53,13 @@ pub(super) fn merge(
 
 fn merge_maps(
     original: Vec<Value>,
-    patch: Vec<Value>,
+    patch: &mut [Value],
     found: &Found,
 ) -> Result<Vec<Value>, PatchError> {
     let key = found.merge_key();
     let (original, patch) = carry_out_directives(original, patch, key)?;
-    let (ours, theirs) = (Ranks::of(&patch, key), Ranks::of(&original, key));
+    let ours = Ranks::of(patch.iter().map(|item| &**item), key);
+    let theirs = Ranks::of(&original, key);
 
     let mut merged = original;
     let mut place: HashMap<Value, usize> = HashMap::new();
@@ -68,9 +69,9 @@ fn merge_maps(
         }
     }
     for item in patch {
-        let Value::Object(item) = item else { return Err(PatchError::expected_map(&item)) };
+        let Value::Object(item) = item else { return Err(PatchError::expected_map(item)) };
         let Some(value) = item.get(key) else {
-            return Err(PatchError::no_merge_key(&item, key));
+            return Err(PatchError::no_merge_key(item, key));
         };
         match place.get(value).and_then(|at| merged.get_mut(*at)) {
             Some(there) => {
@@ -81,7 +82,7 @@ fn merge_maps(
             }
             None => {
                 place.insert(value.clone(), merged.len());
-                merged.push(Value::Object(item));
+                merged.push(Value::Object(item.clone()));
             }
         }
     }
@@ -90,18 +91,18 @@ fn merge_maps(
 
 /// Carries out the items of the patch that are directives. What is left of original and patch is
 /// returned; a replaced list is all original.
-fn carry_out_directives(
+fn carry_out_directives<'a>(
     mut original: Vec<Value>,
-    patch: Vec<Value>,
+    patch: &'a mut [Value],
     key: &'static str,
-) -> Result<(Vec<Value>, Vec<Value>), PatchError> {
+) -> Result<(Vec<Value>, Vec<&'a mut Value>), PatchError> {
     let mut left = Vec::with_capacity(patch.len());
     let mut gone = HashSet::new();
     let mut replaces = false;
     for item in patch {
-        let Value::Object(map) = item else { return Err(PatchError::expected_map(&item)) };
+        let Value::Object(map) = &*item else { return Err(PatchError::expected_map(item)) };
         let Some(directive) = map.get(DIRECTIVE) else {
-            left.push(Value::Object(map));
+            left.push(item);
             continue;
         };
         match directive.as_str() {
@@ -109,15 +110,15 @@ fn carry_out_directives(
                 Some(value) => {
                     gone.insert(value.clone());
                 }
-                None => return Err(PatchError::no_merge_key(&map, key)),
+                None => return Err(PatchError::no_merge_key(map, key)),
             },
             Some("replace") => replaces = true,
             Some("merge") => return Err(PatchError::MergeDirective),
-            _ => return Err(PatchError::unknown_directive(&directive.clone(), map)),
+            _ => return Err(PatchError::unknown_directive(directive, map)),
         }
     }
     if replaces {
-        return Ok((left, Vec::new()));
+        return Ok((left.into_iter().map(|item| item.clone()).collect(), Vec::new()));
     }
     if !gone.is_empty() {
         original.retain(|item| item.get(key).is_none_or(|value| !gone.contains(value)));

@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use serde_json::{Map, Value};
 
 use super::error::PatchError;
-use super::{DIRECTIVE, SET_ELEMENT_ORDER, Schema, lists, without_directives};
+use super::{DIRECTIVE, SET_ELEMENT_ORDER, Schema, lists, remove_directives};
 use crate::go;
 
 /// Where each item of a list first is.
@@ -36,7 +36,6 @@ pub(super) fn set_element_order(
         let key = found.merge_key();
         validate(ours.as_deref().unwrap_or_default(), &order, key)?;
 
-        let empty = Vec::new;
         let kinds = |one: &Option<Vec<Value>>, other: &Option<Vec<Value>>| {
             lists::items(one.as_deref().unwrap_or_default(), other.as_deref().unwrap_or_default())
         };
@@ -51,11 +50,11 @@ pub(super) fn set_element_order(
         };
         let merged = match (theirs, ours) {
             (Some(theirs), None) => theirs,
-            (None, Some(ours)) => match without_directives(Value::Array(ours)) {
-                Some(Value::Array(ours)) => ours,
-                _ => empty(),
-            },
-            (Some(theirs), Some(ours)) => lists::merge(theirs, ours, &found, false)?,
+            (None, Some(mut ours)) => {
+                ours.retain_mut(remove_directives);
+                ours
+            }
+            (Some(theirs), Some(mut ours)) => lists::merge(theirs, &mut ours, &found, false)?,
             (None, None) => continue,
         };
         if !key.is_empty()
@@ -143,9 +142,9 @@ fn list(value: Value) -> Result<Vec<Value>, PatchError> {
 
 impl Ranks {
     /// Items without an identity have no rank.
-    pub(super) fn of(items: &[Value], key: &'static str) -> Self {
-        let mut ranks = HashMap::with_capacity(items.len());
-        for (at, item) in items.iter().enumerate() {
+    pub(super) fn of<'a>(items: impl IntoIterator<Item = &'a Value>, key: &'static str) -> Self {
+        let mut ranks = HashMap::new();
+        for (at, item) in items.into_iter().enumerate() {
             if let Ok(identity) = lists::identity(item, key) {
                 ranks.entry(identity.clone()).or_insert(at);
             }

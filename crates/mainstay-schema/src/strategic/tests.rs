@@ -12,7 +12,7 @@ use crate::types;
 fn patched(kind: &str, object: &Value, patch: &Value) -> Result<Value, PatchError> {
     let group = if matches!(kind, "Deployment" | "ControllerRevision") { "apps" } else { "" };
     let of = types::of(group, "v1", kind).unwrap();
-    merge(object.clone(), patch, of)
+    merge(object.clone(), &mut patch.clone(), of)
 }
 
 #[track_caller]

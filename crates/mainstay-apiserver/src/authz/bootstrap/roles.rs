@@ -10,7 +10,7 @@ pub(super) struct RuleText {
     pub(super) urls: &'static str,
 }
 
-const READ: &str = "get list watch";
+pub(super) const READ: &str = "get list watch";
 const WRITE: &str = "create update patch delete deletecollection";
 const READ_WRITE: &str = "get list watch create update patch delete deletecollection";
 const READ_UPDATE: &str = "get list watch update patch";
@@ -24,7 +24,11 @@ const NETWORKING: &str = "networking.k8s.io";
 const RESOURCE: &str = "resource.k8s.io";
 const STORAGE: &str = "storage.k8s.io";
 
-const fn on(verbs: &'static str, groups: &'static str, resources: &'static str) -> RuleText {
+pub(super) const fn on(
+    verbs: &'static str,
+    groups: &'static str,
+    resources: &'static str,
+) -> RuleText {
     RuleText { verbs, groups, resources, names: "", urls: "" }
 }
 
@@ -41,7 +45,7 @@ const fn get(urls: &'static str) -> RuleText {
     RuleText { verbs: "get", groups: "", resources: "", names: "", urls }
 }
 
-const EVENTS: RuleText = on("create patch update", "core events.k8s.io", "events");
+pub(super) const EVENTS: RuleText = on("create patch update", "core events.k8s.io", "events");
 const TOKEN_REVIEWS: RuleText = on("create", AUTHENTICATION, "tokenreviews");
 const ACCESS_REVIEWS: RuleText = on("create", AUTHORIZATION, "subjectaccessreviews");
 

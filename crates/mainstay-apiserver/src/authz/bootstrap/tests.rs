@@ -19,7 +19,13 @@ fn all_are_labelled_and_bound_to_roles_that_exist() {
             _ => drop(find("clusterroles", object.str_at(&["roleRef", "name"]))),
         }
     }
-    assert_eq!(objects.iter().filter(|(resource, _)| *resource == "clusterroles").count(), 31);
+    let roles = objects.iter().filter(|(resource, _)| *resource == "clusterroles").count();
+    assert_eq!(roles, 31 + CONTROLLERS.len());
+    let binding = find("clusterrolebindings", "system:controller:replicaset-controller");
+    let account = json!({
+        "kind": "ServiceAccount", "name": "replicaset-controller", "namespace": "kube-system",
+    });
+    assert_eq!(binding.list_at(&["subjects"]), [account]);
 }
 
 #[test]

@@ -38,22 +38,28 @@ fn marked(decision: Decision) -> (i64, String, i64) {
     (grace, object.meta_str("deletionTimestamp").to_owned(), object.generation())
 }
 
+/// The same of what is told that its time is over, and taken out.
+fn ended(decision: Decision) -> (i64, String, i64) {
+    let Decision::End(object) = decision else { panic!("{decision:?}") };
+    marked(Decision::Mark(object))
+}
+
 #[test]
 fn a_pod_has_its_grace_period() {
     assert_eq!(marked(decided(&pod(&json!({})), &options(None))), (20, time(20), 2));
     assert_eq!(marked(decided(&pod(&json!({})), &options(Some(5)))), (5, time(5), 2));
     assert_eq!(marked(decided(&pod(&json!({})), &options(Some(-3)))), (1, time(1), 2));
-    assert_eq!(decided(&pod(&json!({})), &options(Some(0))), Decision::Remove);
+    assert_eq!(ended(decided(&pod(&json!({})), &options(Some(0)))), (0, time(0), 2));
 }
 
 #[test]
 fn what_does_not_run_is_gone_at_once() {
     let mut pending = pod(&json!({}));
     pending.field_mut("spec").remove("nodeName");
-    assert_eq!(decided(&pending, &options(None)), Decision::Remove);
+    assert_eq!(ended(decided(&pending, &options(None))), (0, time(0), 2));
     let mut done = pod(&json!({}));
     done.field_mut("status").insert("phase".into(), "Failed".into());
-    assert_eq!(decided(&done, &options(None)), Decision::Remove);
+    assert_eq!(ended(decided(&done, &options(None))), (0, time(0), 2));
 }
 
 #[test]
@@ -64,7 +70,9 @@ fn a_grace_period_only_gets_shorter() {
     // It began five seconds ago.
     assert_eq!(marked(decided(&going, &options(Some(10)))), (10, time(5), 1));
     assert_eq!(marked(decided(&going, &options(Some(2)))), (1, time(0), 1));
-    assert_eq!(decided(&going, &options(Some(0))), Decision::Remove);
+    assert_eq!(ended(decided(&going, &options(Some(0)))), (0, time(0), 1));
+    let over = pod(&json!({"deletionTimestamp": time(0), "deletionGracePeriodSeconds": 0}));
+    assert_eq!(decided(&over, &options(Some(0))), Decision::Remove);
 }
 
 #[test]

@@ -137,12 +137,12 @@ proptest! {
     fn a_diff_leads_from_one_object_to_the_other(old in pod(), new in pod()) {
         let of = types::of("", "v1", "Pod").unwrap();
         let patch = diff(&old, &new, Some(of));
-        prop_assert_eq!(merge(json!(old), &json!(patch), of), Ok(json!(new)), "{:?}", patch);
+        prop_assert_eq!(merge(json!(old), &mut json!(patch), of), Ok(json!(new)), "{:?}", patch);
     }
 
     #[test]
     fn merging_an_object_into_itself_changes_nothing(pod in pod()) {
         let of = types::of("", "v1", "Pod").unwrap();
-        prop_assert_eq!(merge(json!(pod), &json!(pod), of), Ok(json!(pod)));
+        prop_assert_eq!(merge(json!(pod), &mut json!(pod), of), Ok(json!(pod)));
     }
 }

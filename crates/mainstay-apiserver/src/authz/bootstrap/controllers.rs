@@ -1,0 +1,47 @@
+//! What each controller may do, as the service account of `kube-system` that it acts as.
+//!
+//! Source: `plugin/pkg/auth/authorizer/rbac/bootstrappolicy/controller_policy.go`. Those of controllers
+//! that do not exist here are left out.
+
+use super::roles::{EVENTS, READ, RuleText, on};
+
+/// The roles, by the name of the account; `system:controller:` comes before it.
+pub(super) const CONTROLLERS: &[(&str, &[RuleText])] = &[
+    (
+        "daemon-set-controller",
+        &[
+            on(READ, "extensions apps", "daemonsets"),
+            on("update", "extensions apps", "daemonsets/status"),
+            on("update", "extensions apps", "daemonsets/finalizers"),
+            on("list watch", "core", "nodes"),
+            on("list watch create delete patch", "core", "pods"),
+            on("create", "core", "pods/binding"),
+            on("get list watch create delete update patch", "apps", "controllerrevisions"),
+            EVENTS,
+        ],
+    ),
+    (
+        "deployment-controller",
+        &[
+            on("get list watch update", "extensions apps", "deployments"),
+            on("update", "extensions apps", "deployments/status"),
+            on("update", "extensions apps", "deployments/finalizers"),
+            on("get list watch create update patch delete", "apps extensions", "replicasets"),
+            on("get list watch update", "core", "pods"),
+            EVENTS,
+        ],
+    ),
+    ("generic-garbage-collector", &[on("get list watch patch update delete", "*", "*"), EVENTS]),
+    (
+        "replicaset-controller",
+        &[
+            on("get list watch update", "apps extensions", "replicasets"),
+            on("update", "apps extensions", "replicasets/status"),
+            on("update", "apps extensions", "replicasets/finalizers"),
+            on("list watch patch create delete", "core", "pods"),
+            EVENTS,
+        ],
+    ),
+    ("root-ca-cert-publisher", &[on("create update", "core", "configmaps"), EVENTS]),
+    ("service-account-controller", &[on("create", "core", "serviceaccounts"), EVENTS]),
+];
