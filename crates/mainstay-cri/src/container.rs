@@ -217,7 +217,7 @@ pub struct ContainerStatus {
     pub state: ContainerState,
     /// When it was made.
     pub created_at: Timestamp,
-    /// The image as the manifest named it.
+    /// The image by the name that it was asked for, in full: `docker.io/library/nginx:1`.
     pub image: ImageSpec,
     /// `name@digest` if known, else the image's id.
     pub image_ref: String,

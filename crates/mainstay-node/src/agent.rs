@@ -98,7 +98,7 @@ impl Agent {
             .map_err(|error| AgentError::new("find control groups", &error))?;
         let listener = http::listen(&config.control_socket)
             .map_err(|error| AgentError::new("listen for commands", &error))?;
-        let observer = Arc::new(Observer::new(runtime.clone()));
+        let observer = Arc::new(Observer::new(runtime.clone(), config.facts.clone()));
         // Nothing is decided before it is known what runs.
         observer
             .relist()

@@ -61,6 +61,8 @@ pub(crate) struct Record {
     pub(crate) incarnation: Option<Incarnation>,
     /// It is being ended, with this grace period.
     pub(crate) stop: Option<Duration>,
+    /// When it was accepted, or its restart was asked for.
+    pub(crate) began: Option<Timestamp>,
 }
 
 /// Writes records in the background.
@@ -265,6 +267,7 @@ fn stage(path: &Path, generation: u64, record: &Record) -> Result<(), LedgerErro
         status,
         incarnation: record.incarnation,
         stop_seconds: record.stop.map(|grace| grace.as_secs()),
+        began_at: record.began,
     };
     let bytes = serde_json::to_vec(&file).map_err(|error| failed(error.into()))?;
     // What was staged before counts until this is whole.
@@ -312,6 +315,7 @@ fn read(path: &Path) -> Result<(PodKey, u64, Record), String> {
         finished: file.finished_at.map(|at| (at, file.status.unwrap_or_default())),
         incarnation: file.incarnation,
         stop: file.stop_seconds.map(Duration::from_secs),
+        began: file.began_at,
     };
     let key = crate::sources::merge::key_of(&record.pod);
     Ok((key, file.generation, record))
@@ -335,6 +339,8 @@ struct RecordFile {
     incarnation: Option<Incarnation>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     stop_seconds: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    began_at: Option<Timestamp>,
 }
 
 #[cfg(test)]
@@ -362,6 +368,7 @@ mod tests {
             finished: None,
             incarnation: None,
             stop: None,
+            began: Some(Timestamp::UNIX_EPOCH),
         }
     }
 
@@ -369,6 +376,7 @@ mod tests {
         let (_ledger, records) = Ledger::open(directory).unwrap();
         let path = |record: &Record| {
             assert_eq!(record.place, [(1, u64::MAX)]);
+            assert_eq!(record.began, Some(Timestamp::UNIX_EPOCH));
             record.path.display().to_string()
         };
         records.values().map(path).collect()

@@ -5,6 +5,7 @@
 
 mod read;
 mod rotate;
+mod tail;
 
 use std::fs;
 use std::io;
@@ -13,6 +14,7 @@ use std::path::{Path, PathBuf};
 pub use read::{LogOptions, LogReader, LogStream};
 pub use rotate::LogBounds;
 pub(crate) use rotate::rotate_all;
+pub(crate) use tail::last_lines;
 
 /// How many runs of a container have left a log in its directory, those before the machine
 /// restarted included. Source: `calcRestartCountByLogDir` in

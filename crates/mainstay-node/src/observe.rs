@@ -18,7 +18,11 @@ use mainstay_cri::{
 };
 use mainstay_plan::labels;
 use mainstay_plan::pod::{PodKey, SeenPod, SeenSandbox, SourceKind};
+use mainstay_plan::termination_message::places;
+use mainstay_plan::translate::NodeFacts;
 use tokio::sync::watch;
+
+use crate::volumes::termination_message;
 
 /// How often everything is listed anew. Events and results of actions come at once; this is for
 /// what they missed.
@@ -27,6 +31,7 @@ const RELIST: Duration = Duration::from_secs(30);
 /// Keeps the pictures.
 pub(crate) struct Observer {
     runtime: Arc<dyn Runtime>,
+    facts: NodeFacts,
     pods: Mutex<BTreeMap<PodKey, watch::Sender<Arc<SeenPod>>>>,
     /// Told when a pod appears that nobody has asked for yet.
     appeared: watch::Sender<u64>,
@@ -36,9 +41,10 @@ pub(crate) struct Observer {
 }
 
 impl Observer {
-    pub(crate) fn new(runtime: Arc<dyn Runtime>) -> Self {
+    pub(crate) fn new(runtime: Arc<dyn Runtime>, facts: NodeFacts) -> Self {
         Self {
             runtime,
+            facts,
             pods: Mutex::default(),
             appeared: watch::Sender::new(0),
             looking: tokio::sync::Mutex::default(),
@@ -90,7 +96,9 @@ impl Observer {
         match self.runtime.pod_sandbox_status(id).await {
             Ok(status) => {
                 if let Some(key) = key_of(&status) {
-                    self.put(&key, SeenSandbox::from_status(&status));
+                    let mut sandbox = SeenSandbox::from_status(&status);
+                    self.add_termination_messages(&key, &status, &mut sandbox).await;
+                    self.put(&key, sandbox);
                 }
                 Ok(())
             }
@@ -99,6 +107,32 @@ impl Observer {
                 Ok(())
             }
             Err(error) => Err(error),
+        }
+    }
+
+    /// Looks for what containers left to say that have ended. Each is asked once: it says nothing more.
+    async fn add_termination_messages(
+        &self,
+        key: &PodKey,
+        status: &PodSandboxStatus,
+        sandbox: &mut SeenSandbox,
+    ) {
+        let known = self.lock().get(key).map(|pod| pod.borrow().clone()).unwrap_or_default();
+        let all = || known.sandboxes.iter().flat_map(|sandbox| &sandbox.containers);
+        for (container, status) in sandbox.containers.iter_mut().zip(&status.containers) {
+            let known = all().find(|known| known.id == container.id);
+            container.termination_message = known.and_then(|it| it.termination_message.clone());
+            if container.termination_message.is_some() {
+                continue;
+            }
+            let Some(places) = places(&self.facts, &sandbox.uid, status) else { continue };
+            let reading = tokio::task::spawn_blocking(move || termination_message::read(&places));
+            match reading.await {
+                Ok(message) => container.termination_message = Some(message),
+                Err(error) => {
+                    tracing::error!(pod = %key, %error, "cannot read a termination message");
+                }
+            }
         }
     }
 
@@ -198,5 +232,54 @@ pub(crate) async fn follow(observer: Arc<Observer>) {
         if let Err(error) = result {
             tracing::warn!(error = error.chain(), "cannot look at what the runtime has");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use mainstay_cri::SeccompProfile;
+    use mainstay_testkit::contract::Sample;
+    use mainstay_testkit::runtime::FakeRuntime;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_container_that_has_ended_is_asked_once_what_it_has_to_say() {
+        let root = tempfile::tempdir().unwrap();
+        let facts = NodeFacts {
+            name: "n1".into(),
+            pods_directory: root.path().join("pods"),
+            log_directory: root.path().join("log"),
+            cgroup_root: "/cg".into(),
+            machine_memory: 1 << 30,
+            seccomp_directory: root.path().join("seccomp"),
+            seccomp_default: SeccompProfile::Unconfined,
+        };
+        let runtime = FakeRuntime::default();
+        let mut sample = Sample::new("t", root.path());
+        sample.sandbox.labels.insert(labels::SOURCE.into(), "file".into());
+        let mut config = sample.container("main");
+        let path = "/dev/termination-log".to_owned();
+        config.annotations.insert(labels::TERMINATION_MESSAGE_PATH.into(), path);
+        let sandbox = runtime.run_pod_sandbox(&sample.sandbox).await.unwrap();
+        let created = runtime.create_container(&sandbox, &config, &sample.sandbox).await;
+        let id = created.unwrap();
+        let file = facts.termination_message_file(&sample.sandbox.metadata.uid, "main", 0);
+        std::fs::create_dir_all(file.parent().unwrap()).unwrap();
+
+        let observer = Observer::new(Arc::new(runtime.clone()), facts);
+        let said = async |text: &str| {
+            std::fs::write(&file, text).unwrap();
+            observer.relist().await.unwrap();
+            let key = observer.keys().into_iter().next().unwrap();
+            let seen = observer.subscribe(&key).borrow().clone();
+            seen.sandboxes[0].containers[0].termination_message.clone()
+        };
+        assert_eq!(said("not yet").await, None);
+        runtime.start_container(&id).await.unwrap();
+        assert_eq!(said("not yet").await, None);
+        runtime.exit(&id, 1);
+        assert_eq!(said("bye").await.as_deref(), Some("bye"));
+        assert_eq!(said("later").await.as_deref(), Some("bye"));
     }
 }

@@ -11,7 +11,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use mainstay_plan::pod::{Finished, Goal, Memory, PodKey, RunGoal, SeenPod, was_interrupted};
+use mainstay_plan::pod::{
+    Began, Finished, Goal, Memory, PodKey, RunGoal, SeenPod, was_interrupted,
+};
 use mainstay_plan::status;
 use mainstay_pod::Pod;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -262,6 +264,7 @@ impl Supervisor {
                     finished: None,
                     incarnation: goal.incarnation,
                     stop: goal.stop,
+                    began: Some(Timestamp::now()),
                 };
                 self.performer.accept(key, record);
             }
@@ -315,6 +318,7 @@ impl Supervisor {
         if let Some(run) = goal.goal.pod() {
             own.insert(run.pod.uid().to_owned());
             (memory.finished, status) = self.end_of(&key, run, &seen.borrow());
+            memory.began = self.beginning_of(&key, run);
         }
         memory.hosted = self.hosted.iter().filter(|uid| own.contains(*uid)).cloned().collect();
         self.hosted.retain(|uid| !own.contains(uid));
@@ -365,10 +369,19 @@ impl Supervisor {
         }
     }
 
+    /// When a pod of an API began that was accepted by an earlier agent. A static pod begins anew when
+    /// nothing is there of it any more, as after a restart of the machine.
+    fn beginning_of(&self, key: &PodKey, run: &RunGoal) -> Option<Began> {
+        let record = self.performer.record(key).filter(|it| it.pod.uid() == run.pod.uid())?;
+        let at = record.began.filter(|_| !key.source.is_static())?;
+        Some(Began { uid: run.pod.uid().to_owned(), incarnation: run.incarnation, at })
+    }
+
     fn restart(&mut self, key: &PodKey) -> bool {
         let Some(record) = self.performer.record(key) else { return false };
-        let incarnation = Some(Timestamp::now());
-        let record = Record { started: false, finished: None, incarnation, ..record };
+        let now = Some(Timestamp::now());
+        let record =
+            Record { started: false, finished: None, incarnation: now, began: now, ..record };
         self.performer.accept(key, record);
         self.see_to_workers();
         true

@@ -5,6 +5,7 @@
 mod empty_dir;
 mod host_path;
 mod hosts;
+pub(crate) mod termination_message;
 
 use std::fs;
 use std::io;
@@ -118,6 +119,24 @@ pub(crate) fn write_hosts(
     let path = facts.hosts_file(pod.uid());
     hosts::write(pod, &path, addresses).map_err(|source| VolumeError::File {
         step: "write",
+        path,
+        source,
+    })
+}
+
+/// Makes the file that a container leaves its termination message in: the one with this number of its name.
+pub(crate) fn make_termination_message(
+    pod: &Pod,
+    container: &str,
+    number: u32,
+    facts: &NodeFacts,
+) -> Result<(), VolumeError> {
+    /// So many runs back, a container is not known any more when the next one is made.
+    const FORGOTTEN: u32 = 3;
+    let file = |number| facts.termination_message_file(pod.uid(), container, number);
+    let (path, outdated) = (file(number), number.checked_sub(FORGOTTEN).map(file));
+    termination_message::make(&path, outdated.as_deref()).map_err(|source| VolumeError::File {
+        step: "make",
         path,
         source,
     })

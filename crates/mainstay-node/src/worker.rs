@@ -23,9 +23,10 @@ use k8s_openapi::api::core::v1::PodStatus;
 use mainstay_plan::backoff::after_failures;
 use mainstay_plan::mirror::{self, INVALID_CONDITION};
 use mainstay_plan::pod::{
-    Action, Failure, Goal, ImageMemory, Key, Memory, PodKey, SeenPod, has_started, plan,
+    Action, DEADLINE_EXCEEDED, DEADLINE_MESSAGE, Failure, Goal, ImageMemory, Key, Memory, PodKey,
+    SeenPod, has_started, plan,
 };
-use mainstay_plan::status;
+use mainstay_plan::status::{self, Facts};
 use mainstay_pod::{Diagnostic, Pod, RestartPolicy};
 use tokio::sync::{mpsc, watch};
 use tokio::task::{AbortHandle, JoinSet};
@@ -93,6 +94,9 @@ impl Worker {
                 }
             }
             self.memory.forget_gone(&seen);
+            if let Some(run) = goal.goal.pod() {
+                self.memory.begin(run, &seen, now);
+            }
             if let Goal::Run(run) = &goal.goal
                 && run.pod.restart_policy() == RestartPolicy::Never
                 && has_started(run, &seen)
@@ -102,6 +106,9 @@ impl Worker {
             let plan = plan(&goal.goal, &seen, &self.memory, now);
             // First what is, then what is done about it: an end that is written down is this one.
             self.report(&goal, &seen, plan.waiting, plan.done, now);
+            if self.status.as_ref().is_some_and(status::is_over) {
+                in_flight.abort_images();
+            }
             for action in plan.actions {
                 tracing::debug!(pod = %self.key, ?action, "begins");
                 self.memory.in_flight.insert(action.key());
@@ -261,13 +268,19 @@ impl Worker {
         }
     }
 
-    /// Tells what a kubelet tells of containers that wait to be started again, and of manifests
-    /// that are not what runs.
+    /// Tells what a kubelet tells of containers that wait to be started again and of deadlines, and of
+    /// manifests that are not what runs.
     fn show_waits(&self, goal: &WorkerGoal, pod: &Pod, status: &PodStatus) {
         let before = self.status.as_ref();
         for (kind, reason, container, message) in waits(pod, before, status) {
             let about = about(pod, Some(container));
             self.performer.events.show(about, kind, reason, message);
+        }
+        if is_late(status) && !before.is_some_and(is_late) {
+            let (kind, reason, message) =
+                (EventKind::Normal, DEADLINE_EXCEEDED, DEADLINE_MESSAGE.to_owned());
+            self.performer.events.show(about(pod, None), kind, reason, message.clone());
+            self.performer.events.tell(&self.key, kind, reason, message);
         }
         let Some(manifest) = &goal.manifest else { return };
         if let Some(message) = manifest.why_kept().filter(|_| self.invalid != manifest.invalid) {
@@ -301,12 +314,11 @@ impl Worker {
             // Nothing of it is there any more but what was written down.
             Some(status) if finished && seen.sandboxes.is_empty() => status.clone(),
             before => {
-                let (node, before) = (self.performer.node_addresses(), before.as_ref());
-                let (pod, memory) = (&run.pod, &self.memory);
-                if stopping {
-                    status::compute_stopping(pod, seen, memory, &node, before, done, now)
-                } else {
-                    status::compute(pod, seen, memory, &node, before, now)
+                let (node, before) = (&self.performer.node_addresses(), before.as_ref());
+                let facts = Facts { run, seen, memory: &self.memory, node, before, now };
+                match stopping {
+                    true => status::compute_stopping(&facts, done),
+                    false => status::compute(&facts),
                 }
             }
         };
@@ -325,6 +337,11 @@ impl Worker {
         };
         let _ = self.reports.send(Publication::Pod(Box::new(report)));
     }
+}
+
+/// Whether a status says that the pod was ended by its deadline.
+fn is_late(status: &PodStatus) -> bool {
+    status.reason.as_deref() == Some(DEADLINE_EXCEEDED)
 }
 
 impl InFlight {

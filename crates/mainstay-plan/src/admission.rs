@@ -1,13 +1,13 @@
 //! Whether a node takes a pod of an API.
 //!
 //! Source: `pkg/kubelet/lifecycle/predicate.go` with the scheduler's plugins that it asks
-//! (`pkg/scheduler/framework/plugins/{noderesources,nodeaffinity,nodename,nodeports,tainttoleration}`)
-//! and `staging/src/k8s.io/component-helpers/scheduling/corev1`.
+//! (`pkg/scheduler/framework/plugins/{noderesources,nodeaffinity,nodename,nodeports,tainttoleration}`);
+//! what the scheduler needs, too, is in [`mainstay_pod::scheduling`].
 
-mod affinity;
-
-use k8s_openapi::api::core::v1::{Node, PodSpec, PodStatus, Taint, Toleration};
-use mainstay_pod::{Amounts, HostPort, Pod, Quantity};
+use k8s_openapi::api::core::v1::{Node, PodSpec, PodStatus};
+use mainstay_pod::scheduling::host_ports::conflict;
+use mainstay_pod::scheduling::{node_affinity, taints};
+use mainstay_pod::{Amounts, Pod, Quantity};
 
 use crate::status::Phase;
 
@@ -72,7 +72,7 @@ pub fn admit<'a>(
         return Err(Rejection::new("PodOSNotSupported", message));
     }
     fits_resources(pod, node, others.clone())?;
-    if !affinity::matches(pod.spec(), node) {
+    if !node_affinity::matches(pod.spec(), node) {
         let why = "node(s) didn't match Pod's node affinity/selector";
         return Err(Rejection::predicate("NodeAffinity", why));
     }
@@ -86,10 +86,9 @@ pub fn admit<'a>(
         let why = "node(s) didn't have free ports for the requested pod ports";
         return Err(Rejection::predicate("NodePorts", why));
     }
-    let taints = node.spec.as_ref().and_then(|spec| spec.taints.as_deref()).unwrap_or_default();
+    let of_node = node.spec.as_ref().and_then(|spec| spec.taints.as_deref()).unwrap_or_default();
     let tolerations = pod.spec().tolerations.as_deref().unwrap_or_default();
-    let mut no_execute = taints.iter().filter(|taint| taint.effect == "NoExecute");
-    if no_execute.any(|taint| !tolerations.iter().any(|it| tolerates(it, taint))) {
+    if taints::untolerated(of_node, tolerations, &[taints::NO_EXECUTE]).is_some() {
         let why = "node(s) had taints that the pod didn't tolerate";
         return Err(Rejection::predicate("TaintToleration", why));
     }
@@ -143,37 +142,6 @@ fn amounts(pod: &Pod) -> [i64; 3] {
     let amounts = Amounts::requested_by_pod(pod.spec());
     let list = [amounts.cpu_milli, amounts.memory_bytes, amounts.ephemeral_storage_bytes];
     list.map(|amount| i64::try_from(amount.unwrap_or(0)).unwrap_or(i64::MAX))
-}
-
-/// Source: `HostPortInfo.CheckConflict`.
-fn conflict(wanted: &HostPort, used: &HostPort) -> bool {
-    let any = |ip: &str| ip.is_empty() || ip == "0.0.0.0";
-    wanted.host_port == used.host_port
-        && wanted.protocol == used.protocol
-        && (any(&wanted.host_ip) || any(&used.host_ip) || wanted.host_ip == used.host_ip)
-}
-
-/// Source: `Toleration.ToleratesTaint`.
-fn tolerates(toleration: &Toleration, taint: &Taint) -> bool {
-    let any_or = |text: &Option<String>, value: &str| {
-        text.as_deref().is_none_or(|text| text.is_empty() || text == value)
-    };
-    let (ours, theirs) = (toleration.value.as_deref(), taint.value.as_deref());
-    let (ours, theirs) = (ours.unwrap_or_default(), theirs.unwrap_or_default());
-    let number = |text: &str| text.parse::<i64>().ok();
-    let compared = |holds: fn(&i64, &i64) -> bool| match (number(theirs), number(ours)) {
-        (Some(theirs), Some(ours)) => holds(&theirs, &ours),
-        _ => false,
-    };
-    any_or(&toleration.effect, &taint.effect)
-        && any_or(&toleration.key, &taint.key)
-        && match toleration.operator.as_deref().unwrap_or_default() {
-            "" | "Equal" => ours == theirs,
-            "Exists" => true,
-            "Lt" => compared(i64::lt),
-            "Gt" => compared(i64::gt),
-            _ => false,
-        }
 }
 
 #[cfg(test)]

@@ -14,6 +14,10 @@ pub const CONTAINER_NAME: &str = "io.kubernetes.container.name";
 
 /// How many containers of this name the pod had before, as an annotation of containers.
 pub const RESTART_COUNT: &str = "io.kubernetes.container.restartCount";
+/// The path in a container of its termination message, as an annotation of containers.
+pub const TERMINATION_MESSAGE_PATH: &str = "io.kubernetes.container.terminationMessagePath";
+/// Whether its log counts when there is none, as an annotation of containers.
+pub const TERMINATION_MESSAGE_POLICY: &str = "io.kubernetes.container.terminationMessagePolicy";
 /// The pod's own grace period in seconds, as an annotation of sandboxes: it outlives the
 /// manifest.
 pub const GRACE_PERIOD: &str = "io.kubernetes.pod.terminationGracePeriod";

@@ -9,7 +9,6 @@
 pub mod admission;
 pub mod api_pod;
 pub mod backoff;
-pub mod events;
 pub mod image;
 pub mod labels;
 pub mod mirror;
@@ -19,4 +18,5 @@ pub mod pod;
 pub mod pressure;
 pub mod resources;
 pub mod status;
+pub mod termination_message;
 pub mod translate;

@@ -15,6 +15,7 @@
 //!                                                              ▲  restart, backed off │
 //!                                                              └──────────────────────┘
 //!        all containers done for good ─► record it ─► stop sandbox
+//!        deadline passed ─► stop containers ─► stop sandbox ─► record it
 //! ```
 //!
 //! # Guarantees
@@ -23,14 +24,16 @@
 //! - No action is asked for while another one with the same [`Key`] is in flight.
 //! - A pod that has finished, or that runs as it should, asks for nothing.
 
+mod deadline;
 mod plan;
 mod restart;
 mod state;
 mod tear_down;
 
+pub use deadline::{DEADLINE_EXCEEDED, DEADLINE_MESSAGE, is_exceeded};
 pub use plan::plan;
 pub use restart::{Afterwards, after as after_end, has_started, was_interrupted};
 pub use state::{
-    Action, ContainerPlan, Failure, Finished, Goal, ImageMemory, Incarnation, Key, Memory, Plan,
-    PodKey, RunGoal, SeenContainer, SeenPod, SeenSandbox, SourceKind, Waiting,
+    Action, Began, ContainerPlan, Failure, Finished, Goal, ImageMemory, Incarnation, Key, Memory,
+    Plan, PodKey, RunGoal, SeenContainer, SeenPod, SeenSandbox, SourceKind, Waiting,
 };

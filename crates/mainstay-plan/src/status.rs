@@ -9,13 +9,15 @@ mod containers;
 use std::net::IpAddr;
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{HostIP, PodIP, PodStatus};
+use k8s_openapi::api::core::v1::{HostIP, PodIP, PodStatus, ResourceRequirements};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
-use mainstay_pod::{Pod, RestartPolicy};
+use mainstay_pod::{PodTotals, RestartPolicy, SourceKind};
 
 pub use containers::{container_id, container_of_id};
 
-use crate::pod::{Memory, SeenPod, SeenSandbox};
+use crate::pod::{
+    DEADLINE_EXCEEDED, DEADLINE_MESSAGE, Memory, RunGoal, SeenPod, SeenSandbox, is_exceeded,
+};
 
 /// What is known about the node.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -55,18 +57,26 @@ pub fn is_over(status: &PodStatus) -> bool {
     over.iter().any(|over| status.phase.as_deref() == Some(over.as_str()))
 }
 
+/// What a status is computed from.
+#[derive(Clone, Copy, Debug)]
+pub struct Facts<'a> {
+    /// The pod.
+    pub run: &'a RunGoal,
+    /// What there is of it.
+    pub seen: &'a SeenPod,
+    /// What is known of it beside that.
+    pub memory: &'a Memory,
+    /// The node that it is on.
+    pub node: &'a NodeAddresses,
+    /// The status as it was computed last, whose times are kept where nothing changed.
+    pub before: Option<&'a PodStatus>,
+    /// The time.
+    pub now: Timestamp,
+}
+
 /// Computes the status of a pod that should run.
-///
-/// `before` is the status as it was computed last, whose times are kept where nothing changed.
-pub fn compute(
-    pod: &Pod,
-    seen: &SeenPod,
-    memory: &Memory,
-    node: &NodeAddresses,
-    before: Option<&PodStatus>,
-    now: Timestamp,
-) -> PodStatus {
-    compute_under(pod.restart_policy(), pod, seen, memory, node, before, now)
+pub fn compute(facts: &Facts<'_>) -> PodStatus {
+    compute_under(facts.run.pod.restart_policy(), facts)
 }
 
 /// The same of a pod that is being ended, whose containers are not started again. `ended` is whether
@@ -74,36 +84,25 @@ pub fn compute(
 ///
 /// Source: `pkg/kubelet/kubelet_pods.go` (`getPhase` of a terminal pod) and
 /// `pkg/kubelet/status/status_manager.go`, `TerminatePod`.
-pub fn compute_stopping(
-    pod: &Pod,
-    seen: &SeenPod,
-    memory: &Memory,
-    node: &NodeAddresses,
-    before: Option<&PodStatus>,
-    ended: bool,
-    now: Timestamp,
-) -> PodStatus {
-    let never = RestartPolicy::Never;
-    let mut status = compute_under(never, pod, seen, memory, node, before, now);
+pub fn compute_stopping(facts: &Facts<'_>, ended: bool) -> PodStatus {
+    let mut status = compute_under(RestartPolicy::Never, facts);
     if ended && !is_over(&status) {
         status.phase = Some(Phase::Failed.as_str().to_owned());
     }
     status
 }
 
-fn compute_under(
-    policy: RestartPolicy,
-    pod: &Pod,
-    seen: &SeenPod,
-    memory: &Memory,
-    node: &NodeAddresses,
-    before: Option<&PodStatus>,
-    now: Timestamp,
-) -> PodStatus {
+fn compute_under(policy: RestartPolicy, facts: &Facts<'_>) -> PodStatus {
+    let Facts { run, seen, memory, node, before, now } = *facts;
+    let pod = &run.pod;
     let own = || seen.sandboxes.iter().filter(|sandbox| sandbox.uid == pod.uid());
     let sandbox: Option<&SeenSandbox> = own().next();
+    let late = is_exceeded(run, policy, seen, memory, now);
+    // What has had its time is not started again.
+    let policy = if late { RestartPolicy::Never } else { policy };
     let views = containers::views(pod, policy, own(), memory, now);
-    let phase = phase(&views, policy);
+    let phase = if late { Phase::Failed } else { phase(&views, policy) };
+    let late = |text: &str| late.then(|| text.to_owned());
     let host_ips: Vec<String> = node.ips.iter().map(ToString::to_string).collect();
     let pod_ips: Vec<String> = if pod.is_host_network() {
         host_ips.clone()
@@ -112,10 +111,18 @@ fn compute_under(
     };
     let ready = sandbox.is_some_and(|sandbox| sandbox.ready);
     // Known from what is there, also to an agent that has just been started.
-    let began = own().map(|sandbox| sandbox.created_at).min();
-    let start_time = before.and_then(|status| status.start_time.clone()).or(began.map(Time));
+    let began = memory.began(run).or(own().map(|sandbox| sandbox.created_at).min());
+    let said = PodTotals::said(pod.spec());
+    let allocated = said.requests.clone();
+    // A kubelet reads what holds from the control group, and for a static pod never comes to that.
+    let totals = match (phase, pod.source()) {
+        (Phase::Running, SourceKind::Api) => PodTotals::enforced(pod.spec()),
+        _ => said,
+    };
     PodStatus {
         phase: Some(phase.as_str().to_owned()),
+        reason: late(DEADLINE_EXCEEDED),
+        message: late(DEADLINE_MESSAGE),
         conditions: Some(conditions::all(&views, phase, ready, before, now)),
         container_statuses: Some(containers::statuses(&views)),
         host_ip: host_ips.first().cloned(),
@@ -123,7 +130,13 @@ fn compute_under(
         pod_ip: pod_ips.first().cloned(),
         pod_ips: some(pod_ips.into_iter().map(|ip| PodIP { ip }).collect()),
         qos_class: Some(pod.qos_class().as_str().to_owned()),
-        start_time: Some(start_time.unwrap_or(Time(now))),
+        start_time: Some(Time(began.unwrap_or(now))),
+        allocated_resources: (!allocated.is_empty()).then_some(allocated),
+        resources: Some(ResourceRequirements {
+            requests: (!totals.requests.is_empty()).then_some(totals.requests),
+            limits: (!totals.limits.is_empty()).then_some(totals.limits),
+            claims: None,
+        }),
         ..PodStatus::default()
     }
 }

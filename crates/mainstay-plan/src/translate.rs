@@ -23,6 +23,7 @@ pub use security::{RunsAsRoot, verify_non_root};
 use crate::labels;
 use crate::pod::{ContainerPlan, RunGoal, SourceKind};
 use crate::resources::{Limits, PERIOD, oom_score_adj};
+use crate::termination_message;
 
 /// The file of the pod's directory that its containers see as `/etc/hosts`. Source:
 /// `pkg/kubelet/kubelet_pods.go`, `etcHostsPath`.
@@ -61,6 +62,12 @@ impl NodeFacts {
     /// The file that a pod's containers see as `/etc/hosts`.
     pub fn hosts_file(&self, uid: &str) -> PathBuf {
         self.pod_directory(uid).join(HOSTS_FILE)
+    }
+
+    /// The file of a container's termination message, of the one with this number of its name. Source:
+    /// `makeMounts` in `pkg/kubelet/kuberuntime/kuberuntime_container.go`.
+    pub fn termination_message_file(&self, uid: &str, container: &str, number: u32) -> PathBuf {
+        self.pod_directory(uid).join("containers").join(container).join(number.to_string())
     }
 
     /// Where a volume is on this machine; `None` for one that has no place of its own.
@@ -184,6 +191,20 @@ pub fn container(
     if let Some(backoff) = &plan.backoff {
         annotations.insert(labels::BACKOFF.to_owned(), backoff.to_string());
     }
+    let mut mounts = mounts(pod, container, facts)?;
+    if let Some(path) = termination_message::path(container) {
+        let policy = container.termination_message_policy.clone().unwrap_or_default();
+        annotations.insert(labels::TERMINATION_MESSAGE_PATH.to_owned(), path.to_owned());
+        annotations.insert(labels::TERMINATION_MESSAGE_POLICY.to_owned(), policy);
+        let file = facts.termination_message_file(pod.uid(), &container.name, plan.restart_count);
+        // Last, so that no volume lies over it.
+        mounts.push(Mount {
+            container_path: absolute(path),
+            host_path: text(&file),
+            readonly: false,
+            propagation: MountPropagation::Private,
+        });
+    }
     let mut labels: BTreeMap<String, String> = pod_labels(pod).into_iter().collect();
     labels.insert(labels::CONTAINER_NAME.to_owned(), container.name.clone());
     let envs = environment(container);
@@ -197,7 +218,7 @@ pub fn container(
         command: expand(&container.command),
         args: expand(&container.args),
         working_dir: container.working_dir.clone().unwrap_or_default(),
-        mounts: mounts(pod, container, facts)?,
+        mounts,
         labels,
         annotations,
         log_path: format!("{}/{}.log", container.name, plan.restart_count),

@@ -32,6 +32,7 @@ pub mod diagnostic;
 pub mod identity;
 pub mod quantity;
 pub mod resources;
+pub mod scheduling;
 pub mod validate;
 
 mod clean;
@@ -51,5 +52,5 @@ pub use identity::{FullName, NodeName, NodeNameError, SourceKind};
 pub use pod::{HostPort, Pod, RebuildError, RestartPolicy};
 pub use quantity::Quantity;
 pub use read::{Entry, Outcome, ReadOptions, Validation, read, read_value};
-pub use resources::{Amounts, QosClass};
+pub use resources::{Amounts, PodTotals, QosClass};
 pub use tree::MAX_FILE_BYTES;

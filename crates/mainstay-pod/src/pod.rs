@@ -10,6 +10,7 @@ use thiserror::Error;
 
 use crate::identity::{CONFIG_PATH_ANNOTATION, CONFIG_SEEN_ANNOTATION, FullName, SourceKind};
 use crate::resources::QosClass;
+use crate::scheduling::host_ports;
 
 /// A valid pod with all defaults filled in and an identity. There is no way to build another one.
 #[derive(Clone, Debug, PartialEq)]
@@ -193,23 +194,7 @@ impl Pod {
 
     /// Ports of the host that it occupies, in the order of the manifest.
     pub fn host_ports(&self) -> Vec<HostPort> {
-        let spec = self.spec();
-        let containers = spec.init_containers.iter().flatten().chain(&spec.containers);
-        containers
-            .flat_map(|container| {
-                container.ports.iter().flatten().map(move |port| (container, port))
-            })
-            .filter_map(|(container, port)| {
-                let host_port = port.host_port.filter(|port| *port != 0)?;
-                Some(HostPort {
-                    protocol: port.protocol.clone().unwrap_or_else(|| "TCP".to_owned()),
-                    host_ip: port.host_ip.clone().unwrap_or_default(),
-                    host_port,
-                    container_port: port.container_port,
-                    container: container.name.clone(),
-                })
-            })
-            .collect()
+        host_ports::of(self.spec())
     }
 
     /// The pod as text, from which [`Pod::from_stored`] builds it again, also in a later version.

@@ -10,7 +10,7 @@ use k8s_openapi::apimachinery::pkg::api::resource::Quantity as QuantityText;
 use crate::quantity::Quantity;
 
 /// Amounts by the name of the resource.
-pub(crate) type ResourceList = BTreeMap<String, Quantity>;
+pub type ResourceList = BTreeMap<String, Quantity>;
 
 /// CPU and memory of a container or of a whole pod. None means that nothing was said.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
@@ -21,6 +21,15 @@ pub struct Amounts {
     pub memory_bytes: Option<u64>,
     /// Bytes of local disk, rounded up.
     pub ephemeral_storage_bytes: Option<u64>,
+}
+
+/// Requests and limits of a whole pod, by the name of the resource, as its status shows them.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct PodTotals {
+    /// What is asked for.
+    pub requests: BTreeMap<String, QuantityText>,
+    /// What may be used at most.
+    pub limits: BTreeMap<String, QuantityText>,
 }
 
 /// The class of service that decides who is throttled and killed first.
@@ -108,36 +117,13 @@ impl Amounts {
     /// What a pod requests as a whole: the sum of its containers, at least what its init containers need
     /// one after another, what the pod itself says before either, and its overhead.
     pub fn requested_by_pod(spec: &PodSpec) -> Self {
-        let mut total = aggregate(spec, |it| it.requests.as_ref());
-        override_by_pod(&mut total, spec.resources.as_ref().and_then(|it| it.requests.as_ref()));
-        add(&mut total, &parse(spec.overhead.as_ref()));
-        Self::of_list(&total)
+        Self::of_list(&requests_of(spec))
     }
 
     /// What a pod may use as a whole. Of a resource that some container may use without limit, there is
     /// none, unless the pod itself sets one.
     pub fn limit_of_pod(spec: &PodSpec) -> Self {
-        let mut total = aggregate(spec, |it| it.limits.as_ref());
-        total.retain(|name, _| {
-            let limits = |container: &Container| {
-                let limits = container.resources.as_ref().and_then(|it| it.limits.as_ref());
-                limits.is_some_and(|limits| limits.contains_key(name))
-            };
-            spec.containers.iter().all(limits)
-                && spec
-                    .init_containers
-                    .iter()
-                    .flatten()
-                    .filter(|it| restarts_always(it))
-                    .all(limits)
-        });
-        override_by_pod(&mut total, spec.resources.as_ref().and_then(|it| it.limits.as_ref()));
-        for (name, overhead) in parse(spec.overhead.as_ref()) {
-            if let Some(limit) = total.get_mut(&name).filter(|limit| !limit.is_zero()) {
-                *limit = limit.plus(overhead);
-            }
-        }
-        Self::of_list(&total)
+        Self::of_list(&enforced_limits_of(spec))
     }
 
     fn of_texts(list: Option<&BTreeMap<String, QuantityText>>) -> Self {
@@ -152,6 +138,74 @@ impl Amounts {
             ephemeral_storage_bytes: list.get("ephemeral-storage").map(|it| positive(it.units())),
         }
     }
+}
+
+// === impl PodTotals ===
+
+impl PodTotals {
+    /// Of what the containers say, each resource that one of them names (`PodRequests`, `PodLimits`).
+    pub fn said(spec: &PodSpec) -> Self {
+        let limits = limits_of(spec, aggregate(spec, |it| it.limits.as_ref()));
+        Self { requests: texts(&requests_of(spec)), limits: texts(&limits) }
+    }
+
+    /// Of what a pod that runs is held to: CPU and memory, and limits only of what all its containers are
+    /// limited in (`convertToAPIPodLevelResourcesStatus`).
+    pub fn enforced(spec: &PodSpec) -> Self {
+        let own = |list: ResourceList| {
+            list.into_iter().filter(|(name, _)| matches!(name.as_str(), "cpu" | "memory")).collect()
+        };
+        Self {
+            requests: texts(&own(requests_of(spec))),
+            limits: texts(&own(enforced_limits_of(spec))),
+        }
+    }
+}
+
+fn texts(list: &ResourceList) -> BTreeMap<String, QuantityText> {
+    list.iter().map(|(name, quantity)| (name.clone(), QuantityText(quantity.canonical()))).collect()
+}
+
+/// What a pod requests as a whole, of every resource that it names (`PodRequests`): see
+/// [`Amounts::requested_by_pod`].
+pub fn requests_of(spec: &PodSpec) -> ResourceList {
+    requests_with(spec, &ResourceList::new())
+}
+
+/// As [`requests_of`], but of resources of which a container says nothing it requests this much.
+pub fn requests_with(spec: &PodSpec, by_default: &ResourceList) -> ResourceList {
+    let mut total = aggregate_of(spec, |container| {
+        let mut own = by_default.clone();
+        own.extend(parse(container.resources.as_ref().and_then(|it| it.requests.as_ref())));
+        own
+    });
+    override_by_pod(&mut total, spec.resources.as_ref().and_then(|it| it.requests.as_ref()));
+    add(&mut total, &parse(spec.overhead.as_ref()));
+    total
+}
+
+fn enforced_limits_of(spec: &PodSpec) -> ResourceList {
+    let mut total = aggregate(spec, |it| it.limits.as_ref());
+    total.retain(|name, _| {
+        let limits = |container: &Container| {
+            let limits = container.resources.as_ref().and_then(|it| it.limits.as_ref());
+            limits.is_some_and(|limits| limits.contains_key(name))
+        };
+        spec.containers.iter().all(limits)
+            && spec.init_containers.iter().flatten().filter(|it| restarts_always(it)).all(limits)
+    });
+    limits_of(spec, total)
+}
+
+/// With what the pod itself says, and its overhead.
+fn limits_of(spec: &PodSpec, mut total: ResourceList) -> ResourceList {
+    override_by_pod(&mut total, spec.resources.as_ref().and_then(|it| it.limits.as_ref()));
+    for (name, overhead) in parse(spec.overhead.as_ref()) {
+        if let Some(limit) = total.get_mut(&name).filter(|limit| !limit.is_zero()) {
+            *limit = limit.plus(overhead);
+        }
+    }
+    total
 }
 
 /// Whether the resource is one that a pod may set for all its containers together.
@@ -170,7 +224,10 @@ pub(crate) fn aggregate(
     spec: &PodSpec,
     list: impl Fn(&ResourceRequirements) -> Option<&BTreeMap<String, QuantityText>>,
 ) -> ResourceList {
-    let of = |container: &Container| parse(container.resources.as_ref().and_then(&list));
+    aggregate_of(spec, |container| parse(container.resources.as_ref().and_then(&list)))
+}
+
+fn aggregate_of(spec: &PodSpec, of: impl Fn(&Container) -> ResourceList) -> ResourceList {
     let mut total = ResourceList::new();
     for container in &spec.containers {
         add(&mut total, &of(container));
@@ -225,7 +282,7 @@ fn raise(total: &mut ResourceList, list: ResourceList) {
 }
 
 /// Quantities have been checked when the manifest was read; one that is none counts as nothing.
-pub(crate) fn parse(list: Option<&BTreeMap<String, QuantityText>>) -> ResourceList {
+pub fn parse(list: Option<&BTreeMap<String, QuantityText>>) -> ResourceList {
     list.into_iter()
         .flatten()
         .map(|(name, text)| (name.clone(), Quantity::parse(&text.0).unwrap_or(Quantity::ZERO)))

@@ -7,9 +7,10 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use mainstay_cri::{
-    ContainerConfig, ContainerEventKind, ContainerId, ContainerState, Error, ErrorKind, Result,
-    SandboxId, SeccompProfile,
+    ContainerConfig, ContainerEventKind, ContainerId, ContainerState, Error, ErrorKind, ImageSpec,
+    Result, SandboxId, SeccompProfile,
 };
+use mainstay_image::reference::Reference;
 use mainstay_image::store::Image;
 use mainstay_linux::capability::Capabilities;
 use mainstay_linux::cgroup::{CpuQuota, Limits};
@@ -82,12 +83,13 @@ fn lay_out(
         Error::new(ErrorKind::NotFound, format!("image {} is not on this machine", config.image))
     })?;
     let user = find_user(engine, &image, config)?;
+    let names = [image.references.as_slice(), &image.digests].concat();
     let bundle = sandbox.bundle(id);
     let record = ContainerRecord {
         id: id.clone(),
         created_at: Timestamp::now(),
         metadata: config.metadata.clone(),
-        image: config.image.clone(),
+        image: ImageSpec(full_name(&names, &config.image.0)),
         image_ref: image.digests.first().map_or_else(|| image.id.to_string(), ToString::to_string),
         labels: config.labels.clone(),
         annotations: config.annotations.clone(),
@@ -235,6 +237,14 @@ fn make_cgroup(engine: &Instance, path: &str, config: &ContainerConfig) -> Resul
         .map_err(failed("cannot set up the container's control group"))
 }
 
+/// The name by which an image was asked for, in full, as containerd tells it. One that was asked for by its
+/// id has whichever of its names comes first.
+fn full_name(image: &[Reference], asked: &str) -> String {
+    let named = asked.parse::<Reference>().ok().map(|name| name.without_redundant_tag());
+    let own = named.filter(|name| image.contains(name));
+    own.or_else(|| image.first().cloned()).map_or_else(|| asked.to_owned(), |name| name.to_string())
+}
+
 /// The number of the image's `STOPSIGNAL`.
 fn stop_signal(image: &Image) -> Result<i32> {
     let name = image.config.stop_signal.as_str();
@@ -283,6 +293,26 @@ fn text(path: &Path) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_image_is_called_as_it_was_asked_for() {
+        let digest = format!("sha256:{}", "1".repeat(64));
+        let names = [
+            "docker.io/library/web:1",
+            "r.example.com/web:2",
+            &format!("r.example.com/web@{digest}"),
+        ]
+        .map(|name| name.parse::<Reference>().unwrap());
+        for (asked, expected) in [
+            ("web:1", "docker.io/library/web:1"),
+            ("r.example.com/web:2", "r.example.com/web:2"),
+            (&format!("r.example.com/web:9@{digest}"), &format!("r.example.com/web@{digest}")),
+            (&digest, "docker.io/library/web:1"),
+        ] {
+            assert_eq!(full_name(&names, asked), expected, "{asked}");
+        }
+        assert_eq!(full_name(&[], &digest), digest);
+    }
 
     #[test]
     fn signals_have_names_and_numbers() {

@@ -49,12 +49,12 @@ pub struct LogReader {
 }
 
 /// One entry: a line, or a part of one.
-struct Entry<'a> {
+pub(super) struct Entry<'a> {
     time: &'a str,
     stream: LogStream,
     /// Whether the line goes on in the next entry of the same stream.
-    partial: bool,
-    text: &'a [u8],
+    pub(super) partial: bool,
+    pub(super) text: &'a [u8],
 }
 
 impl LogReader {
@@ -195,7 +195,7 @@ impl LogOptions {
 }
 
 /// `<time> <stream> <tags> <text>`. Source: `pkg/kubelet/kuberuntime/logs/logs.go`, `parseCRILog`.
-fn parse(line: &[u8]) -> Option<Entry<'_>> {
+pub(super) fn parse(line: &[u8]) -> Option<Entry<'_>> {
     let line = line.strip_suffix(b"\n").unwrap_or(line);
     let mut words = line.splitn(4, |byte| *byte == b' ');
     let time = std::str::from_utf8(words.next()?).ok()?;

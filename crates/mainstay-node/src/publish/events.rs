@@ -1,18 +1,16 @@
 //! What happened to pods and to the node: the last of it, for people who ask here, and all of it, on
 //! its way to an API.
 
-mod queue;
 mod words;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use jiff::Timestamp;
-use mainstay_plan::events::{About, Occurrence};
+use mainstay_client::events::{EventQueue, Occurrence};
 use mainstay_plan::pod::PodKey;
 use mainstay_pod::Pod;
 
-use queue::Queue;
 pub(crate) use words::{duration, of_failure, waits};
 
 /// How many are kept of each pod.
@@ -34,6 +32,22 @@ impl EventKind {
     }
 }
 
+/// What something happened to.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum About {
+    /// The node.
+    Node,
+    /// A pod, or one of its containers.
+    Pod {
+        namespace: String,
+        name: String,
+        /// Of a static pod the static one, by which `kubectl describe` finds its events.
+        uid: String,
+        /// The container's name.
+        container: Option<String>,
+    },
+}
+
 /// One thing that happened, once or more often.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Event {
@@ -50,7 +64,7 @@ pub(crate) struct Event {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Events {
     by_pod: Arc<Mutex<BTreeMap<PodKey, VecDeque<Event>>>>,
-    queue: Arc<Queue>,
+    queue: Arc<EventQueue<About>>,
 }
 
 /// A pod as something that happens is about it, or one of its containers.
@@ -116,14 +130,9 @@ impl Events {
         self.show(About::Node, kind, reason, message);
     }
 
-    /// From now on there is somebody who takes what is to be shown.
-    pub(crate) fn open(&self) {
-        self.queue.open();
-    }
-
-    /// The next one to show, as soon as there is one.
-    pub(crate) async fn next(&self) -> Occurrence {
-        self.queue.next().await
+    /// What is to be shown.
+    pub(crate) fn queue(&self) -> &EventQueue<About> {
+        &self.queue
     }
 
     /// Those of one pod, oldest first.

@@ -1,161 +1,45 @@
-//! Writing events to the API.
-//!
-//! # Guarantees
-//!
-//! - Nobody who tells an event waits for it to be written.
-//! - What waits has bounds: while the API is away the oldest are dropped, and what is older than an
-//!   hour, which is how long an API keeps events, is not written any more.
-//!
-//! Source: `staging/src/k8s.io/client-go/tools/record/event.go`.
+//! Writing events to the API, in the words of a kubelet.
 
-use std::collections::VecDeque;
-use std::time::Duration;
-
-use jiff::Timestamp;
-use k8s_openapi::api::core::v1::Event;
-use mainstay_plan::events::{Correlator, Write};
+use k8s_openapi::api::core::v1::ObjectReference;
+use mainstay_client::events::{Correlator, record as write};
 use tokio::sync::watch;
-use tokio::time::Instant;
 
-use super::Events;
-use super::api::{CallError, CallErrorKind, Calls, Trouble, wait_after};
+use super::api::Calls;
+use super::{About, Events};
 
-/// Seconds that an event is worth writing. Source: `--event-ttl` of kube-apiserver.
-const WORTH: i64 = 3600;
-
-/// So many events are written at once, and then so many each second. Source: `eventBurst` and
-/// `eventRecordQPS` of the kubelet's configuration.
-const BURST: u32 = 100;
-const PER_SECOND: u32 = 50;
-
-/// How often an event is tried again that is refused for the namespace not being there: it is made
-/// for the mirror pod.
-const TRIES: u32 = 7;
-
-/// How many wait for another try.
-const LATER: usize = 64;
-
-/// The longest wait for another try.
-const LONGEST: Duration = Duration::from_secs(7);
-
-/// An event to try again.
-struct Later {
-    at: Instant,
-    tries: u32,
-    write: Write,
-}
+/// Who tells them: tools look for this word.
+const COMPONENT: &str = "kubelet";
 
 /// Writes what is told, for ever.
 pub(crate) async fn record(
     calls: Calls,
     node: String,
     events: Events,
-    mut reachable: watch::Receiver<bool>,
+    reachable: watch::Receiver<bool>,
 ) {
-    events.open();
-    let mut correlator = Correlator::new(&node);
-    let mut later: VecDeque<Later> = VecDeque::new();
-    let mut budget = Budget::new();
-    let mut trouble = Trouble::default();
-    loop {
-        // While the API is away the queue does the waiting.
-        if reachable.wait_for(|reachable| *reachable).await.is_err() {
-            return;
-        }
-        let due = later.iter().map(|later| later.at).min();
-        let due = async {
-            match due {
-                Some(due) => tokio::time::sleep_until(due).await,
-                None => std::future::pending().await,
-            }
-        };
-        let (write, tries) = tokio::select! {
-            // Cancel-safe: it takes an event only when it returns it.
-            occurrence = events.next() => {
-                let age = Timestamp::now().duration_since(occurrence.at).as_secs();
-                let taken = (age <= WORTH).then(|| correlator.take(occurrence)).flatten();
-                match taken {
-                    Some(write) => (write, 0),
-                    None => continue,
-                }
-            }
-            () = due => {
-                let now = Instant::now();
-                let next = later.iter().position(|later| later.at <= now);
-                match next.and_then(|next| later.remove(next)) {
-                    Some(next) => (next.write, next.tries),
-                    None => continue,
-                }
-            }
-        };
-        budget.spend().await;
-        let Err(error) = send(&calls, &write).await else {
-            trouble.end();
-            continue;
-        };
-        if error.kind != CallErrorKind::NotFound && trouble.is_news(&error) {
-            tracing::warn!(error = error.message, "cannot write an event");
-        }
-        let again = match error.kind {
-            CallErrorKind::NotFound | CallErrorKind::Away => tries < TRIES,
-            CallErrorKind::AlreadyExists
-            | CallErrorKind::Conflict
-            | CallErrorKind::Gone
-            | CallErrorKind::Refused => false,
-        };
-        if again {
-            if later.len() == LATER {
-                later.pop_front();
-            }
-            let at = Instant::now() + wait_after(tries + 1, LONGEST);
-            later.push_back(Later { at, tries: tries + 1, write });
-        }
-    }
+    let correlator = Correlator::new(COMPONENT, Some(&node));
+    let involved = |about| involved(about, &node);
+    write(&calls, correlator, events.queue(), involved, reachable).await;
 }
 
-async fn send(calls: &Calls, write: &Write) -> Result<(), CallError> {
-    let event = match write {
-        Write::Create(event) | Write::Patch { whole: event, .. } => event,
-    };
-    let metadata = &event.metadata;
-    let namespace = metadata.namespace.as_deref().unwrap_or_default();
-    let collection = format!("/api/v1/namespaces/{namespace}/events");
-    if let Write::Patch { patch, .. } = write {
-        let name = metadata.name.as_deref().unwrap_or_default();
-        match calls.patch::<Event>(&format!("{collection}/{name}"), patch).await {
-            // It was kept for its time.
-            Err(error) if error.kind == CallErrorKind::NotFound => {}
-            answer => return answer.map(drop),
-        }
-    }
-    calls.post(&collection, &**event).await.map(drop)
-}
-
-/// What may be written at once.
-struct Budget {
-    left: u32,
-    since: Instant,
-}
-
-impl Budget {
-    fn new() -> Self {
-        Self { left: BURST, since: Instant::now() }
-    }
-
-    async fn spend(&mut self) {
-        let turn = Duration::from_secs(1) / PER_SECOND;
-        let turns = self.since.elapsed().as_nanos() / turn.as_nanos();
-        let turns = u32::try_from(turns).unwrap_or(BURST).min(BURST);
-        if turns > 0 {
-            self.left = (self.left + turns).min(BURST);
-            self.since = Instant::now();
-        }
-        if self.left == 0 {
-            tokio::time::sleep(turn).await;
-            self.since = Instant::now();
-        } else {
-            self.left -= 1;
-        }
+fn involved(about: About, node: &str) -> ObjectReference {
+    match about {
+        // Its UID is its name: what describes nodes looks for this one as well.
+        About::Node => ObjectReference {
+            kind: Some("Node".to_owned()),
+            name: Some(node.to_owned()),
+            uid: Some(node.to_owned()),
+            ..ObjectReference::default()
+        },
+        About::Pod { namespace, name, uid, container } => ObjectReference {
+            kind: Some("Pod".to_owned()),
+            api_version: Some("v1".to_owned()),
+            namespace: Some(namespace),
+            name: Some(name),
+            uid: Some(uid),
+            field_path: container.map(|name| format!("spec.containers{{{name}}}")),
+            ..ObjectReference::default()
+        },
     }
 }
 

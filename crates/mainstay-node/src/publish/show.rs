@@ -8,7 +8,7 @@ use mainstay_plan::pressure::Thresholds;
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 
-use super::api::{ApiAccess, ApiPods, Calls, follow};
+use super::api::{ApiAccess, ApiPods, calls, follow};
 use super::mirror::Mirrors;
 use super::node::{NodeKeeper, keep_lease};
 use super::{Board, notes, recorder};
@@ -35,7 +35,7 @@ pub(crate) struct Shown {
 
 /// Starts them. Nothing of the agent waits for any of them.
 pub(crate) fn show(access: ApiAccess, shown: Shown, tasks: &mut JoinSet<()>) {
-    let calls = Calls::new(access.client);
+    let calls = calls(access.client);
     let Shown { node_name, performer, pods, .. } = shown;
     let events = performer.events.clone();
     let (uid, node) = watch::channel(None);

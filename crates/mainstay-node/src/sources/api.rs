@@ -21,7 +21,6 @@ use std::time::Duration;
 use k8s_openapi::api::core::v1::{Node, Pod as KubernetesPod, PodStatus};
 use mainstay_plan::admission::{Rejection, admit};
 use mainstay_plan::api_pod::is_terminal;
-use mainstay_plan::events::About;
 use mainstay_plan::pod::{PodKey, SourceKind};
 use mainstay_plan::status::is_over;
 use mainstay_pod::{FullName, Pod};
@@ -29,7 +28,7 @@ use tokio::sync::watch;
 
 use super::merge::key_of;
 use crate::publish::api::{ApiPods, CallError, Calls, Entry, Trouble};
-use crate::publish::{Board, EventKind, Events};
+use crate::publish::{About, Board, EventKind, Events};
 use crate::worker::Performer;
 
 /// The longest wait for the Node object, which is registered at the same time.

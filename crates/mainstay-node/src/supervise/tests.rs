@@ -92,7 +92,7 @@ async fn an_api_that_says_nothing_stops_nothing() {
 
     let config = config(root.path());
     let runtime: Arc<dyn Runtime> = Arc::new(runtime);
-    let observer = Arc::new(Observer::new(runtime.clone()));
+    let observer = Arc::new(Observer::new(runtime.clone(), config.facts.clone()));
     observer.relist().await.unwrap();
     let key = PodKey { source: SourceKind::Api, namespace: "default".into(), name: "t".into() };
     assert!(observer.has(&key, &uid));

@@ -14,7 +14,6 @@ use mainstay_cri::{
     PullRequest, Runtime, START_ERROR, SandboxId,
 };
 use mainstay_linux::cgroup::Hierarchies;
-use mainstay_plan::events::About;
 use mainstay_plan::image::{self, Decision, Presence, PullPolicy};
 use mainstay_plan::pod::{Action, ContainerPlan, Finished, Goal, PodKey, RunGoal, SeenPod};
 use mainstay_plan::resources;
@@ -27,7 +26,7 @@ use crate::dns;
 use crate::ledger::{Ledger, Record};
 use crate::logs;
 use crate::observe::Observer;
-use crate::publish::{self, EventKind, Events, about};
+use crate::publish::{self, About, EventKind, Events, about};
 use crate::sources::merge::key_of;
 use crate::volumes::{self, VolumeError};
 
@@ -426,11 +425,14 @@ impl Performer {
         let attempt = current.map_or(0, |it| it.attempt);
         let logs = self.unnumbered(run, seen, plan);
         let (performer, pod) = (self.clone(), run.pod.clone());
+        let (name, planned) = (plan.name.clone(), plan.restart_count);
         let counted = blocking(move || {
             volumes::write_hosts(&pod, &performer.facts, &addresses)?;
-            Ok(logs.map(|logs| logs::runs(&logs)))
+            let number = logs.map_or(planned, |logs| logs::runs(&logs));
+            volumes::make_termination_message(&pod, &name, number, &performer.facts)?;
+            Ok(number)
         });
-        let restart_count = counted.await?.unwrap_or(plan.restart_count);
+        let restart_count = counted.await?;
         let plan = &ContainerPlan { restart_count, ..plan.clone() };
         let config = translate::container(&run.pod, container, plan, &self.facts)
             .map_err(|error| refused(&error))?;

@@ -195,6 +195,7 @@ fn what_runs_and_is_not_wanted_is_ending() {
             backoff: None,
             image: String::new(),
             image_ref: String::new(),
+            termination_message: None,
         }],
     };
     let seen = SeenPod {

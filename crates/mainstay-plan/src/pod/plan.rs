@@ -4,9 +4,9 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
-use mainstay_cri::ContainerState;
 
-use super::restart::{Afterwards, after};
+use super::deadline::{deadline, is_exceeded};
+use super::restart::{Afterwards, after, all_ended};
 use super::state::{
     Action, ContainerPlan, Goal, ImageMemory, Key, Memory, Plan, RunGoal, SeenContainer, SeenPod,
     SeenSandbox, Waiting,
@@ -150,12 +150,20 @@ impl Planner<'_> {
             self.plan.done = self.plan.actions.is_empty() && self.memory.in_flight.is_empty();
             return;
         }
+        let policy = run.pod.restart_policy();
+        if is_exceeded(run, policy, self.seen, self.memory, self.now) {
+            self.end_late(run, current);
+            return;
+        }
+        if let Some(deadline) = deadline(run, self.memory).filter(|it| *it > self.now) {
+            self.wake_at(deadline);
+        }
         self.get_images(run, &history);
         if let Some(alive) = others.iter().find(|sandbox| sandbox.is_alive()) {
             self.plan.waiting = Some(Waiting::Predecessor { uid: alive.uid.clone() });
             return;
         }
-        if let Some(at) = history.all_done(run, self.now) {
+        if let Some(at) = all_ended(run, policy, self.seen, self.now) {
             self.ask(Action::RecordFinished { at });
             return;
         }
@@ -173,6 +181,19 @@ impl Planner<'_> {
                 self.ask(Action::RunSandbox { attempt });
             }
             Some(sandbox) => self.run_containers(run, sandbox, &history),
+        }
+    }
+
+    /// Ends a pod whose deadline has passed, and then writes that down. Its newest sandbox is kept, as that
+    /// of one that has come to its end by itself.
+    fn end_late(&mut self, run: &RunGoal, current: Option<&SeenSandbox>) {
+        if let Some(sandbox) = current {
+            self.tear_down(sandbox, sandbox.grace, true);
+        }
+        let uid = run.pod.uid();
+        let alive = self.seen.sandboxes.iter().any(|it| it.uid == uid && it.is_alive());
+        if self.is_idle() && !alive {
+            self.ask(Action::RecordFinished { at: self.now });
         }
     }
 
@@ -286,21 +307,6 @@ impl<'a> History<'a> {
         let of_name = self.ever.iter().filter(|container| container.name == name);
         let next = |it: &&SeenContainer| it.restart_count + u32::from(!it.state.never_ran());
         of_name.map(next).max().unwrap_or(0)
-    }
-
-    /// When the last container ended, if all have ended for good.
-    fn all_done(&self, run: &RunGoal, now: Timestamp) -> Option<Timestamp> {
-        let mut last = None;
-        for container in &run.pod.spec().containers {
-            let newest = self.newest(&container.name)?;
-            if after(newest, run.pod.restart_policy(), now) != Afterwards::Done {
-                return None;
-            }
-            if let ContainerState::Exited { finished_at, .. } = newest.state {
-                last = last.max(Some(finished_at));
-            }
-        }
-        last
     }
 }
 

@@ -19,6 +19,30 @@ pub fn was_interrupted(policy: RestartPolicy, started: bool, seen: &SeenPod) -> 
     policy == RestartPolicy::Never && started && seen.sandboxes.is_empty()
 }
 
+/// When the last container of the goal's pod ended, if all have ended for good.
+pub(super) fn all_ended(
+    run: &RunGoal,
+    policy: RestartPolicy,
+    seen: &SeenPod,
+    now: Timestamp,
+) -> Option<Timestamp> {
+    let mut last = None;
+    for container in &run.pod.spec().containers {
+        let own = seen.sandboxes.iter().filter(|it| run.is_own(&it.uid, it.incarnation));
+        let of_name = own.flat_map(|it| &it.containers).filter(|it| it.name == container.name);
+        let newest = of_name.max_by_key(|it| it.restart_count)?;
+        match newest.state {
+            ContainerState::Exited { finished_at, .. }
+                if after(newest, policy, now) == Afterwards::Done =>
+            {
+                last = last.max(Some(finished_at));
+            }
+            _ => return None,
+        }
+    }
+    last
+}
+
 /// What follows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Afterwards {

@@ -128,6 +128,9 @@ pub struct SeenContainer {
     pub image: String,
     /// The image that it really was.
     pub image_ref: String,
+    /// What it left to say when it ended, which is not the runtime's to know; `None` until it was
+    /// looked for. See [`crate::termination_message`].
+    pub termination_message: Option<String>,
 }
 
 impl SeenSandbox {
@@ -147,6 +150,7 @@ impl SeenSandbox {
                 backoff: note(labels::BACKOFF).and_then(|text| text.parse().ok()),
                 image: status.image.0.clone(),
                 image_ref: status.image_ref.clone(),
+                termination_message: None,
             }
         };
         Self {
@@ -200,6 +204,8 @@ pub struct Memory {
     pub stopping: BTreeMap<SandboxId, Timestamp>,
     /// The end for good of a version of the pod, as the ledger has it.
     pub finished: Option<Finished>,
+    /// When the pod began that is told of.
+    pub began: Option<Began>,
 }
 
 impl Memory {
@@ -212,6 +218,22 @@ impl Memory {
             self.failures
                 .retain(|key, _| matches!(key, Key::Dead(_) | Key::DeadSandbox(_) | Key::Host(_)));
         }
+    }
+
+    /// Notes when a goal's pod began, unless that is known: with its first sandbox, or now.
+    pub fn begin(&mut self, run: &RunGoal, seen: &SeenPod, now: Timestamp) {
+        if self.began(run).is_none() {
+            let own = seen.sandboxes.iter().filter(|it| run.is_own(&it.uid, it.incarnation));
+            let at = own.map(|sandbox| sandbox.created_at).min().unwrap_or(now);
+            let (uid, incarnation) = (run.pod.uid().to_owned(), run.incarnation);
+            self.began = Some(Began { uid, incarnation, at });
+        }
+    }
+
+    /// When a goal's pod began, if that is known.
+    pub fn began(&self, run: &RunGoal) -> Option<Timestamp> {
+        let began = self.began.as_ref().filter(|it| run.is_own(&it.uid, it.incarnation));
+        began.map(|began| began.at)
     }
 
     /// Forgets what concerns sandboxes and containers that are gone.
@@ -271,6 +293,17 @@ pub struct Failure {
     pub count: u32,
     /// When it is tried again; `None` when something has to change first.
     pub retry_at: Option<Timestamp>,
+}
+
+/// A version of a pod that is to run since some moment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Began {
+    /// Which version.
+    pub uid: String,
+    /// Which incarnation of it.
+    pub incarnation: Option<Incarnation>,
+    /// Since when.
+    pub at: Timestamp,
 }
 
 /// A version of a pod that has run to its end for good.

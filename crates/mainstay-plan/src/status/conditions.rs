@@ -18,7 +18,7 @@ pub(super) fn all(
     let unready: Vec<&str> = views
         .iter()
         .filter(|view| !matches!(view.now, Now::Running { .. }))
-        .map(|view| view.name)
+        .map(|view| view.container.name.as_str())
         .collect();
     let readiness = match phase {
         // Source: `GenerateContainersReadyCondition`.
@@ -38,7 +38,13 @@ pub(super) fn all(
         ("ContainersReady", readiness),
         ("PodScheduled", None),
     ];
-    list.into_iter().map(|(kind, refusal)| condition(kind, refusal, before, now)).collect()
+    let mut conditions: Vec<PodCondition> =
+        list.into_iter().map(|(kind, refusal)| condition(kind, refusal, before, now)).collect();
+    // The one condition that says so of a pod although it holds. Source: `GeneratePodInitializedCondition`.
+    let initialized =
+        conditions.iter_mut().filter(|it| phase == Phase::Succeeded && it.type_ == "Initialized");
+    initialized.for_each(|it| it.reason = Some("PodCompleted".to_owned()));
+    conditions
 }
 
 fn condition(

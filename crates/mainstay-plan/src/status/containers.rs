@@ -2,19 +2,19 @@
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{
-    ContainerState as ApiState, ContainerStateRunning, ContainerStateTerminated,
-    ContainerStateWaiting, ContainerStatus,
+    Container, ContainerState as ApiState, ContainerStateRunning, ContainerStateTerminated,
+    ContainerStateWaiting, ContainerStatus, VolumeMountStatus,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use mainstay_cri::ContainerState;
 use mainstay_pod::{Pod, RestartPolicy};
 
 use crate::pod::{Afterwards, Failure, Key, Memory, SeenContainer, SeenSandbox, after_end};
+use crate::termination_message;
 
 /// A container of the pod and what came of it.
 pub(super) struct View<'a> {
-    pub(super) name: &'a str,
-    image: &'a str,
+    pub(super) container: &'a Container,
     pub(super) now: Now<'a>,
     newest: Option<&'a SeenContainer>,
     /// The one before the newest.
@@ -41,7 +41,7 @@ pub(super) struct End<'a> {
     pub(super) exit_code: i32,
     reason: &'a str,
     message: &'a str,
-    id: &'a str,
+    container: &'a SeenContainer,
 }
 
 /// Looks at all containers of a pod, in the order of its manifest.
@@ -53,14 +53,13 @@ pub(super) fn views<'a>(
     now: Timestamp,
 ) -> Vec<View<'a>> {
     let all: Vec<&SeenContainer> = sandboxes.flat_map(|sandbox| &sandbox.containers).collect();
-    let view = |container: &'a k8s_openapi::api::core::v1::Container| {
+    let view = |container: &'a Container| {
         let mut of_name: Vec<&SeenContainer> =
             all.iter().copied().filter(|seen| seen.name == container.name).collect();
         of_name.sort_by_key(|seen| std::cmp::Reverse(seen.restart_count));
         let newest = of_name.first().copied();
         View {
-            name: &container.name,
-            image: container.image.as_deref().unwrap_or_default(),
+            container,
             now: look(pod, policy, container, newest, memory, now),
             newest,
             last: of_name.get(1).copied(),
@@ -72,7 +71,7 @@ pub(super) fn views<'a>(
 fn look<'a>(
     pod: &Pod,
     policy: RestartPolicy,
-    container: &k8s_openapi::api::core::v1::Container,
+    container: &Container,
     newest: Option<&'a SeenContainer>,
     memory: &Memory,
     now: Timestamp,
@@ -111,7 +110,7 @@ fn look<'a>(
                 exit_code: *exit_code,
                 reason,
                 message,
-                id: &newest.id.0,
+                container: newest,
             };
             match (after_end(newest, policy, now), failure) {
                 (Afterwards::Start(_) | Afterwards::Wait(_), Some(failure)) => Now::BackingOff {
@@ -149,10 +148,14 @@ fn go_duration(seconds: i64) -> String {
 
 /// As the API shows them.
 pub(super) fn statuses(views: &[View<'_>]) -> Vec<ContainerStatus> {
-    views.iter().map(status).collect()
+    views
+        .iter()
+        .map(|view| status(view, termination_message::MOST_OF_POD / views.len().max(1)))
+        .collect()
 }
 
-fn status(view: &View<'_>) -> ContainerStatus {
+/// `most` is the bytes that a message about an end may have.
+fn status(view: &View<'_>, most: usize) -> ContainerStatus {
     let waiting = |reason: &String, message: &Option<String>| ApiState {
         waiting: Some(ContainerStateWaiting {
             reason: Some(reason.clone()),
@@ -162,10 +165,14 @@ fn status(view: &View<'_>) -> ContainerStatus {
     };
     let terminated = |end: &End<'_>| ApiState {
         terminated: Some(ContainerStateTerminated {
-            container_id: Some(container_id(end.id)),
+            container_id: Some(container_id(&end.container.id.0)),
             exit_code: end.exit_code,
             finished_at: Some(Time(end.finished_at)),
-            message: (!end.message.is_empty()).then(|| end.message.to_owned()),
+            message: termination_message::of_end(
+                end.message,
+                end.container.termination_message.as_deref(),
+                most,
+            ),
             reason: Some(end.reason.to_owned()),
             signal: None,
             started_at: end.started_at.map(Time),
@@ -195,14 +202,16 @@ fn status(view: &View<'_>) -> ContainerStatus {
             exit_code: *exit_code,
             reason,
             message,
-            id: &before.id.0,
+            container: before,
         }));
     }
     let is_running = matches!(view.now, Now::Running { .. });
-    let newest = view.newest;
+    let (container, newest) = (view.container, view.newest);
+    let resources = container.resources.clone().unwrap_or_default();
+    let written = || container.image.clone().unwrap_or_default();
     ContainerStatus {
-        name: view.name.to_owned(),
-        image: newest.map_or_else(|| view.image.to_owned(), |seen| seen.image.clone()),
+        name: container.name.clone(),
+        image: newest.map_or_else(written, |seen| seen.image.clone()),
         image_id: newest.map(|seen| seen.image_ref.clone()).unwrap_or_default(),
         container_id: newest.map(|seen| container_id(&seen.id.0)),
         state: Some(state),
@@ -212,8 +221,28 @@ fn status(view: &View<'_>) -> ContainerStatus {
         started: Some(is_running),
         restart_count: newest
             .map_or(0, |seen| i32::try_from(seen.restart_count).unwrap_or(i32::MAX)),
+        // What it has, once it is there.
+        allocated_resources: newest.and(resources.requests.clone()),
+        resources: newest.map(|_| resources),
+        volume_mounts: mounts(container),
         ..ContainerStatus::default()
     }
+}
+
+fn mounts(container: &Container) -> Option<Vec<VolumeMountStatus>> {
+    let mounts = container.volume_mounts.as_ref().filter(|mounts| !mounts.is_empty())?;
+    let mount = |mount: &k8s_openapi::api::core::v1::VolumeMount| {
+        let readonly = mount.read_only == Some(true);
+        VolumeMountStatus {
+            name: mount.name.clone(),
+            mount_path: mount.mount_path.clone(),
+            read_only: readonly.then_some(true),
+            // No other way is carried out.
+            recursive_read_only: readonly.then(|| "Disabled".to_owned()),
+            ..VolumeMountStatus::default()
+        }
+    };
+    Some(mounts.iter().map(mount).collect())
 }
 
 /// How a status names a container: the runtime's name and its id. Source: `BuildContainerID` in

@@ -1,19 +1,23 @@
 //! One line for each state that a pod can be seen in.
 
 use std::fmt::Write;
+use std::sync::Arc;
 
 use expect_test::{Expect, expect};
 use mainstay_cri::{ContainerId, ContainerState, SandboxId};
 use mainstay_testkit::pods::pod as pod_of;
+use serde_json::{Value, json};
+
+use mainstay_pod::Pod;
 
 use super::*;
-use crate::pod::{Failure, Key, SeenContainer};
+use crate::pod::{Began, Failure, Key, SeenContainer};
 
 fn at(second: i64) -> Timestamp {
     Timestamp::from_second(second).unwrap()
 }
 
-fn pod(policy: &str) -> std::sync::Arc<Pod> {
+fn pod(policy: &str) -> Arc<Pod> {
     pod_of(&format!(
         "apiVersion: v1\nkind: Pod\nmetadata: {{name: p}}\nspec:\n  restartPolicy: {policy}\n  \
          containers:\n  - {{name: a, image: i}}\n  - {{name: b, image: i}}\n"
@@ -44,6 +48,7 @@ fn seen(pod: &Pod, containers: &[(&str, u32, ContainerState)]) -> SeenPod {
         backoff: None,
         image: "i".into(),
         image_ref: "sha256:1".into(),
+        termination_message: None,
     };
     SeenPod {
         sandboxes: vec![SeenSandbox {
@@ -60,13 +65,29 @@ fn seen(pod: &Pod, containers: &[(&str, u32, ContainerState)]) -> SeenPod {
     }
 }
 
+fn run(pod: &Arc<Pod>) -> RunGoal {
+    RunGoal { pod: pod.clone(), incarnation: None }
+}
+
+/// The status at a second.
+fn status(
+    pod: &Arc<Pod>,
+    seen: &SeenPod,
+    memory: &Memory,
+    before: Option<&PodStatus>,
+    second: i64,
+) -> PodStatus {
+    let (run, node, now) = (run(pod), node(), at(second));
+    compute(&Facts { run: &run, seen, memory, node: &node, before, now })
+}
+
 fn node() -> NodeAddresses {
     NodeAddresses { ips: vec!["192.0.2.1".parse().unwrap()] }
 }
 
 #[track_caller]
-fn check(pod: &Pod, seen: &SeenPod, memory: &Memory, expected: &Expect) {
-    let status = compute(pod, seen, memory, &node(), None, at(21));
+fn check(pod: &Arc<Pod>, seen: &SeenPod, memory: &Memory, expected: &Expect) {
+    let status = status(pod, seen, memory, None, 21);
     let mut text = format!("{}\n", status.phase.unwrap());
     for container in status.container_statuses.unwrap() {
         let state = container.state.unwrap();
@@ -236,18 +257,109 @@ fn ends_are_told_by_the_restart_policy() {
 }
 
 #[test]
+fn a_container_tells_what_it_has() {
+    let spec = "apiVersion: v1\nkind: Pod\nmetadata: {name: p}\nspec:\n  volumes:\n  \
+                - {name: v, emptyDir: {}}\n  containers:\n  - name: a\n    image: i\n    \
+                resources: {requests: {cpu: 100m, ephemeral-storage: 1Mi}, limits: {memory: 64Mi}}\n    \
+                volumeMounts: [{name: v, mountPath: /v}, {name: v, mountPath: /r, readOnly: true}]\n  \
+                - {name: b, image: i}\n";
+    let pod = pod_of(spec);
+    let text = |pod: &Arc<Pod>, seen: &SeenPod| {
+        let status = status(pod, seen, &Memory::default(), None, 21);
+        let mut status = serde_json::to_value(status).unwrap();
+        let pod = json!([status["resources"].take(), status["allocatedResources"].take()]);
+        let fields = ["image", "resources", "allocatedResources", "volumeMounts"];
+        let of = |status: &Value| fields.map(|field| status[field].clone());
+        let containers = status["containerStatuses"].as_array().unwrap().iter().map(of);
+        let containers: Vec<String> = containers.map(|it| json!(it).to_string()).collect();
+        format!("{pod}\n{}", containers.join("\n"))
+    };
+    // What it is asked for with, until it is there.
+    expect![[r#"
+        [{"limits":{"memory":"64Mi"},"requests":{"cpu":"100m","ephemeral-storage":"1Mi","memory":"64Mi"}},{"cpu":"100m","ephemeral-storage":"1Mi","memory":"64Mi"}]
+        ["i",null,null,[{"mountPath":"/v","name":"v"},{"mountPath":"/r","name":"v","readOnly":true,"recursiveReadOnly":"Disabled"}]]
+        ["i",null,null,null]"#]].assert_eq(&text(&pod, &SeenPod::default()));
+    let mut whole = seen(&pod, &[("a", 0, running()), ("b", 0, running())]);
+    whole.sandboxes[0].containers[0].image = "docker.io/library/i:latest".into();
+    expect![[r#"
+        [{"limits":{"memory":"64Mi"},"requests":{"cpu":"100m","ephemeral-storage":"1Mi","memory":"64Mi"}},{"cpu":"100m","ephemeral-storage":"1Mi","memory":"64Mi"}]
+        ["docker.io/library/i:latest",{"limits":{"memory":"64Mi"},"requests":{"cpu":"100m","ephemeral-storage":"1Mi","memory":"64Mi"}},{"cpu":"100m","ephemeral-storage":"1Mi","memory":"64Mi"},[{"mountPath":"/v","name":"v"},{"mountPath":"/r","name":"v","readOnly":true,"recursiveReadOnly":"Disabled"}]]
+        ["i",{},null,null]"#]].assert_eq(&text(&pod, &whole));
+    // Of one of an API it is told what it is held to.
+    let object = json!({"metadata": {"name": "p", "uid": "u"}, "spec": pod.spec()});
+    let pod = Arc::new(Pod::from_api(serde_json::from_value(object).unwrap()).unwrap());
+    let whole = seen(&pod, &[("a", 0, running()), ("b", 0, running())]);
+    expect![[r#"[{"requests":{"cpu":"100m","memory":"64Mi"}},{"cpu":"100m","ephemeral-storage":"1Mi","memory":"64Mi"}]"#]].assert_eq(text(&pod, &whole).lines().next().unwrap());
+}
+
+#[test]
+fn what_a_container_left_to_say_is_told_and_has_an_end() {
+    let pod = pod("Always");
+    let mut seen = seen(&pod, &[("a", 1, running()), ("a", 0, ended(3)), ("b", 0, ended(0))]);
+    let containers = &mut seen.sandboxes[0].containers;
+    containers[1].termination_message = Some("no\n".into());
+    containers[2].termination_message = Some("€".repeat(4096));
+    let status = status(&pod, &seen, &Memory::default(), None, 21);
+    let message = |state: &Option<k8s_openapi::api::core::v1::ContainerState>| {
+        state.as_ref()?.terminated.as_ref()?.message.clone()
+    };
+    let containers = status.container_statuses.unwrap();
+    assert_eq!(message(&containers[0].state), None);
+    assert_eq!(message(&containers[0].last_state).as_deref(), Some("no\n"));
+    // Two containers have half of it each.
+    assert_eq!(message(&containers[1].state).map(|it| it.len()), Some(6144));
+}
+
+#[test]
+fn a_deadline_ends_a_pod_that_has_not_ended_before() {
+    let check = |policy: &str, states: &[(&str, u32, ContainerState)], second, expected| {
+        let pod = pod_of(&format!(
+            "apiVersion: v1\nkind: Pod\nmetadata: {{name: p}}\nspec:\n  restartPolicy: {policy}\n  \
+             activeDeadlineSeconds: 10\n  containers:\n  - {{name: a, image: i}}\n  \
+             - {{name: b, image: i}}\n"
+        ));
+        let seen = seen(&pod, states);
+        // Before the sandbox, which came at 9.
+        let began = Began { uid: pod.uid().into(), incarnation: None, at: at(8) };
+        let memory = Memory { began: Some(began), ..Memory::default() };
+        let status = status(&pod, &seen, &memory, None, second);
+        let ready = &status.conditions.as_ref().unwrap()[2];
+        let text = [status.phase, status.reason, ready.reason.clone()];
+        assert_eq!(text.map(Option::unwrap_or_default).join(" "), expected, "{policy} {second}");
+        assert_eq!(status.start_time, Some(Time(at(8))));
+    };
+    let both = |end: ContainerState| [("a", 0, end.clone()), ("b", 0, end)];
+    check("Always", &both(running()), 17, "Running  ");
+    check("Always", &both(running()), 18, "Failed DeadlineExceeded PodFailed");
+    check("Always", &[("a", 0, running())], 18, "Failed DeadlineExceeded PodFailed");
+    // They ended at 20, since they were told to.
+    check("Never", &both(ended(0)), 21, "Failed DeadlineExceeded PodFailed");
+    check("Never", &both(ended(1)), 17, "Failed  PodFailed");
+    let early = ContainerState::Exited {
+        started_at: Some(at(10)),
+        finished_at: at(17),
+        exit_code: 0,
+        reason: "Completed".into(),
+        message: String::new(),
+    };
+    check("Never", &both(early.clone()), 30, "Succeeded  PodCompleted");
+    check("OnFailure", &both(early.clone()), 30, "Succeeded  PodCompleted");
+    check("Always", &both(early), 30, "Failed DeadlineExceeded PodFailed");
+}
+
+#[test]
 fn times_and_addresses_stay_what_they_were() {
     let pod = pod("Always");
     let whole = seen(&pod, &[("a", 0, running()), ("b", 0, running())]);
     // An agent that has just been started knows the beginning from the sandbox.
-    let first = compute(&pod, &whole, &Memory::default(), &node(), None, at(50));
+    let first = status(&pod, &whole, &Memory::default(), None, 50);
     assert_eq!(first.start_time, Some(Time(at(9))));
     assert_eq!(first.host_ip.as_deref(), Some("192.0.2.1"));
     assert_eq!(first.pod_ip.as_deref(), Some("10.0.0.2"));
-    let later = compute(&pod, &whole, &Memory::default(), &node(), Some(&first), at(60));
+    let later = status(&pod, &whole, &Memory::default(), Some(&first), 60);
     assert_eq!(later, first);
     let broken = seen(&pod, &[("a", 0, running()), ("b", 0, ended(1))]);
-    let broken = compute(&pod, &broken, &Memory::default(), &node(), Some(&later), at(70));
+    let broken = status(&pod, &broken, &Memory::default(), Some(&later), 70);
     let since = |status: &PodStatus, kind: &str| {
         let conditions = status.conditions.as_ref().unwrap();
         let condition = conditions.iter().find(|it| it.type_ == kind).unwrap();
@@ -262,7 +374,10 @@ fn a_pod_that_is_ended_by_others_has_a_last_phase() {
     let pod = pod("Always");
     let phase = |states: &[(&str, u32, ContainerState)], ended| {
         let (seen, memory) = (seen(&pod, states), Memory::default());
-        let status = compute_stopping(&pod, &seen, &memory, &node(), None, ended, at(21));
+        let (run, node, now) = (run(&pod), node(), at(21));
+        let facts =
+            Facts { run: &run, seen: &seen, memory: &memory, node: &node, before: None, now };
+        let status = compute_stopping(&facts, ended);
         status.phase.unwrap()
     };
     let rows = [

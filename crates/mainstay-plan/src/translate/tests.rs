@@ -151,6 +151,12 @@ fn volumes_are_mounted_where_they_are_wanted() {
                 readonly: false,
                 propagation: Private,
             },
+            Mount {
+                container_path: "/dev/termination-log",
+                host_path: "/pods/UID/containers/c/2",
+                readonly: false,
+                propagation: Private,
+            },
         ]"#]]
     .assert_eq(&text);
     // A container that brings its own hosts file gets no other.
@@ -159,7 +165,29 @@ fn volumes_are_mounted_where_they_are_wanted() {
          volumeMounts: [{name: h, mountPath: /etc/hosts}]\n",
     );
     let paths: Vec<String> = first(&own).mounts.into_iter().map(|it| it.host_path).collect();
-    assert_eq!(paths, ["/hosts"]);
+    assert_eq!(paths[0], "/hosts");
+    assert!(!paths.iter().any(|path| path.ends_with("etc-hosts")));
+}
+
+#[test]
+fn a_termination_message_has_a_file_of_its_own_where_it_is_wanted() {
+    let check = |fields: &str, expected: Option<(&str, &str)>| {
+        let pod = pod(&format!("containers:\n- {{name: c, image: i{fields}}}"));
+        let config = first(&pod);
+        let file = format!("/pods/{}/containers/c/2", pod.uid());
+        let mount = config.mounts.iter().find(|mount| mount.host_path == file);
+        let note = |name: &str| config.annotations.get(name).map(String::as_str);
+        let path = note(labels::TERMINATION_MESSAGE_PATH);
+        assert_eq!(path.is_some(), mount.is_some());
+        let policy = note(labels::TERMINATION_MESSAGE_POLICY);
+        assert_eq!(mount.map(|mount| mount.container_path.as_str()).zip(policy), expected);
+        assert!(mount.is_none_or(|mount| !mount.readonly));
+    };
+    check("", Some(("/dev/termination-log", "File")));
+    check(
+        ", terminationMessagePath: tmp/end, terminationMessagePolicy: FallbackToLogsOnError",
+        Some(("/tmp/end", "FallbackToLogsOnError")),
+    );
 }
 
 #[test]

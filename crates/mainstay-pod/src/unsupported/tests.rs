@@ -99,7 +99,6 @@ fn refused_by_name() {
             spec.containers[0].securityContext.appArmorProfile.type: RuntimeDefault is not supported by this version of mainstay yet
             spec.containers[0].securityContext.procMount: Unmasked is not supported by this version of mainstay yet
             spec.containers[0].securityContext.seLinuxOptions: not supported by this version of mainstay yet
-            spec.containers[0].terminationMessagePath: /log is not supported by this version of mainstay yet
             spec.containers[0].volumeMounts[1].mountPropagation: HostToContainer is not supported by this version of mainstay yet
             spec.containers[0].volumeMounts[1].subPath: not supported by this version of mainstay yet
             spec.dnsPolicy: None is not supported by this version of mainstay yet

@@ -92,7 +92,11 @@ impl Request {
     }
 
     async fn delete(&self, uid: &str, grace: u32) -> Result<(), CallError> {
-        let answer = match self.calls.delete(&self.path(), Deletion { uid, grace }).await {
+        let answer = match self
+            .calls
+            .delete(&self.path(), Deletion { uid, grace: Some(grace), ..Deletion::default() })
+            .await
+        {
             Ok(answer) => answer,
             Err(error) => {
                 self.look_after(&error, uid).await;
@@ -119,13 +123,11 @@ impl Request {
         self.pods.put(kept);
         match is_mirror {
             false => Ok(()),
-            true => Err(CallError {
-                kind: CallErrorKind::Refused,
-                message:
-                    "a mirror pod has finalizers, so that it cannot be made anew; remove them \
-                          with `kubectl edit`"
-                        .to_owned(),
-            }),
+            true => Err(CallError::refused(
+                "a mirror pod has finalizers, so that it cannot be made anew; remove them with \
+                 `kubectl edit`"
+                    .to_owned(),
+            )),
         }
     }
 

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
 use super::*;
+use crate::publish::api::calls;
 use crate::publish::api::fake::{FakeApi, Mood};
 use crate::publish::api::follow;
 use crate::publish::{Publication, keep};
@@ -36,7 +37,7 @@ impl World {
         let (goals, goals_seen) = watch::channel(None);
         let events = Events::default();
         let pods = Arc::new(ApiPods::new());
-        let calls = Calls::new(api.client());
+        let calls = calls(api.client());
         let mirrors = Mirrors {
             calls: calls.clone(),
             pods: pods.clone(),

@@ -6,6 +6,7 @@ use serde_json::Value;
 use tokio::task::JoinSet;
 
 use super::*;
+use crate::publish::api::calls;
 use crate::publish::api::fake::{FakeApi, Mood};
 
 const PATH: &str = "/api/v1/nodes/n1";
@@ -55,7 +56,7 @@ impl World {
         let (addresses, addresses_seen) = watch::channel(NodeAddresses { ips });
         let (reachable, reachable_seen) = watch::channel(true);
         let doubt = Arc::new(Notify::new());
-        let calls = Calls::new(api.client());
+        let calls = calls(api.client());
         let keeper = NodeKeeper {
             calls: calls.clone(),
             name: "n1".into(),

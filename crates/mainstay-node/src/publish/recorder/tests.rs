@@ -1,11 +1,13 @@
 //! Events against a small API.
 
-use mainstay_plan::events::About;
+use std::time::Duration;
+
 use serde_json::Value;
 use tokio::task::JoinSet;
 
 use super::*;
 use crate::publish::EventKind;
+use crate::publish::api::calls;
 use crate::publish::api::fake::{FakeApi, Mood};
 
 struct World {
@@ -21,7 +23,7 @@ impl World {
         let events = Events::default();
         let (reachable, reachable_seen) = watch::channel(true);
         let mut tasks = JoinSet::new();
-        tasks.spawn(record(Calls::new(api.client()), "n1".into(), events.clone(), reachable_seen));
+        tasks.spawn(record(calls(api.client()), "n1".into(), events.clone(), reachable_seen));
         tokio::task::yield_now().await;
         Self { api, events, reachable, _tasks: tasks }
     }

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
 use super::*;
+use crate::publish::api::calls;
 use crate::publish::api::fake::{FakeApi, Mood};
 use crate::publish::api::follow;
 use crate::publish::{PodEntry, PodReport};
@@ -35,9 +36,9 @@ impl World {
         let (goals, goals_seen) = watch::channel(None);
         let (board, board_seen) = watch::channel(Arc::default());
         let events = Events::default();
-        events.open();
+        events.queue().open();
         let pods = Arc::new(ApiPods::new());
-        let calls = Calls::new(api.client());
+        let calls = calls(api.client());
         let source = ApiSource {
             calls: calls.clone(),
             pods: pods.clone(),
@@ -160,7 +161,7 @@ async fn what_the_node_does_not_take_is_refused_and_told_of() {
     assert_eq!(world.goals().await.as_deref(), Some(refused));
     let mut told = Vec::new();
     for _ in 0..2 {
-        told.push(world.events.next().await.reason);
+        told.push(world.events.queue().next().await.reason);
     }
     told.sort();
     assert_eq!(told, ["NodePorts", "UnsupportedFields"]);

@@ -10,7 +10,7 @@ use mainstay_testkit::pods::pod;
 
 use crate::backoff::{Backoff, FIRST};
 use crate::pod::{
-    Failure, Finished, Goal, ImageMemory, Key, Memory, RunGoal, SeenContainer, SeenPod,
+    Began, Failure, Finished, Goal, ImageMemory, Key, Memory, RunGoal, SeenContainer, SeenPod,
     SeenSandbox, plan,
 };
 
@@ -67,6 +67,7 @@ fn container(text: &str) -> SeenContainer {
         backoff,
         image: "i".into(),
         image_ref: "i".into(),
+        termination_message: None,
     }
 }
 
@@ -97,6 +98,10 @@ fn ready(goal: &Goal) -> Memory {
 
 /// The plan at second 100, one line for each action, names instead of UIDs.
 fn check(goal: &Goal, sandboxes: Vec<SeenSandbox>, memory: &Memory, expected: &Expect) {
+    expected.assert_eq(&answer(goal, sandboxes, memory));
+}
+
+fn answer(goal: &Goal, sandboxes: Vec<SeenSandbox>, memory: &Memory) -> String {
     let plan = plan(goal, &SeenPod { sandboxes }, memory, at(100));
     let mut lines: Vec<String> = plan.actions.iter().map(|action| format!("{action:?}")).collect();
     lines.extend(plan.wake_at.map(|at| format!("wake at {}", at.as_second())));
@@ -106,7 +111,7 @@ fn check(goal: &Goal, sandboxes: Vec<SeenSandbox>, memory: &Memory, expected: &E
     if let Some(run) = goal.pod() {
         text = text.replace(run.pod.uid(), "UID");
     }
-    expected.assert_eq(&text);
+    text
 }
 
 #[test]
@@ -262,6 +267,64 @@ fn a_pod_that_is_through_is_written_down_and_then_its_sandbox_goes() {
     check(&goal, stopped, &memory, &expect!["done"]);
     // After a reboot nothing of it is there, and it stays so.
     check(&goal, vec![], &memory, &expect!["done"]);
+}
+
+#[test]
+fn a_pod_whose_deadline_has_passed_is_ended_and_that_is_written_down() {
+    let late = |policy: &str, deadline: u32| {
+        let manifest = format!(
+            "apiVersion: v1\nkind: Pod\nmetadata: {{name: p}}\nspec: {{restartPolicy: {policy}, \
+             activeDeadlineSeconds: {deadline}, \
+             containers: [{{name: a, image: i}}, {{name: b, image: i}}]}}"
+        );
+        Goal::Run(RunGoal { pod: pod(&manifest), incarnation: None })
+    };
+    let begun = |goal: &Goal| {
+        let began = Began { uid: uid(goal), incarnation: None, at: at(40) };
+        Memory { began: Some(began), ..ready(goal) }
+    };
+    let seen =
+        |goal: &Goal, ready, containers: &[&str]| vec![sandbox("s", &uid(goal), ready, containers)];
+    let goal = late("Always", 61);
+    check(
+        &goal,
+        seen(&goal, true, &["a0 running", "b0 running"]),
+        &begun(&goal),
+        &expect!["wake at 101"],
+    );
+    let goal = late("Always", 60);
+    let mut memory = begun(&goal);
+    let rows = [
+        answer(&goal, seen(&goal, true, &["a0 running", "b0 exited 1 at 95"]), &memory),
+        answer(&goal, seen(&goal, true, &["a0 exited 0 at 100", "b0 exited 1 at 95"]), &memory),
+        answer(&goal, seen(&goal, false, &["a0 exited 0 at 100", "b0 exited 1 at 95"]), &memory),
+        // Its images never came.
+        answer(&goal, vec![], &memory),
+    ];
+    expect![[r#"
+        StopContainer { id: ContainerId("a0"), grace: 30s }
+
+        StopSandbox { id: SandboxId("s") }
+
+        RecordFinished { at: 1970-01-01T00:01:40Z }
+
+        RecordFinished { at: 1970-01-01T00:01:40Z }"#]]
+    .assert_eq(&rows.join("\n\n"));
+    // What is being made is ended when it is there.
+    memory.in_flight.insert(Key::Container("a".into()));
+    check(&goal, seen(&goal, true, &["b0 running"]), &memory, &expect![""]);
+    memory.in_flight.clear();
+    memory.finished = Some(Finished { uid: uid(&goal), incarnation: None });
+    check(&goal, seen(&goal, false, &["a0 exited 0 at 100"]), &memory, &expect!["done"]);
+    // It ended by itself, and somebody looks later.
+    let goal = late("Never", 60);
+    let ended = seen(&goal, true, &["a0 exited 0 at 90", "b0 exited 0 at 95"]);
+    check(
+        &goal,
+        ended,
+        &begun(&goal),
+        &expect![[r#"RecordFinished { at: 1970-01-01T00:01:35Z }"#]],
+    );
 }
 
 #[test]

@@ -315,6 +315,7 @@ impl World {
                     backoff: container.backoff,
                     image: "i".into(),
                     image_ref: "i".into(),
+                    termination_message: None,
                 });
             }
             Action::StopContainer { id, .. } => {

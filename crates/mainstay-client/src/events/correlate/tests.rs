@@ -8,11 +8,14 @@ fn at(second: i64) -> Timestamp {
 
 fn occurrence(reason: &str, message: &str, second: i64) -> Occurrence {
     Occurrence {
-        about: About::Pod {
-            namespace: "default".into(),
-            name: "web-n1".into(),
-            uid: "static".into(),
-            container: Some("main".into()),
+        about: ObjectReference {
+            api_version: Some("v1".into()),
+            kind: Some("Pod".into()),
+            namespace: Some("default".into()),
+            name: Some("web-n1".into()),
+            uid: Some("static".into()),
+            field_path: Some("spec.containers{main}".into()),
+            ..ObjectReference::default()
         },
         warning: true,
         reason: reason.into(),
@@ -30,7 +33,7 @@ fn create(write: Option<Write>) -> Event {
 
 #[test]
 fn an_event_is_what_a_kubelet_writes() {
-    let mut correlator = Correlator::new("n1");
+    let mut correlator = Correlator::new("kubelet", Some("n1"));
     let event = create(correlator.take(occurrence("BackOff", "Back-off", 0)));
     expect![[r#"
         {
@@ -62,15 +65,14 @@ fn an_event_is_what_a_kubelet_writes() {
           "type": "Warning"
         }"#]]
     .assert_eq(&serde_json::to_string_pretty(&event).unwrap());
-    let node = Occurrence { about: About::Node, ..occurrence("Starting", "Starting kubelet.", 0) };
-    let node = create(correlator.take(node));
-    assert_eq!(node.metadata.namespace.as_deref(), Some("default"));
-    assert_eq!(node.involved_object.uid.as_deref(), Some("n1"));
+    let mut node = occurrence("Starting", "Starting kubelet.", 0);
+    node.about.namespace = None;
+    assert_eq!(create(correlator.take(node)).metadata.namespace.as_deref(), Some("default"));
 }
 
 #[test]
 fn the_same_again_is_counted() {
-    let mut correlator = Correlator::new("n1");
+    let mut correlator = Correlator::new("kubelet", Some("n1"));
     let first = create(correlator.take(occurrence("BackOff", "Back-off", 0)));
     correlator.take(occurrence("BackOff", "Back-off", 5));
     let Some(Write::Patch { patch, whole }) = correlator.take(occurrence("BackOff", "Back-off", 9))
@@ -85,7 +87,7 @@ fn the_same_again_is_counted() {
 
 #[test]
 fn what_resembles_it_too_often_is_combined() {
-    let mut correlator = Correlator::new("n1");
+    let mut correlator = Correlator::new("kubelet", Some("n1"));
     let mut said = Vec::new();
     for number in 0..12 {
         let write = correlator.take(occurrence("Failed", &format!("no {number}"), number));
@@ -110,7 +112,7 @@ fn what_resembles_it_too_often_is_combined() {
 
 #[test]
 fn what_never_stops_is_left_out() {
-    let mut correlator = Correlator::new("n1");
+    let mut correlator = Correlator::new("kubelet", Some("n1"));
     let mut take =
         |second: i64| correlator.take(occurrence(&second.to_string(), "no", second)).is_some();
     assert_eq!((0..40).filter(|second| take(*second)).count(), 25);
@@ -121,16 +123,9 @@ fn what_never_stops_is_left_out() {
 
 #[test]
 fn names_and_messages_have_bounds() {
-    let mut correlator = Correlator::new("n1");
-    let long = Occurrence {
-        about: About::Pod {
-            namespace: "default".into(),
-            name: "a.".repeat(126),
-            uid: String::new(),
-            container: None,
-        },
-        ..occurrence("Failed", &"ä".repeat(5000), 0)
-    };
+    let mut correlator = Correlator::new("kubelet", Some("n1"));
+    let mut long = occurrence("Failed", &"ä".repeat(5000), 0);
+    long.about.name = Some("a.".repeat(126));
     let event = create(correlator.take(long));
     assert_eq!(event.message.unwrap().len(), 1024);
     let name = event.metadata.name.unwrap();

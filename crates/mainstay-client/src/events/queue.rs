@@ -4,26 +4,36 @@ use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-use mainstay_plan::events::Occurrence;
 use tokio::sync::Notify;
+
+use super::Occurrence;
 
 /// How many wait, at the most: an API may be away for long. The oldest go first.
 const LONGEST: usize = 512;
 
 /// Filled by everybody, emptied by one.
-#[derive(Debug, Default)]
-pub(super) struct Queue {
-    waiting: Mutex<VecDeque<Occurrence>>,
+#[derive(Debug)]
+pub struct EventQueue<A> {
+    waiting: Mutex<VecDeque<Occurrence<A>>>,
     more: Notify,
     is_open: AtomicBool,
 }
 
-impl Queue {
-    pub(super) fn open(&self) {
+impl<A> Default for EventQueue<A> {
+    fn default() -> Self {
+        let (waiting, more) = (Mutex::default(), Notify::new());
+        Self { waiting, more, is_open: AtomicBool::new(false) }
+    }
+}
+
+impl<A> EventQueue<A> {
+    /// From now on there is somebody who takes what is pushed; what was before is lost.
+    pub fn open(&self) {
         self.is_open.store(true, Ordering::Relaxed);
     }
 
-    pub(super) fn push(&self, occurrence: impl FnOnce() -> Occurrence) {
+    /// Puts one in, unless nobody would take it.
+    pub fn push(&self, occurrence: impl FnOnce() -> Occurrence<A>) {
         if !self.is_open.load(Ordering::Relaxed) {
             return;
         }
@@ -36,7 +46,8 @@ impl Queue {
         self.more.notify_one();
     }
 
-    pub(super) async fn next(&self) -> Occurrence {
+    /// The next one, as soon as there is one.
+    pub async fn next(&self) -> Occurrence<A> {
         loop {
             let first = self.waiting.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
             match first {

@@ -1,19 +1,14 @@
 //! From what happens to Event objects: the same again is counted, what resembles it too often is
 //! combined, and what never stops is left out.
 //!
-//! Source: `staging/src/k8s.io/client-go/tools/record/{event,events_cache}.go`, which every
-//! kubelet tells its events through.
-
-mod recent;
-
-use std::fmt::Write as _;
+//! Source: `staging/src/k8s.io/client-go/tools/record/{event,events_cache}.go`.
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Event, EventSource, ObjectReference};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use serde_json::{Value, json};
 
-use recent::Recent;
+use super::recent::Recent;
 
 /// From so many messages of one reason on they are combined. Source: `defaultAggregateMaxEvents`.
 const COMBINED: usize = 10;
@@ -29,34 +24,14 @@ const REFILL: i64 = 300;
 const LONGEST: usize = 1024;
 /// The longest name of an object.
 const LONGEST_NAME: usize = 253;
-/// Where events about nodes are.
-const NODE_NAMESPACE: &str = "default";
-/// Who tells them: tools look for this word.
-const COMPONENT: &str = "kubelet";
-
-/// What something happened to.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum About {
-    /// The node.
-    Node,
-    /// A pod, or one of its containers.
-    Pod {
-        /// Its namespace.
-        namespace: String,
-        /// Its name.
-        name: String,
-        /// Its UID; of a static pod the static one, by which `kubectl describe` finds its events.
-        uid: String,
-        /// The container's name.
-        container: Option<String>,
-    },
-}
+/// Where events are about what is in no namespace.
+const NAMESPACE: &str = "default";
 
 /// Something that happened.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Occurrence {
+#[derive(Clone, Debug, PartialEq)]
+pub struct Occurrence<A = ObjectReference> {
     /// What it happened to.
-    pub about: About,
+    pub about: A,
     /// Whether something is not as it should be.
     pub warning: bool,
     /// One word.
@@ -84,7 +59,8 @@ pub enum Write {
 /// Remembers what was told lately.
 #[derive(Debug)]
 pub struct Correlator {
-    node: String,
+    component: String,
+    host: Option<String>,
     similar: Recent<Similar>,
     told: Recent<Told>,
     budgets: Recent<Budget>,
@@ -115,10 +91,12 @@ struct Budget {
 }
 
 impl Correlator {
-    /// Tells of this node.
-    pub fn new(node: &str) -> Self {
+    /// `component` is who tells, such as `kubelet`, which tools look for; `host` the node that it is
+    /// on, if that matters.
+    pub fn new(component: &str, host: Option<&str>) -> Self {
         Self {
-            node: node.to_owned(),
+            component: component.to_owned(),
+            host: host.map(str::to_owned),
             similar: Recent::new(),
             told: Recent::new(),
             budgets: Recent::new(),
@@ -194,8 +172,8 @@ impl Correlator {
     }
 
     fn event(&self, occurrence: &Occurrence, known: Option<&Told>) -> Event {
-        let involved = self.involved(&occurrence.about);
-        let namespace = involved.namespace.clone().unwrap_or_else(|| NODE_NAMESPACE.to_owned());
+        let involved = occurrence.about.clone();
+        let namespace = involved.namespace.clone().unwrap_or_else(|| NAMESPACE.to_owned());
         let involved_name = involved.name.clone().unwrap_or_default();
         let name = known.map_or_else(|| name(&involved_name, occurrence.at), |it| it.name.clone());
         let first = known.map_or(occurrence.at, |known| known.first);
@@ -213,50 +191,23 @@ impl Correlator {
             first_timestamp: Some(Time(first)),
             last_timestamp: Some(Time(occurrence.at)),
             source: Some(EventSource {
-                component: Some(COMPONENT.to_owned()),
-                host: Some(self.node.clone()),
+                component: Some(self.component.clone()),
+                host: self.host.clone(),
             }),
-            reporting_component: Some(COMPONENT.to_owned()),
-            reporting_instance: Some(self.node.clone()),
+            reporting_component: Some(self.component.clone()),
+            reporting_instance: self.host.clone(),
             ..Event::default()
-        }
-    }
-
-    fn involved(&self, about: &About) -> ObjectReference {
-        match about {
-            // Its UID is its name: what describes nodes looks for this one as well.
-            About::Node => ObjectReference {
-                kind: Some("Node".to_owned()),
-                name: Some(self.node.clone()),
-                uid: Some(self.node.clone()),
-                ..ObjectReference::default()
-            },
-            About::Pod { namespace, name, uid, container } => ObjectReference {
-                kind: Some("Pod".to_owned()),
-                api_version: Some("v1".to_owned()),
-                namespace: Some(namespace.clone()),
-                name: Some(name.clone()),
-                uid: Some(uid.clone()),
-                field_path: container.as_ref().map(|name| format!("spec.containers{{{name}}}")),
-                ..ObjectReference::default()
-            },
         }
     }
 }
 
-/// Tells one thing from others.
-fn thing(about: &About, with_container: bool) -> String {
-    match about {
-        About::Node => "node".to_owned(),
-        About::Pod { namespace, name, uid, container } => {
-            let mut thing = format!("pod {namespace}/{name}/{uid}");
-            if let Some(container) = container.as_ref().filter(|_| with_container) {
-                // Writing to a text cannot fail.
-                let _ = write!(thing, "/{container}");
-            }
-            thing
-        }
-    }
+/// Tells one thing from others; `whole` also from other parts of it.
+fn thing(about: &ObjectReference, whole: bool) -> String {
+    let field = about.field_path.as_ref().filter(|_| whole);
+    let parts = [&about.kind, &about.namespace, &about.name, &about.uid];
+    let parts = parts.into_iter().map(|part| part.as_deref().unwrap_or_default());
+    let parts: Vec<&str> = parts.chain(field.map(String::as_str)).collect();
+    parts.join("/")
 }
 
 /// Source: `GenerateEventName` in `staging/src/k8s.io/client-go/tools/internal/events`.
