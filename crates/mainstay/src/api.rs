@@ -3,6 +3,7 @@
 //! What keeps the API from being opened (a port that is taken, a damaged store, a full disk) is told with
 //! its remedy, and tried again; static pods run meanwhile.
 
+mod controllers;
 mod late;
 mod node_auth;
 mod tls;
@@ -10,7 +11,7 @@ mod tls;
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use anyhow::Context;
@@ -62,6 +63,8 @@ pub(crate) struct ApiConfig {
 pub(crate) struct Api {
     config: ApiConfig,
     server: watch::Sender<Option<ApiServer>>,
+    /// What its certificate is verified with, in PEM; there before the server is.
+    root_ca: Arc<OnceLock<String>>,
     node: Option<(std::net::TcpListener, u16)>,
 }
 
@@ -81,12 +84,17 @@ impl Api {
                 None
             }
         };
-        Self { config, server: watch::Sender::new(None), node }
+        Self { config, server: watch::Sender::new(None), root_ca: Arc::default(), node }
     }
 
     /// The API for somebody in this process, who may ask before it is there.
     pub(crate) fn client(&self, user: User) -> LateApi {
         LateApi::new(self.server.subscribe(), user)
+    }
+
+    /// Runs the controllers from when the API is there. Never ends.
+    pub(crate) fn controllers(&self) -> impl Future<Output = ()> + Send + use<> {
+        controllers::run(self.server.subscribe(), self.root_ca.clone())
     }
 
     /// The port of the node's own API, if it has one.
@@ -131,8 +139,18 @@ impl Api {
                     listen(address, "--secure-port", &config.run_dir, "secure-port").await;
                 write_kubeconfig(config, &pki, port).await;
                 let server = retry("the Kubernetes API", || self.open(&pki, &credentials)).await;
+                let root_ca = pki.authority().certificates_pem().to_owned();
+                // Set nowhere else.
+                let _ = self.root_ca.set(root_ca);
                 self.server.send_replace(Some(server.clone()));
                 tracing::info!(%address, port, kubeconfig = %config.kubeconfig.display(), "the Kubernetes API is there");
+                let endpoint =
+                    mainstay_apiserver::reachable(config.bind_address, &config.addresses);
+                let endpoint = endpoint.map(|ip| SocketAddr::new(ip, port));
+                if let Err(error) = server.publish_endpoint(endpoint).await {
+                    let error = error.message;
+                    tracing::warn!(error, "cannot say in default/kubernetes where the API is");
+                }
                 tokio::join!(
                     serve::serve(listener, credentials.api_server(), server.clone()),
                     server.keep_house(),

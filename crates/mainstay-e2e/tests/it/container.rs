@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use crate::image::Image;
 use crate::manifest::{command, pod};
-use crate::node::Node;
+use crate::node::{Node, Pod, Status};
 
 #[test]
 fn commands_arguments_and_variables_reach_the_program() {
@@ -258,4 +258,71 @@ fn a_container_that_takes_more_memory_than_it_may_is_told_to_have_been_killed_fo
     let state = web.container("main").state.clone().unwrap().terminated.unwrap();
     assert_eq!((state.exit_code, state.reason.as_deref()), (137, Some("OOMKilled")));
     node.wait_for_running("other");
+}
+
+/// What the last end of a pod's only container is told to have been.
+fn message_of(pod: &Pod) -> Option<String> {
+    let container = pod.container("main");
+    let states = [&container.state, &container.last_state];
+    let ended = states.into_iter().flatten().find_map(|state| state.terminated.as_ref());
+    ended.and_then(|end| end.message.clone())
+}
+
+#[test]
+fn what_a_container_says_at_its_end_is_told_whoever_it_runs_as() {
+    let Some(mut node) = Node::start() else { return };
+    // The path is not in the image, whose files it may not change.
+    let long = "head -c 9000 /dev/zero | tr '\\0' x > /made/said; echo bye >> /made/said; \
+                rm -f /made/said; ln -sf /etc/passwd /made/said; exit 3";
+    let context = json!({ "runAsUser": 1000, "readOnlyRootFilesystem": true });
+    let said = pod("said").exactly(long).main("securityContext", context);
+    let said = said.main("terminationMessagePath", "/made/said");
+    let logs = |name: &str, code: u32| {
+        let script = format!("echo one; echo two >&2; exit {code}");
+        pod(name).exactly(&script).main("terminationMessagePolicy", "FallbackToLogsOnError")
+    };
+    let pods = [("said", said), ("logged", logs("logged", 1)), ("quiet", logs("quiet", 0))];
+    for (name, pod) in pods {
+        node.put(&format!("{name}.yaml"), &pod.set("spec.restartPolicy", "Never"));
+    }
+    let over = |status: &Status| {
+        let phase = |name| status.pod(name).and_then(|pod| pod.status.phase.clone());
+        ["said", "logged", "quiet"]
+            .map(phase)
+            .iter()
+            .all(|it| it.as_deref().is_some_and(|phase| ["Failed", "Succeeded"].contains(&phase)))
+    };
+    for _ in 0..2 {
+        let status = node.wait_until("all have ended", over);
+        let [said, logged, quiet] =
+            ["said", "logged", "quiet"].map(|name| status.pod(name).unwrap());
+        assert_eq!(message_of(said).unwrap(), format!("{}bye\n", "x".repeat(4092)));
+        assert_eq!(message_of(logged).as_deref(), Some("one\ntwo\n"));
+        assert_eq!(message_of(quiet), None);
+        // Another agent tells the same.
+        node.kill();
+        node.launch();
+    }
+}
+
+#[test]
+fn a_pod_that_is_active_longer_than_it_may_is_ended_for_good() {
+    let Some(mut node) = Node::start() else { return };
+    node.put("late.yaml", &pod("late").set("spec.activeDeadlineSeconds", 1));
+    let late = |status: &Status| {
+        status
+            .pod("late")
+            .is_some_and(|pod| pod.status.reason.as_deref() == Some("DeadlineExceeded"))
+    };
+    let status = node.wait_until("its time is over", late);
+    assert_eq!(status.pod("late").unwrap().status.phase.as_deref(), Some("Failed"));
+    let ended = |status: &Status| {
+        let pod = status.pod("late").unwrap();
+        pod.container("main").state.as_ref().is_some_and(|state| state.terminated.is_some())
+    };
+    node.wait_until("it ends", ended);
+    node.kill();
+    node.launch();
+    let status = node.wait_until("another agent tells it", late);
+    assert_eq!(status.pod("late").unwrap().container("main").restart_count, 0);
 }

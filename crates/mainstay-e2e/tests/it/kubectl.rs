@@ -148,20 +148,20 @@ macro_rules! transcripts {
 
 transcripts! {
     api_resources
-    apply (awaits "the words of a strategic merge patch that does not fit")
+    apply
     apply_server_side
     attach
     auth
-    bound (awaits "the last fields of a status")
+    bound
     bound_deadline
-    bound_ends (awaits "the reason PodCompleted of the condition Initialized")
+    bound_ends
     cordon
     cp
-    create_replace (awaits "the account `default` of each namespace, which a controller makes")
+    create_replace
     debug
     delete
-    delete_cascade (awaits "the garbage collector of owned objects")
-    describe_failing (awaits "termination messages, which come with the pod spec")
+    delete_cascade
+    describe_failing
     describe_node
     describe_pod
     describe_pod_spec
@@ -174,7 +174,7 @@ transcripts! {
     exec
     exec_terminal
     explain
-    get (awaits "the last fields of a status")
+    get
     get_node
     get_watch
     label_annotate
@@ -187,7 +187,7 @@ transcripts! {
     mirror_evict
     mirror_forged
     namespace
-    patch (awaits "the words of a strategic merge patch that does not fit")
+    patch
     port_forward
     run
     top

@@ -15,6 +15,7 @@ mod api;
 mod bad_input;
 mod cli;
 mod container;
+mod controllers;
 mod images;
 mod instances;
 mod killed;

@@ -122,7 +122,9 @@ impl Run {
             let api = Api::new(api);
             let agent = node(config, Some(&api)).await?.agent;
             let node_api = agent.node_api(api.node_auth());
-            // Nothing that runs pods waits for it.
+            // Nothing that runs pods waits for them.
+            let mut controllers = JoinSet::new();
+            controllers.spawn(api.controllers());
             let mut beside = JoinSet::new();
             beside.spawn(api.run(node_api));
             systemd::tell_ready();
@@ -139,6 +141,8 @@ impl Run {
                     tracing::info!("mainstay ends; pods run on");
                 })
                 .await;
+            // In this order, so that none is surprised by an API that is gone.
+            controllers.shutdown().await;
             beside.shutdown().await;
             ended.context("the agent ends before its time, and pods run on")?;
             match broken {

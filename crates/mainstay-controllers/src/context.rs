@@ -1,0 +1,68 @@
+//! What every controller is given.
+
+use std::sync::Arc;
+
+use mainstay_client::Calls;
+use tokio::task::JoinSet;
+
+use crate::events::Events;
+use crate::informers::Informers;
+
+/// Who reads for all of them.
+const READER: &str = "system:kube-controller-manager";
+/// What the API remembers as the writer of what controllers write.
+const AGENT: &str = concat!("kube-controller-manager/mainstay-", env!("CARGO_PKG_VERSION"));
+
+/// How the API is reached.
+pub trait Clients: Send + Sync {
+    /// A client that acts as this user, such as `system:serviceaccount:kube-system:x`.
+    fn client(&self, user: &str) -> kube::Client;
+}
+
+/// What controllers are told of the cluster.
+#[derive(Clone, Debug, Default)]
+pub struct Facts {
+    /// What the API's certificate is verified with, in PEM.
+    pub root_ca: String,
+}
+
+/// What one controller is given.
+#[derive(Clone)]
+pub(crate) struct Context {
+    /// Writes, and reads what informers may not know yet, as the controller.
+    pub(crate) calls: Calls,
+    pub(crate) informers: Arc<Informers>,
+    pub(crate) events: Events,
+    pub(crate) facts: Arc<Facts>,
+}
+
+/// Makes contexts.
+pub(crate) struct Contexts<'a> {
+    clients: &'a dyn Clients,
+    informers: Arc<Informers>,
+    facts: Arc<Facts>,
+}
+
+impl<'a> Contexts<'a> {
+    pub(crate) fn new(clients: &'a dyn Clients, facts: Facts) -> Self {
+        let reader = Calls::new(clients.client(READER), AGENT);
+        let informers = Arc::new(Informers::new(reader));
+        Self { clients, informers, facts: Arc::new(facts) }
+    }
+
+    /// For who acts as this user, or as this service account of `kube-system`, and tells its events
+    /// as `component`, which is a task of its own.
+    pub(crate) fn of(&self, name: &str, component: &str, tasks: &mut JoinSet<()>) -> Context {
+        let user = match name.contains(':') {
+            true => name.to_owned(),
+            false => format!("system:serviceaccount:kube-system:{name}"),
+        };
+        let calls = Calls::new(self.clients.client(&user), AGENT);
+        Context {
+            events: Events::begin(&calls, component, tasks),
+            calls,
+            informers: self.informers.clone(),
+            facts: self.facts.clone(),
+        }
+    }
+}

@@ -1,0 +1,100 @@
+//! What controllers of pods have to know of them.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{Pod, PodCondition, PodTemplateSpec};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
+
+/// The longest name of a pod.
+const LONGEST_NAME: usize = 253;
+
+/// The phase; empty before the API has set one.
+pub(crate) fn phase(pod: &Pod) -> &str {
+    pod.status.as_ref().and_then(|status| status.phase.as_deref()).unwrap_or_default()
+}
+
+/// Whether it is over.
+pub(crate) fn is_over(pod: &Pod) -> bool {
+    matches!(phase(pod), "Succeeded" | "Failed")
+}
+
+/// Whether it runs, or will. Source: `IsPodActive` in `pkg/controller/controller_utils.go`.
+pub(crate) fn is_active(pod: &Pod) -> bool {
+    !is_over(pod) && pod.metadata.deletion_timestamp.is_none()
+}
+
+/// Whether it is being deleted and not over yet. Source: `IsPodTerminating`, there.
+pub(crate) fn is_terminating(pod: &Pod) -> bool {
+    !is_over(pod) && pod.metadata.deletion_timestamp.is_some()
+}
+
+/// Since when it is ready; `None` when it is not.
+pub(crate) fn ready_since(pod: &Pod) -> Option<Option<Timestamp>> {
+    let conditions = pod.status.iter().flat_map(|status| status.conditions.iter().flatten());
+    let is_ready = |it: &&PodCondition| it.type_ == "Ready" && it.status == "True";
+    let ready = conditions.into_iter().find(is_ready)?;
+    Some(ready.last_transition_time.as_ref().map(|time| time.0))
+}
+
+pub(crate) fn is_ready(pod: &Pod) -> bool {
+    ready_since(pod).is_some()
+}
+
+/// When it has been ready for so many seconds, which may lie in the past; `None` when it is not ready.
+/// Source: `IsPodAvailable` in `pkg/api/v1/pod/util.go`.
+pub(crate) fn available_from(pod: &Pod, seconds: i32) -> Option<Timestamp> {
+    let since = ready_since(pod)?;
+    if seconds <= 0 {
+        return Some(Timestamp::MIN);
+    }
+    since?.checked_add(jiff::SignedDuration::from_secs(seconds.into())).ok()
+}
+
+/// After what time the next of the pods that are ready will have been so for so many seconds.
+pub(crate) fn next_available<'a>(
+    pods: impl IntoIterator<Item = &'a Arc<Pod>>,
+    seconds: i32,
+    now: Timestamp,
+) -> Option<Duration> {
+    let times = pods.into_iter().filter_map(|pod| available_from(pod, seconds));
+    let next = times.filter(|from| *from > now).min()?;
+    // It is later than now.
+    Duration::try_from(next.duration_since(now)).ok()
+}
+
+/// A pod of a template, which the API names. Source: `GetPodFromTemplate` in
+/// `pkg/controller/controller_utils.go`.
+pub(crate) fn from_template(
+    template: &PodTemplateSpec,
+    owner: &ObjectMeta,
+    reference: OwnerReference,
+) -> Pod {
+    let of_template = template.metadata.as_ref();
+    // What is too long is cut by the API.
+    let mut prefix = owner.name.clone().unwrap_or_default();
+    if prefix.len() < LONGEST_NAME {
+        prefix.push('-');
+    }
+    Pod {
+        metadata: ObjectMeta {
+            generate_name: Some(prefix),
+            namespace: owner.namespace.clone(),
+            labels: of_template.and_then(|meta| meta.labels.clone()),
+            annotations: of_template.and_then(|meta| meta.annotations.clone()),
+            finalizers: of_template.and_then(|meta| meta.finalizers.clone()),
+            owner_references: Some(vec![reference]),
+            ..ObjectMeta::default()
+        },
+        spec: template.spec.clone(),
+        status: None,
+    }
+}
+
+/// The labels of the pods of a template.
+pub(crate) fn template_labels(template: Option<&PodTemplateSpec>) -> BTreeMap<String, String> {
+    let meta = template.and_then(|template| template.metadata.as_ref());
+    meta.and_then(|meta| meta.labels.clone()).unwrap_or_default()
+}

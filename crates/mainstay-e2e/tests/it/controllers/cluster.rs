@@ -1,0 +1,177 @@
+//! An API with controllers, without nodes.
+
+use std::collections::BTreeSet;
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use mainstay_apiserver::{Access, ApiServer, Config, Peer, User, boxed};
+use mainstay_client::{CallErrorKind, Calls, Deletion};
+use mainstay_controllers::{Clients, Facts};
+use mainstay_pki::{Pki, StaticTokens, Wanted};
+use mainstay_store::embedded::{EmbeddedStore, Options};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tokio::task::JoinSet;
+
+/// How long anything may take; a machine may be busy.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// The root certificate that the controllers are told of.
+pub(crate) const ROOT_CA: &str = "-----BEGIN CERTIFICATE-----\n";
+
+/// What is there as long as this is.
+pub(crate) struct Cluster {
+    server: ApiServer,
+    calls: Calls,
+    controllers: JoinSet<()>,
+    _directory: TempDir,
+}
+
+struct Server(ApiServer);
+
+impl Clients for Server {
+    fn client(&self, user: &str) -> kube::Client {
+        let mut groups = vec!["system:authenticated".to_owned()];
+        if user.starts_with("system:serviceaccount:") {
+            groups.push("system:serviceaccounts".to_owned());
+        }
+        client(&self.0, User { name: user.to_owned(), groups, ..User::default() })
+    }
+}
+
+fn client(server: &ApiServer, user: User) -> kube::Client {
+    let server = server.clone();
+    let service = tower::service_fn(move |request: http::Request<kube::client::Body>| {
+        let (server, peer) = (server.clone(), Peer::Trusted(user.clone()));
+        async move { Ok::<_, Infallible>(server.handle(request.map(boxed), &peer).await) }
+    });
+    kube::Client::new(service, "default")
+}
+
+impl Cluster {
+    /// With all controllers.
+    pub(crate) async fn new() -> Self {
+        let mut cluster = Self::without_controllers().await;
+        cluster.start_controllers();
+        cluster
+    }
+
+    pub(crate) async fn without_controllers() -> Self {
+        let directory = TempDir::new().unwrap();
+        let store = EmbeddedStore::open(&directory.path().join("api.redb"), Options::default());
+        let wanted = Wanted {
+            node_name: "n1".into(),
+            host_name: "n1".into(),
+            addresses: BTreeSet::new(),
+            extra: BTreeSet::new(),
+        };
+        let (pki, _) = Pki::open(&directory.path().join("pki"), &wanted, Timestamp::now()).unwrap();
+        let config = Config {
+            store: Arc::new(store.unwrap()),
+            access: Access::new(pki.tokens().clone(), StaticTokens::default()),
+            nodes: None,
+            version: "v1.36.0".into(),
+        };
+        let server = ApiServer::open(config).await.unwrap();
+        let calls = Calls::new(client(&server, User::master("admin")), "test");
+        Self { server, calls, controllers: JoinSet::new(), _directory: directory }
+    }
+
+    pub(crate) fn start_controllers(&mut self) {
+        let server = Server(self.server.clone());
+        self.controllers.spawn(async move {
+            mainstay_controllers::run(&server, Facts { root_ca: ROOT_CA.to_owned() }).await;
+        });
+    }
+
+    /// Ends the controllers.
+    pub(crate) async fn stop_controllers(&mut self) {
+        self.controllers.shutdown().await;
+    }
+
+    pub(crate) async fn get(&self, path: &str) -> Option<Value> {
+        match self.calls.get(path).await {
+            Ok(object) => Some(object),
+            Err(error) if error.kind == CallErrorKind::NotFound => None,
+            Err(error) => panic!("{error}"),
+        }
+    }
+
+    /// The objects of a list.
+    pub(crate) async fn list(&self, path: &str) -> Vec<Value> {
+        let list = self.get(path).await.unwrap();
+        list["items"].as_array().unwrap().clone()
+    }
+
+    /// Makes an object; answers it.
+    #[track_caller]
+    pub(crate) fn create(&self, path: &str, object: Value) -> impl Future<Output = Value> {
+        let calls = self.calls.clone();
+        let path = path.to_owned();
+        async move { calls.post(&path, &object).await.unwrap() }
+    }
+
+    pub(crate) async fn merge(&self, path: &str, patch: Value) -> Value {
+        self.calls.merge(path, &patch).await.unwrap()
+    }
+
+    /// Deletes an object at once, and says what becomes of what it owns.
+    pub(crate) async fn delete(&self, path: &str, propagation: &str) {
+        let there = self.get(path).await.unwrap();
+        let deletion = Deletion {
+            uid: uid(&there),
+            propagation: Some(propagation),
+            grace: Some(0),
+            ..Deletion::default()
+        };
+        self.calls.delete(path, deletion).await.unwrap();
+    }
+
+    /// Waits until what is at a path is as it should be.
+    pub(crate) async fn until(&self, path: &str, is: impl Fn(Option<&Value>) -> bool) {
+        let mut last = None;
+        let waited = tokio::time::timeout(PATIENCE, async {
+            loop {
+                last = self.get(path).await;
+                if is(last.as_ref()) {
+                    return;
+                }
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        });
+        let waited = waited.await;
+        assert!(waited.is_ok(), "{path} is not as it should be: {last:#?}");
+    }
+
+    pub(crate) async fn until_gone(&self, path: &str) {
+        self.until(path, |object| object.is_none()).await;
+    }
+
+    /// Makes a ConfigMap `name` in `default` that these own, which it blocks.
+    pub(crate) async fn config_map(&self, name: &str, owners: &[&Value]) -> Value {
+        let owners: Vec<Value> = owners.iter().map(|owner| owner_reference(owner)).collect();
+        let map = json!({ "metadata": { "name": name, "ownerReferences": owners } });
+        self.create("/api/v1/namespaces/default/configmaps", map).await
+    }
+}
+
+/// A reference that blocks its owner.
+pub(crate) fn owner_reference(owner: &Value) -> Value {
+    let or = |field: &str, default: &str| match &owner[field] {
+        Value::Null => default.into(),
+        known => known.clone(),
+    };
+    json!({
+        "apiVersion": or("apiVersion", "v1"),
+        "kind": or("kind", "ConfigMap"),
+        "name": owner["metadata"]["name"],
+        "uid": owner["metadata"]["uid"],
+        "blockOwnerDeletion": true,
+    })
+}
+
+pub(crate) fn uid(object: &Value) -> &str {
+    object["metadata"]["uid"].as_str().unwrap()
+}

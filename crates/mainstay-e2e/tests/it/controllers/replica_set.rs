@@ -1,0 +1,171 @@
+//! As many pods as a ReplicaSet says.
+
+use std::collections::BTreeSet;
+
+use serde_json::{Value, json};
+
+use super::cluster::{Cluster, owner_reference, uid};
+
+const SETS: &str = "/apis/apps/v1/namespaces/default/replicasets";
+const PODS: &str = "/api/v1/namespaces/default/pods";
+
+fn set(name: &str, replicas: u32) -> Value {
+    json!({
+        "apiVersion": "apps/v1",
+        "kind": "ReplicaSet",
+        "metadata": { "name": name },
+        "spec": {
+            "replicas": replicas,
+            "selector": { "matchLabels": { "app": name } },
+            "template": {
+                "metadata": { "labels": { "app": name } },
+                "spec": { "containers": [{ "name": "main", "image": "x" }] },
+            },
+        },
+    })
+}
+
+/// Waits until a number of the status is this one, and all that was asked for was seen.
+async fn until_status(cluster: &Cluster, name: &str, field: &str, number: u32) {
+    let is = |set: Option<&Value>| {
+        let set = set.unwrap();
+        set["status"][field].as_u64().unwrap_or(0) == u64::from(number)
+            && set["status"]["observedGeneration"] == set["metadata"]["generation"]
+    };
+    cluster.until(&format!("{SETS}/{name}"), is).await;
+}
+
+/// Lets the pods be ready.
+async fn run_pods(cluster: &Cluster) {
+    for pod in cluster.list(PODS).await {
+        let path = format!("{PODS}/{}/status", pod["metadata"]["name"].as_str().unwrap());
+        let ready = json!({ "type": "Ready", "status": "True" });
+        cluster
+            .merge(&path, json!({ "status": { "phase": "Running", "conditions": [ready] } }))
+            .await;
+    }
+}
+
+async fn messages(cluster: &Cluster, reason: &str) -> Vec<String> {
+    let events = cluster.list("/api/v1/namespaces/default/events").await.into_iter();
+    let events = events.filter(|event| event["reason"] == reason);
+    events.map(|event| event["message"].as_str().unwrap().to_owned()).collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn there_are_as_many_pods_as_it_says() {
+    let cluster = Cluster::new().await;
+    let owner = cluster.create(SETS, set("web", 20)).await;
+    until_status(&cluster, "web", "replicas", 20).await;
+    let pods = cluster.list(PODS).await;
+    assert_eq!(pods.len(), 20);
+    let mut expected = owner_reference(&owner);
+    expected["controller"] = true.into();
+    for pod in &pods {
+        assert!(pod["metadata"]["name"].as_str().unwrap().starts_with("web-"));
+        assert_eq!(pod["metadata"]["ownerReferences"], json!([expected]));
+    }
+    run_pods(&cluster).await;
+    until_status(&cluster, "web", "availableReplicas", 20).await;
+    cluster.merge(&format!("{SETS}/web"), json!({ "spec": { "replicas": 3 } })).await;
+    until_status(&cluster, "web", "replicas", 3).await;
+    // One that is over is replaced.
+    let left = cluster.list(PODS).await;
+    let over = left.iter().find(|pod| pod["metadata"]["deletionTimestamp"].is_null()).unwrap();
+    let over = format!("{PODS}/{}", over["metadata"]["name"].as_str().unwrap());
+    cluster.merge(&format!("{over}/status"), json!({ "status": { "phase": "Failed" } })).await;
+    until_status(&cluster, "web", "readyReplicas", 2).await;
+    until_status(&cluster, "web", "replicas", 3).await;
+    // Every pod that ever was is told of; none was made twice.
+    let is_told = |list: Option<&Value>| {
+        let events = list.unwrap()["items"].as_array().unwrap();
+        events.iter().any(|event| event["reason"] == "SuccessfulDelete")
+    };
+    cluster.until("/api/v1/namespaces/default/events", is_told).await;
+    let made = messages(&cluster, "SuccessfulCreate").await;
+    assert!(made.iter().any(|it| it.starts_with("Created pod: web-")), "{made:?}");
+    cluster.delete(&format!("{SETS}/web"), "Background").await;
+    let gone = |list: Option<&Value>| list.unwrap()["items"].as_array().unwrap().is_empty();
+    cluster.until(PODS, gone).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_pod_is_made_twice() {
+    let mut cluster = Cluster::new().await;
+    for name in ["a", "b", "c"] {
+        cluster.create(SETS, set(name, 40)).await;
+    }
+    // Whenever it ends, the next one goes on from there.
+    for _ in 0..5 {
+        let before = cluster.list(PODS).await.len();
+        cluster
+            .until(PODS, |list| {
+                let pods = list.unwrap()["items"].as_array().unwrap().len();
+                pods > before || pods >= 120
+            })
+            .await;
+        cluster.stop_controllers().await;
+        cluster.start_controllers();
+    }
+    for name in ["a", "b", "c"] {
+        until_status(&cluster, name, "replicas", 40).await;
+    }
+    let pods = cluster.list(PODS).await;
+    assert_eq!(pods.len(), 120);
+    let owners: BTreeSet<&str> = pods
+        .iter()
+        .map(|pod| pod["metadata"]["ownerReferences"][0]["uid"].as_str().unwrap())
+        .collect();
+    assert_eq!(owners.len(), 3);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn pods_are_adopted_and_let_go() {
+    let cluster = Cluster::new().await;
+    let pod = json!({
+        "metadata": { "name": "free", "labels": { "app": "web" } },
+        "spec": { "containers": [{ "name": "main", "image": "x" }] },
+    });
+    cluster.create(PODS, pod).await;
+    let owner = cluster.create(SETS, set("web", 1)).await;
+    until_status(&cluster, "web", "replicas", 1).await;
+    let free = cluster.get(&format!("{PODS}/free")).await.unwrap();
+    assert_eq!(free["metadata"]["ownerReferences"][0]["uid"], uid(&owner));
+    assert_eq!(cluster.list(PODS).await.len(), 1);
+    // It is not one of them any more, and another one is made.
+    cluster
+        .merge(&format!("{PODS}/free"), json!({ "metadata": { "labels": { "app": "other" } } }))
+        .await;
+    let is_free = |pod: Option<&Value>| pod.unwrap()["metadata"]["ownerReferences"].is_null();
+    cluster.until(&format!("{PODS}/free"), is_free).await;
+    let two = |list: Option<&Value>| list.unwrap()["items"].as_array().unwrap().len() == 2;
+    cluster.until(PODS, two).await;
+    until_status(&cluster, "web", "replicas", 1).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_cannot_be_made_is_told() {
+    let cluster = Cluster::new().await;
+    let mut refused = set("web", 7);
+    refused["spec"]["template"]["spec"]["serviceAccountName"] = "nobody".into();
+    cluster.create(SETS, refused).await;
+    let fails =
+        |set: Option<&Value>| set.unwrap()["status"]["conditions"][0]["reason"] == "FailedCreate";
+    cluster.until(&format!("{SETS}/web"), fails).await;
+    let is_told = |list: Option<&Value>| {
+        let events = list.unwrap()["items"].as_array().unwrap();
+        let mut events = events.iter().filter(|event| event["reason"] == "FailedCreate");
+        events.any(|event| {
+            let message = event["message"].as_str().unwrap();
+            event["type"] == "Warning"
+                && message.starts_with("Error creating: pods \"web-")
+                && message.ends_with("serviceaccount \"nobody\" not found")
+        })
+    };
+    cluster.until("/api/v1/namespaces/default/events", is_told).await;
+    let account = json!({ "metadata": { "name": "nobody" } });
+    cluster.create("/api/v1/namespaces/default/serviceaccounts", account).await;
+    until_status(&cluster, "web", "replicas", 7).await;
+    let is_well = |set: Option<&Value>| set.unwrap()["status"]["conditions"].is_null();
+    cluster.until(&format!("{SETS}/web"), is_well).await;
+}

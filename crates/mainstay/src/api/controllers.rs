@@ -1,0 +1,42 @@
+//! The API as the controllers of this process see it.
+
+use std::sync::{Arc, OnceLock};
+
+use mainstay_apiserver::{ApiServer, User};
+use mainstay_controllers::{Clients, Facts};
+use tokio::sync::watch;
+
+use super::LateApi;
+
+/// Runs the controllers from when the API is there. Never ends. `root_ca` is there before the server is.
+pub(super) async fn run(
+    mut server: watch::Receiver<Option<ApiServer>>,
+    root_ca: Arc<OnceLock<String>>,
+) {
+    let clients = Server(server.clone());
+    if server.wait_for(Option::is_some).await.is_err() {
+        return;
+    }
+    let root_ca = root_ca.get().cloned().unwrap_or_default();
+    mainstay_controllers::run(&clients, Facts { root_ca }).await;
+}
+
+struct Server(watch::Receiver<Option<ApiServer>>);
+
+impl Clients for Server {
+    fn client(&self, user: &str) -> kube::Client {
+        kube::Client::new(LateApi::new(self.0.clone(), as_user(user)), "default")
+    }
+}
+
+/// A user as it would be if it showed its certificate or its token.
+fn as_user(name: &str) -> User {
+    let mut groups = vec!["system:authenticated".to_owned()];
+    if let Some((namespace, _)) =
+        name.strip_prefix("system:serviceaccount:").and_then(|it| it.split_once(':'))
+    {
+        groups.push("system:serviceaccounts".to_owned());
+        groups.push(format!("system:serviceaccounts:{namespace}"));
+    }
+    User { name: name.to_owned(), groups, ..User::default() }
+}
