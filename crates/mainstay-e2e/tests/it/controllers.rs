@@ -3,6 +3,7 @@
 mod basics;
 mod cluster;
 mod daemon_set;
+mod deployment;
 mod owner_gc;
 mod replica_set;
 mod scheduler;
