@@ -156,6 +156,7 @@ impl Inner {
                 }
                 let object = transform(None)?;
                 check_name(&object, name)?;
+                check_uid(resource, &object, name, "")?;
                 match self.create_once(resource, namespace, object, writer).await {
                     Err(error) if error.reason == "AlreadyExists" => continue,
                     other => return other,
@@ -170,24 +171,18 @@ impl Inner {
                 let stored = Stored { object: new, revision: current.revision };
                 return Ok(Changed { stored, created: false, warnings });
             }
-            // The last finalizer of an object that only waited for it.
+            // The last finalizer of an object that only waited for it. Those in the spec are a namespace's.
             let over = new.is_terminating()
                 && !new.has_finalizers()
                 && new.meta().is_none_or(|meta| {
                     meta.get("deletionGracePeriodSeconds").and_then(Value::as_i64).unwrap_or(0) == 0
                 })
-                && match change.subresource {
-                    "" => true,
-                    "finalize" => new.list_at(&["spec", "finalizers"]).is_empty(),
-                    _ => false,
-                };
+                && new.list_at(&["spec", "finalizers"]).is_empty()
+                && matches!(change.subresource, "" | "status" | "finalize");
             let done = if over {
+                // What was asked for was never stored, and has no version of its own.
                 let gone = Stored { object: new, revision: current.revision };
-                self.storage.remove(resource, &gone).await.map(|revision| {
-                    let mut object = gone.object;
-                    object.set_revision(revision);
-                    Stored { object, revision }
-                })
+                self.storage.remove(resource, &gone).await.map(|_| gone)
             } else {
                 let durability = match change.subresource {
                     "status" => Durability::Lazy,
@@ -220,16 +215,7 @@ impl Inner {
         let strategy = resource.strategy;
         scope(resource, namespace, &mut new)?;
         check_name(&new, name)?;
-        if !new.uid().is_empty() && new.uid() != old.uid() {
-            let (asked, there) = (new.uid().to_owned(), old.uid());
-            return Err(ApiError::conflict(
-                resource,
-                name,
-                format!(
-                    "Precondition failed: UID in precondition: {asked}, UID in object meta: {there}"
-                ),
-            ));
-        }
+        check_uid(resource, &new, name, old.uid())?;
         match new.resource_version() {
             "" | "0" if !strategy.allows_unconditional_update() => {
                 return Err(ApiError::without_version(resource, name));
@@ -258,7 +244,11 @@ impl Inner {
             let changed = new.0.remove(part);
             let mut meta = old.meta().cloned().unwrap_or_default();
             // Source: the status strategies reset the metadata of some kinds and not of others.
-            for key in ["labels", "annotations", "managedFields"] {
+            let resets = strategy.resets(subresource);
+            for key in WRITTEN_METADATA {
+                if resets.iter().any(|path| path.strip_prefix("metadata.") == Some(key)) {
+                    continue;
+                }
                 match new.meta_mut().remove(key) {
                     Some(value) => meta.insert(key.into(), value),
                     None => meta.remove(key),
@@ -374,6 +364,17 @@ pub(crate) fn check_name(object: &Object, name: &str) -> Result<()> {
     }
 }
 
+/// Sees to it that the object that is there is the one that is meant, if one is.
+fn check_uid(resource: &Resource, object: &Object, name: &str, there: &str) -> Result<()> {
+    let asked = object.uid();
+    if asked.is_empty() || asked == there {
+        return Ok(());
+    }
+    let why =
+        format!("Precondition failed: UID in precondition: {asked}, UID in object meta: {there}");
+    Err(ApiError::conflict(resource, name, why))
+}
+
 /// Makes a name of `generateName`, if that is all there is.
 fn name(object: &mut Object) {
     let base = object.meta_str("generateName");
@@ -393,19 +394,32 @@ fn system_fields(object: &mut Object, now: Timestamp) {
     meta.insert("uid".into(), random::uid().into());
 }
 
+/// What a write of a part sets of the metadata, too, unless its strategy resets it.
+const WRITTEN_METADATA: [&str; 7] = [
+    "labels",
+    "annotations",
+    "finalizers",
+    "ownerReferences",
+    "managedFields",
+    "deletionTimestamp",
+    "deletionGracePeriodSeconds",
+];
+
+/// What a client does not set. Source: `BeforeUpdate`, and `ValidateObjectMetaAccessorUpdate` for what it may
+/// repeat or leave out; another value is judged.
 fn keep_system_fields(new: &mut Object, old: &Object) {
-    let keys = [
-        "uid",
-        "creationTimestamp",
-        "deletionTimestamp",
-        "deletionGracePeriodSeconds",
-        "generation",
-    ];
-    for key in keys {
-        match old.meta().and_then(|meta| meta.get(key)) {
+    let known = |key: &str| old.meta().and_then(|meta| meta.get(key));
+    for key in ["uid", "creationTimestamp", "generation"] {
+        match known(key) {
             Some(value) => new.meta_mut().insert(key.into(), value.clone()),
             None => new.meta_mut().remove(key),
         };
+    }
+    if let Some(end) = known("deletionTimestamp") {
+        new.meta_mut().insert("deletionTimestamp".into(), end.clone());
+    }
+    if let Some(grace) = known("deletionGracePeriodSeconds") {
+        new.meta_mut().entry("deletionGracePeriodSeconds").or_insert_with(|| grace.clone());
     }
     new.meta_mut().remove("selfLink");
     let version = old.resource_version().to_owned();

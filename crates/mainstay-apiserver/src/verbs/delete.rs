@@ -240,7 +240,7 @@ fn decide(
             _ => return Decision::Wait,
         };
         let Some((current, mut seconds)) = shorter else {
-            return finish(resource, new, object, requested.unwrap_or(0), now);
+            return finish(resource, new, object, now);
         };
         let end = object.meta_str("deletionTimestamp").parse::<Timestamp>().unwrap_or(now);
         let mut end = end.as_second().saturating_sub(current).saturating_add(seconds);
@@ -252,7 +252,7 @@ fn decide(
         return Decision::Mark(new);
     }
     match grace {
-        None | Some(0) => finish(resource, new, object, 0, now),
+        None | Some(0) => finish(resource, new, object, now),
         Some(seconds) => {
             mark(&mut new, now.as_second().saturating_add(seconds), seconds);
             next_generation(&mut new);
@@ -262,28 +262,20 @@ fn decide(
 }
 
 /// An object whose time is over goes, unless it has finalizers. Of kinds that are given time, it is told that
-/// it is over.
-fn finish(
-    resource: &Resource,
-    mut new: Object,
-    old: &Object,
-    seconds: i64,
-    now: Timestamp,
-) -> Decision {
+/// it is over, unless that was told before. Source: `markAsDeleting`.
+fn finish(resource: &Resource, mut new: Object, old: &Object, now: Timestamp) -> Decision {
     let begins = resource.strategy.begins_to_end(&mut new);
     let goes = !begins && !new.has_finalizers();
     let known = old.meta().and_then(|meta| meta.get("deletionGracePeriodSeconds")?.as_i64());
-    let told = old.is_terminating() && new == *old && known == Some(seconds);
-    if goes && (told || resource.strategy.grace_period(old, Some(seconds)).is_none()) {
+    let told = old.is_terminating() && known == Some(0);
+    if goes && (told || resource.strategy.grace_period(old, Some(0)).is_none()) {
         return Decision::Remove;
-    }
-    if told {
-        return Decision::Wait;
     }
     if !old.is_terminating() {
         next_generation(&mut new);
     }
-    mark(&mut new, now.as_second(), seconds);
+    let end = old.meta_str("deletionTimestamp").parse().ok().filter(|end| *end <= now);
+    mark(&mut new, end.unwrap_or(now).as_second(), 0);
     match goes {
         true => Decision::End(new),
         false if new == *old => Decision::Wait,

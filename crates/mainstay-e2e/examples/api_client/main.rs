@@ -4,7 +4,6 @@
 //! output. It has one thread, so that on a small machine the server has the other processor, and
 //! ends by itself.
 
-mod connection;
 mod mirrors;
 mod watchers;
 
@@ -16,7 +15,7 @@ use hyper::{Method, StatusCode};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use connection::{Api, Connection};
+use mainstay_e2e::api::{Api, Connection};
 
 /// How long a job may take. Longer than any does, since what is asked for is waited for.
 const PATIENCE: Duration = Duration::from_secs(300);
@@ -26,10 +25,17 @@ const LOOK: Duration = Duration::from_millis(1);
 /// What there is to do, and where.
 #[derive(Deserialize)]
 struct Job {
+    #[serde(flatten)]
+    instance: Instance,
+    work: Work,
+}
+
+/// An instance of mainstay, and who asks it. It need not run yet.
+#[derive(Deserialize)]
+struct Instance {
     root_dir: PathBuf,
     run_dir: PathBuf,
     token: String,
-    work: Work,
 }
 
 #[derive(Deserialize)]
@@ -60,17 +66,24 @@ struct NewObject {
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> anyhow::Result<()> {
     let job: Job = serde_json::from_reader(std::io::stdin()).context("this is not a job")?;
-    let api = Api { root_dir: job.root_dir, run_dir: job.run_dir, token: job.token };
-    let answer = tokio::time::timeout(PATIENCE, job.work.carry_out(&api)).await;
+    let answer = tokio::time::timeout(PATIENCE, job.work.carry_out(&job.instance)).await;
     let answer = answer.with_context(|| format!("this takes longer than {PATIENCE:?}"))??;
     println!("{answer}");
     Ok(())
 }
 
+// === impl Instance ===
+
+impl Instance {
+    async fn connect(&self) -> anyhow::Result<Connection> {
+        Api::of_instance(&self.root_dir, &self.run_dir, &self.token)?.connect().await
+    }
+}
+
 // === impl Work ===
 
 impl Work {
-    async fn carry_out(self, api: &Api) -> anyhow::Result<Value> {
+    async fn carry_out(self, api: &Instance) -> anyhow::Result<Value> {
         match self {
             Self::Ready => ready(api).await,
             Self::Get { path } => {
@@ -84,7 +97,7 @@ impl Work {
     }
 }
 
-async fn ready(api: &Api) -> anyhow::Result<Value> {
+async fn ready(api: &Instance) -> anyhow::Result<Value> {
     loop {
         // A port of the agent before may still be written down.
         if let Ok(connection) = api.connect().await

@@ -9,8 +9,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
-use super::connection::Api;
-use super::{PATIENCE, milliseconds};
+use super::{Instance, PATIENCE, milliseconds};
 
 /// Puts manifests where the agent looks for them, and takes them away again, one after the other. The
 /// answer, in milliseconds: from the manifest to a mirror that shows `Running` (`running`), from its
@@ -42,7 +41,7 @@ struct Seen {
 }
 
 impl Job {
-    pub(crate) async fn carry_out(self, api: &Api) -> anyhow::Result<Value> {
+    pub(crate) async fn carry_out(self, api: &Instance) -> anyhow::Result<Value> {
         let connection = api.connect().await?;
         let (tell, mut seen) = mpsc::unbounded_channel();
         let watch = connection.watch("/api/v1/namespaces/default/pods?watch=true").await?;

@@ -10,8 +10,7 @@ use serde_json::{Value, json};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
-use super::connection::Api;
-use super::milliseconds;
+use super::{Instance, milliseconds};
 
 /// Changes an annotation of a pod again and again. The answer: how many milliseconds each time
 /// passed from the request to its answer (`written`), and to the last watcher's event (`last`).
@@ -36,7 +35,7 @@ const ANNOTATION: &str = "\"bench-round\":\"";
 type Told = (usize, Instant);
 
 impl Job {
-    pub(crate) async fn carry_out(&self, api: &Api) -> anyhow::Result<Value> {
+    pub(crate) async fn carry_out(&self, api: &Instance) -> anyhow::Result<Value> {
         let mut connections = Vec::new();
         for _ in 0..self.connections.max(1) {
             connections.push(Arc::new(api.connect().await?));
@@ -62,7 +61,7 @@ impl Job {
 
     async fn rounds(
         &self,
-        api: &Api,
+        api: &Instance,
         told: &mut mpsc::UnboundedReceiver<Told>,
     ) -> anyhow::Result<Value> {
         let connection = api.connect().await?;

@@ -1,42 +1,21 @@
 //! Agents and shims that are killed.
 
+mod api;
 mod shim;
 
 use std::collections::BTreeMap;
-use std::collections::hash_map::RandomState;
 use std::fs;
-use std::hash::BuildHasher;
 use std::path::Path;
 use std::time::Duration;
 
 use serde_json::json;
 
+use crate::chance::Chance;
 use crate::manifest::{Manifest, pod};
 use crate::node::{Node, Pod, wait_for};
 
-/// Names the seed of a run that is to be repeated, as far as chance is not the scheduler's.
-const SEED: &str = "MAINSTAY_TEST_SEED";
 /// How often the agent is killed.
 const KILLS: usize = 100;
-
-/// Numbers by chance. Source: Marsaglia, "Xorshift RNGs", 2003.
-struct Chance(u64);
-
-impl Chance {
-    fn new() -> Self {
-        let seed = std::env::var(SEED).ok().and_then(|seed| seed.parse().ok());
-        let seed = seed.unwrap_or_else(|| RandomState::new().hash_one(0) | 1);
-        println!("{SEED}={seed}");
-        Self(seed)
-    }
-
-    fn below(&mut self, bound: u64) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0 % bound
-    }
-}
 
 /// A pod that writes down when it starts, when it is asked to end, and whether another one of its
 /// name runs. The lock is given back by the kernel when its holder ends, however that ends; the

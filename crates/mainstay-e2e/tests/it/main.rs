@@ -5,6 +5,7 @@
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
+mod chance;
 mod http;
 mod image;
 mod manifest;
@@ -19,10 +20,12 @@ mod controllers;
 mod images;
 mod instances;
 mod killed;
+mod kube_rs;
 mod kubectl;
 mod kubectl_run;
 mod life;
 mod main_job;
+mod model;
 mod network;
 mod security;
 mod servers;

@@ -1,0 +1,3 @@
+//! End-to-end tests on a real agent, and what they share with the client that measures.
+
+pub mod api;
