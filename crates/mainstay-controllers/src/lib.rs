@@ -4,7 +4,9 @@
 //! | --- | --- | --- |
 //! | [`daemon_set`] | one pod of a template on each node that takes it | `daemon-set-controller` |
 //! | [`deployment`] | the ReplicaSets of a Deployment, one for each template | `deployment-controller` |
+//! | [`disruption`] | how many pods of a budget may be disrupted | `disruption-controller` |
 //! | [`owner_gc`] | what is owned goes with its owners | `generic-garbage-collector` |
+//! | [`pod_gc`] | pods that nobody runs any more go | `pod-garbage-collector` |
 //! | [`replica_set`] | as many pods of a template as a ReplicaSet says | `replicaset-controller` |
 //! | [`service_account`] | each namespace has the account `default` | `service-account-controller` |
 //! | [`scheduler`] | each pod has a node that can run it | `system:kube-scheduler` |
@@ -31,6 +33,7 @@ mod claim;
 mod context;
 mod daemon_set;
 mod deployment;
+mod disruption;
 mod events;
 mod informer;
 mod informers;
@@ -39,11 +42,13 @@ mod outage;
 mod owner;
 mod owner_gc;
 mod pod_control;
+mod pod_gc;
 mod pods;
 mod queue;
 mod replica_set;
 mod root_ca;
 mod scheduler;
+mod selection;
 mod service_account;
 mod written;
 
@@ -53,27 +58,85 @@ use tokio::task::JoinSet;
 
 use context::Contexts;
 pub use context::{Clients, Facts};
+pub use selection::{Selection, UnknownController};
 
-/// Whom each acts as, who tells its events, and what it does.
-const CONTROLLERS: &[(&str, &str, Run)] = &[
-    ("daemon-set-controller", "daemonset-controller", |it| Box::pin(daemon_set::run(it))),
-    ("deployment-controller", "deployment-controller", |it| Box::pin(deployment::run(it))),
-    ("generic-garbage-collector", "garbage-collector-controller", |it| Box::pin(owner_gc::run(it))),
-    ("replicaset-controller", "replicaset-controller", |it| Box::pin(replica_set::run(it))),
-    ("root-ca-cert-publisher", "root-ca-cert-publisher", |it| Box::pin(root_ca::run(it))),
-    (scheduler::USER, "default-scheduler", |it| Box::pin(scheduler::run(it))),
-    ("service-account-controller", "serviceaccount-controller", |it| {
-        Box::pin(service_account::run(it))
-    }),
+/// All of them.
+const CONTROLLERS: &[Controller] = &[
+    Controller {
+        name: "daemonset-controller",
+        user: "daemon-set-controller",
+        component: "daemonset-controller",
+        run: |it| Box::pin(daemon_set::run(it)),
+    },
+    Controller {
+        name: "deployment-controller",
+        user: "deployment-controller",
+        component: "deployment-controller",
+        run: |it| Box::pin(deployment::run(it)),
+    },
+    Controller {
+        name: "disruption-controller",
+        user: "disruption-controller",
+        component: "controllermanager",
+        run: |it| Box::pin(disruption::run(it)),
+    },
+    Controller {
+        name: "garbage-collector-controller",
+        user: "generic-garbage-collector",
+        component: "garbage-collector-controller",
+        run: |it| Box::pin(owner_gc::run(it)),
+    },
+    Controller {
+        name: "kube-scheduler",
+        user: scheduler::USER,
+        component: "default-scheduler",
+        run: |it| Box::pin(scheduler::run(it)),
+    },
+    Controller {
+        name: "pod-garbage-collector-controller",
+        user: "pod-garbage-collector",
+        component: "pod-garbage-collector",
+        run: |it| Box::pin(pod_gc::run(it)),
+    },
+    Controller {
+        name: "replicaset-controller",
+        user: "replicaset-controller",
+        component: "replicaset-controller",
+        run: |it| Box::pin(replica_set::run(it)),
+    },
+    Controller {
+        name: "root-ca-certificate-publisher-controller",
+        user: "root-ca-cert-publisher",
+        component: "root-ca-cert-publisher",
+        run: |it| Box::pin(root_ca::run(it)),
+    },
+    Controller {
+        name: "serviceaccount-controller",
+        user: "service-account-controller",
+        component: "serviceaccount-controller",
+        run: |it| Box::pin(service_account::run(it)),
+    },
 ];
 
-/// Runs all controllers, for ever; they end when this is dropped.
-pub async fn run(clients: &dyn Clients, facts: Facts) {
+/// One of them.
+struct Controller {
+    /// What a kube-controller-manager calls it.
+    name: &'static str,
+    /// Whom it acts as.
+    user: &'static str,
+    /// Who tells its events.
+    component: &'static str,
+    run: Run,
+}
+
+/// Runs the controllers that are selected, for ever; they end when this is dropped.
+pub async fn run(clients: &dyn Clients, facts: Facts, selection: &Selection) {
     let contexts = Contexts::new(clients, facts);
     let mut controllers = JoinSet::new();
-    for (name, component, run) in CONTROLLERS {
-        let context = contexts.of(name, component, &mut controllers);
-        controllers.spawn(keep::keep(*name, move || run(context.clone())));
+    for controller in CONTROLLERS.iter().filter(|it| selection.has(it.name)) {
+        let context = contexts.of(controller.user, controller.component, &mut controllers);
+        let run = controller.run;
+        controllers.spawn(keep::keep(controller.name, move || run(context.clone())));
     }
     while controllers.join_next().await.is_some() {}
 }

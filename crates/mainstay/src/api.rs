@@ -17,6 +17,7 @@ use std::time::Duration;
 use anyhow::Context;
 use jiff::Timestamp;
 use mainstay_apiserver::{Access, ApiServer, Config, Nodes, User, serve};
+use mainstay_controllers::Selection;
 use mainstay_node::node_api::{self, NodeApi};
 use mainstay_pki::{Kubeconfig, Note, Pki, StaticTokens, SubjectName, Wanted};
 use mainstay_store::embedded::{EmbeddedStore, Options};
@@ -55,6 +56,8 @@ pub(crate) struct ApiConfig {
     pub(crate) kubeconfig: PathBuf,
     /// Tokens of users, as kube-apiserver's `--token-auth-file` has them.
     pub(crate) token_auth_file: Option<PathBuf>,
+    /// Which controllers run.
+    pub(crate) controllers: Selection,
     pub(crate) root_dir: PathBuf,
     pub(crate) run_dir: PathBuf,
 }
@@ -94,7 +97,8 @@ impl Api {
 
     /// Runs the controllers from when the API is there. Never ends.
     pub(crate) fn controllers(&self) -> impl Future<Output = ()> + Send + use<> {
-        controllers::run(self.server.subscribe(), self.root_ca.clone())
+        let selection = self.config.controllers.clone();
+        controllers::run(self.server.subscribe(), self.root_ca.clone(), selection)
     }
 
     /// The port of the node's own API, if it has one.

@@ -4,6 +4,8 @@ mod basics;
 mod cluster;
 mod daemon_set;
 mod deployment;
+mod disruption;
 mod owner_gc;
+mod pod_gc;
 mod replica_set;
 mod scheduler;

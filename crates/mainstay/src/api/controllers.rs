@@ -3,7 +3,7 @@
 use std::sync::{Arc, OnceLock};
 
 use mainstay_apiserver::{ApiServer, User};
-use mainstay_controllers::{Clients, Facts};
+use mainstay_controllers::{Clients, Facts, Selection};
 use tokio::sync::watch;
 
 use super::LateApi;
@@ -12,13 +12,14 @@ use super::LateApi;
 pub(super) async fn run(
     mut server: watch::Receiver<Option<ApiServer>>,
     root_ca: Arc<OnceLock<String>>,
+    selection: Selection,
 ) {
     let clients = Server(server.clone());
     if server.wait_for(Option::is_some).await.is_err() {
         return;
     }
     let root_ca = root_ca.get().cloned().unwrap_or_default();
-    mainstay_controllers::run(&clients, Facts { root_ca }).await;
+    mainstay_controllers::run(&clients, Facts { root_ca }, &selection).await;
 }
 
 struct Server(watch::Receiver<Option<ApiServer>>);

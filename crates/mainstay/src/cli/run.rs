@@ -6,6 +6,7 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::Args;
+use mainstay_controllers::Selection;
 use mainstay_linux::cgroup::{Hierarchies, Layout};
 use mainstay_node::ManifestPaths;
 use mainstay_pki::SubjectName;
@@ -40,8 +41,8 @@ pub(super) struct Run {
     #[arg(long)]
     recursive: bool,
     /// A KubeletConfiguration. Effective are staticPodPath, fileCheckFrequency, podLogsDir,
-    /// containerLogMaxSize, containerLogMaxFiles, cgroupDriver, podCIDR, resolvConf and
-    /// seccompDefault; others are named in the log.
+    /// containerLogMaxSize, containerLogMaxFiles, cgroupDriver, podCIDR, resolvConf, seccompDefault,
+    /// evictionHard and mergeDefaultEvictionSettings; others are named in the log.
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
     /// Mirrors, credentials and certificate authorities of registries, as k3s has them in
@@ -82,6 +83,10 @@ struct ApiFlags {
     /// One more name or address that the API's certificate is for. May be given several times.
     #[arg(long, value_name = "NAME")]
     tls_san: Vec<SubjectName>,
+    /// Controllers that run, by the names that a kube-controller-manager has for them, and
+    /// kube-scheduler: `*` is all, `*,-deployment-controller` all but one, and nothing none.
+    #[arg(long, value_name = "LIST", default_value = "*")]
+    controllers: Selection,
     /// Users with tokens, a line for each: token,name,uid,"group,group".
     #[arg(long, value_name = "FILE")]
     token_auth_file: Option<PathBuf>,
@@ -195,6 +200,7 @@ impl Run {
             names: self.api.tls_san.into_iter().collect(),
             kubeconfig: kubeconfig.unwrap_or_else(|| instance.root_dir.join("kubeconfig")),
             token_auth_file: self.api.token_auth_file,
+            controllers: self.api.controllers,
             root_dir: instance.root_dir.clone(),
             run_dir: instance.run_dir.clone(),
         };

@@ -31,7 +31,29 @@ pub(super) const CONTROLLERS: &[(&str, &[RuleText])] = &[
             EVENTS,
         ],
     ),
+    (
+        "disruption-controller",
+        &[
+            on(READ, "extensions apps", "deployments"),
+            on(READ, "apps extensions", "replicasets"),
+            on(READ, "core", "replicationcontrollers"),
+            on(READ, "policy", "poddisruptionbudgets"),
+            on(READ, "apps", "statefulsets"),
+            on("update", "policy", "poddisruptionbudgets/status"),
+            on("patch update", "core", "pods/status"),
+            on("get", "*", "*/scale"),
+            EVENTS,
+        ],
+    ),
     ("generic-garbage-collector", &[on("get list watch patch update delete", "*", "*"), EVENTS]),
+    (
+        "pod-garbage-collector",
+        &[
+            on("list watch delete", "core", "pods"),
+            on(READ, "core", "nodes"),
+            on("patch", "core", "pods/status"),
+        ],
+    ),
     (
         "replicaset-controller",
         &[

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use mainstay_apiserver::{Access, ApiServer, Config, Peer, User, boxed};
-use mainstay_client::{CallErrorKind, Calls, Deletion};
+use mainstay_client::{CallError, CallErrorKind, Calls, Deletion};
 use mainstay_controllers::{Clients, Facts};
 use mainstay_pki::{Pki, StaticTokens, Wanted};
 use mainstay_store::embedded::{EmbeddedStore, Options};
@@ -82,7 +82,8 @@ impl Cluster {
     pub(crate) fn start_controllers(&mut self) {
         let server = Server(self.server.clone());
         self.controllers.spawn(async move {
-            mainstay_controllers::run(&server, Facts { root_ca: ROOT_CA.to_owned() }).await;
+            let facts = Facts { root_ca: ROOT_CA.to_owned() };
+            mainstay_controllers::run(&server, facts, &"*".parse().unwrap()).await;
         });
     }
 
@@ -111,6 +112,15 @@ impl Cluster {
         let calls = self.calls.clone();
         let path = path.to_owned();
         async move { calls.post(&path, &object).await.unwrap() }
+    }
+
+    /// Asks for a pod of `default` to be evicted, as `kubectl drain` does.
+    pub(crate) async fn evict(&self, pod: &str) -> Result<(), CallError> {
+        let path = format!("/api/v1/namespaces/default/pods/{pod}/eviction");
+        let eviction = json!({
+            "apiVersion": "policy/v1", "kind": "Eviction", "metadata": { "name": pod },
+        });
+        self.calls.post::<Value, _>(&path, &eviction).await.map(drop)
     }
 
     pub(crate) async fn merge(&self, path: &str, patch: Value) -> Value {
