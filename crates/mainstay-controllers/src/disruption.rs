@@ -3,7 +3,7 @@
 //! # Flow
 //!
 //! For a budget the pods that its selector picks are counted, the [`scale`] of their controllers is
-//! looked up if the budget is a share of it, and [`decide`] has the status. An eviction takes one
+//! looked up if the budget is a share of it, and [`decide()`] has the status. An eviction takes one
 //! disruption out of the status and notes the pod there ([`DELETION_TIMEOUT`]).
 //!
 //! # Guarantees
