@@ -114,16 +114,22 @@ fn of_pod(
     keys
 }
 
+/// What is there with another number of pods than before.
+fn rescaled<'a, K>(
+    change: &Change<'a, K>,
+    replicas: impl Fn(&K) -> Option<i32>,
+) -> Option<&'a Arc<K>> {
+    change.new.filter(|new| change.old.map(|old| replicas(old)) != Some(replicas(new)))
+}
+
 /// The budgets of the pods of a ReplicaSet whose number has changed.
 fn of_set(
     budgets: &Informer<PodDisruptionBudget>,
     pods: &Informer<Pod>,
     change: &Change<'_, ReplicaSet>,
 ) -> BTreeSet<ObjectKey> {
-    let replicas = |set: &Arc<ReplicaSet>| set.spec.as_ref().and_then(|spec| spec.replicas);
-    let Some(new) = change.new.filter(|new| change.old.map(replicas) != Some(replicas(new))) else {
-        return BTreeSet::new();
-    };
+    let replicas = |set: &ReplicaSet| set.spec.as_ref().and_then(|spec| spec.replicas);
+    let Some(new) = rescaled(change, replicas) else { return BTreeSet::new() };
     let pods = pods.of_controller(new.metadata.uid.as_deref().unwrap_or_default());
     pods.iter().flat_map(|pod| covering(budgets, pod)).collect()
 }
@@ -135,10 +141,8 @@ fn of_deployment(
     sets: &Informer<ReplicaSet>,
     change: &Change<'_, Deployment>,
 ) -> BTreeSet<ObjectKey> {
-    let replicas = |it: &Arc<Deployment>| it.spec.as_ref().and_then(|spec| spec.replicas);
-    let Some(new) = change.new.filter(|new| change.old.map(replicas) != Some(replicas(new))) else {
-        return BTreeSet::new();
-    };
+    let replicas = |it: &Deployment| it.spec.as_ref().and_then(|spec| spec.replicas);
+    let Some(new) = rescaled(change, replicas) else { return BTreeSet::new() };
     let sets = sets.of_controller(new.metadata.uid.as_deref().unwrap_or_default());
     let uids = sets.iter().filter_map(|set| set.metadata.uid.as_deref());
     let pods: Vec<Arc<Pod>> = uids.flat_map(|uid| pods.of_controller(uid)).collect();

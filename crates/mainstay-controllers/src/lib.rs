@@ -38,6 +38,7 @@ mod events;
 mod informer;
 mod informers;
 mod keep;
+mod namespaces;
 mod outage;
 mod owner;
 mod owner_gc;

@@ -13,8 +13,8 @@ use mainstay_client::{CallError, CallErrorKind};
 use crate::context::Context;
 use crate::informer::{Informer, ObjectKey};
 use crate::informers::path;
+use crate::namespaces::{is_active, written};
 use crate::queue::Queue;
-use crate::service_account::is_active;
 
 /// The ConfigMap's name.
 const NAME: &str = "kube-root-ca.crt";
@@ -81,7 +81,7 @@ async fn sync(
 ) -> Result<Option<Duration>, CallError> {
     let Some(namespace) = namespaces.get(&ObjectKey::new("", &name)) else { return Ok(None) };
     let existing = maps.get(&ObjectKey::new(&name, NAME));
-    let written = match decide(&namespace, existing.as_deref(), &context.facts.root_ca) {
+    let answer = match decide(&namespace, existing.as_deref(), &context.facts.root_ca) {
         None => return Ok(None),
         Some(Write::Create(map)) => {
             context.calls.post::<ConfigMap, _>(&path::<ConfigMap>(&name, ""), &map).await
@@ -90,35 +90,20 @@ async fn sync(
             context.calls.put::<ConfigMap, _>(&path::<ConfigMap>(&name, NAME), &map).await
         }
     };
-    match written {
-        Ok(_) => Ok(None),
-        // Whoever made, changed or deleted it is heard of.
-        Err(error)
-            if matches!(error.kind, CallErrorKind::AlreadyExists | CallErrorKind::NotFound) =>
-        {
-            Ok(None)
-        }
-        Err(error) if error.is_of_ending_namespace() => Ok(None),
-        Err(error) => Err(error),
+    match answer {
+        // Whoever deleted it is heard of.
+        Err(error) if error.kind == CallErrorKind::NotFound => Ok(None),
+        answer => written(answer),
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use k8s_openapi::api::core::v1::NamespaceStatus;
-
     use super::*;
+    use crate::namespaces::in_phase as namespace;
 
     #[test]
     fn the_certificate_is_what_it_should_be() {
-        let namespace = |phase: &str| Namespace {
-            metadata: ObjectMeta { name: Some("a".into()), ..ObjectMeta::default() },
-            status: Some(NamespaceStatus {
-                phase: Some(phase.into()),
-                ..NamespaceStatus::default()
-            }),
-            ..Namespace::default()
-        };
         let active = namespace("Active");
         let Some(Write::Create(made)) = decide(&active, None, "PEM") else { panic!() };
         assert_eq!(made.data.as_ref().unwrap()[KEY], "PEM");

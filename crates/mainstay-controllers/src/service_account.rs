@@ -7,11 +7,12 @@ use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{Namespace, ServiceAccount};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use mainstay_client::{CallError, CallErrorKind};
+use mainstay_client::CallError;
 
 use crate::context::Context;
 use crate::informer::{Informer, ObjectKey};
 use crate::informers::path;
+use crate::namespaces::{is_active, written};
 use crate::queue::Queue;
 
 /// The account's name.
@@ -30,12 +31,6 @@ fn decide(namespace: &Namespace, account: Option<&ServiceAccount>) -> Option<Ser
         },
         ..ServiceAccount::default()
     })
-}
-
-/// Whether things are made in a namespace.
-pub(crate) fn is_active(namespace: &Namespace) -> bool {
-    let phase = namespace.status.as_ref().and_then(|status| status.phase.as_deref());
-    phase == Some("Active")
 }
 
 pub(crate) async fn run(context: Context) {
@@ -64,30 +59,16 @@ async fn sync(
     let account = accounts.get(&ObjectKey::new(&name, DEFAULT));
     let Some(missing) = decide(&namespace, account.as_deref()) else { return Ok(None) };
     let path = path::<ServiceAccount>(&name, "");
-    match context.calls.post::<ServiceAccount, _>(&path, &missing).await {
-        Ok(_) => Ok(None),
-        Err(error) if error.kind == CallErrorKind::AlreadyExists => Ok(None),
-        Err(error) if error.is_of_ending_namespace() => Ok(None),
-        Err(error) => Err(error),
-    }
+    written(context.calls.post::<ServiceAccount, _>(&path, &missing).await)
 }
 
 #[cfg(test)]
 mod tests {
-    use k8s_openapi::api::core::v1::NamespaceStatus;
-
     use super::*;
+    use crate::namespaces::in_phase as namespace;
 
     #[test]
     fn the_account_is_made_where_it_is_missing() {
-        let namespace = |phase: &str| Namespace {
-            metadata: ObjectMeta { name: Some("a".into()), ..ObjectMeta::default() },
-            status: Some(NamespaceStatus {
-                phase: Some(phase.into()),
-                ..NamespaceStatus::default()
-            }),
-            ..Namespace::default()
-        };
         let made = decide(&namespace("Active"), None).unwrap();
         assert_eq!(ObjectKey::of(&made.metadata), ObjectKey::new("a", "default"));
         assert_eq!(decide(&namespace("Active"), Some(&made)), None);

@@ -151,11 +151,15 @@ impl Api {
                 let endpoint =
                     mainstay_apiserver::reachable(config.bind_address, &config.addresses);
                 let endpoint = endpoint.map(|ip| SocketAddr::new(ip, port));
-                if let Err(error) = server.publish_endpoint(endpoint).await {
-                    let error = error.message;
-                    tracing::warn!(error, "cannot say in default/kubernetes where the API is");
-                }
+                // Nobody waits for it.
+                let publish = async {
+                    if let Err(error) = server.publish_endpoint(endpoint).await {
+                        let error = error.message;
+                        tracing::warn!(error, "cannot say in default/kubernetes where the API is");
+                    }
+                };
                 tokio::join!(
+                    publish,
                     serve::serve(listener, credentials.api_server(), server.clone()),
                     server.keep_house(),
                     renew(config, pki, &credentials, port),
