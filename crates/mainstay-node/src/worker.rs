@@ -24,7 +24,7 @@ use mainstay_plan::backoff::after_failures;
 use mainstay_plan::mirror::{self, INVALID_CONDITION};
 use mainstay_plan::pod::{
     Action, DEADLINE_EXCEEDED, DEADLINE_MESSAGE, Failure, Goal, ImageMemory, Key, Memory, PodKey,
-    SeenPod, has_started, plan,
+    SeenPod, StopReason, has_started, plan,
 };
 use mainstay_plan::status::{self, Facts};
 use mainstay_pod::{Diagnostic, Pod, RestartPolicy};
@@ -160,7 +160,9 @@ impl Worker {
     fn note_stop(&mut self, action: &Action, seen: &SeenPod, now: Timestamp) {
         let id = match action {
             Action::StopSandbox { id } | Action::RemoveSandbox { id } => Some(id.clone()),
-            Action::StopContainer { id, .. } => {
+            // The pod goes on, and its sandbox.
+            Action::StopContainer { why: StopReason::Unhealthy { .. }, .. } => None,
+            Action::StopContainer { id, why: StopReason::PodEnds, .. } => {
                 let has = |sandbox: &&mainstay_plan::pod::SeenSandbox| {
                     sandbox.containers.iter().any(|container| container.id == *id)
                 };

@@ -16,6 +16,7 @@ pub mod node_status;
 pub mod patch;
 pub mod pod;
 pub mod pressure;
+pub mod probe;
 pub mod resources;
 pub mod status;
 pub mod termination_message;

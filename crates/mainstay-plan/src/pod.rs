@@ -25,15 +25,17 @@
 //! - A pod that has finished, or that runs as it should, asks for nothing.
 
 mod deadline;
+mod health;
 mod plan;
 mod restart;
 mod state;
 mod tear_down;
 
 pub use deadline::{DEADLINE_EXCEEDED, DEADLINE_MESSAGE, is_exceeded};
+pub use health::{Health, stop_given_up};
 pub use plan::plan;
 pub use restart::{Afterwards, after as after_end, has_started, was_interrupted};
 pub use state::{
     Action, Began, ContainerPlan, Failure, Finished, Goal, ImageMemory, Incarnation, Key, Memory,
-    Plan, PodKey, RunGoal, SeenContainer, SeenPod, SeenSandbox, SourceKind, Waiting,
+    Plan, PodKey, RunGoal, SeenContainer, SeenPod, SeenSandbox, SourceKind, StopReason, Waiting,
 };

@@ -15,7 +15,9 @@ use mainstay_cri::{
 };
 use mainstay_linux::cgroup::Hierarchies;
 use mainstay_plan::image::{self, Decision, Presence, PullPolicy};
-use mainstay_plan::pod::{Action, ContainerPlan, Finished, Goal, PodKey, RunGoal, SeenPod};
+use mainstay_plan::pod::{
+    Action, ContainerPlan, Finished, Goal, PodKey, RunGoal, SeenPod, StopReason,
+};
 use mainstay_plan::resources;
 use mainstay_plan::status::NodeAddresses;
 use mainstay_plan::translate::{self, NodeFacts};
@@ -228,8 +230,8 @@ impl Performer {
                 let uid = run.pod.uid().to_owned();
                 Ok(Done::Finished(Finished { uid, incarnation: run.incarnation }))
             }
-            (Action::StopContainer { id, grace }, _) => {
-                self.show_stop(&key, &seen, &id);
+            (Action::StopContainer { id, grace, why }, _) => {
+                self.show_stop(&key, &seen, &id, why);
                 let stopped = self.runtime.stop_container(&id, grace).await;
                 self.look_at(&seen, &id).await;
                 done("FailedKillPod", stopped)
@@ -477,7 +479,14 @@ impl Performer {
     }
 
     /// Shows that a container is being stopped, of whatever version of the pod.
-    fn show_stop(&self, key: &PodKey, seen: &SeenPod, id: &ContainerId) {
+    fn show_stop(&self, key: &PodKey, seen: &SeenPod, id: &ContainerId, why: StopReason) {
+        let told = match why {
+            StopReason::PodEnds => None,
+            StopReason::Unhealthy { message } => Some(message),
+        };
+        if let Some(message) = &told {
+            self.events.tell(key, EventKind::Normal, "Killing", message.clone());
+        }
         let containers = seen.sandboxes.iter().flat_map(|sandbox| {
             sandbox.containers.iter().map(move |container| (sandbox, container))
         });
@@ -488,7 +497,8 @@ impl Performer {
                 uid: sandbox.uid.clone(),
                 container: Some(container.name.clone()),
             };
-            let message = format!("Stopping container {}", container.name);
+            let stopping = || format!("Stopping container {}", container.name);
+            let message = told.clone().unwrap_or_else(stopping);
             self.events.show(about, EventKind::Normal, "Killing", message);
         }
     }

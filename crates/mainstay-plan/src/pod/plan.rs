@@ -6,6 +6,7 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 
 use super::deadline::{deadline, is_exceeded};
+use super::health::stop_given_up;
 use super::restart::{Afterwards, after, all_ended};
 use super::state::{
     Action, ContainerPlan, Goal, ImageMemory, Key, Memory, Plan, RunGoal, SeenContainer, SeenPod,
@@ -231,6 +232,10 @@ impl Planner<'_> {
                         if !self.is_in_flight(&container.name) {
                             self.ask(Action::RemoveContainer { id: newest.id.clone() });
                         }
+                        continue;
+                    }
+                    if let Some(stop) = stop_given_up(run, container, false, newest, self.memory) {
+                        self.ask(stop);
                         continue;
                     }
                     match after(newest, run.pod.restart_policy(), self.now) {

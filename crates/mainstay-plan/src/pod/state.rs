@@ -10,6 +10,7 @@ use jiff::Timestamp;
 use mainstay_cri::{ContainerId, ContainerState, PodSandboxState, PodSandboxStatus, SandboxId};
 use mainstay_pod::Pod;
 
+use super::health::Health;
 use crate::backoff::Backoff;
 use crate::labels;
 
@@ -206,6 +207,8 @@ pub struct Memory {
     pub finished: Option<Finished>,
     /// When the pod began that is told of.
     pub began: Option<Began>,
+    /// What probes say of containers; of one that is not here nothing is known yet.
+    pub health: BTreeMap<ContainerId, Health>,
 }
 
 impl Memory {
@@ -366,6 +369,8 @@ pub enum Action {
         id: ContainerId,
         /// What is left of its grace period.
         grace: Duration,
+        /// Why.
+        why: StopReason,
     },
     /// Remove an ended container of which nothing is needed any more.
     RemoveContainer {
@@ -391,6 +396,18 @@ pub enum Action {
     CleanUp {
         /// Which version.
         uid: String,
+    },
+}
+
+/// Why a container is ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum StopReason {
+    /// Its pod is, or its sandbox.
+    PodEnds,
+    /// A probe has given it up, and the pod goes on.
+    Unhealthy {
+        /// What is told of it.
+        message: String,
     },
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use mainstay_cri::ContainerState;
 
-use super::state::{Action, Memory, SeenContainer, SeenSandbox};
+use super::state::{Action, Memory, SeenContainer, SeenSandbox, StopReason};
 
 /// The next steps for one sandbox: end its containers all at once, then it, then remove it. One
 /// that never ran has nothing to end.
@@ -24,7 +24,7 @@ pub(super) fn steps(
         let step = |container: &SeenContainer| match container.state {
             ContainerState::Created => Action::RemoveContainer { id: container.id.clone() },
             ContainerState::Running { .. } | ContainerState::Exited { .. } => {
-                Action::StopContainer { id: container.id.clone(), grace }
+                Action::StopContainer { id: container.id.clone(), grace, why: StopReason::PodEnds }
             }
         };
         return alive.into_iter().map(step).collect();

@@ -190,7 +190,7 @@ fn what_never_ran_is_no_end_whatever_became_of_it() {
             &Memory::default(),
             &expect![[r#"
                 RemoveContainer { id: ContainerId("a0") }
-                StopContainer { id: ContainerId("b0"), grace: 30s }"#]],
+                StopContainer { id: ContainerId("b0"), grace: 30s, why: PodEnds }"#]],
         );
     }
 }
@@ -302,7 +302,7 @@ fn a_pod_whose_deadline_has_passed_is_ended_and_that_is_written_down() {
         answer(&goal, vec![], &memory),
     ];
     expect![[r#"
-        StopContainer { id: ContainerId("a0"), grace: 30s }
+        StopContainer { id: ContainerId("a0"), grace: 30s, why: PodEnds }
 
         StopSandbox { id: SandboxId("s") }
 
@@ -339,7 +339,7 @@ fn an_older_version_is_ended_first_and_the_images_come_meanwhile() {
         old(true, &["a0 running", "b0 exited 1 at 99"]),
         &memory,
         &expect![[r#"
-        StopContainer { id: ContainerId("a0"), grace: 30s }
+        StopContainer { id: ContainerId("a0"), grace: 30s, why: PodEnds }
         EnsureImage { container: "a" }
         waiting: Predecessor { uid: "old" }"#]],
     );
@@ -349,7 +349,7 @@ fn an_older_version_is_ended_first_and_the_images_come_meanwhile() {
         old(true, &["a0 running"]),
         &memory,
         &expect![[r#"
-        StopContainer { id: ContainerId("a0"), grace: 20s }
+        StopContainer { id: ContainerId("a0"), grace: 20s, why: PodEnds }
         EnsureImage { container: "a" }
         waiting: Predecessor { uid: "old" }"#]],
     );
@@ -441,7 +441,7 @@ fn a_restart_ends_what_was_there_before_and_counts_on() {
         vec![old],
         &memory,
         &expect![[r#"
-        StopContainer { id: ContainerId("a0"), grace: 30s }
+        StopContainer { id: ContainerId("a0"), grace: 30s, why: PodEnds }
         waiting: Predecessor { uid: "UID" }"#]],
     );
     let old = sandbox("s", &uid(&goal), false, &["a0 exited 0 at 99", "b2 exited 0 at 95"]);
@@ -466,7 +466,7 @@ fn a_pod_that_is_not_wanted_goes_step_by_step() {
         &gone,
         old(true, &["a0 running"]),
         &memory,
-        &expect![[r#"StopContainer { id: ContainerId("a0"), grace: 30s }"#]],
+        &expect![[r#"StopContainer { id: ContainerId("a0"), grace: 30s, why: PodEnds }"#]],
     );
     // A start that is under way comes to its end first.
     memory.in_flight = [Key::Container("b".into())].into();
@@ -500,7 +500,7 @@ fn a_pod_that_is_stopped_has_the_grace_period_that_was_asked_for() {
         seen(),
         &memory,
         &expect![[r#"
-            StopContainer { id: ContainerId("a0"), grace: 9s }"#]],
+            StopContainer { id: ContainerId("a0"), grace: 9s, why: PodEnds }"#]],
     );
     // It began before, with a longer one.
     memory.stopping.insert(SandboxId("s".into()), at(95));
@@ -509,7 +509,7 @@ fn a_pod_that_is_stopped_has_the_grace_period_that_was_asked_for() {
         vec![seen().remove(0)],
         &memory,
         &expect![[r#"
-        StopContainer { id: ContainerId("a0"), grace: 4s }"#]],
+        StopContainer { id: ContainerId("a0"), grace: 4s, why: PodEnds }"#]],
     );
 }
 

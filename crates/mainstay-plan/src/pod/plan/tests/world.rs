@@ -16,7 +16,7 @@ use proptest::prelude::*;
 
 use crate::pod::{
     Action, Failure, Finished, Goal, ImageMemory, Memory, RunGoal, SeenContainer, SeenPod,
-    SeenSandbox, has_started, plan, was_interrupted,
+    SeenSandbox, StopReason, has_started, plan, was_interrupted,
 };
 
 /// One thing that happens. Numbers choose among what there is.
@@ -249,7 +249,9 @@ impl World {
             self.check_start(&action);
             let stops = match &action {
                 Action::StopSandbox { id } | Action::RemoveSandbox { id } => Some(id.clone()),
-                Action::StopContainer { id, .. } => self.sandbox_of(id).map(|it| it.id.clone()),
+                Action::StopContainer { id, why: StopReason::PodEnds, .. } => {
+                    self.sandbox_of(id).map(|it| it.id.clone())
+                }
                 _ => None,
             };
             if let Some(id) = stops {
