@@ -262,9 +262,8 @@ impl Worker {
             Key::Image(name) | Key::Container(name) => Some(name.as_str()),
             Key::Host(_) | Key::Ledger | Key::Sandbox | Key::Dead(_) | Key::DeadSandbox(_) => None,
         };
-        let containers = &run.pod.spec().containers;
-        let container = containers.iter().find(|container| Some(container.name.as_str()) == name);
-        let image = container.and_then(|container| container.image.as_deref());
+        let container = name.and_then(|name| run.pod.container(name));
+        let image = container.and_then(|(_, container)| container.image.as_deref());
         for (reason, message) in of_failure(error.reason, &error.message, image) {
             self.performer.events.show(about(&run.pod, name), EventKind::Warning, reason, message);
         }

@@ -29,6 +29,9 @@ pub const NODE_NAME: &str = "mainstay.dev/node";
 /// The names of the pod's containers in their order, with commas between, as an annotation of
 /// sandboxes: which is the first one is asked when there is no manifest.
 pub const CONTAINERS: &str = "mainstay.dev/containers";
+/// The names of the pod's sidecars in their order, with commas between, as an annotation of sandboxes:
+/// they are ended last, also when there is no manifest any more.
+pub const SIDECARS: &str = "mainstay.dev/sidecars";
 /// The pod's incarnation, as an annotation of sandboxes.
 pub const INCARNATION: &str = "mainstay.dev/incarnation";
 /// The state of a container's restart back-off when it was made, as an annotation of containers,

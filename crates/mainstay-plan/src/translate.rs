@@ -16,7 +16,7 @@ use mainstay_cri::{
     LinuxSandboxSecurityContext, Mount, MountPropagation, NamespaceMode, NamespaceOptions,
     PodSandboxConfig, PodSandboxMetadata, PortMapping, Protocol, SeccompProfile,
 };
-use mainstay_pod::Pod;
+use mainstay_pod::{Pod, Role};
 
 pub use security::{RunsAsRoot, verify_non_root};
 
@@ -135,7 +135,7 @@ pub fn sandbox(
 ) -> Result<PodSandboxConfig, TranslateError> {
     let pod = &run.pod;
     let network = if pod.is_host_network() { NamespaceMode::Node } else { NamespaceMode::Pod };
-    let privileged = pod.spec().containers.iter().any(security::is_privileged);
+    let privileged = pod.containers().any(|(_, container)| security::is_privileged(container));
     let mut labels: BTreeMap<String, String> = pod.metadata().labels.clone().unwrap_or_default();
     labels.extend(pod_labels(pod));
     labels.insert(labels::SOURCE.to_owned(), source.as_str().to_owned());
@@ -145,6 +145,11 @@ pub fn sandbox(
     annotations.insert(labels::NODE_NAME.to_owned(), facts.name.clone());
     let names: Vec<&str> = pod.spec().containers.iter().map(|it| it.name.as_str()).collect();
     annotations.insert(labels::CONTAINERS.to_owned(), names.join(","));
+    let sidecars = pod.containers().filter(|(role, _)| *role == Role::Sidecar);
+    let sidecars: Vec<&str> = sidecars.map(|(_, container)| container.name.as_str()).collect();
+    if !sidecars.is_empty() {
+        annotations.insert(labels::SIDECARS.to_owned(), sidecars.join(","));
+    }
     if let Some(incarnation) = run.incarnation {
         annotations.insert(labels::INCARNATION.to_owned(), incarnation.to_string());
     }
@@ -273,7 +278,11 @@ fn port_mappings(pod: &Pod) -> Result<Vec<PortMapping>, TranslateError> {
             },
         })
     };
-    pod.host_ports().into_iter().map(mapping).collect()
+    // What only prepares a pod is not there to be reached; its ports may be those of others.
+    let lasts = |port: &mainstay_pod::HostPort| {
+        pod.container(&port.container).is_some_and(|(role, _)| role != Role::Init)
+    };
+    pod.host_ports().into_iter().filter(lasts).map(mapping).collect()
 }
 
 /// Variables in order; a later one may refer to earlier ones.

@@ -53,7 +53,10 @@ const ANNOTATIONS: &[(&str, &[&str])] = &[
     ("kubernetes.io/ingress-bandwidth", &[]),
 ];
 
-/// Paths as in the schema: `[]` is any item of a list.
+/// Lists of containers of a pod: what is decided of a field of one holds for the same field of all of them.
+const CONTAINERS: [&str; 2] = ["containers", "initContainers"];
+
+/// Paths as in the schema: `[]` is any item of a list. What is said of [`CONTAINERS`] stands below the first.
 const DECISIONS: &[(&str, Decision)] = &[
     ("apiVersion", Supported),
     ("kind", Supported),
@@ -110,8 +113,10 @@ const DECISIONS: &[(&str, Decision)] = &[
         "spec.containers[].resources.requests",
         Refused(Keys(&["cpu", "memory", "ephemeral-storage"])),
     ),
-    ("spec.containers[].restartPolicy", Refused(Set)),
-    ("spec.containers[].restartPolicyRules", Refused(Set)),
+    ("spec.containers[].restartPolicy", Supported),
+    ("spec.containers[].restartPolicyRules[].action", Refused(Not(&["Restart"]))),
+    ("spec.containers[].restartPolicyRules[].exitCodes.operator", Supported),
+    ("spec.containers[].restartPolicyRules[].exitCodes.values", Supported),
     ("spec.containers[].securityContext.allowPrivilegeEscalation", Supported),
     ("spec.containers[].securityContext.appArmorProfile.localhostProfile", Refused(Set)),
     ("spec.containers[].securityContext.appArmorProfile.type", Refused(Not(&["Unconfined"]))),
@@ -154,7 +159,6 @@ const DECISIONS: &[(&str, Decision)] = &[
     ("spec.hostname", Supported),
     ("spec.hostnameOverride", Refused(Set)),
     ("spec.imagePullSecrets", Refused(Set)),
-    ("spec.initContainers", Refused(Set)),
     ("spec.nodeName", NoEffect),
     ("spec.nodeSelector", Refused(Set)),
     ("spec.os.name", Refused(Not(&["linux"]))),
@@ -267,8 +271,11 @@ fn visit(
     let pattern = pattern.strip_prefix('.').unwrap_or(pattern);
     let end = pattern.find(['.', '[']).unwrap_or(pattern.len());
     let (name, rest) = pattern.split_at(end);
-    if let Some(entry) = node.entries().iter().rev().find(|entry| &*entry.key == name) {
-        visit(&entry.node, entry.key_span, Some(node), rest, &path.field(name), when, findings);
+    let names = if name == CONTAINERS[0] { &CONTAINERS[..] } else { &[name] };
+    for name in names {
+        if let Some(entry) = node.entries().iter().rev().find(|entry| &*entry.key == *name) {
+            visit(&entry.node, entry.key_span, Some(node), rest, &path.field(name), when, findings);
+        }
     }
 }
 

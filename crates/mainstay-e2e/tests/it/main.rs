@@ -18,6 +18,7 @@ mod cli;
 mod container;
 mod controllers;
 mod images;
+mod init_containers;
 mod instances;
 mod killed;
 mod kube_rs;

@@ -21,6 +21,7 @@ use mainstay_plan::pod::{
 use mainstay_plan::resources;
 use mainstay_plan::status::NodeAddresses;
 use mainstay_plan::translate::{self, NodeFacts};
+use mainstay_pod::Role;
 use tokio::sync::{Semaphore, watch};
 
 use crate::agent::AgentConfig;
@@ -28,7 +29,7 @@ use crate::dns;
 use crate::ledger::{Ledger, Record};
 use crate::logs;
 use crate::observe::Observer;
-use crate::publish::{self, About, EventKind, Events, about};
+use crate::publish::{self, About, EventKind, Events, about, field_path};
 use crate::sources::merge::key_of;
 use crate::volumes::{self, VolumeError};
 
@@ -230,8 +231,8 @@ impl Performer {
                 let uid = run.pod.uid().to_owned();
                 Ok(Done::Finished(Finished { uid, incarnation: run.incarnation }))
             }
-            (Action::StopContainer { id, grace, why }, _) => {
-                self.show_stop(&key, &seen, &id, why);
+            (Action::StopContainer { id, grace, why }, goal) => {
+                self.show_stop(&key, goal, &seen, &id, why);
                 let stopped = self.runtime.stop_container(&id, grace).await;
                 self.look_at(&seen, &id).await;
                 done("FailedKillPod", stopped)
@@ -479,7 +480,14 @@ impl Performer {
     }
 
     /// Shows that a container is being stopped, of whatever version of the pod.
-    fn show_stop(&self, key: &PodKey, seen: &SeenPod, id: &ContainerId, why: StopReason) {
+    fn show_stop(
+        &self,
+        key: &PodKey,
+        goal: &Goal,
+        seen: &SeenPod,
+        id: &ContainerId,
+        why: StopReason,
+    ) {
         let told = match why {
             StopReason::PodEnds => None,
             StopReason::Unhealthy { message } => Some(message),
@@ -491,11 +499,18 @@ impl Performer {
             sandbox.containers.iter().map(move |container| (sandbox, container))
         });
         for (sandbox, container) in containers.filter(|(_, container)| container.id == *id) {
+            let known = goal.pod().filter(|run| run.pod.uid() == sandbox.uid);
+            let known = known.and_then(|run| run.pod.container(&container.name));
+            let role = match known {
+                Some((role, _)) => role,
+                None if sandbox.sidecars.contains(&container.name) => Role::Sidecar,
+                None => Role::Main,
+            };
             let about = About::Pod {
                 namespace: key.namespace.clone(),
                 name: key.name.clone(),
                 uid: sandbox.uid.clone(),
-                container: Some(container.name.clone()),
+                field_path: Some(field_path(role, &container.name)),
             };
             let stopping = || format!("Stopping container {}", container.name);
             let message = told.clone().unwrap_or_else(stopping);
@@ -566,7 +581,7 @@ fn done(reason: &'static str, result: mainstay_cri::Result<()>) -> Result<Done, 
 }
 
 fn container<'a>(run: &'a RunGoal, name: &str) -> Option<&'a Container> {
-    run.pod.spec().containers.iter().find(|container| container.name == name)
+    run.pod.container(name).map(|(_, container)| container)
 }
 
 fn pull_policy(run: &RunGoal, container: &Container) -> PullPolicy {

@@ -178,6 +178,7 @@ fn what_runs_and_is_not_wanted_is_ending() {
         created_at: at(0),
         ips: Vec::new(),
         grace: Duration::from_secs(grace),
+        sidecars: vec![],
         containers: vec![SeenContainer {
             id: ContainerId("c".into()),
             name: "a".into(),

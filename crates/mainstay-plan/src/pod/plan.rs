@@ -4,10 +4,13 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::api::core::v1::Container;
+use mainstay_pod::Role;
 
 use super::deadline::{deadline, is_exceeded};
 use super::health::stop_given_up;
-use super::restart::{Afterwards, after, all_ended};
+use super::order::on_turn;
+use super::restart::{Afterwards, Restarts, all_ended};
 use super::state::{
     Action, ContainerPlan, Goal, ImageMemory, Key, Memory, Plan, RunGoal, SeenContainer, SeenPod,
     SeenSandbox, Waiting,
@@ -95,8 +98,12 @@ impl Planner<'_> {
         if !self.is_idle() {
             return;
         }
-        for action in tear_down::steps(sandbox, grace, self.memory, self.now, keep) {
+        let steps = tear_down::steps(sandbox, grace, self.memory, self.now, keep);
+        for action in steps.actions {
             self.ask(action);
+        }
+        if let Some(due) = steps.wake_at {
+            self.wake_at(due);
         }
     }
 
@@ -132,6 +139,7 @@ impl Planner<'_> {
             .filter(|sandbox| current.is_none_or(|current| current.id != sandbox.id))
             .collect();
         let history = History::of(self.seen, run);
+        let restarts = Restarts::AsSaid(&run.pod);
 
         // The newest sandbox of this version tells how its containers ended, until the next one
         // can tell more.
@@ -151,21 +159,26 @@ impl Planner<'_> {
             self.plan.done = self.plan.actions.is_empty() && self.memory.in_flight.is_empty();
             return;
         }
-        let policy = run.pod.restart_policy();
-        if is_exceeded(run, policy, self.seen, self.memory, self.now) {
+        if is_exceeded(run, restarts, self.seen, self.memory, self.now) {
             self.end_late(run, current);
+            return;
+        }
+        if let Some(at) = all_ended(run, restarts, self.seen, self.now) {
+            self.conclude(run, current, at);
             return;
         }
         if let Some(deadline) = deadline(run, self.memory).filter(|it| *it > self.now) {
             self.wake_at(deadline);
         }
-        self.get_images(run, &history);
-        if let Some(alive) = others.iter().find(|sandbox| sandbox.is_alive()) {
+        let alive = others.iter().find(|sandbox| sandbox.is_alive());
+        let turn: Vec<_> = match alive {
+            // So that a successor need not wait for them.
+            Some(_) => run.pod.containers().collect(),
+            None => on_turn(&run.pod, current, self.memory),
+        };
+        self.get_images(run, &turn, current, &history);
+        if let Some(alive) = alive {
             self.plan.waiting = Some(Waiting::Predecessor { uid: alive.uid.clone() });
-            return;
-        }
-        if let Some(at) = all_ended(run, policy, self.seen, self.now) {
-            self.ask(Action::RecordFinished { at });
             return;
         }
         // A clearing that was begun for this version, when it was not wanted, comes to its end
@@ -181,7 +194,17 @@ impl Planner<'_> {
                 let attempt = attempts.map(|sandbox| sandbox.attempt + 1).max().unwrap_or(0);
                 self.ask(Action::RunSandbox { attempt });
             }
-            Some(sandbox) => self.run_containers(run, sandbox, &history),
+            Some(sandbox) => self.run_containers(run, &turn, sandbox, &history),
+        }
+    }
+
+    /// Writes down the end of a pod, when also its sidecars have ended.
+    fn conclude(&mut self, run: &RunGoal, current: Option<&SeenSandbox>, at: Timestamp) {
+        let own = self.seen.sandboxes.iter().filter(|it| it.uid == run.pod.uid());
+        if own.flat_map(|it| &it.containers).all(SeenContainer::has_ended) {
+            self.ask(Action::RecordFinished { at });
+        } else if let Some(sandbox) = current {
+            self.tear_down(sandbox, sandbox.grace, true);
         }
     }
 
@@ -206,11 +229,18 @@ impl Planner<'_> {
 
     /// Sees to the images of the containers that are to be started, also while an older version
     /// is still ending.
-    fn get_images(&mut self, run: &RunGoal, history: &History<'_>) {
-        for container in &run.pod.spec().containers {
-            let due = match history.newest(&container.name) {
+    fn get_images(
+        &mut self,
+        run: &RunGoal,
+        turn: &[(Role, &Container)],
+        current: Option<&SeenSandbox>,
+        history: &History<'_>,
+    ) {
+        let restarts = Restarts::AsSaid(&run.pod);
+        for (role, container) in turn {
+            let due = match history.counting(*role, &container.name, current) {
                 None => true,
-                Some(newest) => match after(newest, run.pod.restart_policy(), self.now) {
+                Some(newest) => match restarts.after(*role, container, newest, self.now) {
                     Afterwards::Start(_) => true,
                     Afterwards::Nothing | Afterwards::Done | Afterwards::Wait(_) => false,
                 },
@@ -221,11 +251,19 @@ impl Planner<'_> {
         }
     }
 
-    fn run_containers(&mut self, run: &RunGoal, sandbox: &SeenSandbox, history: &History<'_>) {
-        for container in &run.pod.spec().containers {
-            let newest = history.newest(&container.name);
+    fn run_containers(
+        &mut self,
+        run: &RunGoal,
+        turn: &[(Role, &Container)],
+        sandbox: &SeenSandbox,
+        history: &History<'_>,
+    ) {
+        let restarts = Restarts::AsSaid(&run.pod);
+        for (role, container) in turn {
+            let newest = history.counting(*role, &container.name, Some(sandbox));
             let backoff = match newest {
-                None => None,
+                // One that ended too often in a sandbox that is gone has not improved by that.
+                None => history.newest(&container.name).and_then(|it| it.backoff),
                 Some(newest) => {
                     if newest.state.never_ran() {
                         // Its start was lost with an agent; a new one is made in its place.
@@ -234,11 +272,12 @@ impl Planner<'_> {
                         }
                         continue;
                     }
-                    if let Some(stop) = stop_given_up(run, container, false, newest, self.memory) {
+                    let init = *role != Role::Main;
+                    if let Some(stop) = stop_given_up(run, container, init, newest, self.memory) {
                         self.ask(stop);
                         continue;
                     }
-                    match after(newest, run.pod.restart_policy(), self.now) {
+                    match restarts.after(*role, container, newest, self.now) {
                         Afterwards::Nothing | Afterwards::Done => continue,
                         Afterwards::Wait(due) => {
                             self.wake_at(due);
@@ -298,6 +337,20 @@ impl<'a> History<'a> {
         Self {
             containers: own.flat_map(|sandbox| &sandbox.containers).collect(),
             ever: ever().flat_map(|sandbox| &sandbox.containers).collect(),
+        }
+    }
+
+    /// The container that counts for what comes next. What prepares a pod does it in each of its sandboxes
+    /// anew; what has come to its end for good there, has so in the next one.
+    fn counting(
+        &self,
+        role: Role,
+        name: &str,
+        sandbox: Option<&'a SeenSandbox>,
+    ) -> Option<&'a SeenContainer> {
+        match role {
+            Role::Init | Role::Sidecar => sandbox.and_then(|sandbox| sandbox.newest(name)),
+            Role::Main => self.newest(name),
         }
     }
 

@@ -108,6 +108,8 @@ pub struct SeenSandbox {
     pub ips: Vec<IpAddr>,
     /// The grace period of the pod that it was made for.
     pub grace: Duration,
+    /// The names of that pod's sidecars, in the order in which they start.
+    pub sidecars: Vec<String>,
     /// Its containers.
     pub containers: Vec<SeenContainer>,
 }
@@ -140,6 +142,8 @@ impl SeenSandbox {
         let sandbox = &status.sandbox;
         let grace = sandbox.annotations.get(labels::GRACE_PERIOD);
         let grace = grace.and_then(|seconds| seconds.parse().ok()).unwrap_or(DEFAULT_GRACE);
+        let sidecars = sandbox.annotations.get(labels::SIDECARS).map_or("", String::as_str);
+        let sidecars = sidecars.split_terminator(',');
         let container = |status: &mainstay_cri::ContainerStatus| {
             let note = |name: &str| status.annotations.get(name);
             let count = note(labels::RESTART_COUNT).and_then(|count| count.parse().ok());
@@ -166,8 +170,15 @@ impl SeenSandbox {
             created_at: sandbox.created_at,
             ips: status.ips.clone(),
             grace: Duration::from_secs(grace),
+            sidecars: sidecars.map(str::to_owned).collect(),
             containers: status.containers.iter().map(container).collect(),
         }
+    }
+
+    /// The newest of its containers of this name.
+    pub fn newest(&self, name: &str) -> Option<&SeenContainer> {
+        let of_name = self.containers.iter().filter(|container| container.name == name);
+        of_name.max_by_key(|container| container.restart_count)
     }
 
     /// Whether something in it may still run.

@@ -81,6 +81,7 @@ fn sandbox(id: &str, uid: &str, ready: bool, containers: &[&str]) -> SeenSandbox
         created_at: at(40),
         ips: vec![],
         grace: Duration::from_secs(30),
+        sidecars: vec![],
         containers: containers.iter().map(|text| container(text)).collect(),
     }
 }
@@ -541,5 +542,167 @@ fn a_pod_that_was_stopped_is_kept_to_be_told_of() {
         &expect![[r#"
         RemoveSandbox { id: SandboxId("r") }
         done"#]],
+    );
+}
+
+/// A pod with an init container `i`, a sidecar `s` and one main container `a`.
+fn with_sidecar(policy: &str) -> (Goal, Memory) {
+    let manifest = format!(
+        "apiVersion: v1\nkind: Pod\nmetadata: {{name: p}}\nspec: {{restartPolicy: {policy}, \
+         initContainers: [{{name: i, image: i}}, {{name: s, image: i, restartPolicy: Always}}], \
+         containers: [{{name: a, image: i}}]}}"
+    );
+    let goal = Goal::Run(RunGoal { pod: pod(&manifest), incarnation: None });
+    let mut memory = ready(&goal);
+    let names = ["i", "s", "a"].map(|name| (name.to_owned(), ImageMemory::Ready("i".into())));
+    memory.images = names.into();
+    (goal, memory)
+}
+
+fn of_sidecar(goal: &Goal, containers: &[&str]) -> Vec<SeenSandbox> {
+    vec![SeenSandbox { sidecars: vec!["s".into()], ..sandbox("s", &uid(goal), true, containers) }]
+}
+
+#[test]
+fn a_pod_is_initialized_step_by_step() {
+    let (goal, memory) = with_sidecar("Always");
+    let rows = [
+        &[][..],
+        &["i0 running"],
+        &["i0 exited 1 at 99"],
+        &["i1 exited 1 at 99"],
+        &["i0 exited 0 at 99"],
+        &["i0 exited 0 at 99", "s0 created"],
+        &["i0 exited 0 at 99", "s0 running"],
+        &["i0 exited 0 at 99", "s0 exited 0 at 99", "a0 running"],
+        &["i0 exited 0 at 99", "s0 running", "a0 exited 0 at 99"],
+    ];
+    let rows = rows.map(|seen| answer(&goal, of_sidecar(&goal, seen), &memory));
+    expect![[r#"
+        StartContainer { sandbox: SandboxId("s"), container: ContainerPlan { name: "i", restart_count: 0, backoff: None, image: "i" } }
+
+
+
+        StartContainer { sandbox: SandboxId("s"), container: ContainerPlan { name: "i", restart_count: 1, backoff: Some(Backoff { wait: 10s, since: 1970-01-01T00:01:40Z }), image: "i" } }
+
+        wake at 109
+
+        StartContainer { sandbox: SandboxId("s"), container: ContainerPlan { name: "s", restart_count: 0, backoff: None, image: "i" } }
+
+        RemoveContainer { id: ContainerId("s0") }
+
+        StartContainer { sandbox: SandboxId("s"), container: ContainerPlan { name: "a", restart_count: 0, backoff: None, image: "i" } }
+
+        StartContainer { sandbox: SandboxId("s"), container: ContainerPlan { name: "s", restart_count: 1, backoff: Some(Backoff { wait: 10s, since: 1970-01-01T00:01:40Z }), image: "i" } }
+
+        StartContainer { sandbox: SandboxId("s"), container: ContainerPlan { name: "a", restart_count: 1, backoff: Some(Backoff { wait: 10s, since: 1970-01-01T00:01:40Z }), image: "i" } }"#]].assert_eq(&rows.join("\n\n"));
+    // Images are got when their turn comes, and earlier only while a predecessor still runs.
+    let memory = Memory { images: BTreeMap::new(), ..memory };
+    let old = vec![sandbox("o", "old", true, &["a0 running"])];
+    let rows = [answer(&goal, of_sidecar(&goal, &[]), &memory), answer(&goal, old, &memory)];
+    expect![[r#"
+        EnsureImage { container: "i" }
+
+        StopContainer { id: ContainerId("a0"), grace: 30s, why: PodEnds }
+        EnsureImage { container: "i" }
+        EnsureImage { container: "s" }
+        EnsureImage { container: "a" }
+        waiting: Predecessor { uid: "old" }"#]]
+    .assert_eq(&rows.join("\n\n"));
+}
+
+#[test]
+fn a_new_sandbox_is_initialized_anew() {
+    let (goal, memory) = with_sidecar("OnFailure");
+    let dead = &["i1 exited 0 at 60", "s0 exited 137 at 99", "a1 exited 137 at 85"];
+    let dead = || SeenSandbox { ready: false, ..of_sidecar(&goal, dead).remove(0) };
+    let next = |containers: &[&str]| SeenSandbox {
+        attempt: 1,
+        id: SandboxId("t".into()),
+        ..of_sidecar(&goal, containers).remove(0)
+    };
+    let rows = [&[][..], &["i2 exited 0 at 99", "s1 running"]]
+        .map(|seen| answer(&goal, vec![next(seen), dead()], &memory));
+    expect![[r#"
+        StartContainer { sandbox: SandboxId("t"), container: ContainerPlan { name: "i", restart_count: 2, backoff: Some(Backoff { wait: 10s, since: 1970-01-01T00:01:20Z }), image: "i" } }
+
+        StartContainer { sandbox: SandboxId("t"), container: ContainerPlan { name: "a", restart_count: 2, backoff: Some(Backoff { wait: 20s, since: 1970-01-01T00:01:40Z }), image: "i" } }"#]].assert_eq(&rows.join("\n\n"));
+}
+
+#[test]
+fn a_pod_that_could_not_be_initialized_is_through() {
+    let (goal, memory) = with_sidecar("Never");
+    check(
+        &goal,
+        of_sidecar(&goal, &["i0 exited 3 at 99"]),
+        &memory,
+        &expect!["RecordFinished { at: 1970-01-01T00:01:39Z }"],
+    );
+}
+
+#[test]
+fn a_sidecar_ends_last_and_a_pod_is_through_after_it() {
+    let (goal, mut memory) = with_sidecar("Never");
+    let ended = ["i0 exited 0 at 60", "s0 running", "a0 exited 0 at 90"];
+    check(
+        &goal,
+        of_sidecar(&goal, &ended),
+        &memory,
+        &expect![[r#"StopContainer { id: ContainerId("s0"), grace: 30s, why: PodEnds }"#]],
+    );
+    memory.stopping.insert(SandboxId("s".into()), at(95));
+    let ended = ["i0 exited 0 at 60", "s0 exited 143 at 96", "a0 exited 0 at 90"];
+    check(
+        &goal,
+        of_sidecar(&goal, &ended),
+        &memory,
+        &expect![[r#"
+        StopSandbox { id: SandboxId("s") }
+        RecordFinished { at: 1970-01-01T00:01:30Z }"#]],
+    );
+    memory.finished = Some(Finished { uid: uid(&goal), incarnation: None });
+    check(
+        &goal,
+        of_sidecar(&goal, &ended),
+        &memory,
+        &expect![[r#"StopSandbox { id: SandboxId("s") }"#]],
+    );
+    // Of a pod that is taken away, whoever it was made by.
+    memory.stopping.clear();
+    let running = ["i0 exited 0 at 60", "s0 running", "a0 running"];
+    check(
+        &Goal::Gone,
+        of_sidecar(&goal, &running),
+        &memory,
+        &expect![[r#"
+        StopContainer { id: ContainerId("a0"), grace: 30s, why: PodEnds }
+        wake at 130"#]],
+    );
+    memory.stopping.insert(SandboxId("s".into()), at(90));
+    check(
+        &Goal::Gone,
+        of_sidecar(&goal, &running),
+        &memory,
+        &expect![[r#"
+        StopContainer { id: ContainerId("a0"), grace: 20s, why: PodEnds }
+        wake at 120"#]],
+    );
+    let running = ["i0 exited 0 at 60", "s0 running", "a0 exited 0 at 99"];
+    check(
+        &Goal::Gone,
+        of_sidecar(&goal, &running),
+        &memory,
+        &expect![[r#"StopContainer { id: ContainerId("s0"), grace: 20s, why: PodEnds }"#]],
+    );
+    // The others had all the time there was.
+    memory.stopping.insert(SandboxId("s".into()), at(70));
+    let running = ["i0 exited 0 at 60", "s0 running", "a0 running"];
+    check(
+        &Goal::Gone,
+        of_sidecar(&goal, &running),
+        &memory,
+        &expect![[r#"
+        StopContainer { id: ContainerId("s0"), grace: 2s, why: PodEnds }
+        StopContainer { id: ContainerId("a0"), grace: 2s, why: PodEnds }"#]],
     );
 }
