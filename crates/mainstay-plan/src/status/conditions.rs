@@ -5,7 +5,7 @@ use k8s_openapi::api::core::v1::{PodCondition, PodStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::Phase;
-use super::containers::{Now, View};
+use super::containers::View;
 
 /// All five that the kubelet owns, in its order. A condition keeps the time of its last change.
 pub(super) fn all(
@@ -15,11 +15,8 @@ pub(super) fn all(
     before: Option<&PodStatus>,
     now: Timestamp,
 ) -> Vec<PodCondition> {
-    let unready: Vec<&str> = views
-        .iter()
-        .filter(|view| !matches!(view.now, Now::Running { .. }))
-        .map(|view| view.container.name.as_str())
-        .collect();
+    let unready: Vec<&str> =
+        views.iter().filter(|view| !view.ready).map(|view| view.container.name.as_str()).collect();
     let readiness = match phase {
         // Source: `GenerateContainersReadyCondition`.
         Phase::Succeeded => Some(("PodCompleted", None)),

@@ -16,6 +16,10 @@ use crate::termination_message;
 pub(super) struct View<'a> {
     pub(super) container: &'a Container,
     pub(super) now: Now<'a>,
+    /// Whether it runs and its startup probe, if it has one, has succeeded.
+    started: bool,
+    /// Whether it has started and its readiness probe, if it has one, says so.
+    pub(super) ready: bool,
     newest: Option<&'a SeenContainer>,
     /// The one before the newest.
     last: Option<&'a SeenContainer>,
@@ -61,6 +65,8 @@ pub(super) fn views<'a>(
         View {
             container,
             now: look(pod, policy, container, newest, memory, now),
+            started: newest.is_some_and(|newest| memory.has_started(container, newest)),
+            ready: newest.is_some_and(|newest| memory.is_ready(container, newest)),
             newest,
             last: of_name.get(1).copied(),
         }
@@ -205,7 +211,6 @@ fn status(view: &View<'_>, most: usize) -> ContainerStatus {
             container: before,
         }));
     }
-    let is_running = matches!(view.now, Now::Running { .. });
     let (container, newest) = (view.container, view.newest);
     let resources = container.resources.clone().unwrap_or_default();
     let written = || container.image.clone().unwrap_or_default();
@@ -216,9 +221,8 @@ fn status(view: &View<'_>, most: usize) -> ContainerStatus {
         container_id: newest.map(|seen| container_id(&seen.id.0)),
         state: Some(state),
         last_state: Some(last.unwrap_or_default()),
-        // Without probes a container that runs is ready and started.
-        ready: is_running,
-        started: Some(is_running),
+        ready: view.ready,
+        started: Some(view.started),
         restart_count: newest
             .map_or(0, |seen| i32::try_from(seen.restart_count).unwrap_or(i32::MAX)),
         // What it has, once it is there.

@@ -15,7 +15,7 @@ use mainstay_testkit::pods::pod;
 use proptest::prelude::*;
 
 use crate::pod::{
-    Action, Failure, Finished, Goal, ImageMemory, Memory, RunGoal, SeenContainer, SeenPod,
+    Action, Failure, Finished, Goal, Health, ImageMemory, Memory, RunGoal, SeenContainer, SeenPod,
     SeenSandbox, StopReason, has_started, plan, was_interrupted,
 };
 
@@ -30,6 +30,8 @@ enum Step {
     Fail(usize),
     /// A container ends by itself.
     End(usize, i32),
+    /// A probe gives up a container.
+    GiveUp(usize),
     /// A shim is killed.
     KillShim(usize),
     /// Time goes by.
@@ -54,6 +56,7 @@ fn step() -> impl Strategy<Value = Step> {
         8 => (0..8usize).prop_map(Step::Succeed),
         1 => (0..8usize).prop_map(Step::Fail),
         2 => (0..8usize, 0..2i32).prop_map(|(which, code)| Step::End(which, code)),
+        1 => (0..8usize).prop_map(Step::GiveUp),
         1 => (0..4usize).prop_map(Step::KillShim),
         2 => any::<u8>().prop_map(Step::Wait),
         2 => (0..4usize).prop_map(Step::Want),
@@ -85,8 +88,8 @@ impl World {
         let version = |label: &str| {
             pod(&format!(
                 "apiVersion: v1\nkind: Pod\nmetadata: {{name: p, labels: {{v: {label}}}}}\nspec: \
-                 {{restartPolicy: {policy}, containers: [{{name: a, image: i}}, \
-                 {{name: b, image: i}}]}}"
+                 {{restartPolicy: {policy}, containers: [{{name: a, image: i}}, {{name: b, image: i, \
+                 livenessProbe: {{tcpSocket: {{port: 1}}}}}}]}}"
             ))
         };
         Self {
@@ -129,6 +132,13 @@ impl World {
                 let count = running.len();
                 if count > 0 {
                     end(running[which % count], *code, now);
+                }
+            }
+            Step::GiveUp(which) => {
+                let running: Vec<ContainerId> = self.running().map(|it| it.id.clone()).collect();
+                if let Some(id) = running.get(which % running.len().max(1)) {
+                    let health = Health { started: true, ready: false, alive: false };
+                    self.memory.health.insert(id.clone(), health);
                 }
             }
             Step::KillShim(which) => {
