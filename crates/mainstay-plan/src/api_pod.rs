@@ -12,7 +12,7 @@
 use k8s_openapi::api::core::v1::{Pod as KubernetesPod, PodCondition, PodStatus};
 
 use crate::mirror::{Action, patch_of};
-use crate::status::is_over;
+use crate::status::{gates, is_over};
 
 /// The conditions that a node writes. Source: `PodConditionByKubelet` in
 /// `pkg/kubelet/types/pod_status.go`; the scheduler's is written for whoever binds pods by name.
@@ -41,7 +41,10 @@ pub fn next(known: &Known<'_>, held: &KubernetesPod) -> Option<Action> {
     let empty = PodStatus::default();
     let before = held.status.as_ref().unwrap_or(&empty);
     if may_follow(before, known.status) {
-        let status = status(known, before);
+        let mut status = status(known, before);
+        if let Some(spec) = &held.spec {
+            gates::judge(spec, &mut status, before);
+        }
         if let Some(patch) = patch_of(before, &status, &uid) {
             return Some(Action::PatchStatus { patch });
         }

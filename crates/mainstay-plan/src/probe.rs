@@ -1,10 +1,30 @@
-//! When a container is probed, and what follows from what the probes find.
+//! When a container is probed, with what, and what follows from what the probes find.
 //!
-//! Source: `pkg/kubelet/prober/{worker,prober_manager}.go`.
+//! # Flow
+//!
+//! [`targets`] says which containers of a pod are probed. Each has one [`Probes`], which says when the
+//! next probe is due ([`Probes::due`]), which ones begin ([`Probes::begin`]) and what their ends mean
+//! ([`Probes::finish`]): its [`crate::pod::Health`]. What a probe asks for is its [`Check`].
+//!
+//! # Guarantees
+//!
+//! - No two probes of one kind of one container are under way at the same time.
+//! - Before a container has started, only its startup probe is asked; afterwards, all but that.
+//! - A container that was given up is not asked again. The next one of its name begins anew.
+//!
+//! Source: `pkg/kubelet/prober/{worker,prober,prober_manager}.go`.
+
+mod check;
+mod course;
+mod target;
 
 use std::fmt;
 
 use k8s_openapi::api::core::v1::{Container, Probe};
+
+pub use check::{Check, HttpGet, check, expand_command, http_get, join_host_port};
+pub use course::{Finding, Probes, Start};
+pub use target::{Target, probed, targets};
 
 /// What a probe is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

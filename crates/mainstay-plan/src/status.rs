@@ -5,6 +5,7 @@
 
 mod conditions;
 mod containers;
+pub(crate) mod gates;
 
 use std::net::IpAddr;
 
@@ -120,7 +121,7 @@ fn compute_under(restarts: Restarts<'_>, facts: &Facts<'_>) -> PodStatus {
         (Phase::Running, SourceKind::Api) => PodTotals::enforced(pod.spec()),
         _ => said,
     };
-    PodStatus {
+    let mut status = PodStatus {
         phase: Some(phase.as_str().to_owned()),
         reason: late(DEADLINE_EXCEEDED),
         message: late(DEADLINE_MESSAGE),
@@ -140,7 +141,9 @@ fn compute_under(restarts: Restarts<'_>, facts: &Facts<'_>) -> PodStatus {
             claims: None,
         }),
         ..PodStatus::default()
-    }
+    };
+    gates::judge(pod.spec(), &mut status, before.unwrap_or(&PodStatus::default()));
+    status
 }
 
 /// The status of a pod that was ended before it could finish, by `mainstay down` or with the

@@ -2,7 +2,7 @@
 //!
 //! Source: `pkg/kubelet/kuberuntime/{kuberuntime_sandbox,kuberuntime_container,security_context}.go`.
 
-mod expand;
+pub(crate) mod expand;
 mod security;
 
 use std::collections::BTreeMap;

@@ -7,7 +7,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use mainstay_pod::Role;
 
 use super::Phase;
-use super::containers::{Now, View};
+use super::containers::View;
 
 /// All five that the kubelet owns, in its order. A condition keeps the time of its last change.
 pub(super) fn all(

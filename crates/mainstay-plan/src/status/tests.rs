@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use mainstay_pod::Pod;
 
 use super::*;
-use crate::pod::{Began, Failure, Key, SeenContainer};
+use crate::pod::{Began, Failure, Health, Key, SeenContainer};
 
 fn at(second: i64) -> Timestamp {
     Timestamp::from_second(second).unwrap()
@@ -534,4 +534,57 @@ fn the_phase_is_that_of_what_a_pod_runs_for() {
         Running True 
         Running True "#]]
     .assert_eq(&rows.join("\n"));
+}
+
+#[test]
+fn a_container_with_probes_is_ready_when_they_say_so() {
+    let pod = pod_of(
+        "apiVersion: v1\nkind: Pod\nmetadata: {name: p}\nspec:\n  containers:\n  - name: a\n    \
+         image: i\n    startupProbe: {tcpSocket: {port: 1}}\n    readinessProbe: {tcpSocket: {port: 1}}\n  \
+         - {name: b, image: i}\n",
+    );
+    let both = seen(&pod, &[("a", 0, running()), ("b", 0, running())]);
+    let told = |health: Option<Health>, seen: &SeenPod| {
+        let mut memory = Memory::default();
+        memory.health.extend(health.map(|health| (ContainerId("a0".into()), health)));
+        let status = status(&pod, seen, &memory, None, 21);
+        let flags = |it: &k8s_openapi::api::core::v1::ContainerStatus| {
+            format!("{} {:?} {}, ", it.name, it.started.unwrap(), it.ready)
+        };
+        let mut text: String = status.container_statuses.iter().flatten().map(flags).collect();
+        for condition in &status.conditions.unwrap()[2..4] {
+            write!(text, "{} {}", condition.type_, condition.status).unwrap();
+            let message = condition.message.as_ref();
+            text += &message.map_or(" ".to_owned(), |message| format!(" ({message}) "));
+        }
+        text
+    };
+    let health = |started, ready| Some(Health { started, ready, alive: true });
+    let not = "Ready False (containers with unready status: [a]) \
+               ContainersReady False (containers with unready status: [a]) ";
+    assert_eq!(told(None, &both), format!("a false false, b true true, {not}"));
+    assert_eq!(told(health(false, true), &both), format!("a false false, b true true, {not}"));
+    assert_eq!(told(health(true, false), &both), format!("a true false, b true true, {not}"));
+    let all = "a true true, b true true, Ready True ContainersReady True ";
+    assert_eq!(told(health(true, true), &both), all);
+    let ended = seen(&pod, &[("a", 0, ended(1)), ("b", 0, running())]);
+    assert_eq!(told(health(true, true), &ended), format!("a false false, b true true, {not}"));
+}
+
+#[test]
+fn a_pod_with_gates_is_not_ready_by_itself() {
+    let pod = pod_of(
+        "apiVersion: v1\nkind: Pod\nmetadata: {name: p}\nspec:\n  readinessGates: [{conditionType: x/y}]\n  \
+         containers: [{name: a, image: i}]\n",
+    );
+    check(
+        &pod,
+        &seen(&pod, &[("a", 0, running())]),
+        &Memory::default(),
+        &expect![[r#"
+            Running
+            a restarts=0 running since 10
+            not Ready: ReadinessGatesNotReady corresponding condition of pod readiness gate "x/y" does not exist.
+        "#]],
+    );
 }

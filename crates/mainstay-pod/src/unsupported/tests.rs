@@ -100,7 +100,6 @@ fn refused_by_name() {
         expect![[r#"
             spec.containers[0].envFrom[0].configMapRef: not supported by this version of mainstay yet
             spec.containers[0].env[1].valueFrom.fieldRef: not supported by this version of mainstay yet
-            spec.containers[0].livenessProbe: not supported by this version of mainstay yet
             spec.containers[0].resources.limits[nvidia.com/gpu]: not supported by this version of mainstay yet
             spec.containers[0].resources.requests[hugepages-2Mi]: not supported by this version of mainstay yet
             spec.containers[0].securityContext.appArmorProfile.type: RuntimeDefault is not supported by this version of mainstay yet

@@ -10,8 +10,8 @@ use mainstay_testkit::pods::pod;
 
 use crate::backoff::{Backoff, FIRST};
 use crate::pod::{
-    Began, Failure, Finished, Goal, ImageMemory, Key, Memory, RunGoal, SeenContainer, SeenPod,
-    SeenSandbox, plan,
+    Began, Failure, Finished, Goal, Health, ImageMemory, Key, Memory, RunGoal, SeenContainer,
+    SeenPod, SeenSandbox, plan,
 };
 
 /// A pod with two containers.
@@ -704,5 +704,68 @@ fn a_sidecar_ends_last_and_a_pod_is_through_after_it() {
         &expect![[r#"
         StopContainer { id: ContainerId("s0"), grace: 2s, why: PodEnds }
         StopContainer { id: ContainerId("a0"), grace: 2s, why: PodEnds }"#]],
+    );
+}
+
+/// A pod with one container, `a`, with these probes.
+fn probed(policy: &str, probes: &str) -> Goal {
+    let manifest = format!(
+        "apiVersion: v1\nkind: Pod\nmetadata: {{name: p}}\nspec:\n  restartPolicy: {policy}\n  \
+         containers:\n  - name: a\n    image: i\n{probes}"
+    );
+    Goal::Run(RunGoal { pod: pod(&manifest), incarnation: None })
+}
+
+#[test]
+fn a_container_that_a_probe_gave_up_is_ended_and_nothing_else() {
+    let liveness = "    livenessProbe: {tcpSocket: {port: 1}, terminationGracePeriodSeconds: 5}\n";
+    let startup = "    startupProbe: {tcpSocket: {port: 1}}\n";
+    let check =
+        |policy: &str, probes: &str, (started, alive), container: &str, expected: &Expect| {
+            let goal = probed(policy, probes);
+            let mut memory = ready(&goal);
+            let id = ContainerId("a0".into());
+            memory.health.insert(id, Health { started, ready: false, alive });
+            check(&goal, vec![sandbox("s", &uid(&goal), true, &[container])], &memory, expected);
+        };
+    let both = format!("{liveness}{startup}");
+    check("Always", &both, (true, true), "a0 running", &expect![""]);
+    check("Always", &both, (false, true), "a0 running", &expect![""]);
+    check(
+        "Always",
+        &both,
+        (true, false),
+        "a0 running",
+        &expect![[
+            r#"StopContainer { id: ContainerId("a0"), grace: 5s, why: Unhealthy { message: "Container a failed liveness probe, will be restarted" } }"#
+        ]],
+    );
+    check(
+        "OnFailure",
+        &both,
+        (false, false),
+        "a0 running",
+        &expect![[
+            r#"StopContainer { id: ContainerId("a0"), grace: 30s, why: Unhealthy { message: "Container a failed startup probe, will be restarted" } }"#
+        ]],
+    );
+    check(
+        "Never",
+        liveness,
+        (true, false),
+        "a0 running",
+        &expect![[
+            r#"StopContainer { id: ContainerId("a0"), grace: 5s, why: Unhealthy { message: "Container a failed liveness probe" } }"#
+        ]],
+    );
+    // What was said of it means nothing to its restart policy.
+    check(
+        "Always",
+        liveness,
+        (true, false),
+        "a0 exited 137 at 99",
+        &expect![[
+            r#"StartContainer { sandbox: SandboxId("s"), container: ContainerPlan { name: "a", restart_count: 1, backoff: Some(Backoff { wait: 10s, since: 1970-01-01T00:01:40Z }), image: "i" } }"#
+        ]],
     );
 }

@@ -14,7 +14,6 @@ use mainstay_cri::{ContainerId, ContainerState, SandboxId};
 use mainstay_pod::{Pod, Role};
 use mainstay_testkit::pods::pod;
 use proptest::prelude::*;
-use serde_json::{Value, json};
 
 use crate::pod::{
     Action, Failure, Finished, Goal, Health, ImageMemory, Memory, RunGoal, SeenContainer, SeenPod,
@@ -34,6 +33,8 @@ enum Step {
     End(usize, i32),
     /// The startup probe of a container succeeds.
     Probe(usize),
+    /// A probe gives up a container.
+    GiveUp(usize),
     /// A shim is killed.
     KillShim(usize),
     /// Time goes by.
@@ -59,6 +60,7 @@ fn step() -> impl Strategy<Value = Step> {
         1 => (0..8usize).prop_map(Step::Fail),
         2 => (0..8usize, 0..2i32).prop_map(|(which, code)| Step::End(which, code)),
         2 => (0..8usize).prop_map(Step::Probe),
+        1 => (0..8usize).prop_map(Step::GiveUp),
         1 => (0..4usize).prop_map(Step::KillShim),
         2 => any::<u8>().prop_map(Step::Wait),
         2 => (0..4usize).prop_map(Step::Want),
@@ -92,24 +94,22 @@ const SHAPES: [&str; 7] = ["", "i", "s", "o", "isj", "pi", "isp"];
 /// A pod with the main containers `a`, and `b` which has its own restart policy in some shapes.
 fn version(policy: &str, shape: &str, label: &str) -> Arc<Pod> {
     let init = shape.chars().map(|name| match name {
-        's' | 'p' => format!("{{name: {name}, image: i, restartPolicy: Always}}"),
+        's' => format!("{{name: {name}, image: i, restartPolicy: Always}}"),
+        'p' => {
+            let probe = "startupProbe: {tcpSocket: {port: 1}}";
+            format!("{{name: {name}, image: i, restartPolicy: Always, {probe}}}")
+        }
         'o' => format!("{{name: {name}, image: i, restartPolicy: Never}}"),
         _ => format!("{{name: {name}, image: i}}"),
     });
     let init = init.collect::<Vec<_>>().join(", ");
     let own = if shape.starts_with('s') { ", restartPolicy: OnFailure" } else { "" };
-    let pod = pod(&format!(
+    pod(&format!(
         "apiVersion: v1\nkind: Pod\nmetadata: {{name: p, labels: {{v: {label}}}}}\nspec: \
          {{restartPolicy: {policy}, initContainers: [{init}], \
-         containers: [{{name: a, image: i}}, {{name: b, image: i{own}}}]}}"
-    ));
-    let mut stored: Value = serde_json::from_str(&pod.to_stored()).unwrap();
-    for container in stored["pod"]["spec"]["initContainers"].as_array_mut().into_iter().flatten() {
-        if container["name"] == "p" {
-            container["startupProbe"] = json!({"tcpSocket": {"port": 1}});
-        }
-    }
-    Arc::new(Pod::from_stored(&stored.to_string()).unwrap())
+         containers: [{{name: a, image: i}}, {{name: b, image: i{own}, \
+         livenessProbe: {{tcpSocket: {{port: 1}}}}}}]}}"
+    ))
 }
 
 /// Three versions of a pod, read once.
@@ -168,6 +168,13 @@ impl World {
                 let ids: Vec<ContainerId> = self.running().map(|it| it.id.clone()).collect();
                 if let Some(id) = ids.get(*which) {
                     self.succeed_probes(id.clone());
+                }
+            }
+            Step::GiveUp(which) => {
+                let running: Vec<ContainerId> = self.running().map(|it| it.id.clone()).collect();
+                if let Some(id) = running.get(which % running.len().max(1)) {
+                    let health = Health { started: true, ready: false, alive: false };
+                    self.memory.health.insert(id.clone(), health);
                 }
             }
             Step::KillShim(which) => {
