@@ -12,6 +12,7 @@
 //! - Every wake-up is logged with its cause.
 //! - A worker that is dropped leaves nothing that the next one for the same pod does not find.
 
+mod hooks;
 mod perform;
 
 use std::collections::BTreeMap;
@@ -23,8 +24,8 @@ use k8s_openapi::api::core::v1::PodStatus;
 use mainstay_plan::backoff::after_failures;
 use mainstay_plan::mirror::{self, INVALID_CONDITION};
 use mainstay_plan::pod::{
-    Action, DEADLINE_EXCEEDED, DEADLINE_MESSAGE, Failure, Goal, ImageMemory, Key, Memory, PodKey,
-    SeenPod, StopReason, has_started, plan,
+    Action, DEADLINE_EXCEEDED, DEADLINE_MESSAGE, Ending, Failure, Goal, ImageMemory, Key, Memory,
+    PodKey, SeenPod, StopReason, has_started, plan,
 };
 use mainstay_plan::status::{self, Facts};
 use mainstay_pod::{Diagnostic, Pod, RestartPolicy};
@@ -160,18 +161,17 @@ impl Worker {
     fn note_stop(&mut self, action: &Action, seen: &SeenPod, now: Timestamp) {
         let id = match action {
             Action::StopSandbox { id } | Action::RemoveSandbox { id } => Some(id.clone()),
-            // The pod goes on, and its sandbox.
-            Action::StopContainer { why: StopReason::Unhealthy { .. }, .. } => None,
-            Action::StopContainer { id, why: StopReason::PodEnds, .. } => {
-                let has = |sandbox: &&mainstay_plan::pod::SeenSandbox| {
-                    sandbox.containers.iter().any(|container| container.id == *id)
-                };
-                seen.sandboxes.iter().find(has).map(|sandbox| sandbox.id.clone())
+            Action::PreStop { id, why: StopReason::PodEnds, .. }
+            | Action::StopContainer { id, why: Some(StopReason::PodEnds), .. } => {
+                seen.sandbox_of(id).map(|sandbox| sandbox.id.clone())
             }
+            // The pod goes on, and its sandbox; or it has been noted.
+            Action::PreStop { .. } | Action::StopContainer { .. } => None,
             Action::Prepare { .. }
             | Action::EnsureImage { .. }
             | Action::RunSandbox { .. }
             | Action::StartContainer { .. }
+            | Action::PostStart { .. }
             | Action::RemoveContainer { .. }
             | Action::RecordFinished { .. }
             | Action::CleanUp { .. } => None,
@@ -179,12 +179,22 @@ impl Worker {
         if let Some(id) = id {
             self.memory.stopping.entry(id).or_insert(now);
         }
+        if let Action::PreStop { id, .. } | Action::StopContainer { id, .. } = action {
+            let ending = Ending { since: now, pre_stopped: false };
+            self.memory.ending.entry(id.clone()).or_insert(ending);
+        }
     }
 
     /// Takes in how an action ended.
     fn take_in(&mut self, action: Action, result: Option<Result<Done, PerformError>>) {
         let key = action.key();
         self.memory.in_flight.remove(&key);
+        if let Action::PreStop { id, .. } = &action
+            && let Some(ending) = self.memory.ending.get_mut(id)
+        {
+            // However it went: there is no second time.
+            ending.pre_stopped = true;
+        }
         match result {
             // Given up for a newer goal.
             None => {}
@@ -192,6 +202,9 @@ impl Worker {
                 tracing::debug!(pod = %self.key, ?action, "done");
                 self.memory.failures.remove(&key);
                 self.remember(action, done);
+            }
+            // It ends anyway.
+            Some(Err(_)) if matches!(&key, Key::Hook(id) if self.memory.ending.contains_key(id)) => {
             }
             Some(Err(error)) => self.remember_failure(&key, error),
         }
@@ -210,8 +223,14 @@ impl Worker {
                 self.memory.images.insert(container, ImageMemory::Ready(image));
             }
             // The next start asks for the image anew.
-            (Action::StartContainer { container, .. }, _) => {
+            (Action::StartContainer { container, .. }, done) => {
                 self.memory.images.remove(&container.name);
+                if let Done::Started { id, has_hook: true } = done {
+                    self.memory.post_start.insert(id);
+                }
+            }
+            (Action::PostStart { id, .. }, _) => {
+                self.memory.post_start.remove(&id);
             }
             (Action::RecordFinished { .. }, Done::Finished(finished)) => {
                 self.memory.finished = Some(finished);
@@ -237,6 +256,7 @@ impl Worker {
             | Key::Ledger
             | Key::Sandbox
             | Key::Container(_)
+            | Key::Hook(_)
             | Key::Dead(_)
             | Key::DeadSandbox(_) => LONGEST_RETRY,
         };
@@ -258,8 +278,11 @@ impl Worker {
     fn show_failure(&self, key: &Key, error: &PerformError) {
         let goal = self.goal.borrow();
         let Some(run) = goal.goal.pod() else { return };
+        let seen = self.seen.borrow();
+        let mut all = seen.sandboxes.iter().flat_map(|sandbox| &sandbox.containers);
         let name = match key {
             Key::Image(name) | Key::Container(name) => Some(name.as_str()),
+            Key::Hook(id) => all.find(|it| it.id == *id).map(|it| it.name.as_str()),
             Key::Host(_) | Key::Ledger | Key::Sandbox | Key::Dead(_) | Key::DeadSandbox(_) => None,
         };
         let container = name.and_then(|name| run.pod.container(name));
@@ -382,7 +405,9 @@ impl InFlight {
     }
 
     fn abort_stops(&self) {
-        self.abort(|action| matches!(action, Action::StopContainer { .. }));
+        self.abort(|action| {
+            matches!(action, Action::PreStop { .. } | Action::StopContainer { .. })
+        });
     }
 
     fn abort(&self, which: impl Fn(&Action) -> bool) {

@@ -18,6 +18,9 @@ pub const RESTART_COUNT: &str = "io.kubernetes.container.restartCount";
 pub const TERMINATION_MESSAGE_PATH: &str = "io.kubernetes.container.terminationMessagePath";
 /// Whether its log counts when there is none, as an annotation of containers.
 pub const TERMINATION_MESSAGE_POLICY: &str = "io.kubernetes.container.terminationMessagePolicy";
+/// What is done before a container's end, as [`crate::lifecycle::note`] has it, as an annotation of
+/// containers: it outlives the manifest.
+pub const PRE_STOP_HANDLER: &str = "io.kubernetes.container.preStopHandler";
 /// The pod's own grace period in seconds, as an annotation of sandboxes: it outlives the
 /// manifest.
 pub const GRACE_PERIOD: &str = "io.kubernetes.pod.terminationGracePeriod";

@@ -11,6 +11,7 @@ pub mod api_pod;
 pub mod backoff;
 pub mod image;
 pub mod labels;
+pub mod lifecycle;
 pub mod mirror;
 pub mod node_status;
 pub mod patch;

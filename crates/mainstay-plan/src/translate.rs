@@ -21,6 +21,7 @@ use mainstay_pod::{Pod, Role};
 pub use security::{RunsAsRoot, verify_non_root};
 
 use crate::labels;
+use crate::lifecycle;
 use crate::pod::{ContainerPlan, RunGoal, SourceKind};
 use crate::resources::{Limits, PERIOD, oom_score_adj};
 use crate::termination_message;
@@ -196,6 +197,10 @@ pub fn container(
     if let Some(backoff) = &plan.backoff {
         annotations.insert(labels::BACKOFF.to_owned(), backoff.to_string());
     }
+    if let Some(handler) = lifecycle::pre_stop(container) {
+        let note = lifecycle::note(handler, container);
+        annotations.insert(labels::PRE_STOP_HANDLER.to_owned(), note);
+    }
     let mut mounts = mounts(pod, container, facts)?;
     if let Some(path) = termination_message::path(container) {
         let policy = container.termination_message_policy.clone().unwrap_or_default();
@@ -230,6 +235,7 @@ pub fn container(
         stdin: container.stdin.unwrap_or(false),
         stdin_once: container.stdin_once.unwrap_or(false),
         tty: container.tty.unwrap_or(false),
+        stop_signal: container.lifecycle.as_ref().and_then(|it| it.stop_signal.clone()),
         resources: resources(pod, container, facts),
         security_context: security::of(pod, container, facts)?,
         envs,

@@ -25,6 +25,7 @@ mod kube_rs;
 mod kubectl;
 mod kubectl_run;
 mod life;
+mod lifecycle;
 mod main_job;
 mod model;
 mod network;

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Container, PodStatus};
@@ -15,8 +15,9 @@ use mainstay_cri::{
 };
 use mainstay_linux::cgroup::Hierarchies;
 use mainstay_plan::image::{self, Decision, Presence, PullPolicy};
+use mainstay_plan::lifecycle;
 use mainstay_plan::pod::{
-    Action, ContainerPlan, Finished, Goal, PodKey, RunGoal, SeenPod, StopReason,
+    Action, ContainerPlan, Finished, Goal, PodKey, RunGoal, SeenPod, SeenSandbox, StopReason,
 };
 use mainstay_plan::resources;
 use mainstay_plan::status::NodeAddresses;
@@ -24,6 +25,7 @@ use mainstay_plan::translate::{self, NodeFacts};
 use mainstay_pod::Role;
 use tokio::sync::{Semaphore, watch};
 
+use super::hooks::Place;
 use crate::agent::AgentConfig;
 use crate::dns;
 use crate::ledger::{Ledger, Record};
@@ -61,6 +63,12 @@ pub(crate) struct Performer {
 pub(super) enum Done {
     /// Nothing but the fact.
     AsAsked,
+    /// A container has been started.
+    Started {
+        id: ContainerId,
+        /// Whether something is to be done in it now.
+        has_hook: bool,
+    },
     /// The image of a container of this version can be run under this name.
     Image { version: String, image: String },
     /// This end has been written down.
@@ -231,8 +239,18 @@ impl Performer {
                 let uid = run.pod.uid().to_owned();
                 Ok(Done::Finished(Finished { uid, incarnation: run.incarnation }))
             }
-            (Action::StopContainer { id, grace, why }, goal) => {
+            (Action::PostStart { id, container }, Goal::Run(run)) => {
+                self.post_start(&key, run, &id, &container).await
+            }
+            (Action::PreStop { id, hook, grace, why }, goal) => {
                 self.show_stop(&key, goal, &seen, &id, why);
+                self.pre_stop(&key, goal, &seen, &id, &hook, grace).await;
+                Ok(Done::AsAsked)
+            }
+            (Action::StopContainer { id, grace, why }, goal) => {
+                if let Some(why) = why {
+                    self.show_stop(&key, goal, &seen, &id, why);
+                }
                 let stopped = self.runtime.stop_container(&id, grace).await;
                 self.look_at(&seen, &id).await;
                 done("FailedKillPod", stopped)
@@ -259,6 +277,7 @@ impl Performer {
                 | Action::EnsureImage { .. }
                 | Action::RunSandbox { .. }
                 | Action::StartContainer { .. }
+                | Action::PostStart { .. }
                 | Action::RecordFinished { .. },
                 Goal::Stop { .. } | Goal::Gone,
             ) => Ok(Done::AsAsked),
@@ -457,7 +476,7 @@ impl Performer {
                 self.show(run, name, "Started", "Container started".to_owned());
                 let message = format!("Container started: {name}");
                 self.events.tell(&key_of(&run.pod), EventKind::Normal, "Started", message);
-                Ok(Done::AsAsked)
+                Ok(Done::Started { id, has_hook: lifecycle::post_start(container).is_some() })
             }
             Err(error) => {
                 if !self.is_start_error(&id).await {
@@ -472,6 +491,59 @@ impl Performer {
                 Ok(Done::AsAsked)
             }
         }
+    }
+
+    /// Does what is to be done after a container's start.
+    async fn post_start(
+        &self,
+        key: &PodKey,
+        run: &RunGoal,
+        id: &ContainerId,
+        name: &str,
+    ) -> Result<Done, PerformError> {
+        let Some(container) = container(run, name) else { return Ok(Done::AsAsked) };
+        let Some(handler) = lifecycle::post_start(container) else { return Ok(Done::AsAsked) };
+        let place = Place { key, id };
+        self.run_hook(&place, handler, None).await.map_err(|why| {
+            tracing::debug!(pod = %key, container = name, why, "a postStart hook failed");
+            PerformError {
+                reason: "FailedPostStartHook",
+                message: "PostStartHook failed".to_owned(),
+                retry: Retry::WhenChanged,
+            }
+        })?;
+        Ok(Done::AsAsked)
+    }
+
+    /// Does what is to be done before a container's end, of whatever version of the pod. How it went
+    /// changes nothing.
+    async fn pre_stop(
+        &self,
+        key: &PodKey,
+        goal: &Goal,
+        seen: &SeenPod,
+        id: &ContainerId,
+        hook: &str,
+        grace: Duration,
+    ) {
+        let Some(sandbox) = seen.sandbox_of(id) else { return };
+        let place = Place { key, id };
+        let done = match lifecycle::read(hook) {
+            Some(handler) => self.run_hook(&place, &handler, Some(grace)).await,
+            None => Err("what is noted of it with the container is not a handler".to_owned()),
+        };
+        let Err(why) = done else { return };
+        let Some(container) = sandbox.containers.iter().find(|it| it.id == *id) else { return };
+        tracing::debug!(pod = %key, container = container.name, why, "a preStop hook failed");
+        let about = About::Pod {
+            namespace: key.namespace.clone(),
+            name: key.name.clone(),
+            uid: sandbox.uid.clone(),
+            field_path: Some(field_path(role_of(goal, sandbox, &container.name), &container.name)),
+        };
+        let message = "PreStopHook failed".to_owned();
+        self.events.show(about, EventKind::Warning, "FailedPreStopHook", message.clone());
+        self.events.tell(key, EventKind::Warning, "FailedPreStopHook", message);
     }
 
     /// Shows what went well with a container of a goal's pod.
@@ -491,6 +563,8 @@ impl Performer {
         let told = match why {
             StopReason::PodEnds => None,
             StopReason::Unhealthy { message } => Some(message),
+            // The whole of what a kubelet says.
+            StopReason::PostStartFailed => Some("FailedPostStartHook".to_owned()),
         };
         if let Some(message) = &told {
             self.events.tell(key, EventKind::Normal, "Killing", message.clone());
@@ -499,13 +573,7 @@ impl Performer {
             sandbox.containers.iter().map(move |container| (sandbox, container))
         });
         for (sandbox, container) in containers.filter(|(_, container)| container.id == *id) {
-            let known = goal.pod().filter(|run| run.pod.uid() == sandbox.uid);
-            let known = known.and_then(|run| run.pod.container(&container.name));
-            let role = match known {
-                Some((role, _)) => role,
-                None if sandbox.sidecars.contains(&container.name) => Role::Sidecar,
-                None => Role::Main,
-            };
+            let role = role_of(goal, sandbox, &container.name);
             let about = About::Pod {
                 namespace: key.namespace.clone(),
                 name: key.name.clone(),
@@ -567,10 +635,7 @@ impl Performer {
 
     /// Looks at a container, and at what it is in.
     async fn look_at(&self, seen: &SeenPod, id: &ContainerId) {
-        let has = |sandbox: &&mainstay_plan::pod::SeenSandbox| {
-            sandbox.containers.iter().any(|container| container.id == *id)
-        };
-        if let Some(sandbox) = seen.sandboxes.iter().find(has) {
+        if let Some(sandbox) = seen.sandbox_of(id) {
             self.refresh(&sandbox.id).await;
         }
     }
@@ -578,6 +643,16 @@ impl Performer {
 
 fn done(reason: &'static str, result: mainstay_cri::Result<()>) -> Result<Done, PerformError> {
     result.map(|()| Done::AsAsked).map_err(|error| PerformError::new(reason, &error))
+}
+
+/// What a container is, or was, to its pod.
+fn role_of(goal: &Goal, sandbox: &SeenSandbox, name: &str) -> Role {
+    let known = goal.pod().filter(|run| run.pod.uid() == sandbox.uid);
+    match known.and_then(|run| run.pod.container(name)) {
+        Some((role, _)) => role,
+        None if sandbox.sidecars.iter().any(|it| it == name) => Role::Sidecar,
+        None => Role::Main,
+    }
 }
 
 fn container<'a>(run: &'a RunGoal, name: &str) -> Option<&'a Container> {

@@ -196,6 +196,7 @@ fn what_runs_and_is_not_wanted_is_ending() {
             backoff: None,
             image: String::new(),
             image_ref: String::new(),
+            pre_stop: None,
             termination_message: None,
         }],
     };

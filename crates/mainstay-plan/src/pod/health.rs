@@ -10,7 +10,8 @@ use k8s_openapi::api::core::v1::{Container, Probe};
 use mainstay_cri::ContainerState;
 use mainstay_pod::RestartPolicy;
 
-use super::state::{Action, Memory, RunGoal, SeenContainer, StopReason};
+use super::state::{Key, Memory, RunGoal, SeenContainer, StopReason};
+use crate::lifecycle;
 use crate::probe::ProbeKind;
 
 /// What is known of one container that runs and has probes.
@@ -29,8 +30,16 @@ impl Memory {
     /// succeeded, if it has one.
     pub fn has_started(&self, container: &Container, seen: &SeenContainer) -> bool {
         is_running(seen)
+            && !self.awaits_post_start(container, seen)
             && (container.startup_probe.is_none()
                 || self.health.get(&seen.id).is_some_and(|health| health.started))
+    }
+
+    /// Whether what is done after its start has not ended yet, or not well.
+    fn awaits_post_start(&self, container: &Container, seen: &SeenContainer) -> bool {
+        let is_starting = || self.in_flight.contains(&Key::Container(container.name.clone()));
+        self.post_start.contains(&seen.id)
+            || (lifecycle::post_start(container).is_some() && is_starting())
     }
 
     /// Whether a container is ready: it has started, and its readiness probe succeeds, if it has one.
@@ -54,15 +63,15 @@ fn is_running(seen: &SeenContainer) -> bool {
     matches!(seen.state, ContainerState::Running { .. })
 }
 
-/// The end of a container that one of its probes has given up; what follows is for the restart policy
-/// to say. `init` is whether it is one of the pod's init containers.
+/// Why a container is ended that one of its probes has given up, and how long it has for that; what follows
+/// is for the restart policy to say. `init` is whether it is one of the pod's init containers.
 pub fn stop_given_up(
     run: &RunGoal,
     container: &Container,
     init: bool,
     seen: &SeenContainer,
     memory: &Memory,
-) -> Option<Action> {
+) -> Option<(StopReason, Duration)> {
     let kind = memory.given_up(container, seen)?;
     let name = &container.name;
     let verb = match kind {
@@ -80,9 +89,6 @@ pub fn stop_given_up(
     };
     let own = kind.of(container).and_then(|probe: &Probe| probe.termination_grace_period_seconds);
     let own = own.map(|seconds| Duration::from_secs(seconds.try_into().unwrap_or(0)));
-    Some(Action::StopContainer {
-        id: seen.id.clone(),
-        grace: own.unwrap_or_else(|| run.pod.termination_grace_period()),
-        why: StopReason::Unhealthy { message },
-    })
+    let grace = own.unwrap_or_else(|| run.pod.termination_grace_period());
+    Some((StopReason::Unhealthy { message }, grace))
 }

@@ -101,6 +101,7 @@ mod tests {
                 backoff: None,
                 image: "x".into(),
                 image_ref: "x".into(),
+                pre_stop: None,
                 termination_message: None,
             }
         };

@@ -13,9 +13,10 @@ use super::order::on_turn;
 use super::restart::{Afterwards, Restarts, all_ended};
 use super::state::{
     Action, ContainerPlan, Goal, ImageMemory, Key, Memory, Plan, RunGoal, SeenContainer, SeenPod,
-    SeenSandbox, Waiting,
+    SeenSandbox, StopReason, Waiting,
 };
 use super::tear_down;
+use crate::lifecycle;
 
 /// No action that failed waits longer until it is tried again: the wait for images, 300 s.
 const LONGEST_RETRY: SignedDuration = SignedDuration::from_secs(300);
@@ -259,8 +260,15 @@ impl Planner<'_> {
         history: &History<'_>,
     ) {
         let restarts = Restarts::AsSaid(&run.pod);
+        // Those after one that has something to do after its start wait until that is done, as a
+        // kubelet starts one after the other.
+        let mut held = false;
         for (role, container) in turn {
             let newest = history.counting(*role, &container.name, Some(sandbox));
+            let has_hook = lifecycle::post_start(container).is_some();
+            if self.is_in_flight(&container.name) {
+                held |= has_hook;
+            }
             let backoff = match newest {
                 // One that ended too often in a sandbox that is gone has not improved by that.
                 None => history.newest(&container.name).and_then(|it| it.backoff),
@@ -272,9 +280,11 @@ impl Planner<'_> {
                         }
                         continue;
                     }
-                    let init = *role != Role::Main;
-                    if let Some(stop) = stop_given_up(run, container, init, newest, self.memory) {
-                        self.ask(stop);
+                    if self.is_ended(run, *role, container, newest) {
+                        continue;
+                    }
+                    if self.is_after_start(container, newest) {
+                        held = true;
                         continue;
                     }
                     match restarts.after(*role, container, newest, self.now) {
@@ -287,6 +297,13 @@ impl Planner<'_> {
                     }
                 }
             };
+            if held {
+                continue;
+            }
+            let failed = |key: Key| self.memory.failures.contains_key(&key);
+            held |= has_hook
+                && !failed(Key::Image(container.name.clone()))
+                && !failed(Key::Container(container.name.clone()));
             let Some(ImageMemory::Ready(image)) = self.memory.images.get(&container.name) else {
                 continue;
             };
@@ -301,6 +318,38 @@ impl Planner<'_> {
             });
         }
         self.remove_old_containers(sandbox);
+    }
+
+    /// Ends a container that runs and is not to go on as it is; whether there was one.
+    fn is_ended(
+        &mut self,
+        run: &RunGoal,
+        role: Role,
+        container: &Container,
+        newest: &SeenContainer,
+    ) -> bool {
+        if newest.has_ended() {
+            return false;
+        }
+        let hook_failed = self.memory.failures.contains_key(&Key::Hook(newest.id.clone()));
+        let end = if hook_failed {
+            Some((StopReason::PostStartFailed, run.pod.termination_grace_period()))
+        } else {
+            stop_given_up(run, container, role != Role::Main, newest, self.memory)
+        };
+        let Some((why, grace)) = end else { return false };
+        self.ask(tear_down::end(newest, grace, why, self.memory, self.now));
+        true
+    }
+
+    /// Does what is to be done after a container's start; whether there was anything.
+    fn is_after_start(&mut self, container: &Container, newest: &SeenContainer) -> bool {
+        let due = self.memory.post_start.contains(&newest.id) && !newest.has_ended();
+        if due {
+            let (id, container) = (newest.id.clone(), container.name.clone());
+            self.ask(Action::PostStart { id, container });
+        }
+        due
     }
 
     fn is_in_flight(&self, container: &str) -> bool {

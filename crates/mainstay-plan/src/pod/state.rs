@@ -89,6 +89,13 @@ pub struct SeenPod {
     pub sandboxes: Vec<SeenSandbox>,
 }
 
+impl SeenPod {
+    /// The sandbox that a container is in.
+    pub fn sandbox_of(&self, id: &ContainerId) -> Option<&SeenSandbox> {
+        self.sandboxes.iter().find(|sandbox| sandbox.containers.iter().any(|it| it.id == *id))
+    }
+}
+
 /// One sandbox.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SeenSandbox {
@@ -131,6 +138,8 @@ pub struct SeenContainer {
     pub image: String,
     /// The image that it really was.
     pub image_ref: String,
+    /// What is done before its end, as [`crate::lifecycle::note`] has it.
+    pub pre_stop: Option<Arc<str>>,
     /// What it left to say when it ended, which is not the runtime's to know; `None` until it was
     /// looked for. See [`crate::termination_message`].
     pub termination_message: Option<String>,
@@ -155,6 +164,7 @@ impl SeenSandbox {
                 backoff: note(labels::BACKOFF).and_then(|text| text.parse().ok()),
                 image: status.image.0.clone(),
                 image_ref: status.image_ref.clone(),
+                pre_stop: note(labels::PRE_STOP_HANDLER).map(|text| Arc::from(text.as_str())),
                 termination_message: None,
             }
         };
@@ -218,6 +228,10 @@ pub struct Memory {
     pub finished: Option<Finished>,
     /// When the pod began that is told of.
     pub began: Option<Began>,
+    /// Containers whose end has begun.
+    pub ending: BTreeMap<ContainerId, Ending>,
+    /// Containers that were started, and whose postStart hook has not ended well yet.
+    pub post_start: BTreeSet<ContainerId>,
     /// What probes say of containers; of one that is not here nothing is known yet.
     pub health: BTreeMap<ContainerId, Health>,
 }
@@ -257,8 +271,10 @@ impl Memory {
         let exists = |id: &ContainerId| {
             sandboxes.iter().flat_map(|sandbox| &sandbox.containers).any(|it| it.id == *id)
         };
+        self.ending.retain(|id, _| exists(id));
+        self.post_start.retain(exists);
         self.failures.retain(|key, _| match key {
-            Key::Dead(id) => exists(id),
+            Key::Dead(id) | Key::Hook(id) => exists(id),
             Key::DeadSandbox(id) => sandboxes.iter().any(|sandbox| sandbox.id == *id),
             Key::Host(_) | Key::Ledger | Key::Sandbox | Key::Container(_) | Key::Image(_) => true,
         });
@@ -309,6 +325,15 @@ pub struct Failure {
     pub retry_at: Option<Timestamp>,
 }
 
+/// The end of a container, which has begun.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ending {
+    /// Since when.
+    pub since: Timestamp,
+    /// Whether what is done before has been done, or was given up.
+    pub pre_stopped: bool,
+}
+
 /// A version of a pod that is to run since some moment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Began {
@@ -342,6 +367,8 @@ pub enum Key {
     Container(String),
     /// The image of the container of this name.
     Image(String),
+    /// What is done in a container after its start.
+    Hook(ContainerId),
     /// A container of the runtime that is being ended or removed.
     Dead(ContainerId),
     /// A sandbox that is being ended or removed. What keeps it from going keeps no other one from
@@ -374,14 +401,32 @@ pub enum Action {
         /// What.
         container: ContainerPlan,
     },
+    /// Do what is to be done after a container's start.
+    PostStart {
+        /// Where.
+        id: ContainerId,
+        /// Its name in the pod.
+        container: String,
+    },
+    /// Do what is to be done before a container's end.
+    PreStop {
+        /// Where.
+        id: ContainerId,
+        /// What, as [`crate::lifecycle::note`] has it.
+        hook: Arc<str>,
+        /// How long it is waited for.
+        grace: Duration,
+        /// Why it ends.
+        why: StopReason,
+    },
     /// End a container: stop signal, grace period, kill.
     StopContainer {
         /// Which.
         id: ContainerId,
         /// What is left of its grace period.
         grace: Duration,
-        /// Why.
-        why: StopReason,
+        /// Why; `None` if that has been told, with what was done before.
+        why: Option<StopReason>,
     },
     /// Remove an ended container of which nothing is needed any more.
     RemoveContainer {
@@ -420,6 +465,8 @@ pub enum StopReason {
         /// What is told of it.
         message: String,
     },
+    /// What was to be done after its start has failed, and the pod goes on.
+    PostStartFailed,
 }
 
 impl Action {
@@ -432,7 +479,10 @@ impl Action {
             Self::RunSandbox { .. } => Key::Sandbox,
             Self::StopSandbox { id } | Self::RemoveSandbox { id } => Key::DeadSandbox(id.clone()),
             Self::StartContainer { container, .. } => Key::Container(container.name.clone()),
-            Self::StopContainer { id, .. } | Self::RemoveContainer { id } => Key::Dead(id.clone()),
+            Self::PostStart { id, .. } => Key::Hook(id.clone()),
+            Self::PreStop { id, .. }
+            | Self::StopContainer { id, .. }
+            | Self::RemoveContainer { id } => Key::Dead(id.clone()),
         }
     }
 }

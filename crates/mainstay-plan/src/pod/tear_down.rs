@@ -52,22 +52,66 @@ fn end_containers(
     now: Timestamp,
 ) -> Steps {
     let since = memory.stopping.get(&sandbox.id).copied().unwrap_or(now);
-    let gone = Duration::try_from(now.duration_since(since)).unwrap_or_default();
-    let left = grace.saturating_sub(gone);
     let mut steps = Steps::default();
     for container in sandbox.containers.iter().filter(|it| !it.has_ended()) {
-        let id = container.id.clone();
         if container.state == ContainerState::Created {
-            steps.actions.push(Action::RemoveContainer { id });
-        } else if left.is_zero() || has_turn(sandbox, container) {
-            let grace = left.max(SHORTEST_GRACE.min(grace));
-            let why = StopReason::PodEnds;
-            steps.actions.push(Action::StopContainer { id, grace, why });
-        } else {
+            steps.actions.push(Action::RemoveContainer { id: container.id.clone() });
+            continue;
+        }
+        let step = end_since(container, since, grace, StopReason::PodEnds, memory, now);
+        // What is done before the end is done at once, also in those that end later.
+        let waits = matches!(step, Action::StopContainer { .. })
+            && !remaining(since, grace, now).is_zero()
+            && !has_turn(sandbox, container);
+        if waits {
             steps.wake_at = since.checked_add(grace).ok();
+        } else {
+            steps.actions.push(step);
         }
     }
     steps
+}
+
+/// The next step to the end of one container, of a pod that goes on.
+pub(super) fn end(
+    container: &SeenContainer,
+    grace: Duration,
+    why: StopReason,
+    memory: &Memory,
+    now: Timestamp,
+) -> Action {
+    let since = memory.ending.get(&container.id).map_or(now, |ending| ending.since);
+    end_since(container, since, grace, why, memory, now)
+}
+
+/// The next step to the end of one container: what is done before, if there is time for it; then its stop.
+fn end_since(
+    container: &SeenContainer,
+    since: Timestamp,
+    grace: Duration,
+    why: StopReason,
+    memory: &Memory,
+    now: Timestamp,
+) -> Action {
+    let id = container.id.clone();
+    let left = remaining(since, grace, now);
+    let pre_stopped = memory.ending.get(&id).is_some_and(|ending| ending.pre_stopped);
+    match &container.pre_stop {
+        Some(hook) if !pre_stopped && !left.is_zero() => {
+            Action::PreStop { id, hook: hook.clone(), grace: left, why }
+        }
+        _ => Action::StopContainer {
+            id,
+            grace: left.max(SHORTEST_GRACE.min(grace)),
+            why: (!pre_stopped).then_some(why),
+        },
+    }
+}
+
+/// What is left of a grace period.
+fn remaining(since: Timestamp, grace: Duration, now: Timestamp) -> Duration {
+    let gone = Duration::try_from(now.duration_since(since)).unwrap_or_default();
+    grace.saturating_sub(gone)
 }
 
 /// Whether nothing runs any more that a container outlives.

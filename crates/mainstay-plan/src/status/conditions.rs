@@ -3,11 +3,10 @@
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{PodCondition, PodStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
-
 use mainstay_pod::Role;
 
 use super::Phase;
-use super::containers::View;
+use super::containers::{Now, View};
 
 /// All five that the kubelet owns, in its order. A condition keeps the time of its last change.
 pub(super) fn all(

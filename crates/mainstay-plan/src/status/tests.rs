@@ -48,6 +48,7 @@ fn seen(pod: &Pod, containers: &[(&str, u32, ContainerState)]) -> SeenPod {
         backoff: None,
         image: "i".into(),
         image_ref: "sha256:1".into(),
+        pre_stop: None,
         termination_message: None,
     };
     SeenPod {

@@ -10,8 +10,8 @@ use mainstay_testkit::pods::pod;
 
 use crate::backoff::{Backoff, FIRST};
 use crate::pod::{
-    Began, Failure, Finished, Goal, Health, ImageMemory, Key, Memory, RunGoal, SeenContainer,
-    SeenPod, SeenSandbox, plan,
+    Began, Ending, Failure, Finished, Goal, Health, ImageMemory, Key, Memory, RunGoal,
+    SeenContainer, SeenPod, SeenSandbox, plan,
 };
 
 /// A pod with two containers.
@@ -67,6 +67,7 @@ fn container(text: &str) -> SeenContainer {
         backoff,
         image: "i".into(),
         image_ref: "i".into(),
+        pre_stop: None,
         termination_message: None,
     }
 }
@@ -191,7 +192,7 @@ fn what_never_ran_is_no_end_whatever_became_of_it() {
             &Memory::default(),
             &expect![[r#"
                 RemoveContainer { id: ContainerId("a0") }
-                StopContainer { id: ContainerId("b0"), grace: 30s, why: PodEnds }"#]],
+                StopContainer { id: ContainerId("b0"), grace: 30s, why: Some(PodEnds) }"#]],
         );
     }
 }
@@ -303,7 +304,7 @@ fn a_pod_whose_deadline_has_passed_is_ended_and_that_is_written_down() {
         answer(&goal, vec![], &memory),
     ];
     expect![[r#"
-        StopContainer { id: ContainerId("a0"), grace: 30s, why: PodEnds }
+        StopContainer { id: ContainerId("a0"), grace: 30s, why: Some(PodEnds) }
 
         StopSandbox { id: SandboxId("s") }
 
@@ -340,9 +341,9 @@ fn an_older_version_is_ended_first_and_the_images_come_meanwhile() {
         old(true, &["a0 running", "b0 exited 1 at 99"]),
         &memory,
         &expect![[r#"
-        StopContainer { id: ContainerId("a0"), grace: 30s, why: PodEnds }
-        EnsureImage { container: "a" }
-        waiting: Predecessor { uid: "old" }"#]],
+            StopContainer { id: ContainerId("a0"), grace: 30s, why: Some(PodEnds) }
+            EnsureImage { container: "a" }
+            waiting: Predecessor { uid: "old" }"#]],
     );
     memory.stopping.insert(SandboxId("o".into()), at(90));
     check(
@@ -350,9 +351,9 @@ fn an_older_version_is_ended_first_and_the_images_come_meanwhile() {
         old(true, &["a0 running"]),
         &memory,
         &expect![[r#"
-        StopContainer { id: ContainerId("a0"), grace: 20s, why: PodEnds }
-        EnsureImage { container: "a" }
-        waiting: Predecessor { uid: "old" }"#]],
+            StopContainer { id: ContainerId("a0"), grace: 20s, why: Some(PodEnds) }
+            EnsureImage { container: "a" }
+            waiting: Predecessor { uid: "old" }"#]],
     );
     check(
         &goal,
@@ -442,8 +443,8 @@ fn a_restart_ends_what_was_there_before_and_counts_on() {
         vec![old],
         &memory,
         &expect![[r#"
-        StopContainer { id: ContainerId("a0"), grace: 30s, why: PodEnds }
-        waiting: Predecessor { uid: "UID" }"#]],
+            StopContainer { id: ContainerId("a0"), grace: 30s, why: Some(PodEnds) }
+            waiting: Predecessor { uid: "UID" }"#]],
     );
     let old = sandbox("s", &uid(&goal), false, &["a0 exited 0 at 99", "b2 exited 0 at 95"]);
     let incarnation = Some(at(98));
@@ -467,7 +468,7 @@ fn a_pod_that_is_not_wanted_goes_step_by_step() {
         &gone,
         old(true, &["a0 running"]),
         &memory,
-        &expect![[r#"StopContainer { id: ContainerId("a0"), grace: 30s, why: PodEnds }"#]],
+        &expect![[r#"StopContainer { id: ContainerId("a0"), grace: 30s, why: Some(PodEnds) }"#]],
     );
     // A start that is under way comes to its end first.
     memory.in_flight = [Key::Container("b".into())].into();
@@ -500,8 +501,7 @@ fn a_pod_that_is_stopped_has_the_grace_period_that_was_asked_for() {
         &goal,
         seen(),
         &memory,
-        &expect![[r#"
-            StopContainer { id: ContainerId("a0"), grace: 9s, why: PodEnds }"#]],
+        &expect![[r#"StopContainer { id: ContainerId("a0"), grace: 9s, why: Some(PodEnds) }"#]],
     );
     // It began before, with a longer one.
     memory.stopping.insert(SandboxId("s".into()), at(95));
@@ -509,8 +509,7 @@ fn a_pod_that_is_stopped_has_the_grace_period_that_was_asked_for() {
         &goal,
         vec![seen().remove(0)],
         &memory,
-        &expect![[r#"
-        StopContainer { id: ContainerId("a0"), grace: 4s, why: PodEnds }"#]],
+        &expect![[r#"StopContainer { id: ContainerId("a0"), grace: 4s, why: Some(PodEnds) }"#]],
     );
 }
 
@@ -603,7 +602,7 @@ fn a_pod_is_initialized_step_by_step() {
     expect![[r#"
         EnsureImage { container: "i" }
 
-        StopContainer { id: ContainerId("a0"), grace: 30s, why: PodEnds }
+        StopContainer { id: ContainerId("a0"), grace: 30s, why: Some(PodEnds) }
         EnsureImage { container: "i" }
         EnsureImage { container: "s" }
         EnsureImage { container: "a" }
@@ -648,7 +647,7 @@ fn a_sidecar_ends_last_and_a_pod_is_through_after_it() {
         &goal,
         of_sidecar(&goal, &ended),
         &memory,
-        &expect![[r#"StopContainer { id: ContainerId("s0"), grace: 30s, why: PodEnds }"#]],
+        &expect![[r#"StopContainer { id: ContainerId("s0"), grace: 30s, why: Some(PodEnds) }"#]],
     );
     memory.stopping.insert(SandboxId("s".into()), at(95));
     let ended = ["i0 exited 0 at 60", "s0 exited 143 at 96", "a0 exited 0 at 90"];
@@ -675,8 +674,8 @@ fn a_sidecar_ends_last_and_a_pod_is_through_after_it() {
         of_sidecar(&goal, &running),
         &memory,
         &expect![[r#"
-        StopContainer { id: ContainerId("a0"), grace: 30s, why: PodEnds }
-        wake at 130"#]],
+            StopContainer { id: ContainerId("a0"), grace: 30s, why: Some(PodEnds) }
+            wake at 130"#]],
     );
     memory.stopping.insert(SandboxId("s".into()), at(90));
     check(
@@ -684,15 +683,15 @@ fn a_sidecar_ends_last_and_a_pod_is_through_after_it() {
         of_sidecar(&goal, &running),
         &memory,
         &expect![[r#"
-        StopContainer { id: ContainerId("a0"), grace: 20s, why: PodEnds }
-        wake at 120"#]],
+            StopContainer { id: ContainerId("a0"), grace: 20s, why: Some(PodEnds) }
+            wake at 120"#]],
     );
     let running = ["i0 exited 0 at 60", "s0 running", "a0 exited 0 at 99"];
     check(
         &Goal::Gone,
         of_sidecar(&goal, &running),
         &memory,
-        &expect![[r#"StopContainer { id: ContainerId("s0"), grace: 20s, why: PodEnds }"#]],
+        &expect![[r#"StopContainer { id: ContainerId("s0"), grace: 20s, why: Some(PodEnds) }"#]],
     );
     // The others had all the time there was.
     memory.stopping.insert(SandboxId("s".into()), at(70));
@@ -702,8 +701,8 @@ fn a_sidecar_ends_last_and_a_pod_is_through_after_it() {
         of_sidecar(&goal, &running),
         &memory,
         &expect![[r#"
-        StopContainer { id: ContainerId("s0"), grace: 2s, why: PodEnds }
-        StopContainer { id: ContainerId("a0"), grace: 2s, why: PodEnds }"#]],
+            StopContainer { id: ContainerId("s0"), grace: 2s, why: Some(PodEnds) }
+            StopContainer { id: ContainerId("a0"), grace: 2s, why: Some(PodEnds) }"#]],
     );
 }
 
@@ -737,7 +736,7 @@ fn a_container_that_a_probe_gave_up_is_ended_and_nothing_else() {
         (true, false),
         "a0 running",
         &expect![[
-            r#"StopContainer { id: ContainerId("a0"), grace: 5s, why: Unhealthy { message: "Container a failed liveness probe, will be restarted" } }"#
+            r#"StopContainer { id: ContainerId("a0"), grace: 5s, why: Some(Unhealthy { message: "Container a failed liveness probe, will be restarted" }) }"#
         ]],
     );
     check(
@@ -746,7 +745,7 @@ fn a_container_that_a_probe_gave_up_is_ended_and_nothing_else() {
         (false, false),
         "a0 running",
         &expect![[
-            r#"StopContainer { id: ContainerId("a0"), grace: 30s, why: Unhealthy { message: "Container a failed startup probe, will be restarted" } }"#
+            r#"StopContainer { id: ContainerId("a0"), grace: 30s, why: Some(Unhealthy { message: "Container a failed startup probe, will be restarted" }) }"#
         ]],
     );
     check(
@@ -755,7 +754,7 @@ fn a_container_that_a_probe_gave_up_is_ended_and_nothing_else() {
         (true, false),
         "a0 running",
         &expect![[
-            r#"StopContainer { id: ContainerId("a0"), grace: 5s, why: Unhealthy { message: "Container a failed liveness probe" } }"#
+            r#"StopContainer { id: ContainerId("a0"), grace: 5s, why: Some(Unhealthy { message: "Container a failed liveness probe" }) }"#
         ]],
     );
     // What was said of it means nothing to its restart policy.
@@ -768,4 +767,106 @@ fn a_container_that_a_probe_gave_up_is_ended_and_nothing_else() {
             r#"StartContainer { sandbox: SandboxId("s"), container: ContainerPlan { name: "a", restart_count: 1, backoff: Some(Backoff { wait: 10s, since: 1970-01-01T00:01:40Z }), image: "i" } }"#
         ]],
     );
+}
+
+/// A pod whose container `a` has both hooks, beside a container `b`.
+fn with_hooks() -> (Goal, Memory) {
+    let manifest = "apiVersion: v1\nkind: Pod\nmetadata: {name: p}\nspec: {containers: [{name: a, \
+                    image: i, lifecycle: {postStart: {exec: {command: [up]}}, \
+                    preStop: {exec: {command: [down]}}}}, {name: b, image: i}]}";
+    let goal = Goal::Run(RunGoal { pod: pod(manifest), incarnation: None });
+    let memory = ready(&goal);
+    (goal, memory)
+}
+
+/// With a preStop hook in `a`.
+fn hooked(goal: &Goal, containers: &[&str]) -> Vec<SeenSandbox> {
+    let mut sandbox = sandbox("s", &uid(goal), true, containers);
+    for container in sandbox.containers.iter_mut().filter(|it| it.name == "a") {
+        container.pre_stop = Some("{}".into());
+    }
+    vec![sandbox]
+}
+
+#[test]
+fn what_is_done_after_a_start_is_waited_for() {
+    let (goal, mut memory) = with_hooks();
+    let answer = |seen: &[&str], memory: &Memory| answer(&goal, hooked(&goal, seen), memory);
+    let mut rows = vec![answer(&[], &memory)];
+    memory.in_flight = [Key::Container("a".into())].into();
+    rows.push(answer(&["a0 running"], &memory));
+    memory.in_flight.clear();
+    memory.post_start.insert(ContainerId("a0".into()));
+    rows.push(answer(&["a0 running"], &memory));
+    // A new agent knows nothing of it, as a kubelet.
+    rows.push(answer(&["a0 running"], &ready(&goal)));
+    // What failed ends the container; what comes after it waits no longer.
+    let failure = Failure { reason: "X".into(), message: String::new(), count: 1, retry_at: None };
+    memory.failures.insert(Key::Hook(ContainerId("a0".into())), failure.clone());
+    rows.push(answer(&["a0 running"], &memory));
+    rows.push(answer(&["a0 exited 0 at 99", "b0 running"], &memory));
+    // Nor does it for an image that does not come.
+    memory.images.remove("a");
+    memory.failures = [(Key::Image("a".into()), failure)].into();
+    rows.push(answer(&[], &memory));
+    expect![[r#"
+        StartContainer { sandbox: SandboxId("s"), container: ContainerPlan { name: "a", restart_count: 0, backoff: None, image: "i" } }
+
+
+
+        PostStart { id: ContainerId("a0"), container: "a" }
+
+        StartContainer { sandbox: SandboxId("s"), container: ContainerPlan { name: "b", restart_count: 0, backoff: None, image: "i" } }
+
+        PreStop { id: ContainerId("a0"), hook: "{}", grace: 30s, why: PostStartFailed }
+        StartContainer { sandbox: SandboxId("s"), container: ContainerPlan { name: "b", restart_count: 0, backoff: None, image: "i" } }
+
+        StartContainer { sandbox: SandboxId("s"), container: ContainerPlan { name: "a", restart_count: 1, backoff: Some(Backoff { wait: 10s, since: 1970-01-01T00:01:40Z }), image: "i" } }
+
+        StartContainer { sandbox: SandboxId("s"), container: ContainerPlan { name: "b", restart_count: 0, backoff: None, image: "i" } }"#]].assert_eq(&rows.join("\n\n"));
+}
+
+#[test]
+fn what_is_done_before_an_end_is_part_of_its_grace_period() {
+    let (goal, mut memory) = with_hooks();
+    let running = || hooked(&goal, &["a0 running", "b0 running"]);
+    let gone = |memory: &Memory| answer(&Goal::Gone, running(), memory);
+    let mut rows = vec![gone(&memory)];
+    memory.stopping.insert(SandboxId("s".into()), at(90));
+    let id = || ContainerId("a0".into());
+    memory.ending.insert(id(), Ending { since: at(90), pre_stopped: false });
+    rows.push(gone(&memory));
+    memory.ending.insert(id(), Ending { since: at(90), pre_stopped: true });
+    rows.push(gone(&memory));
+    // It took all the time there was.
+    memory.stopping.insert(SandboxId("s".into()), at(70));
+    memory.ending.insert(id(), Ending { since: at(70), pre_stopped: false });
+    rows.push(gone(&memory));
+    // Of a container that a probe has given up the pod goes on.
+    memory.stopping.clear();
+    memory.ending.clear();
+    memory.failures.insert(
+        Key::Hook(id()),
+        Failure { reason: "X".into(), message: String::new(), count: 1, retry_at: None },
+    );
+    rows.push(answer(&goal, running(), &memory));
+    memory.ending.insert(id(), Ending { since: at(80), pre_stopped: true });
+    rows.push(answer(&goal, running(), &memory));
+    expect![[r#"
+        PreStop { id: ContainerId("a0"), hook: "{}", grace: 30s, why: PodEnds }
+        StopContainer { id: ContainerId("b0"), grace: 30s, why: Some(PodEnds) }
+
+        PreStop { id: ContainerId("a0"), hook: "{}", grace: 20s, why: PodEnds }
+        StopContainer { id: ContainerId("b0"), grace: 20s, why: Some(PodEnds) }
+
+        StopContainer { id: ContainerId("a0"), grace: 20s, why: None }
+        StopContainer { id: ContainerId("b0"), grace: 20s, why: Some(PodEnds) }
+
+        StopContainer { id: ContainerId("a0"), grace: 2s, why: Some(PodEnds) }
+        StopContainer { id: ContainerId("b0"), grace: 2s, why: Some(PodEnds) }
+
+        PreStop { id: ContainerId("a0"), hook: "{}", grace: 30s, why: PostStartFailed }
+
+        StopContainer { id: ContainerId("a0"), grace: 10s, why: None }"#]]
+    .assert_eq(&rows.join("\n\n"));
 }

@@ -15,9 +15,10 @@ use mainstay_pod::{Pod, Role};
 use mainstay_testkit::pods::pod;
 use proptest::prelude::*;
 
+use crate::lifecycle;
 use crate::pod::{
-    Action, Failure, Finished, Goal, Health, ImageMemory, Memory, RunGoal, SeenContainer, SeenPod,
-    SeenSandbox, StopReason, has_started, plan, was_interrupted,
+    Action, Ending, Failure, Finished, Goal, Health, ImageMemory, Key, Memory, RunGoal,
+    SeenContainer, SeenPod, SeenSandbox, StopReason, has_started, plan, was_interrupted,
 };
 
 /// One thing that happens. Numbers choose among what there is.
@@ -91,10 +92,15 @@ struct World {
 /// one with a startup probe.
 const SHAPES: [&str; 7] = ["", "i", "s", "o", "isj", "pi", "isp"];
 
-/// A pod with the main containers `a`, and `b` which has its own restart policy in some shapes.
+/// A pod with the main containers `a`, and `b` which has its own restart policy in some shapes; in some
+/// `a` and `s` have hooks.
 fn version(policy: &str, shape: &str, label: &str) -> Arc<Pod> {
+    let hooks = match shape.len() {
+        3 => ", lifecycle: {postStart: {sleep: {seconds: 1}}, preStop: {sleep: {seconds: 1}}}",
+        _ => "",
+    };
     let init = shape.chars().map(|name| match name {
-        's' => format!("{{name: {name}, image: i, restartPolicy: Always}}"),
+        's' => format!("{{name: {name}, image: i, restartPolicy: Always{hooks}}}"),
         'p' => {
             let probe = "startupProbe: {tcpSocket: {port: 1}}";
             format!("{{name: {name}, image: i, restartPolicy: Always, {probe}}}")
@@ -107,7 +113,7 @@ fn version(policy: &str, shape: &str, label: &str) -> Arc<Pod> {
     pod(&format!(
         "apiVersion: v1\nkind: Pod\nmetadata: {{name: p, labels: {{v: {label}}}}}\nspec: \
          {{restartPolicy: {policy}, initContainers: [{init}], \
-         containers: [{{name: a, image: i}}, {{name: b, image: i{own}, \
+         containers: [{{name: a, image: i{hooks}}}, {{name: b, image: i{own}, \
          livenessProbe: {{tcpSocket: {{port: 1}}}}}}]}}"
     ))
 }
@@ -256,9 +262,25 @@ impl World {
 
     fn fail(&mut self, action: &Action) {
         self.memory.in_flight.remove(&action.key());
+        self.note_pre_stop(action);
+        // What is done before an end does not fail; and of what ends nobody wants to know.
+        let ends = |id| self.memory.ending.contains_key(id);
+        if matches!(action, Action::PreStop { .. })
+            || matches!(action, Action::PostStart { id, .. } if ends(id))
+        {
+            return;
+        }
         let retry_at = self.now.checked_add(Duration::from_secs(1)).ok();
         let failure = Failure { reason: "X".into(), message: "x".into(), count: 1, retry_at };
         self.memory.failures.insert(action.key(), failure);
+    }
+
+    fn note_pre_stop(&mut self, action: &Action) {
+        if let Action::PreStop { id, .. } = action
+            && let Some(ending) = self.memory.ending.get_mut(id)
+        {
+            ending.pre_stopped = true;
+        }
     }
 
     /// Moments are told apart.
@@ -301,11 +323,16 @@ impl World {
             self.check_stop(&action);
             let stops = match &action {
                 Action::StopSandbox { id } | Action::RemoveSandbox { id } => Some(id.clone()),
-                Action::StopContainer { id, why: StopReason::PodEnds, .. } => {
+                Action::PreStop { id, why: StopReason::PodEnds, .. }
+                | Action::StopContainer { id, why: Some(StopReason::PodEnds), .. } => {
                     self.sandbox_of(id).map(|it| it.id.clone())
                 }
                 _ => None,
             };
+            if let Action::PreStop { id, .. } | Action::StopContainer { id, .. } = &action {
+                let ending = Ending { since: self.now, pre_stopped: false };
+                self.memory.ending.entry(id.clone()).or_insert(ending);
+            }
             if let Some(id) = stops {
                 self.memory.stopping.entry(id).or_insert(self.now);
             }
@@ -361,19 +388,35 @@ impl World {
             Role::Main => all[last].0 == Role::Main,
         };
         assert!(is_next || again, "{action:?} in {sandbox:#?}");
+        for (_, before) in all.iter().take(own) {
+            let starting = self.memory.in_flight.contains(&Key::Container(before.name.clone()));
+            let awaited = sandbox.newest(&before.name).is_some_and(|it| {
+                !it.has_ended()
+                    && self.memory.post_start.contains(&it.id)
+                    && !self.memory.failures.contains_key(&Key::Hook(it.id.clone()))
+            });
+            let waits = lifecycle::post_start(before).is_some() && starting || awaited;
+            assert!(!waits, "{action:?} before what {} does after its start", before.name);
+        }
     }
 
     /// A sidecar is ended after those that it is there for, as long as there is time.
-    fn check_stop(&mut self, action: &Action) {
-        let Action::StopContainer { id, why: StopReason::PodEnds, .. } = action else { return };
-        let (now, stopping) = (self.now, self.memory.stopping.clone());
-        let sandbox = self.sandbox_of(id).unwrap();
-        let since = stopping.get(&sandbox.id).copied().unwrap_or(now);
+    fn check_stop(&self, action: &Action) {
+        let Action::StopContainer { id, why, .. } = action else { return };
+        let now = self.now;
+        let pre_stopped = self.memory.ending.get(id).is_some_and(|it| it.pre_stopped);
+        let sandbox = self.seen.sandbox_of(id).unwrap();
+        let stopping = self.memory.stopping.get(&sandbox.id);
+        if !matches!(why, Some(StopReason::PodEnds)) && (why.is_some() || stopping.is_none()) {
+            return;
+        }
+        let since = stopping.copied().unwrap_or(now);
         let late = now.duration_since(since) >= sandbox.grace.try_into().unwrap();
+        let own = sandbox.containers.iter().find(|it| it.id == *id).unwrap();
+        assert!(own.pre_stop.is_none() || pre_stopped || late, "{action:?} before what is to be");
         let rank = |it: &SeenContainer| {
             sandbox.sidecars.iter().position(|name| *name == it.name).map_or(usize::MAX, |at| at)
         };
-        let own = sandbox.containers.iter().find(|it| it.id == *id).unwrap();
         let later = sandbox.containers.iter().any(|it| !it.has_ended() && rank(it) > rank(own));
         assert!(late || !later, "{action:?} in {sandbox:#?}");
     }
@@ -385,7 +428,10 @@ impl World {
             Action::Prepare { uid } => {
                 self.memory.hosted.insert(uid.clone());
             }
-            Action::EnsureImage { .. } | Action::RecordFinished { .. } => {}
+            Action::EnsureImage { .. }
+            | Action::RecordFinished { .. }
+            | Action::PostStart { .. }
+            | Action::PreStop { .. } => {}
             Action::RunSandbox { attempt } => {
                 // The goal may have changed since; the sandbox is of the one that it was asked for.
                 let Goal::Run(run) = goal else { return };
@@ -412,6 +458,8 @@ impl World {
                 let id = ContainerId(self.id());
                 let target = self.seen.sandboxes.iter_mut().find(|it| it.id == *sandbox);
                 let Some(target) = target.filter(|it| it.ready) else { return };
+                let Goal::Run(run) = goal else { return };
+                let pre_stop = note(&run.pod, &container.name);
                 target.containers.push(SeenContainer {
                     id,
                     name: container.name.clone(),
@@ -420,6 +468,7 @@ impl World {
                     backoff: container.backoff,
                     image: "i".into(),
                     image_ref: "i".into(),
+                    pre_stop,
                     termination_message: None,
                 });
             }
@@ -460,6 +509,7 @@ impl World {
         let key = action.key();
         self.memory.in_flight.remove(&key);
         self.memory.failures.remove(&key);
+        self.note_pre_stop(&action);
         let Goal::Run(run) = goal else {
             if let Action::CleanUp { uid } = action {
                 self.memory.forget_place(&uid);
@@ -473,8 +523,19 @@ impl World {
             {
                 self.memory.images.insert(container, ImageMemory::Ready("i".into()));
             }
-            Action::StartContainer { container, .. } => {
+            Action::StartContainer { sandbox, container } => {
                 self.memory.images.remove(&container.name);
+                let sandbox = self.seen.sandboxes.iter().find(|it| it.id == sandbox);
+                let made = sandbox.and_then(|sandbox| sandbox.newest(&container.name));
+                let has_hook = run
+                    .pod
+                    .container(&container.name)
+                    .is_some_and(|(_, container)| lifecycle::post_start(container).is_some());
+                let started = made.filter(|_| has_hook).map(|made| made.id.clone());
+                self.memory.post_start.extend(started);
+            }
+            Action::PostStart { id, .. } => {
+                self.memory.post_start.remove(&id);
             }
             Action::RecordFinished { .. } => {
                 self.memory.finished = Some(finished(run));
@@ -582,6 +643,13 @@ impl World {
     }
 }
 
+/// What is noted with a container of this name of what is done before its end.
+fn note(pod: &Pod, name: &str) -> Option<Arc<str>> {
+    let (_, container) = pod.container(name)?;
+    let handler = lifecycle::pre_stop(container)?;
+    Some(lifecycle::note(handler, container).into())
+}
+
 fn finished(run: &RunGoal) -> Finished {
     Finished { uid: run.pod.uid().to_owned(), incarnation: run.incarnation }
 }
@@ -662,6 +730,7 @@ impl World {
             backoff: None,
             image: "i".into(),
             image_ref: "i".into(),
+            pre_stop: note(&self.versions[0], name),
             termination_message: None,
         };
         match state {
