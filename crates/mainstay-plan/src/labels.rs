@@ -37,6 +37,9 @@ pub const CONTAINERS: &str = "mainstay.dev/containers";
 pub const SIDECARS: &str = "mainstay.dev/sidecars";
 /// The pod's incarnation, as an annotation of sandboxes.
 pub const INCARNATION: &str = "mainstay.dev/incarnation";
+/// How often all containers of its sandbox had been started over when it was made, as an annotation of
+/// containers.
+pub const ROUND: &str = "mainstay.dev/round";
 /// The state of a container's restart back-off when it was made, as an annotation of containers,
 /// so that it outlives the agent.
 pub const BACKOFF: &str = "mainstay.dev/backoff";

@@ -56,12 +56,14 @@ mod tests {
 
     #[test]
     fn a_handler_is_noted_with_the_number_of_its_port() {
-        let pod = mainstay_testkit::pods::pod(
-            "apiVersion: v1\nkind: Pod\nmetadata: {name: p}\nspec: {containers: [{name: a, image: i, \
-             ports: [{name: web, containerPort: 8080}], lifecycle: {\
-             preStop: {httpGet: {port: web, path: /bye}}, postStart: {exec: {command: [x, z]}}}}]}",
-        );
-        let container = &pod.spec().containers[0];
+        let container = serde_json::json!({
+            "name": "a", "ports": [{"name": "web", "containerPort": 8080}],
+            "lifecycle": {
+                "preStop": {"httpGet": {"port": "web", "path": "/bye"}},
+                "postStart": {"exec": {"command": ["x", "z"]}},
+            },
+        });
+        let container: &Container = &serde_json::from_value(container).unwrap();
         let noted = note(pre_stop(container).unwrap(), container);
         let read = read(&noted).unwrap().http_get.unwrap();
         assert_eq!((read.port, read.path.as_deref()), (IntOrString::Int(8080), Some("/bye")));

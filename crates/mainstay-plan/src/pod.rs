@@ -35,7 +35,7 @@ mod tear_down;
 pub(crate) use deadline::is_exceeded;
 pub use deadline::{DEADLINE_EXCEEDED, DEADLINE_MESSAGE};
 pub use health::{Health, stop_given_up};
-pub(crate) use order::on_turn;
+pub(crate) use order::{Round, on_turn};
 pub use plan::plan;
 pub(crate) use restart::{Afterwards, Restarts};
 pub use restart::{has_started, was_interrupted};

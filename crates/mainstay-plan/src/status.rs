@@ -12,12 +12,13 @@ use std::net::IpAddr;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{HostIP, PodIP, PodStatus, ResourceRequirements};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use mainstay_pod::containers::could_restart_all;
 use mainstay_pod::{PodTotals, Role, SourceKind};
 
 pub use containers::{container_id, container_of_id};
 
 use crate::pod::{
-    DEADLINE_EXCEEDED, DEADLINE_MESSAGE, Memory, Restarts, RunGoal, SeenPod, SeenSandbox,
+    DEADLINE_EXCEEDED, DEADLINE_MESSAGE, Memory, Restarts, Round, RunGoal, SeenPod, SeenSandbox,
     is_exceeded,
 };
 
@@ -105,13 +106,18 @@ fn compute_under(restarts: Restarts<'_>, facts: &Facts<'_>) -> PodStatus {
     let views = containers::views(pod, restarts, own(), memory, now);
     let phase = if late { Phase::Failed } else { phase(&views, sandbox) };
     let late = |text: &str| late.then(|| text.to_owned());
+    let ready = sandbox.is_some_and(|sandbox| sandbox.ready);
+    let round = sandbox.map(|sandbox| Round::of(pod, sandbox, memory)).unwrap_or_default();
+    let mut conditions = conditions::all(&views, phase, ready, before, now);
+    if could_restart_all(pod.spec()) {
+        conditions.push(conditions::restarting(phase, round.ends, before, now));
+    }
     let host_ips: Vec<String> = node.ips.iter().map(ToString::to_string).collect();
     let pod_ips: Vec<String> = if pod.is_host_network() {
         host_ips.clone()
     } else {
         sandbox.iter().flat_map(|sandbox| &sandbox.ips).map(ToString::to_string).collect()
     };
-    let ready = sandbox.is_some_and(|sandbox| sandbox.ready);
     // Known from what is there, also to an agent that has just been started.
     let began = memory.began(run).or(own().map(|sandbox| sandbox.created_at).min());
     let said = PodTotals::said(pod.spec());
@@ -125,7 +131,7 @@ fn compute_under(restarts: Restarts<'_>, facts: &Facts<'_>) -> PodStatus {
         phase: Some(phase.as_str().to_owned()),
         reason: late(DEADLINE_EXCEEDED),
         message: late(DEADLINE_MESSAGE),
-        conditions: Some(conditions::all(&views, phase, ready, before, now)),
+        conditions: Some(conditions),
         init_container_statuses: some(containers::statuses(&views, |role| role != Role::Main)),
         container_statuses: Some(containers::statuses(&views, |role| role == Role::Main)),
         host_ip: host_ips.first().cloned(),

@@ -194,6 +194,9 @@ pub fn container(
 ) -> Result<ContainerConfig, TranslateError> {
     let mut annotations = BTreeMap::new();
     annotations.insert(labels::RESTART_COUNT.to_owned(), plan.restart_count.to_string());
+    if plan.round > 0 {
+        annotations.insert(labels::ROUND.to_owned(), plan.round.to_string());
+    }
     if let Some(backoff) = &plan.backoff {
         annotations.insert(labels::BACKOFF.to_owned(), backoff.to_string());
     }

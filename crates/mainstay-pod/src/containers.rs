@@ -21,6 +21,9 @@ pub enum Role {
 /// What a rule for exit codes asks for: restart, of the container alone.
 const RESTART: &str = "Restart";
 
+/// The same: restart, of all containers.
+const RESTART_ALL: &str = "RestartAllContainers";
+
 /// All containers that a pod starts by itself, in the order in which they do: init containers and sidecars,
 /// then the others.
 pub fn of(spec: &PodSpec) -> impl Iterator<Item = (Role, &Container)> {
@@ -59,7 +62,10 @@ impl Pod {
         }
         let policy = match &container.restart_policy {
             // Rules without a policy of the container's own are not looked at.
-            Some(_) if rule(container, exit_code).is_some_and(|it| it.action == RESTART) => {
+            Some(_)
+                if rule(container, exit_code)
+                    .is_some_and(|it| [RESTART, RESTART_ALL].contains(&it.action.as_str())) =>
+            {
                 return true;
             }
             Some(policy) => RestartPolicy::named(policy),
@@ -71,6 +77,19 @@ impl Pod {
             RestartPolicy::Never => false,
         }
     }
+}
+
+/// Whether all containers of the pod are started over after an end of this one.
+pub fn restarts_all(container: &Container, exit_code: i32) -> bool {
+    container.restart_policy.is_some()
+        && rule(container, exit_code).is_some_and(|rule| rule.action == RESTART_ALL)
+}
+
+/// Whether there is an end of one of its containers after which all are started over
+/// (`AllContainersCouldRestart`).
+pub fn could_restart_all(spec: &PodSpec) -> bool {
+    let mut rules = of(spec).flat_map(|(_, it)| it.restart_policy_rules.iter().flatten());
+    rules.any(|rule| rule.action == RESTART_ALL)
 }
 
 /// The first rule that an exit code fits (`FindMatchingContainerRestartRule`).
@@ -159,6 +178,8 @@ mod tests {
         check("Never", "", &own("OnFailure", "In 0"), &[0, 1, 2, 3]);
         check("Never", "", &own("Never", "NotIn 0,2"), &[1, 3]);
         check("Never", "", &own("Never", "In 3;NotIn 0,1"), &[2, 3]);
+        let all = own("Never", "In 3").replace("action: Restart,", "action: RestartAllContainers,");
+        check("Never", "", &all, &[3]);
         // No rule runs an init container again that has done its work.
         check("Never", &own("Never", "In 0,2"), other, &[2]);
     }

@@ -156,7 +156,7 @@ const DECISIONS: &[(&str, Decision)] = &[
         Refused(Keys(&["cpu", "memory", "ephemeral-storage"])),
     ),
     ("spec.containers[].restartPolicy", Supported),
-    ("spec.containers[].restartPolicyRules[].action", Refused(Not(&["Restart"]))),
+    ("spec.containers[].restartPolicyRules[].action", Supported),
     ("spec.containers[].restartPolicyRules[].exitCodes.operator", Supported),
     ("spec.containers[].restartPolicyRules[].exitCodes.values", Supported),
     ("spec.containers[].securityContext.allowPrivilegeEscalation", Supported),

@@ -29,6 +29,7 @@ mod lifecycle;
 mod main_job;
 mod model;
 mod network;
+mod restart_rules;
 mod security;
 mod servers;
 mod sources;

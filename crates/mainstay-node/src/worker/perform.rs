@@ -565,6 +565,7 @@ impl Performer {
             StopReason::Unhealthy { message } => Some(message),
             // The whole of what a kubelet says.
             StopReason::PostStartFailed => Some("FailedPostStartHook".to_owned()),
+            StopReason::RestartAll => Some("killing".to_owned()),
         };
         if let Some(message) = &told {
             self.events.tell(key, EventKind::Normal, "Killing", message.clone());

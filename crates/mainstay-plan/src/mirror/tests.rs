@@ -183,6 +183,7 @@ fn what_runs_and_is_not_wanted_is_ending() {
             id: ContainerId("c".into()),
             name: "a".into(),
             restart_count: 0,
+            round: 0,
             state: match alive {
                 true => ContainerState::Running { started_at: at(1) },
                 false => ContainerState::Exited {

@@ -32,5 +32,5 @@ pub(crate) fn is_exceeded(
     let Some(deadline) = deadline(run, memory).filter(|deadline| *deadline <= now) else {
         return false;
     };
-    all_ended(run, restarts, seen, now).is_none_or(|ended| ended >= deadline)
+    all_ended(run, restarts, seen, memory, now).is_none_or(|ended| ended >= deadline)
 }

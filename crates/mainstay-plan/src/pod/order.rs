@@ -4,13 +4,61 @@
 //! has started; from then on it is kept running. When all are through, the pod is initialized and the
 //! others have their turn. All of it is of one sandbox: the next one is initialized anew.
 //!
+//! An end of a container after which all are started over begins another round in the same sandbox, when
+//! all have ended: as if nothing had been made yet.
+//!
 //! Source: `computeInitContainerActions` in `pkg/kubelet/kuberuntime/kuberuntime_container.go`.
 
 use k8s_openapi::api::core::v1::Container;
 use mainstay_cri::ContainerState;
+use mainstay_pod::containers::restarts_all;
 use mainstay_pod::{Pod, Role};
 
-use super::state::{Memory, SeenContainer, SeenSandbox};
+use super::state::{Key, Memory, SeenContainer, SeenSandbox};
+
+/// The round that a sandbox's containers are in.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Round {
+    /// How often all have been started over.
+    pub(crate) number: u32,
+    /// Whether it is coming to its end: nothing is started, and what runs is ended.
+    pub(crate) ends: bool,
+}
+
+impl Round {
+    /// Of a sandbox of a pod.
+    ///
+    /// Source: `ShouldAllContainersRestart` in `pkg/kubelet/container/helpers.go`. There the containers are
+    /// removed; here they stay, to be told of.
+    pub(crate) fn of(pod: &Pod, sandbox: &SeenSandbox, memory: &Memory) -> Self {
+        let number = sandbox.containers.iter().map(|it| it.round).max().unwrap_or(0);
+        if !pod.containers().any(|(_, it)| begins_another(it, sandbox, number)) {
+            return Self { number, ends: false };
+        }
+        let starting = memory.in_flight.iter().any(|key| matches!(key, Key::Container(_)));
+        if starting || sandbox.containers.iter().any(|it| !it.has_ended()) {
+            Self { number, ends: true }
+        } else {
+            Self { number: number + 1, ends: false }
+        }
+    }
+
+    /// Whether a container of the sandbox means nothing any more, and another one comes in its place.
+    pub(crate) fn voids(self, container: &SeenContainer) -> bool {
+        self.ends || container.round < self.number
+    }
+}
+
+/// Whether the newest container of a name has ended so that all are started over.
+pub(super) fn begins_another(container: &Container, sandbox: &SeenSandbox, round: u32) -> bool {
+    let newest = sandbox.newest(&container.name).filter(|it| it.round == round);
+    newest.is_some_and(|newest| match newest.state {
+        ContainerState::Exited { exit_code, .. } => {
+            !newest.state.never_ran() && restarts_all(container, exit_code)
+        }
+        ContainerState::Created | ContainerState::Running { .. } => false,
+    })
+}
 
 /// The containers that should run in this sandbox now, in their order: those that had their turn and
 /// are kept running, and those that have it. Without a sandbox, those that will be first.
@@ -19,7 +67,11 @@ pub(crate) fn on_turn<'a>(
     sandbox: Option<&SeenSandbox>,
     memory: &Memory,
 ) -> Vec<(Role, &'a Container)> {
-    let (count, reached) = progress(pod, sandbox, memory);
+    let round = sandbox.map(|it| Round::of(pod, it, memory)).unwrap_or_default();
+    if round.ends {
+        return Vec::new();
+    }
+    let (count, reached) = progress(pod, sandbox, round, memory);
     let all = pod.containers().enumerate();
     let turn = all.filter(|(at, (role, _))| match role {
         Role::Init => *at == reached,
@@ -33,8 +85,15 @@ pub(crate) fn on_turn<'a>(
 ///
 /// Only the last one that was made counts: those before it are through, also if nothing is known of
 /// them any more, or a sidecar among them has ended since.
-fn progress(pod: &Pod, sandbox: Option<&SeenSandbox>, memory: &Memory) -> (usize, usize) {
-    let newest = |container: &Container| sandbox.and_then(|it| it.newest(&container.name));
+fn progress(
+    pod: &Pod,
+    sandbox: Option<&SeenSandbox>,
+    round: Round,
+    memory: &Memory,
+) -> (usize, usize) {
+    let newest = |container: &Container| {
+        sandbox.and_then(|it| it.newest(&container.name)).filter(|it| !round.voids(it))
+    };
     let count = pod.containers().filter(|(role, _)| *role != Role::Main).count();
     let made = pod.containers().enumerate().filter_map(|(at, (role, container))| {
         newest(container).map(|seen| (at, role, container, seen))
@@ -91,6 +150,7 @@ mod tests {
                 id: ContainerId(text.into()),
                 name: name.into(),
                 restart_count: restart_count.try_into().unwrap(),
+                round: 0,
                 state: match state {
                     "+" => ContainerState::Running { started_at: at },
                     "?" => ContainerState::Created,

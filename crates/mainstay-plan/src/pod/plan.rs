@@ -9,7 +9,7 @@ use mainstay_pod::Role;
 
 use super::deadline::{deadline, is_exceeded};
 use super::health::stop_given_up;
-use super::order::on_turn;
+use super::order::{Round, begins_another, on_turn};
 use super::restart::{Afterwards, Restarts, all_ended};
 use super::state::{
     Action, ContainerPlan, Goal, ImageMemory, Key, Memory, Plan, RunGoal, SeenContainer, SeenPod,
@@ -164,7 +164,7 @@ impl Planner<'_> {
             self.end_late(run, current);
             return;
         }
-        if let Some(at) = all_ended(run, restarts, self.seen, self.now) {
+        if let Some(at) = all_ended(run, restarts, self.seen, self.memory, self.now) {
             self.conclude(run, current, at);
             return;
         }
@@ -239,7 +239,8 @@ impl Planner<'_> {
     ) {
         let restarts = Restarts::AsSaid(&run.pod);
         for (role, container) in turn {
-            let due = match history.counting(*role, &container.name, current) {
+            let round = current.map(|it| Round::of(&run.pod, it, self.memory)).unwrap_or_default();
+            let due = match history.counting(*role, &container.name, current, round) {
                 None => true,
                 Some(newest) => match restarts.after(*role, container, newest, self.now) {
                     Afterwards::Start(_) => true,
@@ -260,18 +261,27 @@ impl Planner<'_> {
         history: &History<'_>,
     ) {
         let restarts = Restarts::AsSaid(&run.pod);
+        let round = Round::of(&run.pod, sandbox, self.memory);
+        if self.is_started_over(run, round, sandbox) {
+            return;
+        }
         // Those after one that has something to do after its start wait until that is done, as a
         // kubelet starts one after the other.
         let mut held = false;
         for (role, container) in turn {
-            let newest = history.counting(*role, &container.name, Some(sandbox));
+            let newest = history.counting(*role, &container.name, Some(sandbox), round);
             let has_hook = lifecycle::post_start(container).is_some();
             if self.is_in_flight(&container.name) {
                 held |= has_hook;
             }
             let backoff = match newest {
-                // One that ended too often in a sandbox that is gone has not improved by that.
-                None => history.newest(&container.name).and_then(|it| it.backoff),
+                // One that ended too often has not improved by its sandbox's end, or that of the others.
+                None => history.newest(&container.name).and_then(|it| {
+                    match restarts.after(*role, container, it, self.now) {
+                        Afterwards::Start(backoff) if sandbox.has(&it.id) => Some(backoff),
+                        _ => it.backoff,
+                    }
+                }),
                 Some(newest) => {
                     if newest.state.never_ran() {
                         // Its start was lost with an agent; a new one is made in its place.
@@ -312,12 +322,38 @@ impl Planner<'_> {
                 container: ContainerPlan {
                     name: container.name.clone(),
                     restart_count: history.count(&container.name),
+                    round: round.number,
                     backoff,
                     image: image.clone(),
                 },
             });
         }
         self.remove_old_containers(sandbox);
+    }
+
+    /// Whether all containers of a sandbox are being started over, and it is not time yet to start the
+    /// first.
+    fn is_started_over(&mut self, run: &RunGoal, round: Round, sandbox: &SeenSandbox) -> bool {
+        if round.ends {
+            tear_down::end_round(sandbox).into_iter().for_each(|action| self.ask(action));
+            return true;
+        }
+        let restarts = Restarts::AsSaid(&run.pod);
+        let Some(last) = round.number.checked_sub(1) else { return false };
+        if sandbox.containers.iter().any(|it| it.round == round.number) {
+            return false;
+        }
+        // Whoever began it waits as it would alone.
+        let sources = run.pod.containers().filter(|(_, it)| begins_another(it, sandbox, last));
+        let mut waits = false;
+        for (role, container) in sources {
+            let Some(newest) = sandbox.newest(&container.name) else { continue };
+            if let Afterwards::Wait(due) = restarts.after(role, container, newest, self.now) {
+                self.wake_at(due);
+                waits = true;
+            }
+        }
+        waits
     }
 
     /// Ends a container that runs and is not to go on as it is; whether there was one.
@@ -396,11 +432,14 @@ impl<'a> History<'a> {
         role: Role,
         name: &str,
         sandbox: Option<&'a SeenSandbox>,
+        round: Round,
     ) -> Option<&'a SeenContainer> {
-        match role {
+        let newest = match role {
             Role::Init | Role::Sidecar => sandbox.and_then(|sandbox| sandbox.newest(name)),
             Role::Main => self.newest(name),
-        }
+        };
+        let here = |it: &&SeenContainer| sandbox.is_some_and(|sandbox| sandbox.has(&it.id));
+        newest.filter(|it| !(round.voids(it) && here(it)))
     }
 
     fn newest(&self, name: &str) -> Option<&'a SeenContainer> {

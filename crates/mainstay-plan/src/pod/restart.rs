@@ -5,7 +5,8 @@ use k8s_openapi::api::core::v1::Container;
 use mainstay_cri::ContainerState;
 use mainstay_pod::{Pod, RestartPolicy, Role};
 
-use super::state::{RunGoal, SeenContainer, SeenPod};
+use super::order::Round;
+use super::state::{Memory, RunGoal, SeenContainer, SeenPod};
 use crate::backoff::{Backoff, Verdict, judge};
 
 /// Whether a container of the goal's pod ever ran, as far as can be seen.
@@ -84,13 +85,20 @@ pub(super) fn all_ended(
     run: &RunGoal,
     restarts: Restarts<'_>,
     seen: &SeenPod,
+    memory: &Memory,
     now: Timestamp,
 ) -> Option<Timestamp> {
+    let own = || seen.sandboxes.iter().filter(|it| run.is_own(&it.uid, it.incarnation));
+    let last_sandbox = own().next();
+    let round = last_sandbox.map(|it| Round::of(&run.pod, it, memory)).unwrap_or_default();
     let mut last = None;
     for (role, container) in run.pod.containers() {
-        let own = seen.sandboxes.iter().filter(|it| run.is_own(&it.uid, it.incarnation));
-        let newest = own.filter_map(|sandbox| sandbox.newest(&container.name));
+        let newest = own().filter_map(|sandbox| sandbox.newest(&container.name));
         let newest = newest.max_by_key(|it| it.restart_count);
+        // All that is started over is not over.
+        let newest = newest.filter(|it| {
+            !(round.voids(it) && last_sandbox.is_some_and(|sandbox| sandbox.has(&it.id)))
+        });
         let end = newest.and_then(|newest| match newest.state {
             ContainerState::Exited { finished_at, exit_code, .. }
                 if restarts.after(role, container, newest, now) == Afterwards::Done =>

@@ -92,7 +92,7 @@ pub struct SeenPod {
 impl SeenPod {
     /// The sandbox that a container is in.
     pub fn sandbox_of(&self, id: &ContainerId) -> Option<&SeenSandbox> {
-        self.sandboxes.iter().find(|sandbox| sandbox.containers.iter().any(|it| it.id == *id))
+        self.sandboxes.iter().find(|sandbox| sandbox.has(id))
     }
 }
 
@@ -130,6 +130,8 @@ pub struct SeenContainer {
     pub name: String,
     /// How many of this name the pod had before.
     pub restart_count: u32,
+    /// How often all containers of its sandbox had been started over when it was made.
+    pub round: u32,
     /// What it is doing.
     pub state: ContainerState,
     /// The back-off that was in force when it was started.
@@ -160,6 +162,7 @@ impl SeenSandbox {
                 id: status.id.clone(),
                 name: status.metadata.name.clone(),
                 restart_count: count.unwrap_or(status.metadata.attempt),
+                round: note(labels::ROUND).and_then(|text| text.parse().ok()).unwrap_or(0),
                 state: status.state.clone(),
                 backoff: note(labels::BACKOFF).and_then(|text| text.parse().ok()),
                 image: status.image.0.clone(),
@@ -183,6 +186,11 @@ impl SeenSandbox {
             sidecars: sidecars.map(str::to_owned).collect(),
             containers: status.containers.iter().map(container).collect(),
         }
+    }
+
+    /// Whether a container is in it.
+    pub fn has(&self, id: &ContainerId) -> bool {
+        self.containers.iter().any(|it| it.id == *id)
     }
 
     /// The newest of its containers of this name.
@@ -467,6 +475,8 @@ pub enum StopReason {
     },
     /// What was to be done after its start has failed, and the pod goes on.
     PostStartFailed,
+    /// All containers of the pod are started over.
+    RestartAll,
 }
 
 impl Action {
@@ -494,6 +504,8 @@ pub struct ContainerPlan {
     pub name: String,
     /// How many of this name the pod had before.
     pub restart_count: u32,
+    /// How often all containers of the sandbox have been started over.
+    pub round: u32,
     /// The back-off that is in force from this start on; `None` before the first end.
     pub backoff: Option<Backoff>,
     /// The image to run.

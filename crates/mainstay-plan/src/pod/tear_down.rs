@@ -72,6 +72,24 @@ fn end_containers(
     steps
 }
 
+/// Ends what still runs of a round: all containers are started over. There is no time for more than that.
+///
+/// Source: `ContainersToReset` in `pkg/kubelet/kuberuntime/kuberuntime_manager.go`.
+pub(super) fn end_round(sandbox: &SeenSandbox) -> Vec<Action> {
+    let alive = sandbox.containers.iter().filter(|it| !it.has_ended());
+    let step = |container: &SeenContainer| {
+        let id = container.id.clone();
+        match container.state {
+            ContainerState::Created => Action::RemoveContainer { id },
+            ContainerState::Running { .. } | ContainerState::Exited { .. } => {
+                let why = Some(StopReason::RestartAll);
+                Action::StopContainer { id, grace: SHORTEST_GRACE, why }
+            }
+        }
+    };
+    alive.filter(|container| has_turn(sandbox, container)).map(step).collect()
+}
+
 /// The next step to the end of one container, of a pod that goes on.
 pub(super) fn end(
     container: &SeenContainer,

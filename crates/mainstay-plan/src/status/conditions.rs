@@ -60,6 +60,29 @@ pub(super) fn all(
     conditions
 }
 
+/// Whether all containers are being started over, of a pod of which that may be. Source:
+/// `GenerateAllContainersRestartingCondition`.
+pub(super) fn restarting(
+    phase: Phase,
+    restarting: bool,
+    before: Option<&PodStatus>,
+    now: Timestamp,
+) -> PodCondition {
+    let kind = "AllContainersRestarting";
+    let refusal = match phase {
+        Phase::Succeeded => Some(("PodCompleted", None)),
+        Phase::Failed => Some(("PodFailed", None)),
+        Phase::Pending | Phase::Running if restarting => None,
+        Phase::Pending | Phase::Running => Some(("", None)),
+    };
+    let mut condition = condition(kind, refusal, before, now);
+    if condition.status == "True" {
+        condition.reason = Some("RestartAllContainersStarted".to_owned());
+        condition.message = Some("container exited with restart policy rule".to_owned());
+    }
+    condition
+}
+
 /// Whether it is a main container that has run: its pod was initialized, and a sidecar that is started
 /// again leaves it so. Source: `GeneratePodInitializedCondition`.
 fn has_run(view: &View<'_>) -> bool {

@@ -9,7 +9,9 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use mainstay_cri::ContainerState;
 use mainstay_pod::{Pod, Role};
 
-use crate::pod::{Afterwards, Failure, Key, Memory, Restarts, SeenContainer, SeenSandbox, on_turn};
+use crate::pod::{
+    Afterwards, Failure, Key, Memory, Restarts, Round, SeenContainer, SeenSandbox, on_turn,
+};
 use crate::termination_message;
 
 /// A container of the pod and what came of it.
@@ -70,7 +72,9 @@ pub(super) fn views<'a>(
     memory: &'a Memory,
     now: Timestamp,
 ) -> Vec<View<'a>> {
-    let turn = on_turn(pod, sandboxes.clone().next(), memory);
+    let newest_sandbox = sandboxes.clone().next();
+    let turn = on_turn(pod, newest_sandbox, memory);
+    let round = newest_sandbox.map(|it| Round::of(pod, it, memory)).unwrap_or_default();
     let all: Vec<&SeenContainer> = sandboxes.flat_map(|sandbox| &sandbox.containers).collect();
     let view = |(role, container): (Role, &'a Container)| {
         let mut of_name: Vec<&SeenContainer> =
@@ -78,7 +82,10 @@ pub(super) fn views<'a>(
         of_name.sort_by_key(|seen| std::cmp::Reverse(seen.restart_count));
         let newest = of_name.first().copied();
         let has_turn = turn.iter().any(|(_, it)| it.name == container.name);
-        let of = Of { pod, restarts, role, container, has_turn, memory, time: now };
+        let is_void = newest.is_some_and(|newest| {
+            round.voids(newest) && newest_sandbox.is_some_and(|sandbox| sandbox.has(&newest.id))
+        });
+        let of = Of { pod, restarts, role, container, has_turn, is_void, memory, time: now };
         let now = look(of, newest);
         let ended_well = matches!(&now, Now::Ended(end) if end.exit_code == 0);
         View {
@@ -116,12 +123,14 @@ struct Of<'a> {
     container: &'a Container,
     /// Whether it should run, or be started, now.
     has_turn: bool,
+    /// Whether it has ended, or does, since all containers are started over.
+    is_void: bool,
     memory: &'a Memory,
     time: Timestamp,
 }
 
 fn look<'a>(of: Of<'_>, newest: Option<&'a SeenContainer>) -> Now<'a> {
-    let Of { pod, restarts, role, container, has_turn, memory, time: now } = of;
+    let Of { pod, restarts, role, container, has_turn, is_void, memory, time: now } = of;
     let name = &container.name;
     let failure = |key: &Key| memory.failures.get(key);
     let failure = failure(&Key::Image(name.clone()))
@@ -160,7 +169,15 @@ fn look<'a>(of: Of<'_>, newest: Option<&'a SeenContainer>) -> Now<'a> {
                 message,
                 container: newest,
             };
-            match (restarts.after(role, container, newest, now), failure) {
+            let after = restarts.after(role, container, newest, now);
+            if is_void && failure.is_none() && !matches!(after, Afterwards::Wait(_)) {
+                return Now::BackingOff {
+                    reason: "RestartingAllContainers".to_owned(),
+                    message: Some("all containers of the pod are started over".to_owned()),
+                    end,
+                };
+            }
+            match (after, failure) {
                 (Afterwards::Start(_) | Afterwards::Wait(_), Some(failure)) => Now::BackingOff {
                     reason: failure.reason.clone(),
                     message: Some(failure.message.clone()),

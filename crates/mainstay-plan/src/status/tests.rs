@@ -45,6 +45,7 @@ fn seen(pod: &Pod, containers: &[(&str, u32, ContainerState)]) -> SeenPod {
         name: (*name).into(),
         state: state.clone(),
         restart_count: *restart_count,
+        round: 0,
         backoff: None,
         image: "i".into(),
         image_ref: "sha256:1".into(),
@@ -587,5 +588,44 @@ fn a_pod_with_gates_is_not_ready_by_itself() {
             a restarts=0 running since 10
             not Ready: ReadinessGatesNotReady corresponding condition of pod readiness gate "x/y" does not exist.
         "#]],
+    );
+}
+
+#[test]
+fn a_pod_whose_containers_are_started_over_runs_on() {
+    let pod = pod_of(
+        "apiVersion: v1\nkind: Pod\nmetadata: {name: p}\nspec: {restartPolicy: Never, \
+         initContainers: [{name: i, image: i}], containers: [{name: a, image: i, \
+         restartPolicy: Never, restartPolicyRules: [{action: RestartAllContainers, \
+         exitCodes: {operator: In, values: [7]}}]}, {name: b, image: i}]}",
+    );
+    let begun = seen(&pod, &[("i", 0, ended(0)), ("a", 0, ended(7)), ("b", 0, running())]);
+    check(
+        &pod,
+        &begun,
+        &Memory::default(),
+        &expect![[r#"
+        Running
+        i restarts=0 waiting: RestartingAllContainers all containers of the pod are started over (before: 0)
+        a restarts=0 waiting: RestartingAllContainers all containers of the pod are started over (before: 7)
+        b restarts=0 running since 10
+        not Ready: ContainersNotReady containers with unready status: [a]
+        not ContainersReady: ContainersNotReady containers with unready status: [a]
+    "#]],
+    );
+    let ended = &[("i", 0, ended(0)), ("a", 0, ended(7)), ("b", 0, ended(137))];
+    check(
+        &pod,
+        &seen(&pod, ended),
+        &Memory::default(),
+        &expect![[r#"
+        Running
+        i restarts=0 waiting: RestartingAllContainers all containers of the pod are started over (before: 0)
+        a restarts=0 waiting: RestartingAllContainers all containers of the pod are started over (before: 7)
+        b restarts=0 waiting: RestartingAllContainers all containers of the pod are started over (before: 137)
+        not Ready: ContainersNotReady containers with unready status: [a b]
+        not ContainersReady: ContainersNotReady containers with unready status: [a b]
+        not AllContainersRestarting:  
+    "#]],
     );
 }

@@ -63,6 +63,7 @@ fn container(text: &str) -> SeenContainer {
         id: ContainerId(words[0].to_owned()),
         name: name.to_owned(),
         restart_count,
+        round: 0,
         state,
         backoff,
         image: "i".into(),
@@ -145,8 +146,8 @@ fn all_containers_are_started_at_once_when_their_images_are_there() {
         vec![sandbox("s", &uid(&goal), true, &[])],
         &memory,
         &expect![[r#"
-        EnsureImage { container: "b" }
-        StartContainer { sandbox: SandboxId("s"), container: ContainerPlan { name: "a", restart_count: 0, backoff: None, image: "i" } }"#]],
+            EnsureImage { container: "b" }
+            StartContainer { sandbox: SandboxId("s"), container: ContainerPlan { name: "a", restart_count: 0, round: 0, backoff: None, image: "i" } }"#]],
     );
 }
 
@@ -211,7 +212,7 @@ fn a_container_is_restarted_as_its_policy_says() {
             "Always",
             "a0 exited 0 at 99",
             expect![[
-                r#"StartContainer { sandbox: SandboxId("s"), container: ContainerPlan { name: "a", restart_count: 1, backoff: Some(Backoff { wait: 10s, since: 1970-01-01T00:01:40Z }), image: "i" } }"#
+                r#"StartContainer { sandbox: SandboxId("s"), container: ContainerPlan { name: "a", restart_count: 1, round: 0, backoff: Some(Backoff { wait: 10s, since: 1970-01-01T00:01:40Z }), image: "i" } }"#
             ]],
         ),
         ("Always", "a1 exited 0 at 99", expect!["wake at 109"]),
@@ -219,7 +220,7 @@ fn a_container_is_restarted_as_its_policy_says() {
             "Always",
             "a1 exited 0 at 85",
             expect![[
-                r#"StartContainer { sandbox: SandboxId("s"), container: ContainerPlan { name: "a", restart_count: 2, backoff: Some(Backoff { wait: 20s, since: 1970-01-01T00:01:40Z }), image: "i" } }"#
+                r#"StartContainer { sandbox: SandboxId("s"), container: ContainerPlan { name: "a", restart_count: 2, round: 0, backoff: Some(Backoff { wait: 20s, since: 1970-01-01T00:01:40Z }), image: "i" } }"#
             ]],
         ),
         ("OnFailure", "a0 exited 0 at 99", expect![""]),
@@ -227,7 +228,7 @@ fn a_container_is_restarted_as_its_policy_says() {
             "OnFailure",
             "a0 exited 1 at 99",
             expect![[
-                r#"StartContainer { sandbox: SandboxId("s"), container: ContainerPlan { name: "a", restart_count: 1, backoff: Some(Backoff { wait: 10s, since: 1970-01-01T00:01:40Z }), image: "i" } }"#
+                r#"StartContainer { sandbox: SandboxId("s"), container: ContainerPlan { name: "a", restart_count: 1, round: 0, backoff: Some(Backoff { wait: 10s, since: 1970-01-01T00:01:40Z }), image: "i" } }"#
             ]],
         ),
         ("Never", "a0 exited 1 at 99", expect![""]),
@@ -400,8 +401,8 @@ fn a_sandbox_whose_shim_died_is_replaced_and_tells_until_the_new_one_can() {
         vec![next(&[]), dead()],
         &ready(&goal),
         &expect![[r#"
-        StartContainer { sandbox: SandboxId("t"), container: ContainerPlan { name: "a", restart_count: 1, backoff: Some(Backoff { wait: 10s, since: 1970-01-01T00:01:40Z }), image: "i" } }
-        StartContainer { sandbox: SandboxId("t"), container: ContainerPlan { name: "b", restart_count: 1, backoff: Some(Backoff { wait: 10s, since: 1970-01-01T00:01:40Z }), image: "i" } }"#]],
+            StartContainer { sandbox: SandboxId("t"), container: ContainerPlan { name: "a", restart_count: 1, round: 0, backoff: Some(Backoff { wait: 10s, since: 1970-01-01T00:01:40Z }), image: "i" } }
+            StartContainer { sandbox: SandboxId("t"), container: ContainerPlan { name: "b", restart_count: 1, round: 0, backoff: Some(Backoff { wait: 10s, since: 1970-01-01T00:01:40Z }), image: "i" } }"#]],
     );
     let running = next(&["a1 running", "b1 running"]);
     check(
@@ -454,8 +455,8 @@ fn a_restart_ends_what_was_there_before_and_counts_on() {
         vec![new, old],
         &memory,
         &expect![[r#"
-        StartContainer { sandbox: SandboxId("t"), container: ContainerPlan { name: "a", restart_count: 1, backoff: None, image: "i" } }
-        StartContainer { sandbox: SandboxId("t"), container: ContainerPlan { name: "b", restart_count: 3, backoff: None, image: "i" } }"#]],
+            StartContainer { sandbox: SandboxId("t"), container: ContainerPlan { name: "a", restart_count: 1, round: 0, backoff: None, image: "i" } }
+            StartContainer { sandbox: SandboxId("t"), container: ContainerPlan { name: "b", restart_count: 3, round: 0, backoff: None, image: "i" } }"#]],
     );
 }
 
@@ -578,23 +579,23 @@ fn a_pod_is_initialized_step_by_step() {
     ];
     let rows = rows.map(|seen| answer(&goal, of_sidecar(&goal, seen), &memory));
     expect![[r#"
-        StartContainer { sandbox: SandboxId("s"), container: ContainerPlan { name: "i", restart_count: 0, backoff: None, image: "i" } }
+        StartContainer { sandbox: SandboxId("s"), container: ContainerPlan { name: "i", restart_count: 0, round: 0, backoff: None, image: "i" } }
 
 
 
-        StartContainer { sandbox: SandboxId("s"), container: ContainerPlan { name: "i", restart_count: 1, backoff: Some(Backoff { wait: 10s, since: 1970-01-01T00:01:40Z }), image: "i" } }
+        StartContainer { sandbox: SandboxId("s"), container: ContainerPlan { name: "i", restart_count: 1, round: 0, backoff: Some(Backoff { wait: 10s, since: 1970-01-01T00:01:40Z }), image: "i" } }
 
         wake at 109
 
-        StartContainer { sandbox: SandboxId("s"), container: ContainerPlan { name: "s", restart_count: 0, backoff: None, image: "i" } }
+        StartContainer { sandbox: SandboxId("s"), container: ContainerPlan { name: "s", restart_count: 0, round: 0, backoff: None, image: "i" } }
 
         RemoveContainer { id: ContainerId("s0") }
 
-        StartContainer { sandbox: SandboxId("s"), container: ContainerPlan { name: "a", restart_count: 0, backoff: None, image: "i" } }
+        StartContainer { sandbox: SandboxId("s"), container: ContainerPlan { name: "a", restart_count: 0, round: 0, backoff: None, image: "i" } }
 
-        StartContainer { sandbox: SandboxId("s"), container: ContainerPlan { name: "s", restart_count: 1, backoff: Some(Backoff { wait: 10s, since: 1970-01-01T00:01:40Z }), image: "i" } }
+        StartContainer { sandbox: SandboxId("s"), container: ContainerPlan { name: "s", restart_count: 1, round: 0, backoff: Some(Backoff { wait: 10s, since: 1970-01-01T00:01:40Z }), image: "i" } }
 
-        StartContainer { sandbox: SandboxId("s"), container: ContainerPlan { name: "a", restart_count: 1, backoff: Some(Backoff { wait: 10s, since: 1970-01-01T00:01:40Z }), image: "i" } }"#]].assert_eq(&rows.join("\n\n"));
+        StartContainer { sandbox: SandboxId("s"), container: ContainerPlan { name: "a", restart_count: 1, round: 0, backoff: Some(Backoff { wait: 10s, since: 1970-01-01T00:01:40Z }), image: "i" } }"#]].assert_eq(&rows.join("\n\n"));
     // Images are got when their turn comes, and earlier only while a predecessor still runs.
     let memory = Memory { images: BTreeMap::new(), ..memory };
     let old = vec![sandbox("o", "old", true, &["a0 running"])];
@@ -623,9 +624,9 @@ fn a_new_sandbox_is_initialized_anew() {
     let rows = [&[][..], &["i2 exited 0 at 99", "s1 running"]]
         .map(|seen| answer(&goal, vec![next(seen), dead()], &memory));
     expect![[r#"
-        StartContainer { sandbox: SandboxId("t"), container: ContainerPlan { name: "i", restart_count: 2, backoff: Some(Backoff { wait: 10s, since: 1970-01-01T00:01:20Z }), image: "i" } }
+        StartContainer { sandbox: SandboxId("t"), container: ContainerPlan { name: "i", restart_count: 2, round: 0, backoff: Some(Backoff { wait: 10s, since: 1970-01-01T00:01:20Z }), image: "i" } }
 
-        StartContainer { sandbox: SandboxId("t"), container: ContainerPlan { name: "a", restart_count: 2, backoff: Some(Backoff { wait: 20s, since: 1970-01-01T00:01:40Z }), image: "i" } }"#]].assert_eq(&rows.join("\n\n"));
+        StartContainer { sandbox: SandboxId("t"), container: ContainerPlan { name: "a", restart_count: 2, round: 0, backoff: Some(Backoff { wait: 20s, since: 1970-01-01T00:01:40Z }), image: "i" } }"#]].assert_eq(&rows.join("\n\n"));
 }
 
 #[test]
@@ -764,7 +765,7 @@ fn a_container_that_a_probe_gave_up_is_ended_and_nothing_else() {
         (true, false),
         "a0 exited 137 at 99",
         &expect![[
-            r#"StartContainer { sandbox: SandboxId("s"), container: ContainerPlan { name: "a", restart_count: 1, backoff: Some(Backoff { wait: 10s, since: 1970-01-01T00:01:40Z }), image: "i" } }"#
+            r#"StartContainer { sandbox: SandboxId("s"), container: ContainerPlan { name: "a", restart_count: 1, round: 0, backoff: Some(Backoff { wait: 10s, since: 1970-01-01T00:01:40Z }), image: "i" } }"#
         ]],
     );
 }
@@ -810,20 +811,20 @@ fn what_is_done_after_a_start_is_waited_for() {
     memory.failures = [(Key::Image("a".into()), failure)].into();
     rows.push(answer(&[], &memory));
     expect![[r#"
-        StartContainer { sandbox: SandboxId("s"), container: ContainerPlan { name: "a", restart_count: 0, backoff: None, image: "i" } }
+        StartContainer { sandbox: SandboxId("s"), container: ContainerPlan { name: "a", restart_count: 0, round: 0, backoff: None, image: "i" } }
 
 
 
         PostStart { id: ContainerId("a0"), container: "a" }
 
-        StartContainer { sandbox: SandboxId("s"), container: ContainerPlan { name: "b", restart_count: 0, backoff: None, image: "i" } }
+        StartContainer { sandbox: SandboxId("s"), container: ContainerPlan { name: "b", restart_count: 0, round: 0, backoff: None, image: "i" } }
 
         PreStop { id: ContainerId("a0"), hook: "{}", grace: 30s, why: PostStartFailed }
-        StartContainer { sandbox: SandboxId("s"), container: ContainerPlan { name: "b", restart_count: 0, backoff: None, image: "i" } }
+        StartContainer { sandbox: SandboxId("s"), container: ContainerPlan { name: "b", restart_count: 0, round: 0, backoff: None, image: "i" } }
 
-        StartContainer { sandbox: SandboxId("s"), container: ContainerPlan { name: "a", restart_count: 1, backoff: Some(Backoff { wait: 10s, since: 1970-01-01T00:01:40Z }), image: "i" } }
+        StartContainer { sandbox: SandboxId("s"), container: ContainerPlan { name: "a", restart_count: 1, round: 0, backoff: Some(Backoff { wait: 10s, since: 1970-01-01T00:01:40Z }), image: "i" } }
 
-        StartContainer { sandbox: SandboxId("s"), container: ContainerPlan { name: "b", restart_count: 0, backoff: None, image: "i" } }"#]].assert_eq(&rows.join("\n\n"));
+        StartContainer { sandbox: SandboxId("s"), container: ContainerPlan { name: "b", restart_count: 0, round: 0, backoff: None, image: "i" } }"#]].assert_eq(&rows.join("\n\n"));
 }
 
 #[test]
@@ -869,4 +870,54 @@ fn what_is_done_before_an_end_is_part_of_its_grace_period() {
 
         StopContainer { id: ContainerId("a0"), grace: 10s, why: None }"#]]
     .assert_eq(&rows.join("\n\n"));
+}
+
+#[test]
+fn all_containers_are_started_over_when_a_rule_says_so() {
+    let manifest = "apiVersion: v1\nkind: Pod\nmetadata: {name: p}\nspec: {restartPolicy: Never, \
+                    initContainers: [{name: i, image: i}, {name: s, image: i, restartPolicy: Always}], \
+                    containers: [{name: a, image: i, restartPolicy: Never, restartPolicyRules: [\
+                    {action: RestartAllContainers, exitCodes: {operator: In, values: [7]}}]}, \
+                    {name: b, image: i}]}";
+    let goal = Goal::Run(RunGoal { pod: pod(manifest), incarnation: None });
+    let names = ["i", "s", "a", "b"].map(|name| (name.to_owned(), ImageMemory::Ready("i".into())));
+    let mut memory = Memory { images: names.into(), ..ready(&goal) };
+    // Those from `round` on are of the second round.
+    let answer = |seen: &[&str], round: usize, memory: &Memory| {
+        let mut sandbox = of_sidecar(&goal, seen).remove(0);
+        sandbox.containers.iter_mut().skip(round).for_each(|it| it.round = 1);
+        answer(&goal, vec![sandbox], memory)
+    };
+    let before = ["i0 exited 0 at 60", "s0 running", "a0 exited 7 at 99", "b0 running"];
+    let through =
+        ["i0 exited 0 at 60", "s0 exited 137 at 99", "a0 exited 7 at 99", "b0 exited 137 at 99"];
+    let mut rows = vec![answer(&before, 9, &memory)];
+    let half = ["i0 exited 0 at 60", "s0 running", "a0 exited 7 at 99", "b0 exited 137 at 99"];
+    rows.push(answer(&half, 9, &memory));
+    rows.push(answer(&through, 9, &memory));
+    memory.in_flight.insert(Key::Container("i".into()));
+    rows.push(answer(&through, 9, &memory));
+    memory.in_flight.clear();
+    rows.push(answer(&[&through[..], &["i1 running"]].concat(), 4, &memory));
+    let next = [&through[..], &["i1 exited 0 at 99", "s1 running"]].concat();
+    rows.push(answer(&next, 4, &memory));
+    // Whoever keeps ending so waits longer each time.
+    let again =
+        ["i1 exited 0 at 60", "s1 exited 137 at 99", "a1 exited 7 at 99", "b1 exited 137 at 99"];
+    rows.push(answer(&again, 9, &memory));
+    expect![[r#"
+        StopContainer { id: ContainerId("b0"), grace: 2s, why: Some(RestartAll) }
+
+        StopContainer { id: ContainerId("s0"), grace: 2s, why: Some(RestartAll) }
+
+        StartContainer { sandbox: SandboxId("s"), container: ContainerPlan { name: "i", restart_count: 1, round: 1, backoff: None, image: "i" } }
+
+
+
+
+
+        StartContainer { sandbox: SandboxId("s"), container: ContainerPlan { name: "a", restart_count: 1, round: 1, backoff: Some(Backoff { wait: 10s, since: 1970-01-01T00:01:40Z }), image: "i" } }
+        StartContainer { sandbox: SandboxId("s"), container: ContainerPlan { name: "b", restart_count: 1, round: 1, backoff: None, image: "i" } }
+
+        wake at 109"#]].assert_eq(&rows.join("\n\n"));
 }

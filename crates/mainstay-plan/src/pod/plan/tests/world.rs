@@ -89,8 +89,8 @@ struct World {
 }
 
 /// Containers before the main ones: `i` runs to its end, `o` too and only once, `s` is a sidecar and `p`
-/// one with a startup probe.
-const SHAPES: [&str; 7] = ["", "i", "s", "o", "isj", "pi", "isp"];
+/// one with a startup probe. With `r` all are started over when `b` has failed.
+const SHAPES: [&str; 9] = ["", "i", "s", "o", "isj", "pi", "isp", "r", "isr"];
 
 /// A pod with the main containers `a`, and `b` which has its own restart policy in some shapes; in some
 /// `a` and `s` have hooks.
@@ -99,7 +99,7 @@ fn version(policy: &str, shape: &str, label: &str) -> Arc<Pod> {
         3 => ", lifecycle: {postStart: {sleep: {seconds: 1}}, preStop: {sleep: {seconds: 1}}}",
         _ => "",
     };
-    let init = shape.chars().map(|name| match name {
+    let init = shape.chars().filter(|name| *name != 'r').map(|name| match name {
         's' => format!("{{name: {name}, image: i, restartPolicy: Always{hooks}}}"),
         'p' => {
             let probe = "startupProbe: {tcpSocket: {port: 1}}";
@@ -109,7 +109,14 @@ fn version(policy: &str, shape: &str, label: &str) -> Arc<Pod> {
         _ => format!("{{name: {name}, image: i}}"),
     });
     let init = init.collect::<Vec<_>>().join(", ");
-    let own = if shape.starts_with('s') { ", restartPolicy: OnFailure" } else { "" };
+    let own = match (shape.starts_with('s'), shape.ends_with('r')) {
+        (true, _) => ", restartPolicy: OnFailure",
+        (_, true) => {
+            ", restartPolicy: Never, restartPolicyRules: [{action: RestartAllContainers, \
+             exitCodes: {operator: In, values: [1]}}]"
+        }
+        _ => "",
+    };
     pod(&format!(
         "apiVersion: v1\nkind: Pod\nmetadata: {{name: p, labels: {{v: {label}}}}}\nspec: \
          {{restartPolicy: {policy}, initContainers: [{init}], \
@@ -367,7 +374,10 @@ impl World {
         let Goal::Run(run) = &self.goal else { panic!("{action:?} of a pod that is to end") };
         let sandbox = self.seen.sandboxes.iter().find(|it| it.id == *sandbox).unwrap();
         let all: Vec<_> = run.pod.containers().collect();
-        let made = |at: usize| sandbox.newest(&all[at].1.name);
+        let made =
+            |at: usize| sandbox.newest(&all[at].1.name).filter(|it| it.round == container.round);
+        let old = sandbox.containers.iter().filter(|it| it.round < container.round);
+        assert!(old.clone().all(|it| it.has_ended()), "{action:?} beside the last round");
         let own = all.iter().position(|(_, it)| it.name == container.name).unwrap();
         let role = all[own].0;
         let Some(last) = (0..all.len()).rfind(|at| made(*at).is_some()) else {
@@ -464,6 +474,7 @@ impl World {
                     id,
                     name: container.name.clone(),
                     restart_count: container.restart_count,
+                    round: container.round,
                     state: ContainerState::Running { started_at: now },
                     backoff: container.backoff,
                     image: "i".into(),
@@ -693,31 +704,35 @@ const STATES: [&str; 6] = ["none", "created", "running", "starting", "ended 0", 
 /// nothing of it is left. And on the way no rule is broken.
 #[test]
 fn from_every_combination_of_states_a_pod_comes_to_where_it_should_be() {
-    let names = ["i", "s", "p", "a"];
-    for policy in ["Always", "OnFailure", "Never"] {
-        for which in 0..STATES.len().pow(4) {
-            let at = |n: u32| STATES[which / STATES.len().pow(n) % STATES.len()];
-            let states = [at(0), at(1), at(2), at(3)];
-            for wanted in [0, 1, 3] {
-                let mut world = World::new(policy, "isp");
-                world.step(&Step::Want(0));
-                world.memory.turn_to(&world.goal);
-                let uid = world.versions[0].uid().to_owned();
-                world.memory.prepared = Some(uid.clone());
-                world.memory.hosted.insert(uid);
-                let goal = world.goal.clone();
-                world.carry_out(&Action::RunSandbox { attempt: 0 }, &goal);
-                for (name, state) in names.into_iter().zip(states) {
-                    world.put(name, state);
+    let pods = [("isp", ["i", "s", "p", "a"]), ("isr", ["i", "s", "a", "b"])];
+    for (shape, names) in pods {
+        for policy in ["Always", "OnFailure", "Never"] {
+            for which in 0..STATES.len().pow(4) {
+                let at = |n: u32| STATES[which / STATES.len().pow(n) % STATES.len()];
+                for wanted in [0, 1, 3] {
+                    let mut world = World::new(policy, shape);
+                    world.seen_as(names.into_iter().zip([at(0), at(1), at(2), at(3)]));
+                    world.step(&Step::Want(wanted));
+                    world.settle();
                 }
-                world.step(&Step::Want(wanted));
-                world.settle();
             }
         }
     }
 }
 
 impl World {
+    /// Wants the first version, with a sandbox in which there are these containers.
+    fn seen_as<'a>(&mut self, containers: impl Iterator<Item = (&'a str, &'a str)>) {
+        self.step(&Step::Want(0));
+        self.memory.turn_to(&self.goal);
+        let uid = self.versions[0].uid().to_owned();
+        self.memory.prepared = Some(uid.clone());
+        self.memory.hosted.insert(uid);
+        let goal = self.goal.clone();
+        self.carry_out(&Action::RunSandbox { attempt: 0 }, &goal);
+        containers.for_each(|(name, state)| self.put(name, state));
+    }
+
     /// Puts a container in the sandbox, as it is seen.
     fn put(&mut self, name: &str, state: &str) {
         let (id, now) = (ContainerId(self.id()), self.now);
@@ -726,6 +741,7 @@ impl World {
             id: id.clone(),
             name: name.into(),
             restart_count: 0,
+            round: 0,
             state: running,
             backoff: None,
             image: "i".into(),
