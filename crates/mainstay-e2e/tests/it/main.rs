@@ -27,6 +27,7 @@ mod life;
 mod main_job;
 mod model;
 mod network;
+mod probes;
 mod security;
 mod servers;
 mod sources;
