@@ -27,6 +27,7 @@ use mainstay_plan::pod::{
     Action, DEADLINE_EXCEEDED, DEADLINE_MESSAGE, Ending, Failure, Goal, ImageMemory, Key, Memory,
     PodKey, SeenPod, StopReason, has_started, plan,
 };
+use mainstay_plan::probe::probed;
 use mainstay_plan::status::{self, Facts};
 use mainstay_pod::{Diagnostic, Pod, RestartPolicy};
 use tokio::sync::{mpsc, watch};
@@ -35,6 +36,7 @@ use tokio::task::{AbortHandle, JoinSet};
 pub(crate) use perform::Performer;
 use perform::{Done, PerformError};
 
+use crate::probe::{self, Line};
 use crate::publish::{EventKind, PodReport, Publication, about, of_failure, waits};
 
 /// The longest time between two attempts at the same action.
@@ -54,6 +56,7 @@ pub(crate) struct Worker {
     /// What was wrong with its manifest when it was told of last.
     pub(crate) invalid: Option<Arc<[Diagnostic]>>,
     pub(crate) performer: Arc<Performer>,
+    pub(crate) probes: Line,
     pub(crate) reports: mpsc::UnboundedSender<Publication>,
 }
 
@@ -77,7 +80,11 @@ impl Worker {
     pub(crate) async fn run(mut self) {
         let mut in_flight = InFlight::default();
         let mut grace = None;
+        self.remember_health().await;
         loop {
+            if let Some(known) = self.probes.news() {
+                self.memory.health = (*known).clone();
+            }
             let goal = self.goal.borrow_and_update().clone();
             let seen = self.seen.borrow_and_update().clone();
             let now = Timestamp::now();
@@ -119,9 +126,29 @@ impl Worker {
             if plan.done && matches!(goal.goal, Goal::Gone) {
                 return;
             }
+            self.tell_probes(&goal.goal, &seen);
             let cause = self.wait(&mut in_flight, plan.wake_at).await;
             tracing::trace!(pod = %self.key, cause, "wakes");
         }
+    }
+
+    /// What an agent before this one knew of the containers with probes.
+    async fn remember_health(&mut self) {
+        let run = self.goal.borrow().goal.pod().cloned();
+        let Some(run) = run.filter(|run| probed(run.pod.spec()).next().is_some()) else { return };
+        let directory = self.performer.facts.pod_directory(run.pod.uid());
+        match tokio::task::spawn_blocking(move || probe::remembered(&directory)).await {
+            Ok(known) => self.memory.health = known,
+            Err(error) => tracing::error!(pod = %self.key, %error, "cannot read what probes found"),
+        }
+    }
+
+    /// Tells what there is to be probed.
+    fn tell_probes(&mut self, goal: &Goal, seen: &SeenPod) {
+        let ending =
+            matches!(goal, Goal::Stop { .. }) || self.status.as_ref().is_some_and(status::is_over);
+        let host = self.performer.node_addresses().ips.first().map(ToString::to_string);
+        self.probes.tell(goal.pod(), seen, host, ending, &self.memory.health);
     }
 
     /// Waits for the next thing that can change the plan; says what it was.
@@ -148,6 +175,8 @@ impl Worker {
                 self.memory.retry_images(Timestamp::now());
                 "images"
             }
+            // Cancel-safe, as it says.
+            () = self.probes.changed() => "probes",
             // Cancel-safe per docs on `JoinSet::join_next_with_id`.
             (action, result) = in_flight.next() => {
                 self.take_in(action, result);

@@ -16,6 +16,7 @@
 
 mod check;
 mod course;
+mod redirect;
 mod target;
 
 use std::fmt;
@@ -24,6 +25,7 @@ use k8s_openapi::api::core::v1::{Container, Probe};
 
 pub use check::{Check, HttpGet, check, expand_command, http_get, join_host_port};
 pub use course::{Finding, Probes, Start};
+pub use redirect::Redirect;
 pub use target::{Target, probed, targets};
 
 /// What a probe is for.

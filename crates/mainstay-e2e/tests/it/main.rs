@@ -29,6 +29,7 @@ mod lifecycle;
 mod main_job;
 mod model;
 mod network;
+mod probes;
 mod restart_rules;
 mod security;
 mod servers;

@@ -3,28 +3,84 @@
 //! Source: `pkg/kubelet/lifecycle/handlers.go`, and `executePreStopHook` in
 //! `pkg/kubelet/kuberuntime/kuberuntime_container.go`.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::LifecycleHandler;
 use mainstay_cri::{ContainerId, ExecSyncRequest, Runtime};
-use mainstay_plan::pod::{PodKey, SeenPod};
+use mainstay_plan::lifecycle;
+use mainstay_plan::pod::{Goal, PodKey, RunGoal, SeenPod};
 use tokio::sync::watch;
 
-use super::perform::Performer;
+use super::perform::{Done, PerformError, Performer, Retry, container, role_of};
+use crate::publish::{About, EventKind, field_path};
 
 /// Where a hook runs.
-pub(super) struct Place<'a> {
-    pub(super) key: &'a PodKey,
-    pub(super) id: &'a ContainerId,
+struct Place<'a> {
+    key: &'a PodKey,
+    id: &'a ContainerId,
 }
 
 impl Performer {
+    /// Does what is to be done after a container's start.
+    pub(super) async fn post_start(
+        &self,
+        key: &PodKey,
+        run: &RunGoal,
+        id: &ContainerId,
+        name: &str,
+    ) -> Result<Done, PerformError> {
+        let Some(container) = container(run, name) else { return Ok(Done::AsAsked) };
+        let Some(handler) = lifecycle::post_start(container) else { return Ok(Done::AsAsked) };
+        let place = Place { key, id };
+        self.run_hook(&place, handler, None).await.map_err(|why| {
+            tracing::debug!(pod = %key, container = name, why, "a postStart hook failed");
+            PerformError {
+                reason: "FailedPostStartHook",
+                message: "PostStartHook failed".to_owned(),
+                retry: Retry::WhenChanged,
+            }
+        })?;
+        Ok(Done::AsAsked)
+    }
+
+    /// Does what is to be done before a container's end, of whatever version of the pod. How it went
+    /// changes nothing.
+    pub(super) async fn pre_stop(
+        &self,
+        key: &PodKey,
+        goal: &Goal,
+        seen: &SeenPod,
+        id: &ContainerId,
+        hook: &str,
+        grace: Duration,
+    ) {
+        let Some(sandbox) = seen.sandbox_of(id) else { return };
+        let place = Place { key, id };
+        let done = match lifecycle::read(hook) {
+            Some(handler) => self.run_hook(&place, &handler, Some(grace)).await,
+            None => Err("what is noted of it with the container is not a handler".to_owned()),
+        };
+        let Err(why) = done else { return };
+        let Some(container) = sandbox.containers.iter().find(|it| it.id == *id) else { return };
+        tracing::debug!(pod = %key, container = container.name, why, "a preStop hook failed");
+        let about = About::Pod {
+            namespace: key.namespace.clone(),
+            name: key.name.clone(),
+            uid: sandbox.uid.clone(),
+            field_path: Some(field_path(role_of(goal, sandbox, &container.name), &container.name)),
+        };
+        let message = "PreStopHook failed".to_owned();
+        self.events.show(about, EventKind::Warning, "FailedPreStopHook", message.clone());
+        self.events.tell(key, EventKind::Warning, "FailedPreStopHook", message);
+    }
+
     /// Runs a hook to its end, or to that of its container. `limit` is how long it is waited for.
     ///
     /// # Errors
     ///
     /// Why it failed. Events do not say it, since it may be a secret.
-    pub(super) async fn run_hook(
+    async fn run_hook(
         &self,
         place: &Place<'_>,
         handler: &LifecycleHandler,
@@ -38,23 +94,17 @@ impl Performer {
             }
         };
         tokio::select! {
-            // Given up by the others: the runtime kills a command whose time is over, and the end of a
-            // container ends what runs in it.
-            done = self.do_hook(place, handler, limit) => done,
+            // Given up by the others: the end of a container ends what runs in it.
+            done = self.do_hook(place, handler) => done,
             () = ended => Ok(()),
-            () = late => Err("it has not ended within the grace period".to_owned()),
+            () = late => Ok(()),
         }
     }
 
-    async fn do_hook(
-        &self,
-        place: &Place<'_>,
-        handler: &LifecycleHandler,
-        limit: Option<Duration>,
-    ) -> Result<(), String> {
+    async fn do_hook(&self, place: &Place<'_>, handler: &LifecycleHandler) -> Result<(), String> {
         if let Some(exec) = &handler.exec {
             let command = exec.command.clone().unwrap_or_default();
-            execute(&*self.runtime, place.id, command, limit).await
+            execute(&*self.runtime, place.id, command).await
         } else if let Some(sleep) = &handler.sleep {
             let seconds = u64::try_from(sleep.seconds).unwrap_or_default();
             tokio::time::sleep(Duration::from_secs(seconds)).await;
@@ -70,10 +120,9 @@ async fn execute(
     runtime: &dyn Runtime,
     id: &ContainerId,
     command: Vec<String>,
-    timeout: Option<Duration>,
 ) -> Result<(), String> {
     let line = command.join(" ");
-    let request = ExecSyncRequest { container: id.clone(), command, timeout };
+    let request = ExecSyncRequest { container: id.clone(), command, timeout: None };
     let ended = runtime.exec_sync(&request).await.map_err(|error| error.chain())?;
     if ended.exit_code == 0 {
         return Ok(());
@@ -84,7 +133,7 @@ async fn execute(
 }
 
 /// Resolves when a container does not run any more.
-async fn ended(mut seen: watch::Receiver<std::sync::Arc<SeenPod>>, id: &ContainerId) {
+async fn ended(mut seen: watch::Receiver<Arc<SeenPod>>, id: &ContainerId) {
     let runs = |seen: &SeenPod| {
         let mut all = seen.sandboxes.iter().flat_map(|sandbox| &sandbox.containers);
         all.any(|container| container.id == *id && !container.has_ended())

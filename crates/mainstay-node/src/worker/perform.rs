@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Container, PodStatus};
@@ -25,7 +25,6 @@ use mainstay_plan::translate::{self, NodeFacts};
 use mainstay_pod::Role;
 use tokio::sync::{Semaphore, watch};
 
-use super::hooks::Place;
 use crate::agent::AgentConfig;
 use crate::dns;
 use crate::ledger::{Ledger, Record};
@@ -493,59 +492,6 @@ impl Performer {
         }
     }
 
-    /// Does what is to be done after a container's start.
-    async fn post_start(
-        &self,
-        key: &PodKey,
-        run: &RunGoal,
-        id: &ContainerId,
-        name: &str,
-    ) -> Result<Done, PerformError> {
-        let Some(container) = container(run, name) else { return Ok(Done::AsAsked) };
-        let Some(handler) = lifecycle::post_start(container) else { return Ok(Done::AsAsked) };
-        let place = Place { key, id };
-        self.run_hook(&place, handler, None).await.map_err(|why| {
-            tracing::debug!(pod = %key, container = name, why, "a postStart hook failed");
-            PerformError {
-                reason: "FailedPostStartHook",
-                message: "PostStartHook failed".to_owned(),
-                retry: Retry::WhenChanged,
-            }
-        })?;
-        Ok(Done::AsAsked)
-    }
-
-    /// Does what is to be done before a container's end, of whatever version of the pod. How it went
-    /// changes nothing.
-    async fn pre_stop(
-        &self,
-        key: &PodKey,
-        goal: &Goal,
-        seen: &SeenPod,
-        id: &ContainerId,
-        hook: &str,
-        grace: Duration,
-    ) {
-        let Some(sandbox) = seen.sandbox_of(id) else { return };
-        let place = Place { key, id };
-        let done = match lifecycle::read(hook) {
-            Some(handler) => self.run_hook(&place, &handler, Some(grace)).await,
-            None => Err("what is noted of it with the container is not a handler".to_owned()),
-        };
-        let Err(why) = done else { return };
-        let Some(container) = sandbox.containers.iter().find(|it| it.id == *id) else { return };
-        tracing::debug!(pod = %key, container = container.name, why, "a preStop hook failed");
-        let about = About::Pod {
-            namespace: key.namespace.clone(),
-            name: key.name.clone(),
-            uid: sandbox.uid.clone(),
-            field_path: Some(field_path(role_of(goal, sandbox, &container.name), &container.name)),
-        };
-        let message = "PreStopHook failed".to_owned();
-        self.events.show(about, EventKind::Warning, "FailedPreStopHook", message.clone());
-        self.events.tell(key, EventKind::Warning, "FailedPreStopHook", message);
-    }
-
     /// Shows what went well with a container of a goal's pod.
     fn show(&self, run: &RunGoal, container: &str, reason: &'static str, message: String) {
         self.events.show(about(&run.pod, Some(container)), EventKind::Normal, reason, message);
@@ -647,7 +593,7 @@ fn done(reason: &'static str, result: mainstay_cri::Result<()>) -> Result<Done, 
 }
 
 /// What a container is, or was, to its pod.
-fn role_of(goal: &Goal, sandbox: &SeenSandbox, name: &str) -> Role {
+pub(super) fn role_of(goal: &Goal, sandbox: &SeenSandbox, name: &str) -> Role {
     let known = goal.pod().filter(|run| run.pod.uid() == sandbox.uid);
     match known.and_then(|run| run.pod.container(name)) {
         Some((role, _)) => role,
@@ -656,7 +602,7 @@ fn role_of(goal: &Goal, sandbox: &SeenSandbox, name: &str) -> Role {
     }
 }
 
-fn container<'a>(run: &'a RunGoal, name: &str) -> Option<&'a Container> {
+pub(super) fn container<'a>(run: &'a RunGoal, name: &str) -> Option<&'a Container> {
     run.pod.container(name).map(|(_, container)| container)
 }
 

@@ -48,18 +48,13 @@ pub struct HttpGet {
     pub host: String,
     /// The port.
     pub port: u16,
+    /// Host and port as in the URL: a redirect may leave the port out.
+    pub authority: String,
     /// Path and query, as they are sent.
     pub path: String,
     /// Its headers, with `User-Agent` and `Accept` unless they are not wanted. `Host` is the name that
     /// is asked for in the place of the host.
     pub headers: Vec<(String, String)>,
-}
-
-impl HttpGet {
-    /// Host and port, as in a URL.
-    pub fn authority(&self) -> String {
-        join_host_port(&self.host, self.port)
-    }
 }
 
 /// Host and port with a colon between; IPv6 addresses in brackets. Source: Go's `net.JoinHostPort`.
@@ -137,16 +132,18 @@ pub fn http_get(
             Some(_) => {}
         }
     }
+    let host = host.map_or_else(|| pod_ip.to_owned(), |host| unbracketed(host));
     Ok(HttpGet {
         tls: action.scheme.as_deref().is_some_and(|it| it.eq_ignore_ascii_case("https")),
-        host: host.map_or_else(|| pod_ip.to_owned(), |host| unbracketed(host)),
+        authority: join_host_port(&host, port),
+        host,
         port,
         path: request_path(action.path.as_deref().unwrap_or_default()),
         headers,
     })
 }
 
-fn unbracketed(host: &str) -> String {
+pub(super) fn unbracketed(host: &str) -> String {
     let inner = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
     let inner = inner.filter(|inner| inner.parse::<Ipv6Addr>().is_ok());
     inner.unwrap_or(host).to_owned()
@@ -176,7 +173,7 @@ fn number(port: i64) -> Result<u16, String> {
 
 /// The path and query of a manifest, as Go sends them: whole URLs give theirs, a slash comes first, and
 /// what has no place in a URL is encoded. Source: `formatURL`, and `net/url` of Go.
-fn request_path(written: &str) -> String {
+pub(super) fn request_path(written: &str) -> String {
     let whole = decode(written.split(['?', '#']).next().unwrap_or_default()).is_some()
         && !written.bytes().any(|byte| byte < b' ' || byte == 0x7f);
     if !whole {

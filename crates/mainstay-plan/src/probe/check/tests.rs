@@ -71,7 +71,7 @@ fn a_request_has_the_headers_that_a_kubelets_has() {
 #[test]
 fn schemes_and_hosts() {
     let get = |action: Value| match ask(json!({ "httpGet": action })) {
-        Ok(Check::Http(get)) => (get.tls, get.authority()),
+        Ok(Check::Http(get)) => (get.tls, get.authority),
         other => panic!("{other:?}"),
     };
     assert_eq!(get(json!({"port": 1})), (false, "10.0.0.2:1".to_owned()));
