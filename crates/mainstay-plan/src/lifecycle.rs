@@ -6,6 +6,8 @@
 use k8s_openapi::api::core::v1::{Container, LifecycleHandler};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
+use crate::probe::port_of;
+
 /// What is done after a container's start, if anything.
 pub fn post_start(container: &Container) -> Option<&LifecycleHandler> {
     container.lifecycle.as_ref().and_then(|lifecycle| lifecycle.post_start.as_ref())
@@ -20,7 +22,7 @@ pub fn pre_stop(container: &Container) -> Option<&LifecycleHandler> {
 pub fn note(handler: &LifecycleHandler, container: &Container) -> String {
     let mut handler = handler.clone();
     if let Some(get) = &mut handler.http_get
-        && let Some(number) = port(&get.port, container)
+        && let Ok(number) = port_of(&get.port, container)
     {
         get.port = IntOrString::Int(number.into());
     }
@@ -31,23 +33,6 @@ pub fn note(handler: &LifecycleHandler, container: &Container) -> String {
 /// Reads back what [`note`] wrote; `None` when somebody else did.
 pub fn read(note: &str) -> Option<LifecycleHandler> {
     serde_json::from_str(note).ok()
-}
-
-/// The number of a port, which may be the name of one of the container's. Source: `ResolveContainerPort` in
-/// `pkg/probe/util.go`.
-pub fn port(port: &IntOrString, container: &Container) -> Option<u16> {
-    let number = match port {
-        IntOrString::Int(number) => *number,
-        IntOrString::String(name) => {
-            let mut ports = container.ports.iter().flatten();
-            let named = ports.find(|it| it.name.as_deref() == Some(name.as_str()));
-            match named {
-                Some(port) => port.container_port,
-                None => name.parse().ok()?,
-            }
-        }
-    };
-    u16::try_from(number).ok().filter(|number| *number != 0)
 }
 
 #[cfg(test)]
@@ -70,7 +55,5 @@ mod tests {
         let noted = note(post_start(container).unwrap(), container);
         assert_eq!(noted, r#"{"exec":{"command":["x","z"]}}"#);
         assert_eq!(super::read("{"), None);
-        let number = |text: &str| port(&IntOrString::String(text.into()), container);
-        assert_eq!([number("web"), number("81"), number("dns")], [Some(8080), Some(81), None]);
     }
 }

@@ -23,6 +23,7 @@ use std::fmt;
 
 use k8s_openapi::api::core::v1::{Container, Probe};
 
+pub(crate) use check::port_of;
 pub use check::{Check, HttpGet, check, expand_command, http_get, join_host_port};
 pub use course::{Finding, Probes, Start};
 pub use redirect::Redirect;

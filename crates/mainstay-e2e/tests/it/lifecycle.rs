@@ -134,3 +134,25 @@ fn a_container_can_name_the_signal_that_ends_it() {
     node.wait_for_gone("web");
     assert_eq!(node.told("web"), ["start main", "usr1"]);
 }
+
+#[test]
+fn hooks_over_http_reach_the_pod_by_its_address() {
+    let Some(node) = Node::start() else { return };
+    // Busybox's server runs a program for each request below `cgi-bin`, which tells the file of its name.
+    let serve = "mkdir -p /www/cgi-bin; for it in up down; do \
+                 printf '#!/bin/sh\\necho %s >> /host/web; echo; echo' $it > /www/cgi-bin/$it; \
+                 chmod +x /www/cgi-bin/$it; done; httpd -p 8080 -h /www";
+    let hook = |path: &str| json!({ "httpGet": { "port": "http", "path": format!("/cgi-bin/{path}"), "scheme": "HTTPS" } });
+    let mut main =
+        container("main", serve, json!({ "postStart": hook("up"), "preStop": hook("down") }));
+    main["ports"] = json!([{ "name": "http", "containerPort": 8080 }]);
+    node.put("web.yaml", &web(&node, &[main]).set("spec.hostNetwork", false));
+    // The first one may come before there is a server.
+    node.wait_for_running("web");
+    let told = node.told("web");
+    assert_eq!(told[told.len() - 1], "up", "{told:?}");
+    node.take("web.yaml");
+    node.wait_for_gone("web");
+    let told = node.told("web");
+    assert_eq!(told[told.len() - 2..], ["down", "end main"], "{told:?}");
+}

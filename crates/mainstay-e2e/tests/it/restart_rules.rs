@@ -80,7 +80,7 @@ fn all_containers_are_started_over_in_the_sandbox_that_they_have() {
     let after = node.wait_for_running("web");
     assert_eq!(after.status.pod_ip, before.status.pod_ip);
     assert_eq!(node.processes("shims"), shims);
-    for (name, code) in [("init", 0), ("log", 0), ("main", 0), ("source", 7)] {
+    for (name, code) in [("init", 0), ("log", 143), ("main", 143), ("source", 7)] {
         let status = after.any(name);
         assert_eq!(status.restart_count, 1, "{name}");
         let last = status.last_state.as_ref().unwrap().terminated.as_ref().unwrap();

@@ -30,6 +30,9 @@ const REDIRECTS: usize = 10;
 /// `reqWriteExcludeHeader` of Go's `net/http`.
 const EXCLUDED: [&str; 4] = ["host", "content-length", "transfer-encoding", "trailer"];
 
+/// What is said of a server that speaks no TLS.
+pub(crate) const PLAIN_ANSWER: &str = "http: server gave HTTP response to HTTPS client";
+
 const LATE: &str = "(Client.Timeout exceeded while awaiting headers)";
 
 /// What one request brought.
@@ -46,20 +49,52 @@ enum Outcome {
     Broken(String),
 }
 
+/// Why there is no answer.
+enum Lost {
+    /// There was none.
+    Failed(String),
+    /// It did not come whole.
+    Broken(String),
+}
+
 /// Asks, and follows where it is sent.
 pub(super) async fn ask(request: HttpGet, limit: Duration, tls: &Arc<ClientConfig>) -> Answer {
-    let deadline = Instant::now() + limit;
-    let mut request = request;
+    match follow(request, Instant::now() + limit, tls).await {
+        Ok((status, body)) => judge(status, &body),
+        Err(Lost::Failed(why)) => Answer::Failure(why),
+        Err(Lost::Broken(message)) => Answer::Error { state: "failure", message },
+    }
+}
+
+/// The same for what is asked before a container's end or after its start: whatever is answered is good,
+/// and there is no hurry.
+///
+/// # Errors
+///
+/// Why there is no answer.
+pub(crate) async fn reach(request: HttpGet, tls: &Arc<ClientConfig>) -> Result<(), String> {
+    const LONG: Duration = Duration::from_hours(24 * 365);
+    match follow(request, Instant::now() + LONG, tls).await {
+        Ok(_) | Err(Lost::Broken(_)) => Ok(()),
+        Err(Lost::Failed(why)) => Err(why),
+    }
+}
+
+async fn follow(
+    mut request: HttpGet,
+    deadline: Instant,
+    tls: &Arc<ClientConfig>,
+) -> Result<(StatusCode, Vec<u8>), Lost> {
     let mut left = REDIRECTS;
     loop {
         left -= 1;
-        let failed = |url: &str, why: &str| Answer::Failure(format!("Get {url:?}: {why}"));
+        let failed = |url: &str, why: &str| Err(Lost::Failed(format!("Get {url:?}: {why}")));
         match Box::pin(exchange(&request, left > 0, deadline, tls)).await {
             Outcome::Redirect(next) => request = *next,
             Outcome::TooMany(location) => return failed(&location, "stopped after 10 redirects"),
             Outcome::Failed(why) => return failed(&request.url(), &why),
-            Outcome::Broken(message) => return Answer::Error { state: "failure", message },
-            Outcome::Answer(status, body) => return judge(status, &body),
+            Outcome::Broken(message) => return Err(Lost::Broken(message)),
+            Outcome::Answer(status, body) => return Ok((status, body)),
         }
     }
 }
@@ -123,9 +158,7 @@ fn tls_error(error: &std::io::Error) -> String {
     let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
     match inner {
         // What begins no record of TLS is most likely an answer in plain text.
-        Some(rustls::Error::InvalidMessage(_)) => {
-            "http: server gave HTTP response to HTTPS client".to_owned()
-        }
+        Some(rustls::Error::InvalidMessage(_)) => PLAIN_ANSWER.to_owned(),
         Some(rustls::Error::AlertReceived(alert)) => format!("remote error: tls: {alert:?}"),
         Some(other) => format!("tls: {other}"),
         None if error.kind() == std::io::ErrorKind::UnexpectedEof => "EOF".to_owned(),

@@ -239,7 +239,7 @@ impl Performer {
                 Ok(Done::Finished(Finished { uid, incarnation: run.incarnation }))
             }
             (Action::PostStart { id, container }, Goal::Run(run)) => {
-                self.post_start(&key, run, &id, &container).await
+                self.post_start(&key, run, &seen, &id, &container).await
             }
             (Action::PreStop { id, hook, grace, why }, goal) => {
                 self.show_stop(&key, goal, &seen, &id, why);

@@ -150,7 +150,7 @@ pub(super) fn unbracketed(host: &str) -> String {
 }
 
 /// Source: `ResolveContainerPort`.
-fn port_of(port: &IntOrString, container: &Container) -> Result<u16, String> {
+pub(crate) fn port_of(port: &IntOrString, container: &Container) -> Result<u16, String> {
     match port {
         IntOrString::Int(port) => number(i64::from(*port)),
         IntOrString::String(name) => {
