@@ -6,7 +6,6 @@
 
 mod backend;
 mod pod_proxy;
-mod unverified;
 
 use std::io;
 use std::sync::Arc;

@@ -46,6 +46,8 @@ pub struct ContainerConfig {
     pub stdin_once: bool,
     /// Whether the process gets a terminal.
     pub tty: bool,
+    /// The signal that asks it to end, such as `SIGTERM`; `None` is the image's. Source: `stop_signal`.
+    pub stop_signal: Option<String>,
     /// What it may use of the machine.
     pub resources: LinuxContainerResources,
     /// What it may do.

@@ -1,6 +1,7 @@
 //! Running one more process inside a container.
 
 use std::pin::Pin;
+use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite};
 
@@ -18,6 +19,32 @@ pub struct ExecRequest {
     /// Whether the caller will send standard input.
     pub stdin: bool,
 }
+
+/// A command that is waited for. Source: `ExecSyncRequest`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ExecSyncRequest {
+    /// The container.
+    pub container: ContainerId,
+    /// Program and arguments; the program is looked up in the container's `PATH`.
+    pub command: Vec<String>,
+    /// How long it may take, from the call on; `None` for as long as it takes.
+    pub timeout: Option<Duration>,
+}
+
+/// A command that has ended. Source: `ExecSyncResponse`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ExecSync {
+    /// The beginning of what it wrote to standard output: [`EXEC_SYNC_OUTPUT`] bytes at the most.
+    pub stdout: Vec<u8>,
+    /// The same of standard error.
+    pub stderr: Vec<u8>,
+    /// How it ended.
+    pub exit_code: ExitCode,
+}
+
+/// How many bytes of each output of a command that is waited for are kept. The rest is read and
+/// dropped, so that the command does not wait for a reader.
+pub const EXEC_SYNC_OUTPUT: usize = 16 << 10;
 
 /// What a client writes, on its way to a process.
 pub type Input = Pin<Box<dyn AsyncWrite + Send>>;

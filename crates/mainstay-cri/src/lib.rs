@@ -29,7 +29,10 @@ pub use container::{
 };
 pub use error::{Error, ErrorKind, Result, chain};
 pub use event::{ContainerEvent, ContainerEventKind};
-pub use exec::{Exec, ExecRequest, ExitCode, Input, Output, Resize, TerminalSize};
+pub use exec::{
+    EXEC_SYNC_OUTPUT, Exec, ExecRequest, ExecSync, ExecSyncRequest, ExitCode, Input, Output,
+    Resize, TerminalSize,
+};
 pub use images::{Image, ImageId, ImageSpec, Images, PullRequest};
 pub use runtime::{Runtime, RuntimeCondition, RuntimeStatus, Version};
 pub use sandbox::{

@@ -7,8 +7,9 @@ use futures_core::stream::BoxStream;
 
 use crate::{
     AttachRequest, Attached, Container, ContainerConfig, ContainerEvent, ContainerFilter,
-    ContainerId, ContainerStatus, Exec, ExecRequest, PodSandbox, PodSandboxConfig,
-    PodSandboxFilter, PodSandboxStats, PodSandboxStatus, PortForward, Result, SandboxId,
+    ContainerId, ContainerStatus, Exec, ExecRequest, ExecSync, ExecSyncRequest, PodSandbox,
+    PodSandboxConfig, PodSandboxFilter, PodSandboxStats, PodSandboxStatus, PortForward, Result,
+    SandboxId,
 };
 
 /// Sandboxes and containers. Source: service `RuntimeService` in `runtime/v1/api.proto`.
@@ -73,6 +74,14 @@ pub trait Runtime: Send + Sync {
 
     /// Runs one more process in a running container.
     async fn exec(&self, request: &ExecRequest) -> Result<Exec>;
+
+    /// Runs one more process in a running container, without input, and waits for its end. What its
+    /// own children write afterwards is not waited for.
+    ///
+    /// # Errors
+    ///
+    /// `DeadlineExceeded` when it has not ended in its time; it has been killed then.
+    async fn exec_sync(&self, request: &ExecSyncRequest) -> Result<ExecSync>;
 
     /// Joins the streams of a container that has not ended.
     ///

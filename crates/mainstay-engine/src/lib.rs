@@ -41,9 +41,10 @@ use futures_util::StreamExt;
 use jiff::Timestamp;
 use mainstay_cri::{
     AttachRequest, Attached, Container, ContainerConfig, ContainerEvent, ContainerEventKind,
-    ContainerFilter, ContainerId, ContainerStatus, Error, ErrorKind, Exec, ExecRequest, PodSandbox,
-    PodSandboxConfig, PodSandboxFilter, PodSandboxStats, PodSandboxStatus, PortForward, Result,
-    Runtime, RuntimeCondition, RuntimeStatus, SandboxId, Version,
+    ContainerFilter, ContainerId, ContainerStatus, Error, ErrorKind, Exec, ExecRequest, ExecSync,
+    ExecSyncRequest, PodSandbox, PodSandboxConfig, PodSandboxFilter, PodSandboxStats,
+    PodSandboxStatus, PortForward, Result, Runtime, RuntimeCondition, RuntimeStatus, SandboxId,
+    Version,
 };
 use mainstay_image::store::Store;
 use mainstay_linux::capability::Capabilities;
@@ -499,6 +500,10 @@ impl Runtime for Engine {
 
     async fn exec(&self, request: &ExecRequest) -> Result<Exec> {
         container::exec::exec(&self.0, request).await
+    }
+
+    async fn exec_sync(&self, request: &ExecSyncRequest) -> Result<ExecSync> {
+        container::exec::exec_sync(&self.0, request).await
     }
 
     async fn attach(&self, request: &AttachRequest) -> Result<Attached> {

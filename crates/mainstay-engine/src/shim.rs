@@ -281,6 +281,8 @@ pub(crate) struct Conversation {
     frames: Frames,
     /// Kept open: what the shim tells comes on this connection.
     _writer: OwnedWriteHalf,
+    /// The process that was started, as seen from the host.
+    pub(crate) pid: Option<i32>,
 }
 
 impl Conversation {
@@ -321,7 +323,13 @@ impl Conversation {
         loop {
             if let Message::Reply(Reply { outcome, .. }) = frames.next().await? {
                 return match outcome {
-                    Outcome::Ok(_) => Ok(Self { frames, _writer: writer }),
+                    Outcome::Ok(success) => {
+                        let pid = match success {
+                            Success::Executing { pid } => Some(pid),
+                            _ => None,
+                        };
+                        Ok(Self { frames, _writer: writer, pid })
+                    }
                     Outcome::Err(failure) => Err(failure.into()),
                 };
             }

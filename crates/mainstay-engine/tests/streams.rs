@@ -5,7 +5,10 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use mainstay_cri::{ContainerConfig, NamespaceMode, PodSandboxFilter, Runtime};
+use mainstay_cri::{
+    ContainerConfig, EXEC_SYNC_OUTPUT, ErrorKind, ExecSync, ExecSyncRequest, NamespaceMode,
+    PodSandboxFilter, Runtime,
+};
 use mainstay_engine::network::NetworkConfig;
 use mainstay_engine::{Engine, EngineConfig};
 use mainstay_image::archive::ImportOptions;
@@ -83,6 +86,7 @@ async fn the_contract_is_kept() {
             contract::streams(&engine, &host).await;
             contract::stats(&engine, &host).await;
             ports_of_a_pod_are_in_its_own_network(&engine, &path, &group).await;
+            commands_that_are_waited_for_have_their_time(&engine, &host).await;
         });
     }
     let ended = cases.join_next().await.unwrap();
@@ -92,6 +96,37 @@ async fn the_contract_is_kept() {
     }
     engine.remove_all().await.unwrap();
     ended.unwrap();
+}
+
+async fn commands_that_are_waited_for_have_their_time(engine: &Engine, sample: &Sample) {
+    let sandbox = engine.run_pod_sandbox(&sample.sandbox).await.unwrap();
+    let command = "busybox sleep 1000".split(' ').map(str::to_owned).collect();
+    let config = ContainerConfig { command, ..sample.container("waits") };
+    let container = engine.create_container(&sandbox, &config, &sample.sandbox).await.unwrap();
+    engine.start_container(&container).await.unwrap();
+    let run = async |script: &str, timeout: Option<u64>| {
+        let request = ExecSyncRequest {
+            container: container.clone(),
+            command: ["busybox", "sh", "-c", script].map(str::to_owned).into(),
+            timeout: timeout.map(Duration::from_millis),
+        };
+        let run = tokio::time::timeout(PATIENCE, engine.exec_sync(&request)).await.unwrap();
+        run.map_err(|error| error.kind)
+    };
+    let quick = run("echo out; echo err >&2; exit 3", None).await.unwrap();
+    let expected = ExecSync { stdout: "out\n".into(), stderr: "err\n".into(), exit_code: 3 };
+    assert_eq!(quick, expected);
+    // Somebody else who holds its output is not waited for.
+    let left = run("echo out; busybox sleep 1001 &", None).await.unwrap();
+    assert_eq!((left.exit_code, left.stdout), (0, b"out\n".to_vec()));
+    let long = run("busybox yes | busybox head -c 100000", None).await.unwrap();
+    assert_eq!((long.exit_code, long.stdout.len()), (0, EXEC_SYNC_OUTPUT));
+    // One that takes too long is killed with what it has started.
+    let late = run("busybox sleep 1002; true", Some(200)).await;
+    assert_eq!(late, Err(ErrorKind::DeadlineExceeded));
+    let gone = "while busybox ps | busybox grep -q '[s]leep 1002'; do :; done";
+    assert_eq!(run(gone, None).await.unwrap().exit_code, 0);
+    engine.remove_pod_sandbox(&sandbox).await.unwrap();
 }
 
 /// What listens on the loopback interface of a pod is reached, and what listens on the host's is

@@ -21,6 +21,7 @@ use crate::ledger::{Ledger, Record};
 use crate::logs::{LogBounds, rotate_all};
 use crate::node_api::{self, BoardHealth, BoardPods, NodeApi, NodeAuth};
 use crate::observe::{Observer, follow};
+use crate::probe::{self, Counts, Line, Prober};
 use crate::publish::api::ApiPods;
 use crate::publish::{self, ApiAccess, Board, Shown};
 use crate::sources::manifest_dir::{self, Batch, ManifestPaths};
@@ -78,6 +79,7 @@ pub struct Agent {
     addresses: watch::Sender<NodeAddresses>,
     board: watch::Sender<Arc<Board>>,
     api_pods: Arc<ApiPods>,
+    counts: Counts,
 }
 
 impl Agent {
@@ -122,6 +124,7 @@ impl Agent {
             addresses,
             board: watch::Sender::default(),
             api_pods: Arc::new(ApiPods::new()),
+            counts: Counts::default(),
         })
     }
 
@@ -134,6 +137,7 @@ impl Agent {
             runtime: self.performer.runtime.clone(),
             health: Arc::new(BoardHealth(board)),
             auth,
+            probes: self.counts.clone(),
             root_dir: self.performer.facts.pods_directory.clone(),
         })
     }
@@ -157,6 +161,8 @@ impl Agent {
             let goal = WorkerGoal { goal: Goal::Gone, manifest: None };
             let (sender, goal) = watch::channel(goal);
             goals.push(sender);
+            // Nothing that ends is probed.
+            let probes = Line::new(Prober::new().0, key.clone());
             let worker = Worker {
                 key: key.clone(),
                 goal,
@@ -166,6 +172,7 @@ impl Agent {
                 status: None,
                 invalid: None,
                 performer: self.performer.clone(),
+                probes,
                 reports: reports.clone(),
             };
             workers.spawn(worker.run());
@@ -188,7 +195,8 @@ impl Agent {
     /// When one of its tasks or threads cannot be started or ends before that: the agent, which
     /// would look at nothing or remember nothing from then on, has to be started again.
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> Result<(), AgentError> {
-        let Self { config, performer, records, listener, addresses, board, api_pods } = self;
+        let Self { config, performer, records, listener, addresses, board, api_pods, counts } =
+            self;
         let mut tasks = JoinSet::new();
         let (reports, publications) = mpsc::unbounded_channel();
         let (notes, notes_seen) = watch::channel(Arc::new(Notes::default()));
@@ -230,7 +238,20 @@ impl Agent {
             );
             Vec::new()
         });
-        let supervisor = Supervisor::new(performer.clone(), reports, images.clone(), hosted);
+        let (prober, hears) = Prober::new();
+        let mut tls = mainstay_pki::unverified_client()
+            .map_err(|error| AgentError::new("make TLS for probes", &error))?;
+        tls.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        let probing = probe::Context {
+            runtime: performer.runtime.clone(),
+            tls: Arc::new(tls),
+            events: performer.events.clone(),
+            counts,
+            pods_directory: performer.facts.pods_directory.clone(),
+        };
+        tasks.spawn(probe::run(probing, hears));
+        let supervisor =
+            Supervisor::new(performer.clone(), reports, images.clone(), hosted, prober);
         tasks.spawn(supervisor.run(goals_seen, api_goals_seen, requested));
         tasks.spawn(tell_images(performer.images.clone(), image_changes));
         tasks.spawn(rotate_all(performer.runtime.clone(), config.log_bounds));

@@ -12,7 +12,8 @@
 //! | [`sources::api::ApiSource`], with an API | the API's pods of this node | goals (`watch`) → supervisor, `publish::mirror` |
 //! | [`observe::follow`] | the runtime's events | one picture for each pod (`watch`) → its worker |
 //! | [`supervise::Supervisor`] | goals, pods that appear, requests, workers that end | a goal for each worker (`watch`) |
-//! | one [`worker::Worker`] for each pod | its goal, its picture, its actions, time | reports → board |
+//! | one [`worker::Worker`] for each pod | its goal, its picture, its actions, what probes find, time | reports → board; what runs → prober |
+//! | [`probe::run`] | what runs of each pod, time, containers' answers | what is found (`watch`) → the pod's worker |
 //! | [`publish::keep`] | reports, notes | the board (`watch`) → control socket |
 //! | [`http::serve`] | the control socket | requests → supervisor |
 //! | [`logs::rotate_all`] | time | |
@@ -36,6 +37,7 @@ mod ledger;
 mod logs;
 pub mod node_api;
 mod observe;
+mod probe;
 mod publish;
 mod sources;
 mod supervise;

@@ -26,7 +26,9 @@ use mainstay_pod::{Diagnostic, Pod};
 use tokio::sync::{mpsc, watch};
 
 pub use api::ApiAccess;
-pub(crate) use events::{About, Event, EventKind, Events, about, duration, of_failure, waits};
+pub(crate) use events::{
+    About, Event, EventKind, Events, about, duration, field_path, of_failure, waits,
+};
 pub(crate) use show::{Shown, show};
 
 use crate::sources::merge::Notes;

@@ -20,6 +20,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{Id, JoinSet};
 
 use crate::ledger::Record;
+use crate::probe::{Line, Prober};
 use crate::publish::{Manifest, Publication};
 use crate::sources::api::{ApiGoals, Verdict};
 use crate::sources::manifest_dir::Place;
@@ -56,6 +57,7 @@ pub(crate) struct Supervisor {
     performer: Arc<Performer>,
     reports: mpsc::UnboundedSender<Publication>,
     images: watch::Receiver<u64>,
+    prober: Prober,
     /// The versions that have a place on this machine and no worker yet.
     hosted: BTreeSet<String>,
     /// What the manifests say.
@@ -74,11 +76,13 @@ impl Supervisor {
         reports: mpsc::UnboundedSender<Publication>,
         images: watch::Receiver<u64>,
         hosted: impl IntoIterator<Item = String>,
+        prober: Prober,
     ) -> Self {
         Self {
             performer,
             reports,
             images,
+            prober,
             hosted: hosted.into_iter().collect(),
             files: Goals::new(),
             api: ApiKnown::Awaited,
@@ -332,6 +336,7 @@ impl Supervisor {
             status,
             invalid: None,
             performer: self.performer.clone(),
+            probes: Line::new(self.prober.clone(), key.clone()),
             reports: self.reports.clone(),
         };
         let name = key.clone();

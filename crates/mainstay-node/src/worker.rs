@@ -12,6 +12,7 @@
 //! - Every wake-up is logged with its cause.
 //! - A worker that is dropped leaves nothing that the next one for the same pod does not find.
 
+mod hooks;
 mod perform;
 
 use std::collections::BTreeMap;
@@ -23,9 +24,10 @@ use k8s_openapi::api::core::v1::PodStatus;
 use mainstay_plan::backoff::after_failures;
 use mainstay_plan::mirror::{self, INVALID_CONDITION};
 use mainstay_plan::pod::{
-    Action, DEADLINE_EXCEEDED, DEADLINE_MESSAGE, Failure, Goal, ImageMemory, Key, Memory, PodKey,
-    SeenPod, has_started, plan,
+    Action, DEADLINE_EXCEEDED, DEADLINE_MESSAGE, Ending, Failure, Goal, ImageMemory, Key, Memory,
+    PodKey, SeenPod, StopReason, has_started, plan,
 };
+use mainstay_plan::probe::probed;
 use mainstay_plan::status::{self, Facts};
 use mainstay_pod::{Diagnostic, Pod, RestartPolicy};
 use tokio::sync::{mpsc, watch};
@@ -34,6 +36,7 @@ use tokio::task::{AbortHandle, JoinSet};
 pub(crate) use perform::Performer;
 use perform::{Done, PerformError};
 
+use crate::probe::{self, Line};
 use crate::publish::{EventKind, PodReport, Publication, about, of_failure, waits};
 
 /// The longest time between two attempts at the same action.
@@ -53,6 +56,7 @@ pub(crate) struct Worker {
     /// What was wrong with its manifest when it was told of last.
     pub(crate) invalid: Option<Arc<[Diagnostic]>>,
     pub(crate) performer: Arc<Performer>,
+    pub(crate) probes: Line,
     pub(crate) reports: mpsc::UnboundedSender<Publication>,
 }
 
@@ -76,7 +80,11 @@ impl Worker {
     pub(crate) async fn run(mut self) {
         let mut in_flight = InFlight::default();
         let mut grace = None;
+        self.remember_health().await;
         loop {
+            if let Some(known) = self.probes.news() {
+                self.memory.health = (*known).clone();
+            }
             let goal = self.goal.borrow_and_update().clone();
             let seen = self.seen.borrow_and_update().clone();
             let now = Timestamp::now();
@@ -118,9 +126,29 @@ impl Worker {
             if plan.done && matches!(goal.goal, Goal::Gone) {
                 return;
             }
+            self.tell_probes(&goal.goal, &seen);
             let cause = self.wait(&mut in_flight, plan.wake_at).await;
             tracing::trace!(pod = %self.key, cause, "wakes");
         }
+    }
+
+    /// What an agent before this one knew of the containers with probes.
+    async fn remember_health(&mut self) {
+        let run = self.goal.borrow().goal.pod().cloned();
+        let Some(run) = run.filter(|run| probed(run.pod.spec()).next().is_some()) else { return };
+        let directory = self.performer.facts.pod_directory(run.pod.uid());
+        match tokio::task::spawn_blocking(move || probe::remembered(&directory)).await {
+            Ok(known) => self.memory.health = known,
+            Err(error) => tracing::error!(pod = %self.key, %error, "cannot read what probes found"),
+        }
+    }
+
+    /// Tells what there is to be probed.
+    fn tell_probes(&mut self, goal: &Goal, seen: &SeenPod) {
+        let ending =
+            matches!(goal, Goal::Stop { .. }) || self.status.as_ref().is_some_and(status::is_over);
+        let host = self.performer.node_addresses().ips.first().map(ToString::to_string);
+        self.probes.tell(goal.pod(), seen, host, ending, &self.memory.health);
     }
 
     /// Waits for the next thing that can change the plan; says what it was.
@@ -147,6 +175,8 @@ impl Worker {
                 self.memory.retry_images(Timestamp::now());
                 "images"
             }
+            // Cancel-safe, as it says.
+            () = self.probes.changed() => "probes",
             // Cancel-safe per docs on `JoinSet::join_next_with_id`.
             (action, result) = in_flight.next() => {
                 self.take_in(action, result);
@@ -160,16 +190,17 @@ impl Worker {
     fn note_stop(&mut self, action: &Action, seen: &SeenPod, now: Timestamp) {
         let id = match action {
             Action::StopSandbox { id } | Action::RemoveSandbox { id } => Some(id.clone()),
-            Action::StopContainer { id, .. } => {
-                let has = |sandbox: &&mainstay_plan::pod::SeenSandbox| {
-                    sandbox.containers.iter().any(|container| container.id == *id)
-                };
-                seen.sandboxes.iter().find(has).map(|sandbox| sandbox.id.clone())
+            Action::PreStop { id, why: StopReason::PodEnds, .. }
+            | Action::StopContainer { id, why: Some(StopReason::PodEnds), .. } => {
+                seen.sandbox_of(id).map(|sandbox| sandbox.id.clone())
             }
+            // The pod goes on, and its sandbox; or it has been noted.
+            Action::PreStop { .. } | Action::StopContainer { .. } => None,
             Action::Prepare { .. }
             | Action::EnsureImage { .. }
             | Action::RunSandbox { .. }
             | Action::StartContainer { .. }
+            | Action::PostStart { .. }
             | Action::RemoveContainer { .. }
             | Action::RecordFinished { .. }
             | Action::CleanUp { .. } => None,
@@ -177,12 +208,22 @@ impl Worker {
         if let Some(id) = id {
             self.memory.stopping.entry(id).or_insert(now);
         }
+        if let Action::PreStop { id, .. } | Action::StopContainer { id, .. } = action {
+            let ending = Ending { since: now, pre_stopped: false };
+            self.memory.ending.entry(id.clone()).or_insert(ending);
+        }
     }
 
     /// Takes in how an action ended.
     fn take_in(&mut self, action: Action, result: Option<Result<Done, PerformError>>) {
         let key = action.key();
         self.memory.in_flight.remove(&key);
+        if let Action::PreStop { id, .. } = &action
+            && let Some(ending) = self.memory.ending.get_mut(id)
+        {
+            // However it went: there is no second time.
+            ending.pre_stopped = true;
+        }
         match result {
             // Given up for a newer goal.
             None => {}
@@ -190,6 +231,9 @@ impl Worker {
                 tracing::debug!(pod = %self.key, ?action, "done");
                 self.memory.failures.remove(&key);
                 self.remember(action, done);
+            }
+            // It ends anyway.
+            Some(Err(_)) if matches!(&key, Key::Hook(id) if self.memory.ending.contains_key(id)) => {
             }
             Some(Err(error)) => self.remember_failure(&key, error),
         }
@@ -208,8 +252,14 @@ impl Worker {
                 self.memory.images.insert(container, ImageMemory::Ready(image));
             }
             // The next start asks for the image anew.
-            (Action::StartContainer { container, .. }, _) => {
+            (Action::StartContainer { container, .. }, done) => {
                 self.memory.images.remove(&container.name);
+                if let Done::Started { id, has_hook: true } = done {
+                    self.memory.post_start.insert(id);
+                }
+            }
+            (Action::PostStart { id, .. }, _) => {
+                self.memory.post_start.remove(&id);
             }
             (Action::RecordFinished { .. }, Done::Finished(finished)) => {
                 self.memory.finished = Some(finished);
@@ -235,6 +285,7 @@ impl Worker {
             | Key::Ledger
             | Key::Sandbox
             | Key::Container(_)
+            | Key::Hook(_)
             | Key::Dead(_)
             | Key::DeadSandbox(_) => LONGEST_RETRY,
         };
@@ -256,13 +307,15 @@ impl Worker {
     fn show_failure(&self, key: &Key, error: &PerformError) {
         let goal = self.goal.borrow();
         let Some(run) = goal.goal.pod() else { return };
+        let seen = self.seen.borrow();
+        let mut all = seen.sandboxes.iter().flat_map(|sandbox| &sandbox.containers);
         let name = match key {
             Key::Image(name) | Key::Container(name) => Some(name.as_str()),
+            Key::Hook(id) => all.find(|it| it.id == *id).map(|it| it.name.as_str()),
             Key::Host(_) | Key::Ledger | Key::Sandbox | Key::Dead(_) | Key::DeadSandbox(_) => None,
         };
-        let containers = &run.pod.spec().containers;
-        let container = containers.iter().find(|container| Some(container.name.as_str()) == name);
-        let image = container.and_then(|container| container.image.as_deref());
+        let container = name.and_then(|name| run.pod.container(name));
+        let image = container.and_then(|(_, container)| container.image.as_deref());
         for (reason, message) in of_failure(error.reason, &error.message, image) {
             self.performer.events.show(about(&run.pod, name), EventKind::Warning, reason, message);
         }
@@ -381,7 +434,9 @@ impl InFlight {
     }
 
     fn abort_stops(&self) {
-        self.abort(|action| matches!(action, Action::StopContainer { .. }));
+        self.abort(|action| {
+            matches!(action, Action::PreStop { .. } | Action::StopContainer { .. })
+        });
     }
 
     fn abort(&self, which: impl Fn(&Action) -> bool) {

@@ -41,6 +41,7 @@ mod pki;
 mod renewal;
 mod static_tokens;
 mod tokens;
+mod unverified;
 
 pub use authority::Authority;
 pub use certificate::{CertificateFacts, Identity, Leaf, Usage};
@@ -55,3 +56,4 @@ pub use tokens::{
     Accepted, Audience, BoundObject, Claims, KubernetesClaims, TokenError, TokenKeys, TokenRequest,
     Verified,
 };
+pub use unverified::unverified_client;

@@ -12,7 +12,7 @@
 use k8s_openapi::api::core::v1::{Pod as KubernetesPod, PodCondition, PodStatus};
 
 use crate::mirror::{Action, patch_of};
-use crate::status::is_over;
+use crate::status::{gates, is_over};
 
 /// The conditions that a node writes. Source: `PodConditionByKubelet` in
 /// `pkg/kubelet/types/pod_status.go`; the scheduler's is written for whoever binds pods by name.
@@ -41,7 +41,10 @@ pub fn next(known: &Known<'_>, held: &KubernetesPod) -> Option<Action> {
     let empty = PodStatus::default();
     let before = held.status.as_ref().unwrap_or(&empty);
     if may_follow(before, known.status) {
-        let status = status(known, before);
+        let mut status = status(known, before);
+        if let Some(spec) = &held.spec {
+            gates::judge(spec, &mut status, before);
+        }
         if let Some(patch) = patch_of(before, &status, &uid) {
             return Some(Action::PatchStatus { patch });
         }
@@ -58,11 +61,15 @@ fn may_follow(before: &PodStatus, after: &PodStatus) -> bool {
     if !is_over(before) {
         return true;
     }
-    let all = after.container_statuses.iter().flatten();
-    let mut states = all.map(|status| status.state.as_ref());
-    let ended = states.all(|state| state.is_some_and(|state| state.terminated.is_some()));
-    let has = |status: &PodStatus| status.container_statuses.as_ref().map_or(0, Vec::len);
-    before.phase == after.phase && ended && has(before) <= has(after)
+    let ended = |status: &PodStatus| {
+        let all = status.container_statuses.iter().flatten();
+        all.filter(|it| it.state.as_ref().is_some_and(|state| state.terminated.is_some())).count()
+    };
+    let count = |status: &PodStatus| status.container_statuses.as_ref().map_or(0, Vec::len);
+    // Of a pod that could not be initialized no main container has ended; others still may.
+    let keeps = ended(after) == count(after)
+        || (count(before) == count(after) && ended(before) <= ended(after));
+    before.phase == after.phase && keeps && count(before) <= count(after)
 }
 
 fn status(known: &Known<'_>, before: &PodStatus) -> PodStatus {
@@ -86,8 +93,6 @@ fn status(known: &Known<'_>, before: &PodStatus) -> PodStatus {
     status.nominated_node_name.clone_from(&before.nominated_node_name);
     status.resource_claim_statuses.clone_from(&before.resource_claim_statuses);
     // Of containers that this version does not carry out nothing is known.
-    status.init_container_statuses =
-        status.init_container_statuses.or_else(|| before.init_container_statuses.clone());
     status.ephemeral_container_statuses =
         status.ephemeral_container_statuses.or_else(|| before.ephemeral_container_statuses.clone());
     status

@@ -18,6 +18,9 @@ pub const RESTART_COUNT: &str = "io.kubernetes.container.restartCount";
 pub const TERMINATION_MESSAGE_PATH: &str = "io.kubernetes.container.terminationMessagePath";
 /// Whether its log counts when there is none, as an annotation of containers.
 pub const TERMINATION_MESSAGE_POLICY: &str = "io.kubernetes.container.terminationMessagePolicy";
+/// What is done before a container's end, as [`crate::lifecycle::note`] has it, as an annotation of
+/// containers: it outlives the manifest.
+pub const PRE_STOP_HANDLER: &str = "io.kubernetes.container.preStopHandler";
 /// The pod's own grace period in seconds, as an annotation of sandboxes: it outlives the
 /// manifest.
 pub const GRACE_PERIOD: &str = "io.kubernetes.pod.terminationGracePeriod";
@@ -29,8 +32,14 @@ pub const NODE_NAME: &str = "mainstay.dev/node";
 /// The names of the pod's containers in their order, with commas between, as an annotation of
 /// sandboxes: which is the first one is asked when there is no manifest.
 pub const CONTAINERS: &str = "mainstay.dev/containers";
+/// The names of the pod's sidecars in their order, with commas between, as an annotation of sandboxes:
+/// they are ended last, also when there is no manifest any more.
+pub const SIDECARS: &str = "mainstay.dev/sidecars";
 /// The pod's incarnation, as an annotation of sandboxes.
 pub const INCARNATION: &str = "mainstay.dev/incarnation";
+/// How often all containers of its sandbox had been started over when it was made, as an annotation of
+/// containers.
+pub const ROUND: &str = "mainstay.dev/round";
 /// The state of a container's restart back-off when it was made, as an annotation of containers,
 /// so that it outlives the agent.
 pub const BACKOFF: &str = "mainstay.dev/backoff";

@@ -12,9 +12,9 @@
 //! Gone:  stop containers ─► stop sandbox ─► remove sandbox ─► clean up ─► done
 //! Run:   the same for every sandbox that is not the goal's own (the old version's), and
 //!        meanwhile: get the images; then: prepare ─► run sandbox ─► start containers ─┐
-//!                                                              ▲  restart, backed off │
-//!                                                              └──────────────────────┘
-//!        all containers done for good ─► record it ─► stop sandbox
+//!                                              ▲ the next ones, or again, backed off │
+//!                                              └─────────────────────────────────────┘
+//!        all containers done for good ─► stop sidecars ─► record it ─► stop sandbox
 //!        deadline passed ─► stop containers ─► stop sandbox ─► record it
 //! ```
 //!
@@ -25,15 +25,22 @@
 //! - A pod that has finished, or that runs as it should, asks for nothing.
 
 mod deadline;
+mod health;
+mod order;
 mod plan;
 mod restart;
 mod state;
 mod tear_down;
 
-pub use deadline::{DEADLINE_EXCEEDED, DEADLINE_MESSAGE, is_exceeded};
+pub(crate) use deadline::is_exceeded;
+pub use deadline::{DEADLINE_EXCEEDED, DEADLINE_MESSAGE};
+pub use health::{Health, stop_given_up};
+pub(crate) use order::{Round, on_turn};
 pub use plan::plan;
-pub use restart::{Afterwards, after as after_end, has_started, was_interrupted};
+pub(crate) use restart::{Afterwards, Restarts};
+pub use restart::{has_started, was_interrupted};
 pub use state::{
-    Action, Began, ContainerPlan, Failure, Finished, Goal, ImageMemory, Incarnation, Key, Memory,
-    Plan, PodKey, RunGoal, SeenContainer, SeenPod, SeenSandbox, SourceKind, Waiting,
+    Action, Began, ContainerPlan, Ending, Failure, Finished, Goal, ImageMemory, Incarnation, Key,
+    Memory, Plan, PodKey, RunGoal, SeenContainer, SeenPod, SeenSandbox, SourceKind, StopReason,
+    Waiting,
 };

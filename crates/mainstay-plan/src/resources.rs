@@ -3,7 +3,8 @@
 //! Source: `pkg/kubelet/cm/helpers_linux.go`, `pkg/kubelet/kuberuntime/kuberuntime_container_linux.go`
 //! and `pkg/kubelet/qos/policy.go`.
 
-use mainstay_pod::{Amounts, Pod, QosClass};
+use k8s_openapi::api::core::v1::Container;
+use mainstay_pod::{Amounts, Pod, QosClass, Role};
 
 /// Microseconds of a scheduling period.
 pub const PERIOD: u64 = 100_000;
@@ -21,7 +22,7 @@ pub struct Limits {
 
 impl Limits {
     /// Of one container, after defaulting has copied limits to requests.
-    pub fn of_container(container: &k8s_openapi::api::core::v1::Container) -> Self {
+    pub fn of_container(container: &Container) -> Self {
         let (request, limit) = (Amounts::requested_by(container), Amounts::limit_of(container));
         Self::of(request, limit)
     }
@@ -55,12 +56,8 @@ fn quota(milli: u64) -> u64 {
 /// How soon the kernel kills a container's processes when memory is short, -1000 to 1000.
 ///
 /// Source: `GetContainerOOMScoreAdjust`: the fewer of the machine's bytes a burstable container
-/// asked for, the sooner.
-pub fn oom_score_adj(
-    pod: &Pod,
-    container: &k8s_openapi::api::core::v1::Container,
-    machine_memory: u64,
-) -> i32 {
+/// asked for, the sooner; a sidecar not sooner than those that it is there for.
+pub fn oom_score_adj(pod: &Pod, container: &Container, machine_memory: u64) -> i32 {
     const GUARANTEED: i32 = -997;
     const BEST_EFFORT: i32 = 1000;
     if pod.spec().priority_class_name.as_deref() == Some("system-node-critical") {
@@ -70,7 +67,12 @@ pub fn oom_score_adj(
         QosClass::Guaranteed => GUARANTEED,
         QosClass::BestEffort => BEST_EFFORT,
         QosClass::Burstable => {
-            let request = Amounts::requested_by(container).memory_bytes.unwrap_or(0);
+            let request = |it: &Container| Amounts::requested_by(it).memory_bytes.unwrap_or(0);
+            let least = match pod.container(&container.name) {
+                Some((Role::Sidecar, _)) => pod.spec().containers.iter().map(request).min(),
+                _ => None,
+            };
+            let request = request(container).max(least.unwrap_or(0));
             let used = u128::from(request) * 1000 / u128::from(machine_memory.max(1));
             let score = 1000 - i32::try_from(used).unwrap_or(1000).min(1000);
             // Between those of the other classes, whose edges are theirs alone.
@@ -131,6 +133,19 @@ mod tests {
         check("{requests: {memory: 256Mi}}", 750);
         check("{requests: {cpu: '1'}}", 999);
         check("{requests: {memory: 2Gi}}", 3);
+    }
+
+    #[test]
+    fn a_sidecar_is_not_killed_before_those_that_it_is_there_for() {
+        let pod = mainstay_testkit::pods::pod(
+            "apiVersion: v1\nkind: Pod\nmetadata: {name: p}\nspec:\n  initContainers:\n  \
+             - {name: i, image: i}\n  - {name: s, image: i, restartPolicy: Always}\n  containers:\n  \
+             - {name: a, image: i, resources: {requests: {memory: 256Mi}}}\n  \
+             - {name: b, image: i, resources: {requests: {memory: 512Mi}}}\n",
+        );
+        let scores = pod.containers().map(|(_, it)| (&*it.name, oom_score_adj(&pod, it, 1 << 30)));
+        let scores: Vec<_> = scores.collect();
+        assert_eq!(scores, [("i", 999), ("s", 750), ("a", 750), ("b", 500)]);
     }
 
     /// A group between them would have to be given a weight, or its pods would outweigh others.

@@ -5,18 +5,21 @@
 
 mod conditions;
 mod containers;
+pub(crate) mod gates;
 
 use std::net::IpAddr;
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{HostIP, PodIP, PodStatus, ResourceRequirements};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
-use mainstay_pod::{PodTotals, RestartPolicy, SourceKind};
+use mainstay_pod::containers::could_restart_all;
+use mainstay_pod::{PodTotals, Role, SourceKind};
 
 pub use containers::{container_id, container_of_id};
 
 use crate::pod::{
-    DEADLINE_EXCEEDED, DEADLINE_MESSAGE, Memory, RunGoal, SeenPod, SeenSandbox, is_exceeded,
+    DEADLINE_EXCEEDED, DEADLINE_MESSAGE, Memory, Restarts, Round, RunGoal, SeenPod, SeenSandbox,
+    is_exceeded,
 };
 
 /// What is known about the node.
@@ -76,7 +79,7 @@ pub struct Facts<'a> {
 
 /// Computes the status of a pod that should run.
 pub fn compute(facts: &Facts<'_>) -> PodStatus {
-    compute_under(facts.run.pod.restart_policy(), facts)
+    compute_under(Restarts::AsSaid(&facts.run.pod), facts)
 }
 
 /// The same of a pod that is being ended, whose containers are not started again. `ended` is whether
@@ -85,31 +88,36 @@ pub fn compute(facts: &Facts<'_>) -> PodStatus {
 /// Source: `pkg/kubelet/kubelet_pods.go` (`getPhase` of a terminal pod) and
 /// `pkg/kubelet/status/status_manager.go`, `TerminatePod`.
 pub fn compute_stopping(facts: &Facts<'_>, ended: bool) -> PodStatus {
-    let mut status = compute_under(RestartPolicy::Never, facts);
+    let mut status = compute_under(Restarts::Never, facts);
     if ended && !is_over(&status) {
         status.phase = Some(Phase::Failed.as_str().to_owned());
     }
     status
 }
 
-fn compute_under(policy: RestartPolicy, facts: &Facts<'_>) -> PodStatus {
+fn compute_under(restarts: Restarts<'_>, facts: &Facts<'_>) -> PodStatus {
     let Facts { run, seen, memory, node, before, now } = *facts;
     let pod = &run.pod;
     let own = || seen.sandboxes.iter().filter(|sandbox| sandbox.uid == pod.uid());
     let sandbox: Option<&SeenSandbox> = own().next();
-    let late = is_exceeded(run, policy, seen, memory, now);
+    let late = is_exceeded(run, restarts, seen, memory, now);
     // What has had its time is not started again.
-    let policy = if late { RestartPolicy::Never } else { policy };
-    let views = containers::views(pod, policy, own(), memory, now);
-    let phase = if late { Phase::Failed } else { phase(&views, policy) };
+    let restarts = if late { Restarts::Never } else { restarts };
+    let views = containers::views(pod, restarts, own(), memory, now);
+    let phase = if late { Phase::Failed } else { phase(&views, sandbox) };
     let late = |text: &str| late.then(|| text.to_owned());
+    let ready = sandbox.is_some_and(|sandbox| sandbox.ready);
+    let round = sandbox.map(|sandbox| Round::of(pod, sandbox, memory)).unwrap_or_default();
+    let mut conditions = conditions::all(&views, phase, ready, before, now);
+    if could_restart_all(pod.spec()) {
+        conditions.push(conditions::restarting(phase, round.ends, before, now));
+    }
     let host_ips: Vec<String> = node.ips.iter().map(ToString::to_string).collect();
     let pod_ips: Vec<String> = if pod.is_host_network() {
         host_ips.clone()
     } else {
         sandbox.iter().flat_map(|sandbox| &sandbox.ips).map(ToString::to_string).collect()
     };
-    let ready = sandbox.is_some_and(|sandbox| sandbox.ready);
     // Known from what is there, also to an agent that has just been started.
     let began = memory.began(run).or(own().map(|sandbox| sandbox.created_at).min());
     let said = PodTotals::said(pod.spec());
@@ -119,12 +127,13 @@ fn compute_under(policy: RestartPolicy, facts: &Facts<'_>) -> PodStatus {
         (Phase::Running, SourceKind::Api) => PodTotals::enforced(pod.spec()),
         _ => said,
     };
-    PodStatus {
+    let mut status = PodStatus {
         phase: Some(phase.as_str().to_owned()),
         reason: late(DEADLINE_EXCEEDED),
         message: late(DEADLINE_MESSAGE),
-        conditions: Some(conditions::all(&views, phase, ready, before, now)),
-        container_statuses: Some(containers::statuses(&views)),
+        conditions: Some(conditions),
+        init_container_statuses: some(containers::statuses(&views, |role| role != Role::Main)),
+        container_statuses: Some(containers::statuses(&views, |role| role == Role::Main)),
         host_ip: host_ips.first().cloned(),
         host_ips: some(host_ips.into_iter().map(|ip| HostIP { ip }).collect()),
         pod_ip: pod_ips.first().cloned(),
@@ -138,7 +147,9 @@ fn compute_under(policy: RestartPolicy, facts: &Facts<'_>) -> PodStatus {
             claims: None,
         }),
         ..PodStatus::default()
-    }
+    };
+    gates::judge(pod.spec(), &mut status, before.unwrap_or(&PodStatus::default()));
+    status
 }
 
 /// The status of a pod that was ended before it could finish, by `mainstay down` or with the
@@ -160,22 +171,34 @@ fn some<T>(list: Vec<T>) -> Option<Vec<T>> {
     (!list.is_empty()).then_some(list)
 }
 
-/// Source: `getPhase`.
-fn phase(views: &[containers::View<'_>], policy: RestartPolicy) -> Phase {
+/// Source: `getPhase`. `sandbox` is the newest one.
+fn phase(views: &[containers::View<'_>], sandbox: Option<&SeenSandbox>) -> Phase {
     use containers::Now;
-    let any = |is: fn(&Now<'_>) -> bool| views.iter().any(|view| is(&view.now));
-    if any(|now| matches!(now, Now::NeverStarted { .. })) {
+    let of = |role| views.iter().filter(move |view| view.role == role);
+    // How those fared that a pod runs for; nothing that is started again has failed.
+    let mut failed = of(Role::Init).any(|view| view.is_over && view.has_failed());
+    if failed {
+        return Phase::Failed;
+    }
+    let made = |view: &containers::View<'_>| {
+        sandbox.is_some_and(|it| it.newest(&view.container.name).is_some())
+    };
+    let is_initialized = of(Role::Main).any(made);
+    let pending = views.iter().any(|view| match (view.role, &view.now) {
+        (_, Now::NeverStarted { .. }) => !view.ran_before(),
+        (Role::Init, Now::Running { .. }) => true,
+        (Role::Sidecar, Now::Running { .. }) => !view.started && !is_initialized,
+        (_, Now::Running { .. } | Now::BackingOff { .. } | Now::Ended(_)) => false,
+    });
+    if pending {
         return Phase::Pending;
     }
-    if any(|now| matches!(now, Now::Running { .. } | Now::BackingOff { .. })) {
+    let runs = |view: &containers::View<'_>| matches!(view.now, Now::Running { .. });
+    if views.iter().any(runs) || !of(Role::Main).all(|view| view.is_over) {
         return Phase::Running;
     }
-    let failed = any(|now| matches!(now, Now::Ended(end) if end.exit_code != 0));
-    match (policy, failed) {
-        (RestartPolicy::Always, _) | (RestartPolicy::OnFailure, true) => Phase::Running,
-        (RestartPolicy::OnFailure | RestartPolicy::Never, false) => Phase::Succeeded,
-        (RestartPolicy::Never, true) => Phase::Failed,
-    }
+    failed = of(Role::Main).any(containers::View::has_failed);
+    if failed { Phase::Failed } else { Phase::Succeeded }
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 //!
 //! Source: `pkg/kubelet/kuberuntime/{kuberuntime_sandbox,kuberuntime_container,security_context}.go`.
 
-mod expand;
+pub(crate) mod expand;
 mod security;
 
 use std::collections::BTreeMap;
@@ -16,11 +16,12 @@ use mainstay_cri::{
     LinuxSandboxSecurityContext, Mount, MountPropagation, NamespaceMode, NamespaceOptions,
     PodSandboxConfig, PodSandboxMetadata, PortMapping, Protocol, SeccompProfile,
 };
-use mainstay_pod::Pod;
+use mainstay_pod::{Pod, Role};
 
 pub use security::{RunsAsRoot, verify_non_root};
 
 use crate::labels;
+use crate::lifecycle;
 use crate::pod::{ContainerPlan, RunGoal, SourceKind};
 use crate::resources::{Limits, PERIOD, oom_score_adj};
 use crate::termination_message;
@@ -135,7 +136,7 @@ pub fn sandbox(
 ) -> Result<PodSandboxConfig, TranslateError> {
     let pod = &run.pod;
     let network = if pod.is_host_network() { NamespaceMode::Node } else { NamespaceMode::Pod };
-    let privileged = pod.spec().containers.iter().any(security::is_privileged);
+    let privileged = pod.containers().any(|(_, container)| security::is_privileged(container));
     let mut labels: BTreeMap<String, String> = pod.metadata().labels.clone().unwrap_or_default();
     labels.extend(pod_labels(pod));
     labels.insert(labels::SOURCE.to_owned(), source.as_str().to_owned());
@@ -145,6 +146,11 @@ pub fn sandbox(
     annotations.insert(labels::NODE_NAME.to_owned(), facts.name.clone());
     let names: Vec<&str> = pod.spec().containers.iter().map(|it| it.name.as_str()).collect();
     annotations.insert(labels::CONTAINERS.to_owned(), names.join(","));
+    let sidecars = pod.containers().filter(|(role, _)| *role == Role::Sidecar);
+    let sidecars: Vec<&str> = sidecars.map(|(_, container)| container.name.as_str()).collect();
+    if !sidecars.is_empty() {
+        annotations.insert(labels::SIDECARS.to_owned(), sidecars.join(","));
+    }
     if let Some(incarnation) = run.incarnation {
         annotations.insert(labels::INCARNATION.to_owned(), incarnation.to_string());
     }
@@ -188,8 +194,15 @@ pub fn container(
 ) -> Result<ContainerConfig, TranslateError> {
     let mut annotations = BTreeMap::new();
     annotations.insert(labels::RESTART_COUNT.to_owned(), plan.restart_count.to_string());
+    if plan.round > 0 {
+        annotations.insert(labels::ROUND.to_owned(), plan.round.to_string());
+    }
     if let Some(backoff) = &plan.backoff {
         annotations.insert(labels::BACKOFF.to_owned(), backoff.to_string());
+    }
+    if let Some(handler) = lifecycle::pre_stop(container) {
+        let note = lifecycle::note(handler, container);
+        annotations.insert(labels::PRE_STOP_HANDLER.to_owned(), note);
     }
     let mut mounts = mounts(pod, container, facts)?;
     if let Some(path) = termination_message::path(container) {
@@ -225,6 +238,7 @@ pub fn container(
         stdin: container.stdin.unwrap_or(false),
         stdin_once: container.stdin_once.unwrap_or(false),
         tty: container.tty.unwrap_or(false),
+        stop_signal: container.lifecycle.as_ref().and_then(|it| it.stop_signal.clone()),
         resources: resources(pod, container, facts),
         security_context: security::of(pod, container, facts)?,
         envs,
@@ -273,7 +287,11 @@ fn port_mappings(pod: &Pod) -> Result<Vec<PortMapping>, TranslateError> {
             },
         })
     };
-    pod.host_ports().into_iter().map(mapping).collect()
+    // What only prepares a pod is not there to be reached; its ports may be those of others.
+    let lasts = |port: &mainstay_pod::HostPort| {
+        pod.container(&port.container).is_some_and(|(role, _)| role != Role::Init)
+    };
+    pod.host_ports().into_iter().filter(lasts).map(mapping).collect()
 }
 
 /// Variables in order; a later one may refer to earlier ones.

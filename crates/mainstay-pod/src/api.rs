@@ -130,12 +130,12 @@ mod tests {
 
     #[test]
     fn what_is_not_carried_out_is_named() {
-        let init = json!([{"name": "i", "image": "x"}]);
+        let init = json!([{"name": "i", "image": "x", "volumeDevices": [{"name": "x", "devicePath": "/x"}]}]);
         let held = pod(&json!({"initContainers": init, "hostPID": true}));
         let error = Pod::from_api(held).unwrap_err();
         expect_test::expect![[
-            "spec.hostPID: true is not supported by this version of mainstay yet; \
-             spec.initContainers: not supported by this version of mainstay yet"
+            "spec.initContainers[0].volumeDevices: not supported by this version of mainstay yet; \
+             spec.hostPID: true is not supported by this version of mainstay yet"
         ]]
         .assert_eq(&error.to_string());
         let debug = json!([{"name": "d", "image": "x"}]);

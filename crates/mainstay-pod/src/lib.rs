@@ -27,6 +27,7 @@
 //! files are arguments.
 
 pub mod api;
+pub mod containers;
 pub mod defaults;
 pub mod diagnostic;
 pub mod identity;
@@ -47,6 +48,7 @@ mod tree;
 mod unsupported;
 mod yaml;
 
+pub use containers::Role;
 pub use diagnostic::{Cause, Diagnostic, Severity};
 pub use identity::{FullName, NodeName, NodeNameError, SourceKind};
 pub use pod::{HostPort, Pod, RebuildError, RestartPolicy};

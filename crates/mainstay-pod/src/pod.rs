@@ -79,6 +79,19 @@ struct Stored {
     pod: KubernetesPod,
 }
 
+// === impl RestartPolicy ===
+
+impl RestartPolicy {
+    pub(crate) fn named(name: &str) -> Option<Self> {
+        match name {
+            "Always" => Some(Self::Always),
+            "OnFailure" => Some(Self::OnFailure),
+            "Never" => Some(Self::Never),
+            _ => None,
+        }
+    }
+}
+
 // === impl Pod ===
 
 impl Pod {
@@ -170,11 +183,8 @@ impl Pod {
 
     /// What happens to a container of the pod that ends.
     pub fn restart_policy(&self) -> RestartPolicy {
-        match self.spec().restart_policy.as_deref() {
-            Some("Never") => RestartPolicy::Never,
-            Some("OnFailure") => RestartPolicy::OnFailure,
-            _ => RestartPolicy::Always,
-        }
+        let policy = self.spec().restart_policy.as_deref();
+        policy.and_then(RestartPolicy::named).unwrap_or(RestartPolicy::Always)
     }
 
     /// Whether it uses the network of the host.

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use k8s_openapi::api::core::v1::{Container, PodSpec, ResourceRequirements};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity as QuantityText;
 
+use crate::containers::restarts_always;
 use crate::quantity::Quantity;
 
 /// Amounts by the name of the resource.
@@ -252,10 +253,6 @@ fn aggregate_of(spec: &PodSpec, of: impl Fn(&Container) -> ResourceList) -> Reso
     }
     raise(&mut total, peak);
     total
-}
-
-pub(crate) fn restarts_always(container: &Container) -> bool {
-    container.restart_policy.as_deref() == Some("Always")
 }
 
 fn override_by_pod(total: &mut ResourceList, own: Option<&BTreeMap<String, QuantityText>>) {

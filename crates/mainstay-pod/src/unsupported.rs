@@ -53,7 +53,10 @@ const ANNOTATIONS: &[(&str, &[&str])] = &[
     ("kubernetes.io/ingress-bandwidth", &[]),
 ];
 
-/// Paths as in the schema: `[]` is any item of a list.
+/// Lists of containers of a pod: what is decided of a field of one holds for the same field of all of them.
+const CONTAINERS: [&str; 2] = ["containers", "initContainers"];
+
+/// Paths as in the schema: `[]` is any item of a list. What is said of [`CONTAINERS`] stands below the first.
 const DECISIONS: &[(&str, Decision)] = &[
     ("apiVersion", Supported),
     ("kind", Supported),
@@ -93,15 +96,67 @@ const DECISIONS: &[(&str, Decision)] = &[
     ("spec.containers[].env[].valueFrom.secretKeyRef", Refused(Present)),
     ("spec.containers[].image", Supported),
     ("spec.containers[].imagePullPolicy", Supported),
-    ("spec.containers[].lifecycle", Refused(Set)),
-    ("spec.containers[].livenessProbe", Refused(Set)),
+    ("spec.containers[].lifecycle.postStart.exec.command", Supported),
+    ("spec.containers[].lifecycle.postStart.httpGet.host", Supported),
+    ("spec.containers[].lifecycle.postStart.httpGet.httpHeaders[].name", Supported),
+    ("spec.containers[].lifecycle.postStart.httpGet.httpHeaders[].value", Supported),
+    ("spec.containers[].lifecycle.postStart.httpGet.path", Supported),
+    ("spec.containers[].lifecycle.postStart.httpGet.port", Supported),
+    ("spec.containers[].lifecycle.postStart.httpGet.scheme", Supported),
+    ("spec.containers[].lifecycle.postStart.sleep.seconds", Supported),
+    ("spec.containers[].lifecycle.postStart.tcpSocket.host", Supported),
+    ("spec.containers[].lifecycle.postStart.tcpSocket.port", Supported),
+    ("spec.containers[].lifecycle.preStop.exec.command", Supported),
+    ("spec.containers[].lifecycle.preStop.httpGet.host", Supported),
+    ("spec.containers[].lifecycle.preStop.httpGet.httpHeaders[].name", Supported),
+    ("spec.containers[].lifecycle.preStop.httpGet.httpHeaders[].value", Supported),
+    ("spec.containers[].lifecycle.preStop.httpGet.path", Supported),
+    ("spec.containers[].lifecycle.preStop.httpGet.port", Supported),
+    ("spec.containers[].lifecycle.preStop.httpGet.scheme", Supported),
+    ("spec.containers[].lifecycle.preStop.sleep.seconds", Supported),
+    ("spec.containers[].lifecycle.preStop.tcpSocket.host", Supported),
+    ("spec.containers[].lifecycle.preStop.tcpSocket.port", Supported),
+    ("spec.containers[].lifecycle.stopSignal", Supported),
+    ("spec.containers[].livenessProbe.exec.command", Supported),
+    ("spec.containers[].livenessProbe.failureThreshold", Supported),
+    ("spec.containers[].livenessProbe.grpc.port", Supported),
+    ("spec.containers[].livenessProbe.grpc.service", Supported),
+    ("spec.containers[].livenessProbe.httpGet.host", Supported),
+    ("spec.containers[].livenessProbe.httpGet.httpHeaders[].name", Supported),
+    ("spec.containers[].livenessProbe.httpGet.httpHeaders[].value", Supported),
+    ("spec.containers[].livenessProbe.httpGet.path", Supported),
+    ("spec.containers[].livenessProbe.httpGet.port", Supported),
+    ("spec.containers[].livenessProbe.httpGet.scheme", Supported),
+    ("spec.containers[].livenessProbe.initialDelaySeconds", Supported),
+    ("spec.containers[].livenessProbe.periodSeconds", Supported),
+    ("spec.containers[].livenessProbe.successThreshold", Supported),
+    ("spec.containers[].livenessProbe.tcpSocket.host", Supported),
+    ("spec.containers[].livenessProbe.tcpSocket.port", Supported),
+    ("spec.containers[].livenessProbe.terminationGracePeriodSeconds", Supported),
+    ("spec.containers[].livenessProbe.timeoutSeconds", Supported),
     ("spec.containers[].name", Supported),
     ("spec.containers[].ports[].containerPort", Supported),
     ("spec.containers[].ports[].hostIP", Supported),
     ("spec.containers[].ports[].hostPort", Supported),
     ("spec.containers[].ports[].name", Supported),
     ("spec.containers[].ports[].protocol", Supported),
-    ("spec.containers[].readinessProbe", Refused(Set)),
+    ("spec.containers[].readinessProbe.exec.command", Supported),
+    ("spec.containers[].readinessProbe.failureThreshold", Supported),
+    ("spec.containers[].readinessProbe.grpc.port", Supported),
+    ("spec.containers[].readinessProbe.grpc.service", Supported),
+    ("spec.containers[].readinessProbe.httpGet.host", Supported),
+    ("spec.containers[].readinessProbe.httpGet.httpHeaders[].name", Supported),
+    ("spec.containers[].readinessProbe.httpGet.httpHeaders[].value", Supported),
+    ("spec.containers[].readinessProbe.httpGet.path", Supported),
+    ("spec.containers[].readinessProbe.httpGet.port", Supported),
+    ("spec.containers[].readinessProbe.httpGet.scheme", Supported),
+    ("spec.containers[].readinessProbe.initialDelaySeconds", Supported),
+    ("spec.containers[].readinessProbe.periodSeconds", Supported),
+    ("spec.containers[].readinessProbe.successThreshold", Supported),
+    ("spec.containers[].readinessProbe.tcpSocket.host", Supported),
+    ("spec.containers[].readinessProbe.tcpSocket.port", Supported),
+    ("spec.containers[].readinessProbe.terminationGracePeriodSeconds", Supported),
+    ("spec.containers[].readinessProbe.timeoutSeconds", Supported),
     // It says what a resize does to a container, and static pods are never resized.
     ("spec.containers[].resizePolicy", NoEffect),
     ("spec.containers[].resources.claims", Refused(Set)),
@@ -110,8 +165,10 @@ const DECISIONS: &[(&str, Decision)] = &[
         "spec.containers[].resources.requests",
         Refused(Keys(&["cpu", "memory", "ephemeral-storage"])),
     ),
-    ("spec.containers[].restartPolicy", Refused(Set)),
-    ("spec.containers[].restartPolicyRules", Refused(Set)),
+    ("spec.containers[].restartPolicy", Supported),
+    ("spec.containers[].restartPolicyRules[].action", Supported),
+    ("spec.containers[].restartPolicyRules[].exitCodes.operator", Supported),
+    ("spec.containers[].restartPolicyRules[].exitCodes.values", Supported),
     ("spec.containers[].securityContext.allowPrivilegeEscalation", Supported),
     ("spec.containers[].securityContext.appArmorProfile.localhostProfile", Refused(Set)),
     ("spec.containers[].securityContext.appArmorProfile.type", Refused(Not(&["Unconfined"]))),
@@ -127,7 +184,23 @@ const DECISIONS: &[(&str, Decision)] = &[
     ("spec.containers[].securityContext.seccompProfile.localhostProfile", Supported),
     ("spec.containers[].securityContext.seccompProfile.type", Supported),
     ("spec.containers[].securityContext.windowsOptions", Refused(Set)),
-    ("spec.containers[].startupProbe", Refused(Set)),
+    ("spec.containers[].startupProbe.exec.command", Supported),
+    ("spec.containers[].startupProbe.failureThreshold", Supported),
+    ("spec.containers[].startupProbe.grpc.port", Supported),
+    ("spec.containers[].startupProbe.grpc.service", Supported),
+    ("spec.containers[].startupProbe.httpGet.host", Supported),
+    ("spec.containers[].startupProbe.httpGet.httpHeaders[].name", Supported),
+    ("spec.containers[].startupProbe.httpGet.httpHeaders[].value", Supported),
+    ("spec.containers[].startupProbe.httpGet.path", Supported),
+    ("spec.containers[].startupProbe.httpGet.port", Supported),
+    ("spec.containers[].startupProbe.httpGet.scheme", Supported),
+    ("spec.containers[].startupProbe.initialDelaySeconds", Supported),
+    ("spec.containers[].startupProbe.periodSeconds", Supported),
+    ("spec.containers[].startupProbe.successThreshold", Supported),
+    ("spec.containers[].startupProbe.tcpSocket.host", Supported),
+    ("spec.containers[].startupProbe.tcpSocket.port", Supported),
+    ("spec.containers[].startupProbe.terminationGracePeriodSeconds", Supported),
+    ("spec.containers[].startupProbe.timeoutSeconds", Supported),
     ("spec.containers[].stdin", Supported),
     ("spec.containers[].stdinOnce", Supported),
     ("spec.containers[].terminationMessagePath", Supported),
@@ -154,7 +227,6 @@ const DECISIONS: &[(&str, Decision)] = &[
     ("spec.hostname", Supported),
     ("spec.hostnameOverride", Refused(Set)),
     ("spec.imagePullSecrets", Refused(Set)),
-    ("spec.initContainers", Refused(Set)),
     ("spec.nodeName", NoEffect),
     ("spec.nodeSelector", Refused(Set)),
     ("spec.os.name", Refused(Not(&["linux"]))),
@@ -163,7 +235,7 @@ const DECISIONS: &[(&str, Decision)] = &[
     // Who is evicted and shut down first; it comes with eviction and shutdown.
     ("spec.priority", NoEffect),
     ("spec.priorityClassName", NoEffect),
-    ("spec.readinessGates", Refused(Set)),
+    ("spec.readinessGates[].conditionType", Supported),
     ("spec.resourceClaims", Refused(Set)),
     ("spec.resources", Refused(Set)),
     ("spec.restartPolicy", Supported),
@@ -267,8 +339,11 @@ fn visit(
     let pattern = pattern.strip_prefix('.').unwrap_or(pattern);
     let end = pattern.find(['.', '[']).unwrap_or(pattern.len());
     let (name, rest) = pattern.split_at(end);
-    if let Some(entry) = node.entries().iter().rev().find(|entry| &*entry.key == name) {
-        visit(&entry.node, entry.key_span, Some(node), rest, &path.field(name), when, findings);
+    let names = if name == CONTAINERS[0] { &CONTAINERS[..] } else { &[name] };
+    for name in names {
+        if let Some(entry) = node.entries().iter().rev().find(|entry| &*entry.key == *name) {
+            visit(&entry.node, entry.key_span, Some(node), rest, &path.field(name), when, findings);
+        }
     }
 }
 

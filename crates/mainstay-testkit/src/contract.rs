@@ -79,6 +79,7 @@ impl Sample {
             stdin: true,
             stdin_once: false,
             tty: false,
+            stop_signal: None,
             resources: LinuxContainerResources::default(),
             security_context: LinuxContainerSecurityContext::default(),
         }

@@ -22,10 +22,11 @@ use jiff::Timestamp;
 use mainstay_cri::{
     AttachRequest, Attached, Container, ContainerConfig, ContainerEvent, ContainerEventKind,
     ContainerFilter, ContainerId, ContainerState, ContainerStatus, Error, ErrorKind, Exec,
-    ExecRequest, PodSandbox, PodSandboxConfig, PodSandboxFilter, PodSandboxState, PodSandboxStats,
-    PodSandboxStatus, PortForward, Result, Runtime, RuntimeCondition, RuntimeStatus, SandboxId,
-    Version,
+    ExecRequest, ExecSync, ExecSyncRequest, PodSandbox, PodSandboxConfig, PodSandboxFilter,
+    PodSandboxState, PodSandboxStats, PodSandboxStatus, PortForward, Result, Runtime,
+    RuntimeCondition, RuntimeStatus, SandboxId, Version,
 };
+use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 use tokio::sync::broadcast;
 use tokio::task::JoinSet;
@@ -387,6 +388,26 @@ impl Runtime for FakeRuntime {
             return Err(Error::new(ErrorKind::FailedPrecondition, message));
         }
         builtin::run(self, request)
+    }
+
+    async fn exec_sync(&self, request: &ExecSyncRequest) -> Result<ExecSync> {
+        self.enter("exec_sync")?;
+        let ExecSyncRequest { container, command, timeout } = request.clone();
+        let asked = ExecRequest { container, command, tty: false, stdin: false };
+        let Exec { mut stdout, stderr, exit, .. } = self.exec(&asked).await?;
+        let (mut output, mut error) = (Vec::new(), Vec::new());
+        let ended = async {
+            let _ = stdout.read_to_end(&mut output).await;
+            if let Some(mut stderr) = stderr {
+                let _ = stderr.read_to_end(&mut error).await;
+            }
+            exit.await
+        };
+        let limit = timeout.unwrap_or(Duration::from_secs(600));
+        let Ok(code) = tokio::time::timeout(limit, ended).await else {
+            return Err(Error::new(ErrorKind::DeadlineExceeded, "the command is late"));
+        };
+        Ok(ExecSync { stdout: output, stderr: error, exit_code: code? })
     }
 
     async fn attach(&self, request: &AttachRequest) -> Result<Attached> {

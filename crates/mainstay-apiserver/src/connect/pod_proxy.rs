@@ -7,6 +7,7 @@
 
 use std::io::ErrorKind;
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 
 use http::header::{HOST, HeaderValue, LOCATION};
 use http::request::Parts;
@@ -14,7 +15,9 @@ use http::{Method, Response, StatusCode, Uri};
 use rustls::pki_types::ServerName;
 
 use super::backend::{self, Backend};
-use super::{unverified, with_query};
+use mainstay_pki::unverified_client;
+
+use super::with_query;
 use crate::body::{self, Body};
 use crate::kinds;
 use crate::object::Object;
@@ -114,7 +117,7 @@ impl<'a> Asked<'a> {
     async fn dial(&self, address: SocketAddr) -> Result<Box<dyn backend::Stream>> {
         let tls = match self.tls {
             true => {
-                let client = unverified::client().map_err(ApiError::internal)?;
+                let client = Arc::new(unverified_client().map_err(ApiError::internal)?);
                 Some((client, ServerName::IpAddress(address.ip().into())))
             }
             false => None,

@@ -177,6 +177,7 @@ transcripts! {
     get
     get_node
     get_watch
+    init
     label_annotate
     logs
     logs_init

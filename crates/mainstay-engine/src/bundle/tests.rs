@@ -48,6 +48,7 @@ fn config() -> ContainerConfig {
         stdin: false,
         stdin_once: false,
         tty: false,
+        stop_signal: None,
         resources: LinuxContainerResources::default(),
         security_context: LinuxContainerSecurityContext::default(),
     }

@@ -95,7 +95,7 @@ fn lay_out(
         annotations: config.annotations.clone(),
         log_path: format!("{}/{}", owner.log_directory, config.log_path),
         cgroup: format!("{}/{id}", owner.cgroup_parent.trim_end_matches('/')),
-        stop_signal: stop_signal(&image)?,
+        stop_signal: stop_signal(config, &image)?,
         process: mainstay_shim_protocol::Process::default(),
     };
     let layout = lay_out_files(engine, &owner, &record, config, &bundle, &image, &user);
@@ -245,16 +245,19 @@ fn full_name(image: &[Reference], asked: &str) -> String {
     own.or_else(|| image.first().cloned()).map_or_else(|| asked.to_owned(), |name| name.to_string())
 }
 
-/// The number of the image's `STOPSIGNAL`.
-fn stop_signal(image: &Image) -> Result<i32> {
-    let name = image.config.stop_signal.as_str();
+/// The number of the signal that asks a container to end: its own, else the image's `STOPSIGNAL`.
+fn stop_signal(config: &ContainerConfig, image: &Image) -> Result<i32> {
+    let (whose, name) = match &config.stop_signal {
+        Some(own) => ("container", own.as_str()),
+        None => ("image", image.config.stop_signal.as_str()),
+    };
     if name.is_empty() {
         return Ok(Signal::TERM.as_raw());
     }
     signal_number(name).ok_or_else(|| {
         Error::new(
             ErrorKind::InvalidArgument,
-            format!("the image's stop signal {name:?} does not exist"),
+            format!("the {whose}'s stop signal {name:?} does not exist"),
         )
     })
 }
@@ -273,7 +276,12 @@ fn signal_number(name: &str) -> Option<i32> {
         return (1..=LAST).contains(&number).then_some(number);
     }
     let upper = name.to_ascii_uppercase();
-    let short = upper.strip_prefix("SIG").unwrap_or(&upper);
+    let short = match upper.strip_prefix("SIG").unwrap_or(&upper) {
+        "IOT" => "ABRT",
+        "CLD" => "CHLD",
+        "POLL" => "IO",
+        other => other,
+    };
     if let Some(position) = NAMES.iter().position(|known| *known == short) {
         return i32::try_from(position + 1).ok();
     }

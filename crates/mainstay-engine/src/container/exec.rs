@@ -5,10 +5,17 @@ use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
-use mainstay_cri::{Error, ErrorKind, Exec, ExecRequest, ExitCode, Input, Result};
+use mainstay_cri::{
+    EXEC_SYNC_OUTPUT, Error, ErrorKind, Exec, ExecRequest, ExecSync, ExecSyncRequest, ExitCode,
+    Input, Output, Result,
+};
+use mainstay_linux::process::Pidfd;
 use mainstay_shim_protocol::{Command, Exec as ShimExec, Process};
+use tokio::io::AsyncReadExt;
 use tokio::net::unix::pipe;
+use tokio::time::{Instant, sleep_until, timeout};
 
 use super::streams::{self, MAKE, Terminal, resizer, take_terminal};
 use crate::shim::Conversation;
@@ -16,6 +23,92 @@ use crate::{Instance, failed, io_failed};
 
 /// Starts a process in a running container.
 pub(crate) async fn exec(engine: &Arc<Instance>, request: &ExecRequest) -> Result<Exec> {
+    start(engine, request).await.map(|(exec, _)| exec)
+}
+
+/// How long the outputs of a command that has ended may take to end, too. What it wrote itself is there
+/// already; a child of its own may hold them for ever.
+const DRAIN_PATIENCE: Duration = Duration::from_millis(100);
+
+/// Runs a process in a running container and waits for its end.
+pub(crate) async fn exec_sync(
+    engine: &Arc<Instance>,
+    request: &ExecSyncRequest,
+) -> Result<ExecSync> {
+    let deadline = request.timeout.map(|timeout| Instant::now() + timeout);
+    let ExecSyncRequest { container, command, .. } = request.clone();
+    let asked = ExecRequest { container, command, tty: false, stdin: false };
+    // Not given up half-way: what has been started has to be known to be killed.
+    let (exec, pid) = start(engine, &asked).await?;
+    let process = pid.and_then(|pid| Pidfd::open(pid).ok().map(|process| (pid, process)));
+    let Exec { mut stdout, stderr, exit, .. } = exec;
+    let (mut output, mut error) = (Vec::new(), Vec::new());
+    let outputs = async {
+        let error = async {
+            if let Some(mut stderr) = stderr {
+                keep(&mut stderr, &mut error).await;
+            }
+        };
+        tokio::join!(keep(&mut stdout, &mut output), error);
+    };
+    let ended = async {
+        tokio::pin!(outputs, exit);
+        let code = tokio::select! {
+            code = &mut exit => {
+                // Whether they end is not the command's business any more.
+                let _ = timeout(DRAIN_PATIENCE, outputs).await;
+                code
+            }
+            () = &mut outputs => exit.await,
+        };
+        code
+    };
+    let late = async {
+        match deadline {
+            Some(deadline) => sleep_until(deadline).await,
+            None => std::future::pending().await,
+        }
+    };
+    let exit_code = tokio::select! {
+        code = ended => code?,
+        () = late => {
+            if let Some((pid, process)) = process {
+                kill_session(pid, &process)?;
+            }
+            let what = "the command has not ended in its time and was killed";
+            return Err(Error::new(ErrorKind::DeadlineExceeded, what));
+        }
+    };
+    Ok(ExecSync { stdout: output, stderr: error, exit_code })
+}
+
+/// Reads to the end, and keeps the beginning.
+async fn keep(from: &mut Output, kept: &mut Vec<u8>) {
+    let mut buffer = [0; 4096];
+    // What cannot be read is not there.
+    while let Ok(length @ 1..) = from.read(&mut buffer).await {
+        let room = EXEC_SYNC_OUTPUT - kept.len();
+        kept.extend_from_slice(&buffer[..length.min(room)]);
+    }
+}
+
+/// Kills a process that leads a session of its own, as all do that a shim starts, and with it those of its
+/// children that are still in its process group.
+fn kill_session(pid: i32, process: &Pidfd) -> Result<()> {
+    let failed = |error| io_failed("cannot kill the command, whose time is over")(error);
+    // As long as it has not ended, its number is nobody else's.
+    if process.wait_until(std::time::Instant::now()).map_err(failed)? {
+        return Ok(());
+    }
+    let Some(group) = rustix::process::Pid::from_raw(pid) else { return Ok(()) };
+    match rustix::process::kill_process_group(group, rustix::process::Signal::KILL) {
+        Ok(()) | Err(rustix::io::Errno::SRCH) => Ok(()),
+        Err(error) => Err(failed(error.into())),
+    }
+}
+
+/// Starts a process; says which, as seen from the host.
+async fn start(engine: &Arc<Instance>, request: &ExecRequest) -> Result<(Exec, Option<i32>)> {
     let sandbox = engine.sandbox_of(&request.container)?;
     let pattern = {
         let state = sandbox.state();
@@ -37,7 +130,8 @@ pub(crate) async fn exec(engine: &Arc<Instance>, request: &ExecRequest) -> Resul
     if request.tty {
         let (here, there) = UnixStream::pair().map_err(io_failed(MAKE))?;
         let execution = begin(vec![there.into()]).await?;
-        return with_terminal(&here, request.stdin, execution);
+        let pid = execution.pid;
+        return Ok((with_terminal(&here, request.stdin, execution)?, pid));
     }
     let input = if request.stdin {
         let (write, read) = pipe::pipe().map_err(io_failed(MAKE))?;
@@ -53,13 +147,15 @@ pub(crate) async fn exec(engine: &Arc<Instance>, request: &ExecRequest) -> Resul
         error.0.into_blocking_fd().map_err(io_failed(MAKE))?,
     ];
     let execution = begin(descriptors).await?;
-    Ok(Exec {
+    let pid = execution.pid;
+    let exec = Exec {
         stdin: input.0.map(|stdin| Box::pin(stdin) as Input),
         stdout: Box::pin(output.1),
         stderr: Some(Box::pin(error.1)),
         resize: None,
         exit: exit(execution),
-    })
+    };
+    Ok((exec, pid))
 }
 
 fn exit(execution: Conversation) -> Pin<Box<dyn Future<Output = Result<ExitCode>> + Send>> {

@@ -1,5 +1,7 @@
 //! What the control socket says, as JSON. Also what `mainstay status -o json` prints.
 
+mod initializing;
+
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{ContainerStatus, PodStatus};
 use mainstay_cri::RuntimeCondition;
@@ -205,9 +207,9 @@ impl Note {
 
 impl Pod {
     fn of(report: &PodReport, entry: &PodEntry, events: &Events) -> Self {
-        let containers = report.status.container_statuses.as_deref().unwrap_or_default();
+        let counted = initializing::counted(&report.pod, &report.status);
         let told = events.of(&report.key);
-        let (state, mut problem) = judge(report, entry, containers);
+        let (state, mut problem) = judge(report, entry);
         let last = told.last().filter(|event| problem.is_none() && event.reason == "Pulling");
         if state == "ContainerCreating" {
             problem = last.map(|event| event.message.clone());
@@ -221,9 +223,9 @@ impl Pod {
             state,
             problem,
             warning,
-            ready: containers.iter().filter(|container| container.ready).count(),
-            containers: report.pod.spec().containers.len(),
-            restarts: containers.iter().map(|container| container.restart_count).sum(),
+            ready: counted.ready,
+            containers: counted.containers,
+            restarts: counted.restarts,
             status: report.status.clone(),
             events: told.into_iter().map(Event::of).collect(),
         }
@@ -273,11 +275,8 @@ fn last_warning(told: &[crate::publish::Event]) -> Option<String> {
 const TERMINATING: &str = "Terminating";
 
 /// One word and one sentence, as `kubectl get pod` and a colleague would say it.
-fn judge(
-    report: &PodReport,
-    entry: &PodEntry,
-    containers: &[ContainerStatus],
-) -> (String, Option<String>) {
+fn judge(report: &PodReport, entry: &PodEntry) -> (String, Option<String>) {
+    let containers = report.status.container_statuses.as_deref().unwrap_or_default();
     let phase = report.status.phase.clone().unwrap_or_default();
     let invalid = report.manifest.as_ref().and_then(|manifest| manifest.invalid.as_ref());
     let invalid = invalid.and_then(|errors| errors.first()).map(|error| {
@@ -289,6 +288,9 @@ fn judge(
     if let Some(Waiting::Predecessor { uid }) = &report.waiting {
         let problem = format!("it waits for its predecessor ({uid}) to end");
         return ("Pending".to_owned(), Some(problem));
+    }
+    if let Some((state, problem)) = initializing::state(&report.pod, &report.status) {
+        return (state, problem.or(invalid));
     }
     let waiting = containers.iter().find_map(|container| {
         let waiting = container.state.as_ref()?.waiting.as_ref()?;

@@ -17,7 +17,8 @@ use mainstay_cri::{
 use mainstay_plan::status::is_over;
 
 use super::pods::{NodePod, Pods};
-use exposition::{Exposition, Kind};
+use crate::probe::{BUCKETS, Counts};
+use exposition::{Exposition, Kind, Nanoseconds};
 
 pub(super) use exposition::CONTENT_TYPE;
 pub(super) use usage::{cadvisor, resource};
@@ -103,9 +104,56 @@ pub(super) async fn node(
     Ok(out.into())
 }
 
-/// When this process was started, and nothing more: there are no probes yet.
-pub(super) fn probes() -> String {
+/// What probes found and how long they took. Source: `pkg/kubelet/prober/prober_manager.go`.
+pub(super) fn probes(counts: &Counts) -> String {
     let mut out = Exposition::default();
+    let pods = counts.all();
+    let all = || {
+        pods.iter().flat_map(|(key, pod)| {
+            pod.probes.iter().map(move |((container, kind), count)| {
+                (key, pod.uid.as_str(), container.as_str(), kind.to_string(), count)
+            })
+        })
+    };
+    out.family(
+        "prober_probe_total",
+        Kind::Counter,
+        "Cumulative number of a liveness, readiness or startup probe for a container by result.",
+    );
+    for (key, uid, container, kind, count) in all() {
+        for (result, count) in [("failed", count.failed), ("successful", count.successful)] {
+            let labels = [
+                ("container", container),
+                ("namespace", &key.namespace),
+                ("pod", &key.name),
+                ("pod_uid", uid),
+                ("probe_type", &kind),
+                ("result", result),
+            ];
+            if count > 0 {
+                out.sample(&labels, count);
+            }
+        }
+    }
+    let help = "Duration in seconds for a probe response.";
+    out.family("prober_probe_duration_seconds", Kind::Histogram, help);
+    for (key, _, container, kind, count) in all().filter(|(.., count)| count.successful > 0) {
+        let labels = [
+            ("container", container),
+            ("namespace", key.namespace.as_str()),
+            ("pod", &key.name),
+            ("probe_type", &kind),
+        ];
+        let mut sum = 0;
+        for ((bound, _), bucket) in BUCKETS.iter().zip(count.buckets) {
+            sum += bucket;
+            out.part("_bucket", &[&labels[..], &[("le", bound)]].concat(), sum);
+        }
+        out.part("_bucket", &[&labels[..], &[("le", "+Inf")]].concat(), count.successful);
+        let took = u64::try_from(count.took.as_nanos()).unwrap_or(u64::MAX);
+        out.part("_sum", &labels, Nanoseconds(took));
+        out.part("_count", &labels, count.successful);
+    }
     process::add_start(&mut out);
     out.into()
 }

@@ -29,6 +29,8 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 
+use crate::probe::Counts;
+
 use super::auth::{self, Denial, NodeAuth, Unauthenticated};
 use super::health::{self, Health};
 use super::pods::{self, Pods};
@@ -65,6 +67,8 @@ pub(crate) struct Context {
     pub(crate) health: Arc<dyn Health>,
     /// Who may ask.
     pub(crate) auth: Arc<dyn NodeAuth>,
+    /// How probes went.
+    pub(crate) probes: Counts,
     /// A directory on the file system that pods write to.
     pub(crate) root_dir: PathBuf,
 }
@@ -281,7 +285,11 @@ impl NodeApi {
                 }
                 Err(error) => failed(&error),
             },
-            Route::ProbeMetrics => answer(StatusCode::OK, metrics::CONTENT_TYPE, metrics::probes()),
+            Route::ProbeMetrics => answer(
+                StatusCode::OK,
+                metrics::CONTENT_TYPE,
+                metrics::probes(&self.0.context.probes),
+            ),
         }
     }
 

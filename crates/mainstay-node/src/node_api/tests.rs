@@ -23,6 +23,7 @@ use tokio::task::JoinSet;
 use super::health::{Check, Health};
 use super::pods::{NodePod, Pods};
 use super::*;
+use crate::probe::Counts;
 use crate::publish::PodReport;
 
 /// Pods that a test gives.
@@ -109,6 +110,7 @@ impl Node {
             runtime: Arc::new(runtime.clone()),
             health: Arc::new(Well),
             auth: Arc::new(Tokens),
+            probes: Counts::default(),
             root_dir: "/".into(),
         });
         let tasks = Mutex::default();
@@ -603,6 +605,7 @@ async fn both_versions_of_http_are_spoken_over_tls_and_certificates_are_shown() 
         runtime: Arc::new(FakeRuntime::default()),
         health: Arc::new(Well),
         auth: Arc::new(Certificates(vec![friend.clone()])),
+        probes: Counts::default(),
         root_dir: "/".into(),
     });
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use jiff::Timestamp;
 use mainstay_client::events::{EventQueue, Occurrence};
 use mainstay_plan::pod::PodKey;
-use mainstay_pod::Pod;
+use mainstay_pod::{Pod, Role};
 
 pub(crate) use words::{duration, of_failure, waits};
 
@@ -43,8 +43,8 @@ pub(crate) enum About {
         name: String,
         /// Of a static pod the static one, by which `kubectl describe` finds its events.
         uid: String,
-        /// The container's name.
-        container: Option<String>,
+        /// Where in it: that of a container, as [`field_path`] has it.
+        field_path: Option<String>,
     },
 }
 
@@ -73,7 +73,18 @@ pub(crate) fn about(pod: &Pod, container: Option<&str>) -> About {
         namespace: pod.namespace().to_owned(),
         name: pod.name().to_owned(),
         uid: pod.uid().to_owned(),
-        container: container.map(str::to_owned),
+        field_path: container.map(|name| {
+            let role = pod.container(name).map_or(Role::Main, |(role, _)| role);
+            field_path(role, name)
+        }),
+    }
+}
+
+/// How an event names a container. Source: `fieldPath` in `pkg/kubelet/container/ref.go`.
+pub(crate) fn field_path(role: Role, container: &str) -> String {
+    match role {
+        Role::Init | Role::Sidecar => format!("spec.initContainers{{{container}}}"),
+        Role::Main => format!("spec.containers{{{container}}}"),
     }
 }
 

@@ -31,13 +31,13 @@ fn involved(about: About, node: &str) -> ObjectReference {
             uid: Some(node.to_owned()),
             ..ObjectReference::default()
         },
-        About::Pod { namespace, name, uid, container } => ObjectReference {
+        About::Pod { namespace, name, uid, field_path } => ObjectReference {
             kind: Some("Pod".to_owned()),
             api_version: Some("v1".to_owned()),
             namespace: Some(namespace),
             name: Some(name),
             uid: Some(uid),
-            field_path: container.map(|name| format!("spec.containers{{{name}}}")),
+            field_path,
             ..ObjectReference::default()
         },
     }

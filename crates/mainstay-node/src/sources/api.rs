@@ -225,7 +225,7 @@ impl ApiSource {
                 namespace: metadata.namespace.clone().unwrap_or_default(),
                 name: metadata.name.clone().unwrap_or_default(),
                 uid: metadata.uid.clone().unwrap_or_default(),
-                container: None,
+                field_path: None,
             };
             let Rejection { reason, message } = rejection.clone();
             self.events.show(about, EventKind::Warning, reason, message);

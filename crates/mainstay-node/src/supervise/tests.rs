@@ -111,7 +111,7 @@ async fn an_api_that_says_nothing_stops_nothing() {
     let (_goals, goals) = watch::channel(Some(Arc::new(Goals::new())));
     let (api, known) = watch::channel(None);
     let (_requests, requests) = mpsc::channel(1);
-    let supervisor = Supervisor::new(performer, reports, images, [uid]);
+    let supervisor = Supervisor::new(performer, reports, images, [uid], Prober::new().0);
     let mut tasks = JoinSet::new();
     tasks.spawn(supervisor.run(goals, known, requests));
 

@@ -15,10 +15,14 @@ use mainstay_cri::{
 };
 use mainstay_linux::cgroup::Hierarchies;
 use mainstay_plan::image::{self, Decision, Presence, PullPolicy};
-use mainstay_plan::pod::{Action, ContainerPlan, Finished, Goal, PodKey, RunGoal, SeenPod};
+use mainstay_plan::lifecycle;
+use mainstay_plan::pod::{
+    Action, ContainerPlan, Finished, Goal, PodKey, RunGoal, SeenPod, SeenSandbox, StopReason,
+};
 use mainstay_plan::resources;
 use mainstay_plan::status::NodeAddresses;
 use mainstay_plan::translate::{self, NodeFacts};
+use mainstay_pod::Role;
 use tokio::sync::{Semaphore, watch};
 
 use crate::agent::AgentConfig;
@@ -26,7 +30,7 @@ use crate::dns;
 use crate::ledger::{Ledger, Record};
 use crate::logs;
 use crate::observe::Observer;
-use crate::publish::{self, About, EventKind, Events, about};
+use crate::publish::{self, About, EventKind, Events, about, field_path};
 use crate::sources::merge::key_of;
 use crate::volumes::{self, VolumeError};
 
@@ -58,6 +62,12 @@ pub(crate) struct Performer {
 pub(super) enum Done {
     /// Nothing but the fact.
     AsAsked,
+    /// A container has been started.
+    Started {
+        id: ContainerId,
+        /// Whether something is to be done in it now.
+        has_hook: bool,
+    },
     /// The image of a container of this version can be run under this name.
     Image { version: String, image: String },
     /// This end has been written down.
@@ -228,8 +238,18 @@ impl Performer {
                 let uid = run.pod.uid().to_owned();
                 Ok(Done::Finished(Finished { uid, incarnation: run.incarnation }))
             }
-            (Action::StopContainer { id, grace }, _) => {
-                self.show_stop(&key, &seen, &id);
+            (Action::PostStart { id, container }, Goal::Run(run)) => {
+                self.post_start(&key, run, &seen, &id, &container).await
+            }
+            (Action::PreStop { id, hook, grace, why }, goal) => {
+                self.show_stop(&key, goal, &seen, &id, why);
+                self.pre_stop(&key, goal, &seen, &id, &hook, grace).await;
+                Ok(Done::AsAsked)
+            }
+            (Action::StopContainer { id, grace, why }, goal) => {
+                if let Some(why) = why {
+                    self.show_stop(&key, goal, &seen, &id, why);
+                }
                 let stopped = self.runtime.stop_container(&id, grace).await;
                 self.look_at(&seen, &id).await;
                 done("FailedKillPod", stopped)
@@ -256,6 +276,7 @@ impl Performer {
                 | Action::EnsureImage { .. }
                 | Action::RunSandbox { .. }
                 | Action::StartContainer { .. }
+                | Action::PostStart { .. }
                 | Action::RecordFinished { .. },
                 Goal::Stop { .. } | Goal::Gone,
             ) => Ok(Done::AsAsked),
@@ -454,7 +475,7 @@ impl Performer {
                 self.show(run, name, "Started", "Container started".to_owned());
                 let message = format!("Container started: {name}");
                 self.events.tell(&key_of(&run.pod), EventKind::Normal, "Started", message);
-                Ok(Done::AsAsked)
+                Ok(Done::Started { id, has_hook: lifecycle::post_start(container).is_some() })
             }
             Err(error) => {
                 if !self.is_start_error(&id).await {
@@ -477,18 +498,37 @@ impl Performer {
     }
 
     /// Shows that a container is being stopped, of whatever version of the pod.
-    fn show_stop(&self, key: &PodKey, seen: &SeenPod, id: &ContainerId) {
+    fn show_stop(
+        &self,
+        key: &PodKey,
+        goal: &Goal,
+        seen: &SeenPod,
+        id: &ContainerId,
+        why: StopReason,
+    ) {
+        let told = match why {
+            StopReason::PodEnds => None,
+            StopReason::Unhealthy { message } => Some(message),
+            // The whole of what a kubelet says.
+            StopReason::PostStartFailed => Some("FailedPostStartHook".to_owned()),
+            StopReason::RestartAll => Some("killing".to_owned()),
+        };
+        if let Some(message) = &told {
+            self.events.tell(key, EventKind::Normal, "Killing", message.clone());
+        }
         let containers = seen.sandboxes.iter().flat_map(|sandbox| {
             sandbox.containers.iter().map(move |container| (sandbox, container))
         });
         for (sandbox, container) in containers.filter(|(_, container)| container.id == *id) {
+            let role = role_of(goal, sandbox, &container.name);
             let about = About::Pod {
                 namespace: key.namespace.clone(),
                 name: key.name.clone(),
                 uid: sandbox.uid.clone(),
-                container: Some(container.name.clone()),
+                field_path: Some(field_path(role, &container.name)),
             };
-            let message = format!("Stopping container {}", container.name);
+            let stopping = || format!("Stopping container {}", container.name);
+            let message = told.clone().unwrap_or_else(stopping);
             self.events.show(about, EventKind::Normal, "Killing", message);
         }
     }
@@ -542,10 +582,7 @@ impl Performer {
 
     /// Looks at a container, and at what it is in.
     async fn look_at(&self, seen: &SeenPod, id: &ContainerId) {
-        let has = |sandbox: &&mainstay_plan::pod::SeenSandbox| {
-            sandbox.containers.iter().any(|container| container.id == *id)
-        };
-        if let Some(sandbox) = seen.sandboxes.iter().find(has) {
+        if let Some(sandbox) = seen.sandbox_of(id) {
             self.refresh(&sandbox.id).await;
         }
     }
@@ -555,8 +592,18 @@ fn done(reason: &'static str, result: mainstay_cri::Result<()>) -> Result<Done, 
     result.map(|()| Done::AsAsked).map_err(|error| PerformError::new(reason, &error))
 }
 
-fn container<'a>(run: &'a RunGoal, name: &str) -> Option<&'a Container> {
-    run.pod.spec().containers.iter().find(|container| container.name == name)
+/// What a container is, or was, to its pod.
+pub(super) fn role_of(goal: &Goal, sandbox: &SeenSandbox, name: &str) -> Role {
+    let known = goal.pod().filter(|run| run.pod.uid() == sandbox.uid);
+    match known.and_then(|run| run.pod.container(name)) {
+        Some((role, _)) => role,
+        None if sandbox.sidecars.iter().any(|it| it == name) => Role::Sidecar,
+        None => Role::Main,
+    }
+}
+
+pub(super) fn container<'a>(run: &'a RunGoal, name: &str) -> Option<&'a Container> {
+    run.pod.container(name).map(|(_, container)| container)
 }
 
 fn pull_policy(run: &RunGoal, container: &Container) -> PullPolicy {

@@ -6,6 +6,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference,
 use mainstay_pod::Pod;
 
 use super::Wanted;
+use crate::status::gates;
 
 pub use mainstay_pod::identity::CONFIG_MIRROR_ANNOTATION;
 
@@ -43,6 +44,9 @@ pub fn object(pod: &Pod, node_name: &str, node_uid: &str) -> KubernetesPod {
 /// What the status should be. `held` is what it is.
 pub(super) fn status(wanted: &Wanted<'_>, held: &PodStatus, now: Timestamp) -> PodStatus {
     let mut status = wanted.status.clone();
+    let spec = wanted.pod.spec();
+    status.conditions.get_or_insert_default().extend(gates::held(spec, held).cloned());
+    gates::judge(spec, &mut status, held);
     if let Some(message) = wanted.invalid {
         let known = held.conditions.iter().flatten();
         let mut known = known.filter(|it| it.type_ == INVALID_CONDITION && it.status == "True");

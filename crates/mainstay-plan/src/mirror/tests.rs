@@ -178,10 +178,12 @@ fn what_runs_and_is_not_wanted_is_ending() {
         created_at: at(0),
         ips: Vec::new(),
         grace: Duration::from_secs(grace),
+        sidecars: vec![],
         containers: vec![SeenContainer {
             id: ContainerId("c".into()),
             name: "a".into(),
             restart_count: 0,
+            round: 0,
             state: match alive {
                 true => ContainerState::Running { started_at: at(1) },
                 false => ContainerState::Exited {
@@ -195,6 +197,7 @@ fn what_runs_and_is_not_wanted_is_ending() {
             backoff: None,
             image: String::new(),
             image_ref: String::new(),
+            pre_stop: None,
             termination_message: None,
         }],
     };

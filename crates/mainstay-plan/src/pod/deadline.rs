@@ -3,9 +3,8 @@
 //! Source: `pkg/kubelet/active_deadline.go`.
 
 use jiff::{SignedDuration, Timestamp};
-use mainstay_pod::RestartPolicy;
 
-use super::restart::all_ended;
+use super::restart::{Restarts, all_ended};
 use super::state::{Memory, RunGoal, SeenPod};
 
 /// Why a pod that was ended by its deadline has failed.
@@ -22,10 +21,10 @@ pub(super) fn deadline(run: &RunGoal, memory: &Memory) -> Option<Timestamp> {
 }
 
 /// Whether the deadline ends the pod, or did: it has passed, and the pod had not come to its end by itself
-/// before. `policy` is the one that counts for it now.
-pub fn is_exceeded(
+/// before.
+pub(crate) fn is_exceeded(
     run: &RunGoal,
-    policy: RestartPolicy,
+    restarts: Restarts<'_>,
     seen: &SeenPod,
     memory: &Memory,
     now: Timestamp,
@@ -33,5 +32,5 @@ pub fn is_exceeded(
     let Some(deadline) = deadline(run, memory).filter(|deadline| *deadline <= now) else {
         return false;
     };
-    all_ended(run, policy, seen, now).is_none_or(|ended| ended >= deadline)
+    all_ended(run, restarts, seen, memory, now).is_none_or(|ended| ended >= deadline)
 }

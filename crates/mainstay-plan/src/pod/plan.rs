@@ -4,14 +4,19 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::api::core::v1::Container;
+use mainstay_pod::Role;
 
 use super::deadline::{deadline, is_exceeded};
-use super::restart::{Afterwards, after, all_ended};
+use super::health::stop_given_up;
+use super::order::{Round, begins_another, on_turn};
+use super::restart::{Afterwards, Restarts, all_ended};
 use super::state::{
     Action, ContainerPlan, Goal, ImageMemory, Key, Memory, Plan, RunGoal, SeenContainer, SeenPod,
-    SeenSandbox, Waiting,
+    SeenSandbox, StopReason, Waiting,
 };
 use super::tear_down;
+use crate::lifecycle;
 
 /// No action that failed waits longer until it is tried again: the wait for images, 300 s.
 const LONGEST_RETRY: SignedDuration = SignedDuration::from_secs(300);
@@ -94,8 +99,12 @@ impl Planner<'_> {
         if !self.is_idle() {
             return;
         }
-        for action in tear_down::steps(sandbox, grace, self.memory, self.now, keep) {
+        let steps = tear_down::steps(sandbox, grace, self.memory, self.now, keep);
+        for action in steps.actions {
             self.ask(action);
+        }
+        if let Some(due) = steps.wake_at {
+            self.wake_at(due);
         }
     }
 
@@ -131,6 +140,7 @@ impl Planner<'_> {
             .filter(|sandbox| current.is_none_or(|current| current.id != sandbox.id))
             .collect();
         let history = History::of(self.seen, run);
+        let restarts = Restarts::AsSaid(&run.pod);
 
         // The newest sandbox of this version tells how its containers ended, until the next one
         // can tell more.
@@ -150,21 +160,26 @@ impl Planner<'_> {
             self.plan.done = self.plan.actions.is_empty() && self.memory.in_flight.is_empty();
             return;
         }
-        let policy = run.pod.restart_policy();
-        if is_exceeded(run, policy, self.seen, self.memory, self.now) {
+        if is_exceeded(run, restarts, self.seen, self.memory, self.now) {
             self.end_late(run, current);
+            return;
+        }
+        if let Some(at) = all_ended(run, restarts, self.seen, self.memory, self.now) {
+            self.conclude(run, current, at);
             return;
         }
         if let Some(deadline) = deadline(run, self.memory).filter(|it| *it > self.now) {
             self.wake_at(deadline);
         }
-        self.get_images(run, &history);
-        if let Some(alive) = others.iter().find(|sandbox| sandbox.is_alive()) {
+        let alive = others.iter().find(|sandbox| sandbox.is_alive());
+        let turn: Vec<_> = match alive {
+            // So that a successor need not wait for them.
+            Some(_) => run.pod.containers().collect(),
+            None => on_turn(&run.pod, current, self.memory),
+        };
+        self.get_images(run, &turn, current, &history);
+        if let Some(alive) = alive {
             self.plan.waiting = Some(Waiting::Predecessor { uid: alive.uid.clone() });
-            return;
-        }
-        if let Some(at) = all_ended(run, policy, self.seen, self.now) {
-            self.ask(Action::RecordFinished { at });
             return;
         }
         // A clearing that was begun for this version, when it was not wanted, comes to its end
@@ -180,7 +195,17 @@ impl Planner<'_> {
                 let attempt = attempts.map(|sandbox| sandbox.attempt + 1).max().unwrap_or(0);
                 self.ask(Action::RunSandbox { attempt });
             }
-            Some(sandbox) => self.run_containers(run, sandbox, &history),
+            Some(sandbox) => self.run_containers(run, &turn, sandbox, &history),
+        }
+    }
+
+    /// Writes down the end of a pod, when also its sidecars have ended.
+    fn conclude(&mut self, run: &RunGoal, current: Option<&SeenSandbox>, at: Timestamp) {
+        let own = self.seen.sandboxes.iter().filter(|it| it.uid == run.pod.uid());
+        if own.flat_map(|it| &it.containers).all(SeenContainer::has_ended) {
+            self.ask(Action::RecordFinished { at });
+        } else if let Some(sandbox) = current {
+            self.tear_down(sandbox, sandbox.grace, true);
         }
     }
 
@@ -205,11 +230,19 @@ impl Planner<'_> {
 
     /// Sees to the images of the containers that are to be started, also while an older version
     /// is still ending.
-    fn get_images(&mut self, run: &RunGoal, history: &History<'_>) {
-        for container in &run.pod.spec().containers {
-            let due = match history.newest(&container.name) {
+    fn get_images(
+        &mut self,
+        run: &RunGoal,
+        turn: &[(Role, &Container)],
+        current: Option<&SeenSandbox>,
+        history: &History<'_>,
+    ) {
+        let restarts = Restarts::AsSaid(&run.pod);
+        for (role, container) in turn {
+            let round = current.map(|it| Round::of(&run.pod, it, self.memory)).unwrap_or_default();
+            let due = match history.counting(*role, &container.name, current, round) {
                 None => true,
-                Some(newest) => match after(newest, run.pod.restart_policy(), self.now) {
+                Some(newest) => match restarts.after(*role, container, newest, self.now) {
                     Afterwards::Start(_) => true,
                     Afterwards::Nothing | Afterwards::Done | Afterwards::Wait(_) => false,
                 },
@@ -220,11 +253,35 @@ impl Planner<'_> {
         }
     }
 
-    fn run_containers(&mut self, run: &RunGoal, sandbox: &SeenSandbox, history: &History<'_>) {
-        for container in &run.pod.spec().containers {
-            let newest = history.newest(&container.name);
+    fn run_containers(
+        &mut self,
+        run: &RunGoal,
+        turn: &[(Role, &Container)],
+        sandbox: &SeenSandbox,
+        history: &History<'_>,
+    ) {
+        let restarts = Restarts::AsSaid(&run.pod);
+        let round = Round::of(&run.pod, sandbox, self.memory);
+        if self.is_started_over(run, round, sandbox) {
+            return;
+        }
+        // Those after one that has something to do after its start wait until that is done, as a
+        // kubelet starts one after the other.
+        let mut held = false;
+        for (role, container) in turn {
+            let newest = history.counting(*role, &container.name, Some(sandbox), round);
+            let has_hook = lifecycle::post_start(container).is_some();
+            if self.is_in_flight(&container.name) {
+                held |= has_hook;
+            }
             let backoff = match newest {
-                None => None,
+                // One that ended too often has not improved by its sandbox's end, or that of the others.
+                None => history.newest(&container.name).and_then(|it| {
+                    match restarts.after(*role, container, it, self.now) {
+                        Afterwards::Start(backoff) if sandbox.has(&it.id) => Some(backoff),
+                        _ => it.backoff,
+                    }
+                }),
                 Some(newest) => {
                     if newest.state.never_ran() {
                         // Its start was lost with an agent; a new one is made in its place.
@@ -233,7 +290,14 @@ impl Planner<'_> {
                         }
                         continue;
                     }
-                    match after(newest, run.pod.restart_policy(), self.now) {
+                    if self.is_ended(run, *role, container, newest) {
+                        continue;
+                    }
+                    if self.is_after_start(container, newest) {
+                        held = true;
+                        continue;
+                    }
+                    match restarts.after(*role, container, newest, self.now) {
                         Afterwards::Nothing | Afterwards::Done => continue,
                         Afterwards::Wait(due) => {
                             self.wake_at(due);
@@ -243,6 +307,13 @@ impl Planner<'_> {
                     }
                 }
             };
+            if held {
+                continue;
+            }
+            let failed = |key: Key| self.memory.failures.contains_key(&key);
+            held |= has_hook
+                && !failed(Key::Image(container.name.clone()))
+                && !failed(Key::Container(container.name.clone()));
             let Some(ImageMemory::Ready(image)) = self.memory.images.get(&container.name) else {
                 continue;
             };
@@ -251,12 +322,70 @@ impl Planner<'_> {
                 container: ContainerPlan {
                     name: container.name.clone(),
                     restart_count: history.count(&container.name),
+                    round: round.number,
                     backoff,
                     image: image.clone(),
                 },
             });
         }
         self.remove_old_containers(sandbox);
+    }
+
+    /// Whether all containers of a sandbox are being started over, and it is not time yet to start the
+    /// first.
+    fn is_started_over(&mut self, run: &RunGoal, round: Round, sandbox: &SeenSandbox) -> bool {
+        if round.ends {
+            tear_down::end_round(sandbox).into_iter().for_each(|action| self.ask(action));
+            return true;
+        }
+        let restarts = Restarts::AsSaid(&run.pod);
+        let Some(last) = round.number.checked_sub(1) else { return false };
+        if sandbox.containers.iter().any(|it| it.round == round.number) {
+            return false;
+        }
+        // Whoever began it waits as it would alone.
+        let sources = run.pod.containers().filter(|(_, it)| begins_another(it, sandbox, last));
+        let mut waits = false;
+        for (role, container) in sources {
+            let Some(newest) = sandbox.newest(&container.name) else { continue };
+            if let Afterwards::Wait(due) = restarts.after(role, container, newest, self.now) {
+                self.wake_at(due);
+                waits = true;
+            }
+        }
+        waits
+    }
+
+    /// Ends a container that runs and is not to go on as it is; whether there was one.
+    fn is_ended(
+        &mut self,
+        run: &RunGoal,
+        role: Role,
+        container: &Container,
+        newest: &SeenContainer,
+    ) -> bool {
+        if newest.has_ended() {
+            return false;
+        }
+        let hook_failed = self.memory.failures.contains_key(&Key::Hook(newest.id.clone()));
+        let end = if hook_failed {
+            Some((StopReason::PostStartFailed, run.pod.termination_grace_period()))
+        } else {
+            stop_given_up(run, container, role != Role::Main, newest, self.memory)
+        };
+        let Some((why, grace)) = end else { return false };
+        self.ask(tear_down::end(newest, grace, why, self.memory, self.now));
+        true
+    }
+
+    /// Does what is to be done after a container's start; whether there was anything.
+    fn is_after_start(&mut self, container: &Container, newest: &SeenContainer) -> bool {
+        let due = self.memory.post_start.contains(&newest.id) && !newest.has_ended();
+        if due {
+            let (id, container) = (newest.id.clone(), container.name.clone());
+            self.ask(Action::PostStart { id, container });
+        }
+        due
     }
 
     fn is_in_flight(&self, container: &str) -> bool {
@@ -294,6 +423,23 @@ impl<'a> History<'a> {
             containers: own.flat_map(|sandbox| &sandbox.containers).collect(),
             ever: ever().flat_map(|sandbox| &sandbox.containers).collect(),
         }
+    }
+
+    /// The container that counts for what comes next. What prepares a pod does it in each of its sandboxes
+    /// anew; what has come to its end for good there, has so in the next one.
+    fn counting(
+        &self,
+        role: Role,
+        name: &str,
+        sandbox: Option<&'a SeenSandbox>,
+        round: Round,
+    ) -> Option<&'a SeenContainer> {
+        let newest = match role {
+            Role::Init | Role::Sidecar => sandbox.and_then(|sandbox| sandbox.newest(name)),
+            Role::Main => self.newest(name),
+        };
+        let here = |it: &&SeenContainer| sandbox.is_some_and(|sandbox| sandbox.has(&it.id));
+        newest.filter(|it| !(round.voids(it) && here(it)))
     }
 
     fn newest(&self, name: &str) -> Option<&'a SeenContainer> {

@@ -1,10 +1,12 @@
 //! What follows the end of a container.
 
 use jiff::Timestamp;
+use k8s_openapi::api::core::v1::Container;
 use mainstay_cri::ContainerState;
-use mainstay_pod::RestartPolicy;
+use mainstay_pod::{Pod, RestartPolicy, Role};
 
-use super::state::{RunGoal, SeenContainer, SeenPod};
+use super::order::Round;
+use super::state::{Memory, RunGoal, SeenContainer, SeenPod};
 use crate::backoff::{Backoff, Verdict, judge};
 
 /// Whether a container of the goal's pod ever ran, as far as can be seen.
@@ -19,33 +21,54 @@ pub fn was_interrupted(policy: RestartPolicy, started: bool, seen: &SeenPod) -> 
     policy == RestartPolicy::Never && started && seen.sandboxes.is_empty()
 }
 
-/// When the last container of the goal's pod ended, if all have ended for good.
-pub(super) fn all_ended(
-    run: &RunGoal,
-    policy: RestartPolicy,
-    seen: &SeenPod,
-    now: Timestamp,
-) -> Option<Timestamp> {
-    let mut last = None;
-    for container in &run.pod.spec().containers {
-        let own = seen.sandboxes.iter().filter(|it| run.is_own(&it.uid, it.incarnation));
-        let of_name = own.flat_map(|it| &it.containers).filter(|it| it.name == container.name);
-        let newest = of_name.max_by_key(|it| it.restart_count)?;
-        match newest.state {
-            ContainerState::Exited { finished_at, .. }
-                if after(newest, policy, now) == Afterwards::Done =>
-            {
-                last = last.max(Some(finished_at));
-            }
-            _ => return None,
+/// Which ends of a pod's containers are followed by a new start.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Restarts<'a> {
+    /// Those that the pod's and the container's restart policies say.
+    AsSaid(&'a Pod),
+    /// None: the pod is being ended.
+    Never,
+}
+
+impl Restarts<'_> {
+    /// Whether a container that ended with this exit code is started again.
+    pub(crate) fn again(self, role: Role, container: &Container, exit_code: i32) -> bool {
+        match self {
+            Self::AsSaid(pod) => pod.restarts(role, container, exit_code),
+            Self::Never => false,
         }
     }
-    last
+
+    /// Judges the newest container of a name.
+    ///
+    /// Source: `pkg/kubelet/container/helpers.go`, `ShouldContainerBeRestarted`, and
+    /// `kuberuntime_manager.go`, `doBackOff`.
+    pub(crate) fn after(
+        self,
+        role: Role,
+        container: &Container,
+        newest: &SeenContainer,
+        now: Timestamp,
+    ) -> Afterwards {
+        let ContainerState::Exited { finished_at, exit_code, .. } = &newest.state else {
+            return Afterwards::Nothing;
+        };
+        if newest.state.never_ran() {
+            return Afterwards::Nothing;
+        }
+        if !self.again(role, container, *exit_code) {
+            return Afterwards::Done;
+        }
+        match judge(newest.backoff, *finished_at, now) {
+            Verdict::Start(backoff) => Afterwards::Start(backoff),
+            Verdict::Wait(due) => Afterwards::Wait(due),
+        }
+    }
 }
 
 /// What follows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Afterwards {
+pub(crate) enum Afterwards {
     /// It runs, or never did.
     Nothing,
     /// It has ended for good.
@@ -56,27 +79,42 @@ pub enum Afterwards {
     Wait(Timestamp),
 }
 
-/// Judges the newest container of a name.
-///
-/// Source: `pkg/kubelet/container/helpers.go`, `ShouldContainerBeRestarted`, and
-/// `kuberuntime_manager.go`, `doBackOff`.
-pub fn after(container: &SeenContainer, policy: RestartPolicy, now: Timestamp) -> Afterwards {
-    let ContainerState::Exited { finished_at, exit_code, .. } = &container.state else {
-        return Afterwards::Nothing;
-    };
-    if container.state.never_ran() {
-        return Afterwards::Nothing;
+/// When the goal's pod came to its end, if it has: with the last of its main containers, if all have ended
+/// for good, or with one that was to prepare it and failed for good. Sidecars may still run.
+pub(super) fn all_ended(
+    run: &RunGoal,
+    restarts: Restarts<'_>,
+    seen: &SeenPod,
+    memory: &Memory,
+    now: Timestamp,
+) -> Option<Timestamp> {
+    let own = || seen.sandboxes.iter().filter(|it| run.is_own(&it.uid, it.incarnation));
+    let last_sandbox = own().next();
+    let round = last_sandbox.map(|it| Round::of(&run.pod, it, memory)).unwrap_or_default();
+    let mut last = None;
+    for (role, container) in run.pod.containers() {
+        let newest = own().filter_map(|sandbox| sandbox.newest(&container.name));
+        let newest = newest.max_by_key(|it| it.restart_count);
+        // All that is started over is not over.
+        let newest = newest.filter(|it| {
+            !(round.voids(it) && last_sandbox.is_some_and(|sandbox| sandbox.has(&it.id)))
+        });
+        let end = newest.and_then(|newest| match newest.state {
+            ContainerState::Exited { finished_at, exit_code, .. }
+                if restarts.after(role, container, newest, now) == Afterwards::Done =>
+            {
+                Some((finished_at, exit_code))
+            }
+            _ => None,
+        });
+        match (role, end) {
+            (Role::Init, Some((finished_at, exit_code))) if exit_code != 0 => {
+                return Some(finished_at);
+            }
+            (Role::Init | Role::Sidecar, _) => {}
+            (Role::Main, Some((finished_at, _))) => last = last.max(Some(finished_at)),
+            (Role::Main, None) => return None,
+        }
     }
-    let again = match policy {
-        RestartPolicy::Always => true,
-        RestartPolicy::OnFailure => *exit_code != 0,
-        RestartPolicy::Never => false,
-    };
-    if !again {
-        return Afterwards::Done;
-    }
-    match judge(container.backoff, *finished_at, now) {
-        Verdict::Start(backoff) => Afterwards::Start(backoff),
-        Verdict::Wait(due) => Afterwards::Wait(due),
-    }
+    last
 }

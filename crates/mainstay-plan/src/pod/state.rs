@@ -10,6 +10,7 @@ use jiff::Timestamp;
 use mainstay_cri::{ContainerId, ContainerState, PodSandboxState, PodSandboxStatus, SandboxId};
 use mainstay_pod::Pod;
 
+use super::health::Health;
 use crate::backoff::Backoff;
 use crate::labels;
 
@@ -88,6 +89,13 @@ pub struct SeenPod {
     pub sandboxes: Vec<SeenSandbox>,
 }
 
+impl SeenPod {
+    /// The sandbox that a container is in.
+    pub fn sandbox_of(&self, id: &ContainerId) -> Option<&SeenSandbox> {
+        self.sandboxes.iter().find(|sandbox| sandbox.has(id))
+    }
+}
+
 /// One sandbox.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SeenSandbox {
@@ -107,6 +115,8 @@ pub struct SeenSandbox {
     pub ips: Vec<IpAddr>,
     /// The grace period of the pod that it was made for.
     pub grace: Duration,
+    /// The names of that pod's sidecars, in the order in which they start.
+    pub sidecars: Vec<String>,
     /// Its containers.
     pub containers: Vec<SeenContainer>,
 }
@@ -120,6 +130,8 @@ pub struct SeenContainer {
     pub name: String,
     /// How many of this name the pod had before.
     pub restart_count: u32,
+    /// How often all containers of its sandbox had been started over when it was made.
+    pub round: u32,
     /// What it is doing.
     pub state: ContainerState,
     /// The back-off that was in force when it was started.
@@ -128,6 +140,8 @@ pub struct SeenContainer {
     pub image: String,
     /// The image that it really was.
     pub image_ref: String,
+    /// What is done before its end, as [`crate::lifecycle::note`] has it.
+    pub pre_stop: Option<Arc<str>>,
     /// What it left to say when it ended, which is not the runtime's to know; `None` until it was
     /// looked for. See [`crate::termination_message`].
     pub termination_message: Option<String>,
@@ -139,6 +153,8 @@ impl SeenSandbox {
         let sandbox = &status.sandbox;
         let grace = sandbox.annotations.get(labels::GRACE_PERIOD);
         let grace = grace.and_then(|seconds| seconds.parse().ok()).unwrap_or(DEFAULT_GRACE);
+        let sidecars = sandbox.annotations.get(labels::SIDECARS).map_or("", String::as_str);
+        let sidecars = sidecars.split_terminator(',');
         let container = |status: &mainstay_cri::ContainerStatus| {
             let note = |name: &str| status.annotations.get(name);
             let count = note(labels::RESTART_COUNT).and_then(|count| count.parse().ok());
@@ -146,10 +162,12 @@ impl SeenSandbox {
                 id: status.id.clone(),
                 name: status.metadata.name.clone(),
                 restart_count: count.unwrap_or(status.metadata.attempt),
+                round: note(labels::ROUND).and_then(|text| text.parse().ok()).unwrap_or(0),
                 state: status.state.clone(),
                 backoff: note(labels::BACKOFF).and_then(|text| text.parse().ok()),
                 image: status.image.0.clone(),
                 image_ref: status.image_ref.clone(),
+                pre_stop: note(labels::PRE_STOP_HANDLER).map(|text| Arc::from(text.as_str())),
                 termination_message: None,
             }
         };
@@ -165,8 +183,20 @@ impl SeenSandbox {
             created_at: sandbox.created_at,
             ips: status.ips.clone(),
             grace: Duration::from_secs(grace),
+            sidecars: sidecars.map(str::to_owned).collect(),
             containers: status.containers.iter().map(container).collect(),
         }
+    }
+
+    /// Whether a container is in it.
+    pub fn has(&self, id: &ContainerId) -> bool {
+        self.containers.iter().any(|it| it.id == *id)
+    }
+
+    /// The newest of its containers of this name.
+    pub fn newest(&self, name: &str) -> Option<&SeenContainer> {
+        let of_name = self.containers.iter().filter(|container| container.name == name);
+        of_name.max_by_key(|container| container.restart_count)
     }
 
     /// Whether something in it may still run.
@@ -206,6 +236,12 @@ pub struct Memory {
     pub finished: Option<Finished>,
     /// When the pod began that is told of.
     pub began: Option<Began>,
+    /// Containers whose end has begun.
+    pub ending: BTreeMap<ContainerId, Ending>,
+    /// Containers that were started, and whose postStart hook has not ended well yet.
+    pub post_start: BTreeSet<ContainerId>,
+    /// What probes say of containers; of one that is not here nothing is known yet.
+    pub health: BTreeMap<ContainerId, Health>,
 }
 
 impl Memory {
@@ -243,8 +279,10 @@ impl Memory {
         let exists = |id: &ContainerId| {
             sandboxes.iter().flat_map(|sandbox| &sandbox.containers).any(|it| it.id == *id)
         };
+        self.ending.retain(|id, _| exists(id));
+        self.post_start.retain(exists);
         self.failures.retain(|key, _| match key {
-            Key::Dead(id) => exists(id),
+            Key::Dead(id) | Key::Hook(id) => exists(id),
             Key::DeadSandbox(id) => sandboxes.iter().any(|sandbox| sandbox.id == *id),
             Key::Host(_) | Key::Ledger | Key::Sandbox | Key::Container(_) | Key::Image(_) => true,
         });
@@ -295,6 +333,15 @@ pub struct Failure {
     pub retry_at: Option<Timestamp>,
 }
 
+/// The end of a container, which has begun.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ending {
+    /// Since when.
+    pub since: Timestamp,
+    /// Whether what is done before has been done, or was given up.
+    pub pre_stopped: bool,
+}
+
 /// A version of a pod that is to run since some moment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Began {
@@ -328,6 +375,8 @@ pub enum Key {
     Container(String),
     /// The image of the container of this name.
     Image(String),
+    /// What is done in a container after its start.
+    Hook(ContainerId),
     /// A container of the runtime that is being ended or removed.
     Dead(ContainerId),
     /// A sandbox that is being ended or removed. What keeps it from going keeps no other one from
@@ -360,12 +409,32 @@ pub enum Action {
         /// What.
         container: ContainerPlan,
     },
+    /// Do what is to be done after a container's start.
+    PostStart {
+        /// Where.
+        id: ContainerId,
+        /// Its name in the pod.
+        container: String,
+    },
+    /// Do what is to be done before a container's end.
+    PreStop {
+        /// Where.
+        id: ContainerId,
+        /// What, as [`crate::lifecycle::note`] has it.
+        hook: Arc<str>,
+        /// How long it is waited for.
+        grace: Duration,
+        /// Why it ends.
+        why: StopReason,
+    },
     /// End a container: stop signal, grace period, kill.
     StopContainer {
         /// Which.
         id: ContainerId,
         /// What is left of its grace period.
         grace: Duration,
+        /// Why; `None` if that has been told, with what was done before.
+        why: Option<StopReason>,
     },
     /// Remove an ended container of which nothing is needed any more.
     RemoveContainer {
@@ -394,6 +463,22 @@ pub enum Action {
     },
 }
 
+/// Why a container is ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum StopReason {
+    /// Its pod is, or its sandbox.
+    PodEnds,
+    /// A probe has given it up, and the pod goes on.
+    Unhealthy {
+        /// What is told of it.
+        message: String,
+    },
+    /// What was to be done after its start has failed, and the pod goes on.
+    PostStartFailed,
+    /// All containers of the pod are started over.
+    RestartAll,
+}
+
 impl Action {
     /// What it works on.
     pub fn key(&self) -> Key {
@@ -404,7 +489,10 @@ impl Action {
             Self::RunSandbox { .. } => Key::Sandbox,
             Self::StopSandbox { id } | Self::RemoveSandbox { id } => Key::DeadSandbox(id.clone()),
             Self::StartContainer { container, .. } => Key::Container(container.name.clone()),
-            Self::StopContainer { id, .. } | Self::RemoveContainer { id } => Key::Dead(id.clone()),
+            Self::PostStart { id, .. } => Key::Hook(id.clone()),
+            Self::PreStop { id, .. }
+            | Self::StopContainer { id, .. }
+            | Self::RemoveContainer { id } => Key::Dead(id.clone()),
         }
     }
 }
@@ -416,6 +504,8 @@ pub struct ContainerPlan {
     pub name: String,
     /// How many of this name the pod had before.
     pub restart_count: u32,
+    /// How often all containers of the sandbox have been started over.
+    pub round: u32,
     /// The back-off that is in force from this start on; `None` before the first end.
     pub backoff: Option<Backoff>,
     /// The image to run.

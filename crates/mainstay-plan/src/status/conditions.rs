@@ -3,6 +3,7 @@
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{PodCondition, PodStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use mainstay_pod::Role;
 
 use super::Phase;
 use super::containers::{Now, View};
@@ -15,11 +16,11 @@ pub(super) fn all(
     before: Option<&PodStatus>,
     now: Timestamp,
 ) -> Vec<PodCondition> {
-    let unready: Vec<&str> = views
-        .iter()
-        .filter(|view| !matches!(view.now, Now::Running { .. }))
-        .map(|view| view.container.name.as_str())
-        .collect();
+    let names = |which: &dyn Fn(&View<'_>) -> bool| {
+        let those = views.iter().filter(|view| which(view));
+        those.map(|view| view.container.name.as_str()).collect::<Vec<_>>()
+    };
+    let unready = names(&|view| view.role != Role::Init && !view.ready);
     let readiness = match phase {
         // Source: `GenerateContainersReadyCondition`.
         Phase::Succeeded => Some(("PodCompleted", None)),
@@ -30,21 +31,62 @@ pub(super) fn all(
             Some(("ContainersNotReady", Some(format!("containers with unready status: [{names}]"))))
         }
     };
+    let incomplete = names(&|view| match view.role {
+        Role::Init => !view.ready,
+        Role::Sidecar => !view.started,
+        Role::Main => false,
+    });
+    let initialized = if incomplete.is_empty() || views.iter().any(has_run) {
+        None
+    } else {
+        let names = incomplete.join(" ");
+        let message = format!("containers with incomplete status: [{names}]");
+        Some(("ContainersNotInitialized", Some(message)))
+    };
     let started = ("PodReadyToStartContainers", (!sandbox_ready).then_some(("", None)));
     let list = [
         started,
-        ("Initialized", None),
+        ("Initialized", initialized.filter(|_| phase != Phase::Succeeded)),
         ("Ready", readiness.clone()),
         ("ContainersReady", readiness),
         ("PodScheduled", None),
     ];
     let mut conditions: Vec<PodCondition> =
         list.into_iter().map(|(kind, refusal)| condition(kind, refusal, before, now)).collect();
-    // The one condition that says so of a pod although it holds. Source: `GeneratePodInitializedCondition`.
+    // The one condition that says so of a pod although it holds.
     let initialized =
         conditions.iter_mut().filter(|it| phase == Phase::Succeeded && it.type_ == "Initialized");
     initialized.for_each(|it| it.reason = Some("PodCompleted".to_owned()));
     conditions
+}
+
+/// Whether all containers are being started over, of a pod of which that may be. Source:
+/// `GenerateAllContainersRestartingCondition`.
+pub(super) fn restarting(
+    phase: Phase,
+    restarting: bool,
+    before: Option<&PodStatus>,
+    now: Timestamp,
+) -> PodCondition {
+    let kind = "AllContainersRestarting";
+    let refusal = match phase {
+        Phase::Succeeded => Some(("PodCompleted", None)),
+        Phase::Failed => Some(("PodFailed", None)),
+        Phase::Pending | Phase::Running if restarting => None,
+        Phase::Pending | Phase::Running => Some(("", None)),
+    };
+    let mut condition = condition(kind, refusal, before, now);
+    if condition.status == "True" {
+        condition.reason = Some("RestartAllContainersStarted".to_owned());
+        condition.message = Some("container exited with restart policy rule".to_owned());
+    }
+    condition
+}
+
+/// Whether it is a main container that has run: its pod was initialized, and a sidecar that is started
+/// again leaves it so. Source: `GeneratePodInitializedCondition`.
+fn has_run(view: &View<'_>) -> bool {
+    view.role == Role::Main && !matches!(view.now, Now::NeverStarted { .. })
 }
 
 fn condition(

@@ -7,15 +7,23 @@ use k8s_openapi::api::core::v1::{
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use mainstay_cri::ContainerState;
-use mainstay_pod::{Pod, RestartPolicy};
+use mainstay_pod::{Pod, Role};
 
-use crate::pod::{Afterwards, Failure, Key, Memory, SeenContainer, SeenSandbox, after_end};
+use crate::pod::{
+    Afterwards, Failure, Key, Memory, Restarts, Round, SeenContainer, SeenSandbox, on_turn,
+};
 use crate::termination_message;
 
 /// A container of the pod and what came of it.
 pub(super) struct View<'a> {
+    pub(super) role: Role,
     pub(super) container: &'a Container,
     pub(super) now: Now<'a>,
+    /// Whether it has ended and is not started again.
+    pub(super) is_over: bool,
+    /// Whether it runs, and the next ones need not wait for it.
+    pub(super) started: bool,
+    pub(super) ready: bool,
     newest: Option<&'a SeenContainer>,
     /// The one before the newest.
     last: Option<&'a SeenContainer>,
@@ -44,42 +52,90 @@ pub(super) struct End<'a> {
     container: &'a SeenContainer,
 }
 
-/// Looks at all containers of a pod, in the order of its manifest.
+impl View<'_> {
+    /// Whether it has ended, and not well.
+    pub(super) fn has_failed(&self) -> bool {
+        matches!(&self.now, Now::Ended(end) if end.exit_code != 0)
+    }
+
+    /// Whether one of its name has run and ended before the newest.
+    pub(super) fn ran_before(&self) -> bool {
+        self.last.is_some_and(SeenContainer::has_ended)
+    }
+}
+
+/// Looks at all containers of a pod, in the order in which they start.
 pub(super) fn views<'a>(
     pod: &'a Pod,
-    policy: RestartPolicy,
-    sandboxes: impl Iterator<Item = &'a SeenSandbox>,
+    restarts: Restarts<'_>,
+    sandboxes: impl Iterator<Item = &'a SeenSandbox> + Clone,
     memory: &'a Memory,
     now: Timestamp,
 ) -> Vec<View<'a>> {
+    let newest_sandbox = sandboxes.clone().next();
+    let turn = on_turn(pod, newest_sandbox, memory);
+    let round = newest_sandbox.map(|it| Round::of(pod, it, memory)).unwrap_or_default();
     let all: Vec<&SeenContainer> = sandboxes.flat_map(|sandbox| &sandbox.containers).collect();
-    let view = |container: &'a Container| {
+    let view = |(role, container): (Role, &'a Container)| {
         let mut of_name: Vec<&SeenContainer> =
             all.iter().copied().filter(|seen| seen.name == container.name).collect();
         of_name.sort_by_key(|seen| std::cmp::Reverse(seen.restart_count));
         let newest = of_name.first().copied();
+        let has_turn = turn.iter().any(|(_, it)| it.name == container.name);
+        let is_void = newest.is_some_and(|newest| {
+            round.voids(newest) && newest_sandbox.is_some_and(|sandbox| sandbox.has(&newest.id))
+        });
+        let of = Of { pod, restarts, role, container, has_turn, is_void, memory, time: now };
+        let now = look(of, newest);
+        let ended_well = matches!(&now, Now::Ended(end) if end.exit_code == 0);
         View {
+            role,
             container,
-            now: look(pod, policy, container, newest, memory, now),
+            is_over: match &now {
+                // That of a pod which is ended early has not failed.
+                Now::Ended(end) if role == Role::Init => {
+                    !pod.restarts(role, container, end.exit_code)
+                }
+                Now::Ended(end) => !restarts.again(role, container, end.exit_code),
+                Now::NeverStarted { .. } | Now::Running { .. } | Now::BackingOff { .. } => false,
+            },
+            started: newest.is_some_and(|newest| memory.has_started(container, newest)),
+            ready: match role {
+                Role::Init => ended_well,
+                Role::Sidecar | Role::Main => {
+                    newest.is_some_and(|newest| memory.is_ready(container, newest))
+                }
+            },
+            now,
             newest,
             last: of_name.get(1).copied(),
         }
     };
-    pod.spec().containers.iter().map(view).collect()
+    pod.containers().map(view).collect()
 }
 
-fn look<'a>(
-    pod: &Pod,
-    policy: RestartPolicy,
-    container: &Container,
-    newest: Option<&'a SeenContainer>,
-    memory: &Memory,
-    now: Timestamp,
-) -> Now<'a> {
+/// What is looked at, beside what the runtime has of it.
+#[derive(Clone, Copy)]
+struct Of<'a> {
+    pod: &'a Pod,
+    restarts: Restarts<'a>,
+    role: Role,
+    container: &'a Container,
+    /// Whether it should run, or be started, now.
+    has_turn: bool,
+    /// Whether it has ended, or does, since all containers are started over.
+    is_void: bool,
+    memory: &'a Memory,
+    time: Timestamp,
+}
+
+fn look<'a>(of: Of<'_>, newest: Option<&'a SeenContainer>) -> Now<'a> {
+    let Of { pod, restarts, role, container, has_turn, is_void, memory, time: now } = of;
     let name = &container.name;
     let failure = |key: &Key| memory.failures.get(key);
     let failure = failure(&Key::Image(name.clone()))
         .or_else(|| failure(&Key::Container(name.clone())))
+        .filter(|_| has_turn)
         .or_else(|| failure(&Key::Sandbox))
         .or_else(|| failure(&Key::Host(pod.uid().to_owned())));
     let pulling = memory.in_flight.contains(&Key::Image(name.clone()));
@@ -92,6 +148,7 @@ fn look<'a>(
             ("ImagePullBackOff".to_owned(), Some(message))
         }
         Some(failure) => (failure.reason.clone(), Some(failure.message.clone())),
+        None if pod.has_init_containers() => ("PodInitializing".to_owned(), None),
         None => ("ContainerCreating".to_owned(), None),
     };
     let never_started = || {
@@ -112,7 +169,15 @@ fn look<'a>(
                 message,
                 container: newest,
             };
-            match (after_end(newest, policy, now), failure) {
+            let after = restarts.after(role, container, newest, now);
+            if is_void && failure.is_none() && !matches!(after, Afterwards::Wait(_)) {
+                return Now::BackingOff {
+                    reason: "RestartingAllContainers".to_owned(),
+                    message: Some("all containers of the pod are started over".to_owned()),
+                    end,
+                };
+            }
+            match (after, failure) {
                 (Afterwards::Start(_) | Afterwards::Wait(_), Some(failure)) => Now::BackingOff {
                     reason: failure.reason.clone(),
                     message: Some(failure.message.clone()),
@@ -146,12 +211,10 @@ fn go_duration(seconds: i64) -> String {
     }
 }
 
-/// As the API shows them.
-pub(super) fn statuses(views: &[View<'_>]) -> Vec<ContainerStatus> {
-    views
-        .iter()
-        .map(|view| status(view, termination_message::MOST_OF_POD / views.len().max(1)))
-        .collect()
+/// As the API shows those of some roles.
+pub(super) fn statuses(views: &[View<'_>], is_of: fn(Role) -> bool) -> Vec<ContainerStatus> {
+    let most = termination_message::MOST_OF_POD / views.len().max(1);
+    views.iter().filter(|view| is_of(view.role)).map(|view| status(view, most)).collect()
 }
 
 /// `most` is the bytes that a message about an end may have.
@@ -205,7 +268,6 @@ fn status(view: &View<'_>, most: usize) -> ContainerStatus {
             container: before,
         }));
     }
-    let is_running = matches!(view.now, Now::Running { .. });
     let (container, newest) = (view.container, view.newest);
     let resources = container.resources.clone().unwrap_or_default();
     let written = || container.image.clone().unwrap_or_default();
@@ -216,9 +278,8 @@ fn status(view: &View<'_>, most: usize) -> ContainerStatus {
         container_id: newest.map(|seen| container_id(&seen.id.0)),
         state: Some(state),
         last_state: Some(last.unwrap_or_default()),
-        // Without probes a container that runs is ready and started.
-        ready: is_running,
-        started: Some(is_running),
+        ready: view.ready,
+        started: Some(view.started),
         restart_count: newest
             .map_or(0, |seen| i32::try_from(seen.restart_count).unwrap_or(i32::MAX)),
         // What it has, once it is there.

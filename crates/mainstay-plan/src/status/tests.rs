@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use mainstay_pod::Pod;
 
 use super::*;
-use crate::pod::{Began, Failure, Key, SeenContainer};
+use crate::pod::{Began, Failure, Health, Key, SeenContainer};
 
 fn at(second: i64) -> Timestamp {
     Timestamp::from_second(second).unwrap()
@@ -45,9 +45,11 @@ fn seen(pod: &Pod, containers: &[(&str, u32, ContainerState)]) -> SeenPod {
         name: (*name).into(),
         state: state.clone(),
         restart_count: *restart_count,
+        round: 0,
         backoff: None,
         image: "i".into(),
         image_ref: "sha256:1".into(),
+        pre_stop: None,
         termination_message: None,
     };
     SeenPod {
@@ -59,6 +61,7 @@ fn seen(pod: &Pod, containers: &[(&str, u32, ContainerState)]) -> SeenPod {
             ready: true,
             created_at: at(9),
             grace: std::time::Duration::from_secs(30),
+            sidecars: vec![],
             ips: vec!["10.0.0.2".parse().unwrap()],
             containers: containers.iter().map(container).collect(),
         }],
@@ -89,7 +92,8 @@ fn node() -> NodeAddresses {
 fn check(pod: &Arc<Pod>, seen: &SeenPod, memory: &Memory, expected: &Expect) {
     let status = status(pod, seen, memory, None, 21);
     let mut text = format!("{}\n", status.phase.unwrap());
-    for container in status.container_statuses.unwrap() {
+    let init = status.init_container_statuses.unwrap_or_default();
+    for container in init.into_iter().chain(status.container_statuses.unwrap()) {
         let state = container.state.unwrap();
         write!(text, "{} restarts={}", container.name, container.restart_count).unwrap();
         if let Some(running) = state.running {
@@ -391,4 +395,237 @@ fn a_pod_that_is_ended_by_others_has_a_last_phase() {
         phase(&[], true),
     ];
     assert_eq!(rows, ["Running", "Running", "Succeeded", "Failed", "Pending", "Failed", "Failed"]);
+}
+
+/// A pod with an init container `i`, a sidecar `s` and one main container `a`.
+fn with_sidecar(policy: &str) -> Arc<Pod> {
+    pod_of(&format!(
+        "apiVersion: v1\nkind: Pod\nmetadata: {{name: p}}\nspec: {{restartPolicy: {policy}, \
+         initContainers: [{{name: i, image: i}}, {{name: s, image: i, restartPolicy: Always}}], \
+         containers: [{{name: a, image: i}}]}}"
+    ))
+}
+
+#[test]
+fn a_pod_that_is_initialized() {
+    let pod = with_sidecar("Always");
+    let mut memory = Memory::default();
+    // What has not its turn yet waits for that, whatever is known of its image.
+    let failure = Failure {
+        reason: "ErrImagePull".into(),
+        message: "why".into(),
+        count: 1,
+        retry_at: Some(at(30)),
+    };
+    memory.failures.insert(Key::Image("a".into()), failure.clone());
+    memory.failures.insert(Key::Image("i".into()), failure);
+    check(
+        &pod,
+        &SeenPod::default(),
+        &memory,
+        &expect![[r#"
+        Pending
+        i restarts=0 waiting: ImagePullBackOff Back-off pulling image "i": ErrImagePull: why
+        s restarts=0 waiting: PodInitializing 
+        a restarts=0 waiting: PodInitializing 
+        not PodReadyToStartContainers:  
+        not Initialized: ContainersNotInitialized containers with incomplete status: [i s]
+        not Ready: ContainersNotReady containers with unready status: [s a]
+        not ContainersReady: ContainersNotReady containers with unready status: [s a]
+    "#]],
+    );
+    let memory = Memory::default();
+    check(
+        &pod,
+        &seen(&pod, &[("i", 0, running())]),
+        &memory,
+        &expect![[r#"
+        Pending
+        i restarts=0 running since 10
+        s restarts=0 waiting: PodInitializing 
+        a restarts=0 waiting: PodInitializing 
+        not Initialized: ContainersNotInitialized containers with incomplete status: [i s]
+        not Ready: ContainersNotReady containers with unready status: [s a]
+        not ContainersReady: ContainersNotReady containers with unready status: [s a]
+    "#]],
+    );
+    let failing = seen(&pod, &[("i", 0, ended(1)), ("i", 1, ended(1))]);
+    check(
+        &pod,
+        &failing,
+        &memory,
+        &expect![[r#"
+        Pending
+        i restarts=1 ended: 1 Error (before: 1)
+        s restarts=0 waiting: PodInitializing 
+        a restarts=0 waiting: PodInitializing 
+        not Initialized: ContainersNotInitialized containers with incomplete status: [i s]
+        not Ready: ContainersNotReady containers with unready status: [s a]
+        not ContainersReady: ContainersNotReady containers with unready status: [s a]
+    "#]],
+    );
+    let half = seen(&pod, &[("i", 0, ended(0)), ("s", 0, running())]);
+    check(
+        &pod,
+        &half,
+        &memory,
+        &expect![[r#"
+        Pending
+        i restarts=0 ended: 0 Completed
+        s restarts=0 running since 10
+        a restarts=0 waiting: PodInitializing 
+        not Ready: ContainersNotReady containers with unready status: [a]
+        not ContainersReady: ContainersNotReady containers with unready status: [a]
+    "#]],
+    );
+    let whole = seen(&pod, &[("i", 0, ended(0)), ("s", 0, running()), ("a", 0, running())]);
+    check(
+        &pod,
+        &whole,
+        &memory,
+        &expect![[r#"
+        Running
+        i restarts=0 ended: 0 Completed
+        s restarts=0 running since 10
+        a restarts=0 running since 10
+    "#]],
+    );
+    // It stays initialized while its sidecar is started again.
+    let again = seen(&pod, &[("i", 0, ended(0)), ("s", 0, ended(1)), ("a", 0, running())]);
+    check(
+        &pod,
+        &again,
+        &memory,
+        &expect![[r#"
+        Running
+        i restarts=0 ended: 0 Completed
+        s restarts=0 ended: 1 Error
+        a restarts=0 running since 10
+        not Ready: ContainersNotReady containers with unready status: [s]
+        not ContainersReady: ContainersNotReady containers with unready status: [s]
+    "#]],
+    );
+}
+
+#[test]
+fn the_phase_is_that_of_what_a_pod_runs_for() {
+    let phase = |policy: &str, containers: &[(&str, u32, ContainerState)]| {
+        let pod = with_sidecar(policy);
+        let status = status(&pod, &seen(&pod, containers), &Memory::default(), None, 21);
+        let initialized =
+            status.conditions.unwrap().into_iter().find(|it| it.type_ == "Initialized");
+        let Some(it) = initialized else { panic!("no condition") };
+        format!("{} {} {}", status.phase.unwrap(), it.status, it.reason.unwrap_or_default())
+    };
+    let done = ("i", 0, ended(0));
+    let rows = [
+        phase("Never", &[("i", 0, ended(1))]),
+        phase("OnFailure", &[("i", 0, ended(1))]),
+        phase("Never", &[done.clone(), ("s", 0, running()), ("a", 0, ended(0))]),
+        phase("Never", &[done.clone(), ("s", 0, ended(137)), ("a", 0, ended(0))]),
+        phase("Never", &[done.clone(), ("s", 0, ended(0)), ("a", 0, ended(2))]),
+        phase("OnFailure", &[done.clone(), ("s", 0, ended(0)), ("a", 0, ended(2))]),
+        phase("Always", &[done, ("s", 0, ended(0)), ("a", 0, ended(0))]),
+    ];
+    expect![[r#"
+        Failed False ContainersNotInitialized
+        Pending False ContainersNotInitialized
+        Running True 
+        Succeeded True PodCompleted
+        Failed True 
+        Running True 
+        Running True "#]]
+    .assert_eq(&rows.join("\n"));
+}
+
+#[test]
+fn a_container_with_probes_is_ready_when_they_say_so() {
+    let pod = pod_of(
+        "apiVersion: v1\nkind: Pod\nmetadata: {name: p}\nspec:\n  containers:\n  - name: a\n    \
+         image: i\n    startupProbe: {tcpSocket: {port: 1}}\n    readinessProbe: {tcpSocket: {port: 1}}\n  \
+         - {name: b, image: i}\n",
+    );
+    let both = seen(&pod, &[("a", 0, running()), ("b", 0, running())]);
+    let told = |health: Option<Health>, seen: &SeenPod| {
+        let mut memory = Memory::default();
+        memory.health.extend(health.map(|health| (ContainerId("a0".into()), health)));
+        let status = status(&pod, seen, &memory, None, 21);
+        let flags = |it: &k8s_openapi::api::core::v1::ContainerStatus| {
+            format!("{} {:?} {}, ", it.name, it.started.unwrap(), it.ready)
+        };
+        let mut text: String = status.container_statuses.iter().flatten().map(flags).collect();
+        for condition in &status.conditions.unwrap()[2..4] {
+            write!(text, "{} {}", condition.type_, condition.status).unwrap();
+            let message = condition.message.as_ref();
+            text += &message.map_or(" ".to_owned(), |message| format!(" ({message}) "));
+        }
+        text
+    };
+    let health = |started, ready| Some(Health { started, ready, alive: true });
+    let not = "Ready False (containers with unready status: [a]) \
+               ContainersReady False (containers with unready status: [a]) ";
+    assert_eq!(told(None, &both), format!("a false false, b true true, {not}"));
+    assert_eq!(told(health(false, true), &both), format!("a false false, b true true, {not}"));
+    assert_eq!(told(health(true, false), &both), format!("a true false, b true true, {not}"));
+    let all = "a true true, b true true, Ready True ContainersReady True ";
+    assert_eq!(told(health(true, true), &both), all);
+    let ended = seen(&pod, &[("a", 0, ended(1)), ("b", 0, running())]);
+    assert_eq!(told(health(true, true), &ended), format!("a false false, b true true, {not}"));
+}
+
+#[test]
+fn a_pod_with_gates_is_not_ready_by_itself() {
+    let pod = pod_of(
+        "apiVersion: v1\nkind: Pod\nmetadata: {name: p}\nspec:\n  readinessGates: [{conditionType: x/y}]\n  \
+         containers: [{name: a, image: i}]\n",
+    );
+    check(
+        &pod,
+        &seen(&pod, &[("a", 0, running())]),
+        &Memory::default(),
+        &expect![[r#"
+            Running
+            a restarts=0 running since 10
+            not Ready: ReadinessGatesNotReady corresponding condition of pod readiness gate "x/y" does not exist.
+        "#]],
+    );
+}
+
+#[test]
+fn a_pod_whose_containers_are_started_over_runs_on() {
+    let pod = pod_of(
+        "apiVersion: v1\nkind: Pod\nmetadata: {name: p}\nspec: {restartPolicy: Never, \
+         initContainers: [{name: i, image: i}], containers: [{name: a, image: i, \
+         restartPolicy: Never, restartPolicyRules: [{action: RestartAllContainers, \
+         exitCodes: {operator: In, values: [7]}}]}, {name: b, image: i}]}",
+    );
+    let begun = seen(&pod, &[("i", 0, ended(0)), ("a", 0, ended(7)), ("b", 0, running())]);
+    check(
+        &pod,
+        &begun,
+        &Memory::default(),
+        &expect![[r#"
+        Running
+        i restarts=0 waiting: RestartingAllContainers all containers of the pod are started over (before: 0)
+        a restarts=0 waiting: RestartingAllContainers all containers of the pod are started over (before: 7)
+        b restarts=0 running since 10
+        not Ready: ContainersNotReady containers with unready status: [a]
+        not ContainersReady: ContainersNotReady containers with unready status: [a]
+    "#]],
+    );
+    let ended = &[("i", 0, ended(0)), ("a", 0, ended(7)), ("b", 0, ended(137))];
+    check(
+        &pod,
+        &seen(&pod, ended),
+        &Memory::default(),
+        &expect![[r#"
+        Running
+        i restarts=0 waiting: RestartingAllContainers all containers of the pod are started over (before: 0)
+        a restarts=0 waiting: RestartingAllContainers all containers of the pod are started over (before: 7)
+        b restarts=0 waiting: RestartingAllContainers all containers of the pod are started over (before: 137)
+        not Ready: ContainersNotReady containers with unready status: [a b]
+        not ContainersReady: ContainersNotReady containers with unready status: [a b]
+        not AllContainersRestarting:  
+    "#]],
+    );
 }

@@ -4,7 +4,7 @@
 //! written, and `$$` is one dollar.
 
 /// Replaces what `lookup` knows.
-pub(super) fn expand(text: &str, lookup: impl Fn(&str) -> Option<String>) -> String {
+pub(crate) fn expand(text: &str, lookup: impl Fn(&str) -> Option<String>) -> String {
     let mut expanded = String::with_capacity(text.len());
     let mut rest = text;
     while let Some(at) = rest.find('$') {

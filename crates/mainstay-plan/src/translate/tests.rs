@@ -26,7 +26,13 @@ fn goal(pod: &std::sync::Arc<Pod>) -> RunGoal {
 }
 
 fn plan() -> ContainerPlan {
-    ContainerPlan { name: "c".into(), restart_count: 2, backoff: None, image: "i@1".into() }
+    ContainerPlan {
+        name: "c".into(),
+        restart_count: 2,
+        round: 0,
+        backoff: None,
+        image: "i@1".into(),
+    }
 }
 
 fn first(pod: &Pod) -> ContainerConfig {

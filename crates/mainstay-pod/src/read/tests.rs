@@ -213,7 +213,6 @@ fn every_error_has_its_place() {
               web.yaml:9:23: spec.serviceAccountName: static pods may not reference serviceaccounts (leave it out: a static pod has no service account)
               web.yaml:10:22: spec.imagePullSecrets[0]: static pods may not reference secrets
               web.yaml:11:18: spec.restartPolicy: Unsupported value: "Sometimes": supported values: "Always", "OnFailure", "Never"
-              web.yaml:12:3: spec.initContainers: not supported by this version of mainstay yet
               web.yaml:13:5: spec.initContainers[0].image: Required value
               web.yaml:15:5: spec.containers[0].image: Required value
               web.yaml:16:5: spec.containers[0].workdir: unknown field (did you mean workingDir?)

@@ -8,9 +8,9 @@ use k8s_openapi::api::core::v1::{
 
 use super::spec::Holder;
 use super::{Errors, Json, env, handlers, mounts, names, resources, security, text};
+use crate::containers::restarts_always;
 use crate::defaults;
 use crate::path::Path;
-use crate::resources::restarts_always;
 
 const PULL_POLICIES: [&str; 3] = ["Always", "IfNotPresent", "Never"];
 const PROTOCOLS: [&str; 3] = ["SCTP", "TCP", "UDP"];

@@ -15,10 +15,11 @@ const BUFFER: usize = 64 << 10;
 /// - `cat`: writes back what it reads, and ends with its input;
 /// - `fail CODE WORDS`: writes the words to standard error and ends with the code;
 /// - `size`: writes the size of its terminal, as `<columns>x<rows>`, when it gets one, and ends;
-/// - `wait`: reads its input to the end and ends.
+/// - `wait`: reads its input to the end and ends;
+/// - `hang`: does not end.
 pub(super) fn run(runtime: &FakeRuntime, request: &ExecRequest) -> Result<Exec> {
     let words: Vec<String> = request.command.clone();
-    let known = ["echo", "cat", "fail", "size", "wait"];
+    let known = ["echo", "cat", "fail", "size", "wait", "hang"];
     let name = words.first().map(String::as_str).unwrap_or_default();
     if !known.contains(&name) {
         let cause = format!("cannot execute {name:?}: executable file not found in $PATH");
@@ -70,6 +71,7 @@ async fn execute(
                 drop(tokio::io::copy(&mut input, &mut output).await);
             }
         }
+        Some("hang") => std::future::pending().await,
         Some("size") => {
             if let Ok(size) = size.wait_for(Option::is_some).await.map(|size| *size)
                 && let Some(TerminalSize { width, height }) = size

@@ -106,6 +106,19 @@ impl Pod {
         all.find(|container| container.name == name).unwrap()
     }
 
+    /// The status of what runs before the others; panics when there is none.
+    pub(crate) fn init(&self, name: &str) -> &ContainerStatus {
+        let mut all = self.status.init_container_statuses.iter().flatten();
+        all.find(|container| container.name == name).unwrap()
+    }
+
+    /// The status of a container of either kind; panics when there is none.
+    pub(crate) fn any(&self, name: &str) -> &ContainerStatus {
+        let init = self.status.init_container_statuses.iter().flatten();
+        let mut all = init.chain(self.status.container_statuses.iter().flatten());
+        all.find(|container| container.name == name).unwrap()
+    }
+
     /// What tells the container `main` from the one that replaces it.
     pub(crate) fn id(&self) -> &str {
         self.container("main").container_id.as_deref().unwrap()

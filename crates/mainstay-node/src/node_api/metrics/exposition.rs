@@ -21,6 +21,8 @@ pub(super) enum Kind {
     Counter,
     /// They go up and down.
     Gauge,
+    /// They are counted by their size.
+    Histogram,
 }
 
 /// A number of seconds, to the nanosecond.
@@ -40,6 +42,7 @@ impl Exposition {
         let kind = match kind {
             Kind::Counter => "counter",
             Kind::Gauge => "gauge",
+            Kind::Histogram => "histogram",
         };
         let help = help.replace('\\', r"\\").replace('\n', r"\n");
         self.family = name;
@@ -49,7 +52,13 @@ impl Exposition {
 
     /// A sample of the last family.
     pub(super) fn sample(&mut self, labels: &[(&str, &str)], value: impl fmt::Display) {
-        self.write(labels, &value);
+        self.write("", labels, &value);
+        self.text.push('\n');
+    }
+
+    /// A sample of a part of the last family, such as `_sum`.
+    pub(super) fn part(&mut self, suffix: &str, labels: &[(&str, &str)], value: impl fmt::Display) {
+        self.write(suffix, labels, &value);
         self.text.push('\n');
     }
 
@@ -60,12 +69,13 @@ impl Exposition {
         value: impl fmt::Display,
         at: Timestamp,
     ) {
-        self.write(labels, &value);
+        self.write("", labels, &value);
         let _ = writeln!(self.text, " {}", at.as_millisecond());
     }
 
-    fn write(&mut self, labels: &[(&str, &str)], value: &dyn fmt::Display) {
+    fn write(&mut self, suffix: &str, labels: &[(&str, &str)], value: &dyn fmt::Display) {
         self.text.push_str(self.family);
+        self.text.push_str(suffix);
         for (index, (name, value)) in labels.iter().enumerate() {
             let value = value.replace('\\', r"\\").replace('"', "\\\"").replace('\n', r"\n");
             let before = if index == 0 { '{' } else { ',' };

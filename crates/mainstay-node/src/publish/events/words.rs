@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1::PodStatus;
+use k8s_openapi::api::core::v1::{ContainerStatus, PodStatus};
 use mainstay_pod::Pod;
 
 use super::EventKind;
@@ -48,12 +48,11 @@ pub(crate) fn waits<'a>(
     after: &'a PodStatus,
 ) -> Vec<(EventKind, &'static str, &'a str, String)> {
     let mut events = Vec::new();
-    for container in after.container_statuses.iter().flatten() {
-        let known = before.and_then(|before| before.container_statuses.as_ref());
-        let known = known.into_iter().flatten().find(|known| known.name == container.name);
-        let reason = |status: &k8s_openapi::api::core::v1::ContainerStatus| {
-            status.state.as_ref()?.waiting.as_ref()?.reason.clone()
-        };
+    for container in statuses(after) {
+        let mut known = before.into_iter().flat_map(statuses);
+        let known = known.find(|known| known.name == container.name);
+        let reason =
+            |status: &ContainerStatus| status.state.as_ref()?.waiting.as_ref()?.reason.clone();
         let now = reason(container);
         // A restart in between may not have been seen.
         let same = known.is_some_and(|known| {
@@ -83,6 +82,12 @@ pub(crate) fn waits<'a>(
     events
 }
 
+/// Of all containers that a pod starts by itself.
+fn statuses(status: &PodStatus) -> impl Iterator<Item = &ContainerStatus> {
+    let init = status.init_container_statuses.iter().flatten();
+    init.chain(status.container_statuses.iter().flatten())
+}
+
 /// As Go prints a duration, to the millisecond: `843ms`, `1.2s`, `2m3.45s`.
 pub(crate) fn duration(duration: Duration) -> String {
     let (seconds, milliseconds) = (duration.as_secs(), duration.subsec_millis());
@@ -102,7 +107,7 @@ pub(crate) fn duration(duration: Duration) -> String {
 
 #[cfg(test)]
 mod tests {
-    use k8s_openapi::api::core::v1::{ContainerState, ContainerStateWaiting, ContainerStatus};
+    use k8s_openapi::api::core::v1::{ContainerState, ContainerStateWaiting};
 
     use super::*;
 

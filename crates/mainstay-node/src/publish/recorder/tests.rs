@@ -33,7 +33,7 @@ impl World {
             namespace: "default".into(),
             name: "web-n1".into(),
             uid: "static".into(),
-            container: None,
+            field_path: None,
         };
         self.events.show(about, EventKind::Normal, "Pulled", message);
     }

@@ -10,8 +10,8 @@ use mainstay_testkit::pods::pod;
 
 use crate::backoff::{Backoff, FIRST};
 use crate::pod::{
-    Began, Failure, Finished, Goal, ImageMemory, Key, Memory, RunGoal, SeenContainer, SeenPod,
-    SeenSandbox, plan,
+    Began, Ending, Failure, Finished, Goal, Health, ImageMemory, Key, Memory, RunGoal,
+    SeenContainer, SeenPod, SeenSandbox, plan,
 };
 
 /// A pod with two containers.
@@ -63,10 +63,12 @@ fn container(text: &str) -> SeenContainer {
         id: ContainerId(words[0].to_owned()),
         name: name.to_owned(),
         restart_count,
+        round: 0,
         state,
         backoff,
         image: "i".into(),
         image_ref: "i".into(),
+        pre_stop: None,
         termination_message: None,
     }
 }
@@ -81,6 +83,7 @@ fn sandbox(id: &str, uid: &str, ready: bool, containers: &[&str]) -> SeenSandbox
         created_at: at(40),
         ips: vec![],
         grace: Duration::from_secs(30),
+        sidecars: vec![],
         containers: containers.iter().map(|text| container(text)).collect(),
     }
 }
@@ -143,8 +146,8 @@ fn all_containers_are_started_at_once_when_their_images_are_there() {
         vec![sandbox("s", &uid(&goal), true, &[])],
         &memory,
         &expect![[r#"
-        EnsureImage { container: "b" }
-        StartContainer { sandbox: SandboxId("s"), container: ContainerPlan { name: "a", restart_count: 0, backoff: None, image: "i" } }"#]],
+            EnsureImage { container: "b" }
+            StartContainer { sandbox: SandboxId("s"), container: ContainerPlan { name: "a", restart_count: 0, round: 0, backoff: None, image: "i" } }"#]],
     );
 }
 
@@ -190,7 +193,7 @@ fn what_never_ran_is_no_end_whatever_became_of_it() {
             &Memory::default(),
             &expect![[r#"
                 RemoveContainer { id: ContainerId("a0") }
-                StopContainer { id: ContainerId("b0"), grace: 30s }"#]],
+                StopContainer { id: ContainerId("b0"), grace: 30s, why: Some(PodEnds) }"#]],
         );
     }
 }
@@ -209,7 +212,7 @@ fn a_container_is_restarted_as_its_policy_says() {
             "Always",
             "a0 exited 0 at 99",
             expect![[
-                r#"StartContainer { sandbox: SandboxId("s"), container: ContainerPlan { name: "a", restart_count: 1, backoff: Some(Backoff { wait: 10s, since: 1970-01-01T00:01:40Z }), image: "i" } }"#
+                r#"StartContainer { sandbox: SandboxId("s"), container: ContainerPlan { name: "a", restart_count: 1, round: 0, backoff: Some(Backoff { wait: 10s, since: 1970-01-01T00:01:40Z }), image: "i" } }"#
             ]],
         ),
         ("Always", "a1 exited 0 at 99", expect!["wake at 109"]),
@@ -217,7 +220,7 @@ fn a_container_is_restarted_as_its_policy_says() {
             "Always",
             "a1 exited 0 at 85",
             expect![[
-                r#"StartContainer { sandbox: SandboxId("s"), container: ContainerPlan { name: "a", restart_count: 2, backoff: Some(Backoff { wait: 20s, since: 1970-01-01T00:01:40Z }), image: "i" } }"#
+                r#"StartContainer { sandbox: SandboxId("s"), container: ContainerPlan { name: "a", restart_count: 2, round: 0, backoff: Some(Backoff { wait: 20s, since: 1970-01-01T00:01:40Z }), image: "i" } }"#
             ]],
         ),
         ("OnFailure", "a0 exited 0 at 99", expect![""]),
@@ -225,7 +228,7 @@ fn a_container_is_restarted_as_its_policy_says() {
             "OnFailure",
             "a0 exited 1 at 99",
             expect![[
-                r#"StartContainer { sandbox: SandboxId("s"), container: ContainerPlan { name: "a", restart_count: 1, backoff: Some(Backoff { wait: 10s, since: 1970-01-01T00:01:40Z }), image: "i" } }"#
+                r#"StartContainer { sandbox: SandboxId("s"), container: ContainerPlan { name: "a", restart_count: 1, round: 0, backoff: Some(Backoff { wait: 10s, since: 1970-01-01T00:01:40Z }), image: "i" } }"#
             ]],
         ),
         ("Never", "a0 exited 1 at 99", expect![""]),
@@ -302,7 +305,7 @@ fn a_pod_whose_deadline_has_passed_is_ended_and_that_is_written_down() {
         answer(&goal, vec![], &memory),
     ];
     expect![[r#"
-        StopContainer { id: ContainerId("a0"), grace: 30s }
+        StopContainer { id: ContainerId("a0"), grace: 30s, why: Some(PodEnds) }
 
         StopSandbox { id: SandboxId("s") }
 
@@ -339,9 +342,9 @@ fn an_older_version_is_ended_first_and_the_images_come_meanwhile() {
         old(true, &["a0 running", "b0 exited 1 at 99"]),
         &memory,
         &expect![[r#"
-        StopContainer { id: ContainerId("a0"), grace: 30s }
-        EnsureImage { container: "a" }
-        waiting: Predecessor { uid: "old" }"#]],
+            StopContainer { id: ContainerId("a0"), grace: 30s, why: Some(PodEnds) }
+            EnsureImage { container: "a" }
+            waiting: Predecessor { uid: "old" }"#]],
     );
     memory.stopping.insert(SandboxId("o".into()), at(90));
     check(
@@ -349,9 +352,9 @@ fn an_older_version_is_ended_first_and_the_images_come_meanwhile() {
         old(true, &["a0 running"]),
         &memory,
         &expect![[r#"
-        StopContainer { id: ContainerId("a0"), grace: 20s }
-        EnsureImage { container: "a" }
-        waiting: Predecessor { uid: "old" }"#]],
+            StopContainer { id: ContainerId("a0"), grace: 20s, why: Some(PodEnds) }
+            EnsureImage { container: "a" }
+            waiting: Predecessor { uid: "old" }"#]],
     );
     check(
         &goal,
@@ -398,8 +401,8 @@ fn a_sandbox_whose_shim_died_is_replaced_and_tells_until_the_new_one_can() {
         vec![next(&[]), dead()],
         &ready(&goal),
         &expect![[r#"
-        StartContainer { sandbox: SandboxId("t"), container: ContainerPlan { name: "a", restart_count: 1, backoff: Some(Backoff { wait: 10s, since: 1970-01-01T00:01:40Z }), image: "i" } }
-        StartContainer { sandbox: SandboxId("t"), container: ContainerPlan { name: "b", restart_count: 1, backoff: Some(Backoff { wait: 10s, since: 1970-01-01T00:01:40Z }), image: "i" } }"#]],
+            StartContainer { sandbox: SandboxId("t"), container: ContainerPlan { name: "a", restart_count: 1, round: 0, backoff: Some(Backoff { wait: 10s, since: 1970-01-01T00:01:40Z }), image: "i" } }
+            StartContainer { sandbox: SandboxId("t"), container: ContainerPlan { name: "b", restart_count: 1, round: 0, backoff: Some(Backoff { wait: 10s, since: 1970-01-01T00:01:40Z }), image: "i" } }"#]],
     );
     let running = next(&["a1 running", "b1 running"]);
     check(
@@ -441,8 +444,8 @@ fn a_restart_ends_what_was_there_before_and_counts_on() {
         vec![old],
         &memory,
         &expect![[r#"
-        StopContainer { id: ContainerId("a0"), grace: 30s }
-        waiting: Predecessor { uid: "UID" }"#]],
+            StopContainer { id: ContainerId("a0"), grace: 30s, why: Some(PodEnds) }
+            waiting: Predecessor { uid: "UID" }"#]],
     );
     let old = sandbox("s", &uid(&goal), false, &["a0 exited 0 at 99", "b2 exited 0 at 95"]);
     let incarnation = Some(at(98));
@@ -452,8 +455,8 @@ fn a_restart_ends_what_was_there_before_and_counts_on() {
         vec![new, old],
         &memory,
         &expect![[r#"
-        StartContainer { sandbox: SandboxId("t"), container: ContainerPlan { name: "a", restart_count: 1, backoff: None, image: "i" } }
-        StartContainer { sandbox: SandboxId("t"), container: ContainerPlan { name: "b", restart_count: 3, backoff: None, image: "i" } }"#]],
+            StartContainer { sandbox: SandboxId("t"), container: ContainerPlan { name: "a", restart_count: 1, round: 0, backoff: None, image: "i" } }
+            StartContainer { sandbox: SandboxId("t"), container: ContainerPlan { name: "b", restart_count: 3, round: 0, backoff: None, image: "i" } }"#]],
     );
 }
 
@@ -466,7 +469,7 @@ fn a_pod_that_is_not_wanted_goes_step_by_step() {
         &gone,
         old(true, &["a0 running"]),
         &memory,
-        &expect![[r#"StopContainer { id: ContainerId("a0"), grace: 30s }"#]],
+        &expect![[r#"StopContainer { id: ContainerId("a0"), grace: 30s, why: Some(PodEnds) }"#]],
     );
     // A start that is under way comes to its end first.
     memory.in_flight = [Key::Container("b".into())].into();
@@ -499,8 +502,7 @@ fn a_pod_that_is_stopped_has_the_grace_period_that_was_asked_for() {
         &goal,
         seen(),
         &memory,
-        &expect![[r#"
-            StopContainer { id: ContainerId("a0"), grace: 9s }"#]],
+        &expect![[r#"StopContainer { id: ContainerId("a0"), grace: 9s, why: Some(PodEnds) }"#]],
     );
     // It began before, with a longer one.
     memory.stopping.insert(SandboxId("s".into()), at(95));
@@ -508,8 +510,7 @@ fn a_pod_that_is_stopped_has_the_grace_period_that_was_asked_for() {
         &goal,
         vec![seen().remove(0)],
         &memory,
-        &expect![[r#"
-        StopContainer { id: ContainerId("a0"), grace: 4s }"#]],
+        &expect![[r#"StopContainer { id: ContainerId("a0"), grace: 4s, why: Some(PodEnds) }"#]],
     );
 }
 
@@ -542,4 +543,381 @@ fn a_pod_that_was_stopped_is_kept_to_be_told_of() {
         RemoveSandbox { id: SandboxId("r") }
         done"#]],
     );
+}
+
+/// A pod with an init container `i`, a sidecar `s` and one main container `a`.
+fn with_sidecar(policy: &str) -> (Goal, Memory) {
+    let manifest = format!(
+        "apiVersion: v1\nkind: Pod\nmetadata: {{name: p}}\nspec: {{restartPolicy: {policy}, \
+         initContainers: [{{name: i, image: i}}, {{name: s, image: i, restartPolicy: Always}}], \
+         containers: [{{name: a, image: i}}]}}"
+    );
+    let goal = Goal::Run(RunGoal { pod: pod(&manifest), incarnation: None });
+    let mut memory = ready(&goal);
+    let names = ["i", "s", "a"].map(|name| (name.to_owned(), ImageMemory::Ready("i".into())));
+    memory.images = names.into();
+    (goal, memory)
+}
+
+fn of_sidecar(goal: &Goal, containers: &[&str]) -> Vec<SeenSandbox> {
+    vec![SeenSandbox { sidecars: vec!["s".into()], ..sandbox("s", &uid(goal), true, containers) }]
+}
+
+#[test]
+fn a_pod_is_initialized_step_by_step() {
+    let (goal, memory) = with_sidecar("Always");
+    let rows = [
+        &[][..],
+        &["i0 running"],
+        &["i0 exited 1 at 99"],
+        &["i1 exited 1 at 99"],
+        &["i0 exited 0 at 99"],
+        &["i0 exited 0 at 99", "s0 created"],
+        &["i0 exited 0 at 99", "s0 running"],
+        &["i0 exited 0 at 99", "s0 exited 0 at 99", "a0 running"],
+        &["i0 exited 0 at 99", "s0 running", "a0 exited 0 at 99"],
+    ];
+    let rows = rows.map(|seen| answer(&goal, of_sidecar(&goal, seen), &memory));
+    expect![[r#"
+        StartContainer { sandbox: SandboxId("s"), container: ContainerPlan { name: "i", restart_count: 0, round: 0, backoff: None, image: "i" } }
+
+
+
+        StartContainer { sandbox: SandboxId("s"), container: ContainerPlan { name: "i", restart_count: 1, round: 0, backoff: Some(Backoff { wait: 10s, since: 1970-01-01T00:01:40Z }), image: "i" } }
+
+        wake at 109
+
+        StartContainer { sandbox: SandboxId("s"), container: ContainerPlan { name: "s", restart_count: 0, round: 0, backoff: None, image: "i" } }
+
+        RemoveContainer { id: ContainerId("s0") }
+
+        StartContainer { sandbox: SandboxId("s"), container: ContainerPlan { name: "a", restart_count: 0, round: 0, backoff: None, image: "i" } }
+
+        StartContainer { sandbox: SandboxId("s"), container: ContainerPlan { name: "s", restart_count: 1, round: 0, backoff: Some(Backoff { wait: 10s, since: 1970-01-01T00:01:40Z }), image: "i" } }
+
+        StartContainer { sandbox: SandboxId("s"), container: ContainerPlan { name: "a", restart_count: 1, round: 0, backoff: Some(Backoff { wait: 10s, since: 1970-01-01T00:01:40Z }), image: "i" } }"#]].assert_eq(&rows.join("\n\n"));
+    // Images are got when their turn comes, and earlier only while a predecessor still runs.
+    let memory = Memory { images: BTreeMap::new(), ..memory };
+    let old = vec![sandbox("o", "old", true, &["a0 running"])];
+    let rows = [answer(&goal, of_sidecar(&goal, &[]), &memory), answer(&goal, old, &memory)];
+    expect![[r#"
+        EnsureImage { container: "i" }
+
+        StopContainer { id: ContainerId("a0"), grace: 30s, why: Some(PodEnds) }
+        EnsureImage { container: "i" }
+        EnsureImage { container: "s" }
+        EnsureImage { container: "a" }
+        waiting: Predecessor { uid: "old" }"#]]
+    .assert_eq(&rows.join("\n\n"));
+}
+
+#[test]
+fn a_new_sandbox_is_initialized_anew() {
+    let (goal, memory) = with_sidecar("OnFailure");
+    let dead = &["i1 exited 0 at 60", "s0 exited 137 at 99", "a1 exited 137 at 85"];
+    let dead = || SeenSandbox { ready: false, ..of_sidecar(&goal, dead).remove(0) };
+    let next = |containers: &[&str]| SeenSandbox {
+        attempt: 1,
+        id: SandboxId("t".into()),
+        ..of_sidecar(&goal, containers).remove(0)
+    };
+    let rows = [&[][..], &["i2 exited 0 at 99", "s1 running"]]
+        .map(|seen| answer(&goal, vec![next(seen), dead()], &memory));
+    expect![[r#"
+        StartContainer { sandbox: SandboxId("t"), container: ContainerPlan { name: "i", restart_count: 2, round: 0, backoff: Some(Backoff { wait: 10s, since: 1970-01-01T00:01:20Z }), image: "i" } }
+
+        StartContainer { sandbox: SandboxId("t"), container: ContainerPlan { name: "a", restart_count: 2, round: 0, backoff: Some(Backoff { wait: 20s, since: 1970-01-01T00:01:40Z }), image: "i" } }"#]].assert_eq(&rows.join("\n\n"));
+}
+
+#[test]
+fn a_pod_that_could_not_be_initialized_is_through() {
+    let (goal, memory) = with_sidecar("Never");
+    check(
+        &goal,
+        of_sidecar(&goal, &["i0 exited 3 at 99"]),
+        &memory,
+        &expect!["RecordFinished { at: 1970-01-01T00:01:39Z }"],
+    );
+}
+
+#[test]
+fn a_sidecar_ends_last_and_a_pod_is_through_after_it() {
+    let (goal, mut memory) = with_sidecar("Never");
+    let ended = ["i0 exited 0 at 60", "s0 running", "a0 exited 0 at 90"];
+    check(
+        &goal,
+        of_sidecar(&goal, &ended),
+        &memory,
+        &expect![[r#"StopContainer { id: ContainerId("s0"), grace: 30s, why: Some(PodEnds) }"#]],
+    );
+    memory.stopping.insert(SandboxId("s".into()), at(95));
+    let ended = ["i0 exited 0 at 60", "s0 exited 143 at 96", "a0 exited 0 at 90"];
+    check(
+        &goal,
+        of_sidecar(&goal, &ended),
+        &memory,
+        &expect![[r#"
+        StopSandbox { id: SandboxId("s") }
+        RecordFinished { at: 1970-01-01T00:01:30Z }"#]],
+    );
+    memory.finished = Some(Finished { uid: uid(&goal), incarnation: None });
+    check(
+        &goal,
+        of_sidecar(&goal, &ended),
+        &memory,
+        &expect![[r#"StopSandbox { id: SandboxId("s") }"#]],
+    );
+    // Of a pod that is taken away, whoever it was made by.
+    memory.stopping.clear();
+    let running = ["i0 exited 0 at 60", "s0 running", "a0 running"];
+    check(
+        &Goal::Gone,
+        of_sidecar(&goal, &running),
+        &memory,
+        &expect![[r#"
+            StopContainer { id: ContainerId("a0"), grace: 30s, why: Some(PodEnds) }
+            wake at 130"#]],
+    );
+    memory.stopping.insert(SandboxId("s".into()), at(90));
+    check(
+        &Goal::Gone,
+        of_sidecar(&goal, &running),
+        &memory,
+        &expect![[r#"
+            StopContainer { id: ContainerId("a0"), grace: 20s, why: Some(PodEnds) }
+            wake at 120"#]],
+    );
+    let running = ["i0 exited 0 at 60", "s0 running", "a0 exited 0 at 99"];
+    check(
+        &Goal::Gone,
+        of_sidecar(&goal, &running),
+        &memory,
+        &expect![[r#"StopContainer { id: ContainerId("s0"), grace: 20s, why: Some(PodEnds) }"#]],
+    );
+    // The others had all the time there was.
+    memory.stopping.insert(SandboxId("s".into()), at(70));
+    let running = ["i0 exited 0 at 60", "s0 running", "a0 running"];
+    check(
+        &Goal::Gone,
+        of_sidecar(&goal, &running),
+        &memory,
+        &expect![[r#"
+            StopContainer { id: ContainerId("s0"), grace: 2s, why: Some(PodEnds) }
+            StopContainer { id: ContainerId("a0"), grace: 2s, why: Some(PodEnds) }"#]],
+    );
+}
+
+/// A pod with one container, `a`, with these probes.
+fn probed(policy: &str, probes: &str) -> Goal {
+    let manifest = format!(
+        "apiVersion: v1\nkind: Pod\nmetadata: {{name: p}}\nspec:\n  restartPolicy: {policy}\n  \
+         containers:\n  - name: a\n    image: i\n{probes}"
+    );
+    Goal::Run(RunGoal { pod: pod(&manifest), incarnation: None })
+}
+
+#[test]
+fn a_container_that_a_probe_gave_up_is_ended_and_nothing_else() {
+    let liveness = "    livenessProbe: {tcpSocket: {port: 1}, terminationGracePeriodSeconds: 5}\n";
+    let startup = "    startupProbe: {tcpSocket: {port: 1}}\n";
+    let check =
+        |policy: &str, probes: &str, (started, alive), container: &str, expected: &Expect| {
+            let goal = probed(policy, probes);
+            let mut memory = ready(&goal);
+            let id = ContainerId("a0".into());
+            memory.health.insert(id, Health { started, ready: false, alive });
+            check(&goal, vec![sandbox("s", &uid(&goal), true, &[container])], &memory, expected);
+        };
+    let both = format!("{liveness}{startup}");
+    check("Always", &both, (true, true), "a0 running", &expect![""]);
+    check("Always", &both, (false, true), "a0 running", &expect![""]);
+    check(
+        "Always",
+        &both,
+        (true, false),
+        "a0 running",
+        &expect![[
+            r#"StopContainer { id: ContainerId("a0"), grace: 5s, why: Some(Unhealthy { message: "Container a failed liveness probe, will be restarted" }) }"#
+        ]],
+    );
+    check(
+        "OnFailure",
+        &both,
+        (false, false),
+        "a0 running",
+        &expect![[
+            r#"StopContainer { id: ContainerId("a0"), grace: 30s, why: Some(Unhealthy { message: "Container a failed startup probe, will be restarted" }) }"#
+        ]],
+    );
+    check(
+        "Never",
+        liveness,
+        (true, false),
+        "a0 running",
+        &expect![[
+            r#"StopContainer { id: ContainerId("a0"), grace: 5s, why: Some(Unhealthy { message: "Container a failed liveness probe" }) }"#
+        ]],
+    );
+    // What was said of it means nothing to its restart policy.
+    check(
+        "Always",
+        liveness,
+        (true, false),
+        "a0 exited 137 at 99",
+        &expect![[
+            r#"StartContainer { sandbox: SandboxId("s"), container: ContainerPlan { name: "a", restart_count: 1, round: 0, backoff: Some(Backoff { wait: 10s, since: 1970-01-01T00:01:40Z }), image: "i" } }"#
+        ]],
+    );
+}
+
+/// A pod whose container `a` has both hooks, beside a container `b`.
+fn with_hooks() -> (Goal, Memory) {
+    let manifest = "apiVersion: v1\nkind: Pod\nmetadata: {name: p}\nspec: {containers: [{name: a, \
+                    image: i, lifecycle: {postStart: {exec: {command: [up]}}, \
+                    preStop: {exec: {command: [down]}}}}, {name: b, image: i}]}";
+    let goal = Goal::Run(RunGoal { pod: pod(manifest), incarnation: None });
+    let memory = ready(&goal);
+    (goal, memory)
+}
+
+/// With a preStop hook in `a`.
+fn hooked(goal: &Goal, containers: &[&str]) -> Vec<SeenSandbox> {
+    let mut sandbox = sandbox("s", &uid(goal), true, containers);
+    for container in sandbox.containers.iter_mut().filter(|it| it.name == "a") {
+        container.pre_stop = Some("{}".into());
+    }
+    vec![sandbox]
+}
+
+#[test]
+fn what_is_done_after_a_start_is_waited_for() {
+    let (goal, mut memory) = with_hooks();
+    let answer = |seen: &[&str], memory: &Memory| answer(&goal, hooked(&goal, seen), memory);
+    let mut rows = vec![answer(&[], &memory)];
+    memory.in_flight = [Key::Container("a".into())].into();
+    rows.push(answer(&["a0 running"], &memory));
+    memory.in_flight.clear();
+    memory.post_start.insert(ContainerId("a0".into()));
+    rows.push(answer(&["a0 running"], &memory));
+    // A new agent knows nothing of it, as a kubelet.
+    rows.push(answer(&["a0 running"], &ready(&goal)));
+    // What failed ends the container; what comes after it waits no longer.
+    let failure = Failure { reason: "X".into(), message: String::new(), count: 1, retry_at: None };
+    memory.failures.insert(Key::Hook(ContainerId("a0".into())), failure.clone());
+    rows.push(answer(&["a0 running"], &memory));
+    rows.push(answer(&["a0 exited 0 at 99", "b0 running"], &memory));
+    // Nor does it for an image that does not come.
+    memory.images.remove("a");
+    memory.failures = [(Key::Image("a".into()), failure)].into();
+    rows.push(answer(&[], &memory));
+    expect![[r#"
+        StartContainer { sandbox: SandboxId("s"), container: ContainerPlan { name: "a", restart_count: 0, round: 0, backoff: None, image: "i" } }
+
+
+
+        PostStart { id: ContainerId("a0"), container: "a" }
+
+        StartContainer { sandbox: SandboxId("s"), container: ContainerPlan { name: "b", restart_count: 0, round: 0, backoff: None, image: "i" } }
+
+        PreStop { id: ContainerId("a0"), hook: "{}", grace: 30s, why: PostStartFailed }
+        StartContainer { sandbox: SandboxId("s"), container: ContainerPlan { name: "b", restart_count: 0, round: 0, backoff: None, image: "i" } }
+
+        StartContainer { sandbox: SandboxId("s"), container: ContainerPlan { name: "a", restart_count: 1, round: 0, backoff: Some(Backoff { wait: 10s, since: 1970-01-01T00:01:40Z }), image: "i" } }
+
+        StartContainer { sandbox: SandboxId("s"), container: ContainerPlan { name: "b", restart_count: 0, round: 0, backoff: None, image: "i" } }"#]].assert_eq(&rows.join("\n\n"));
+}
+
+#[test]
+fn what_is_done_before_an_end_is_part_of_its_grace_period() {
+    let (goal, mut memory) = with_hooks();
+    let running = || hooked(&goal, &["a0 running", "b0 running"]);
+    let gone = |memory: &Memory| answer(&Goal::Gone, running(), memory);
+    let mut rows = vec![gone(&memory)];
+    memory.stopping.insert(SandboxId("s".into()), at(90));
+    let id = || ContainerId("a0".into());
+    memory.ending.insert(id(), Ending { since: at(90), pre_stopped: false });
+    rows.push(gone(&memory));
+    memory.ending.insert(id(), Ending { since: at(90), pre_stopped: true });
+    rows.push(gone(&memory));
+    // It took all the time there was.
+    memory.stopping.insert(SandboxId("s".into()), at(70));
+    memory.ending.insert(id(), Ending { since: at(70), pre_stopped: false });
+    rows.push(gone(&memory));
+    // Of a container that a probe has given up the pod goes on.
+    memory.stopping.clear();
+    memory.ending.clear();
+    memory.failures.insert(
+        Key::Hook(id()),
+        Failure { reason: "X".into(), message: String::new(), count: 1, retry_at: None },
+    );
+    rows.push(answer(&goal, running(), &memory));
+    memory.ending.insert(id(), Ending { since: at(80), pre_stopped: true });
+    rows.push(answer(&goal, running(), &memory));
+    expect![[r#"
+        PreStop { id: ContainerId("a0"), hook: "{}", grace: 30s, why: PodEnds }
+        StopContainer { id: ContainerId("b0"), grace: 30s, why: Some(PodEnds) }
+
+        PreStop { id: ContainerId("a0"), hook: "{}", grace: 20s, why: PodEnds }
+        StopContainer { id: ContainerId("b0"), grace: 20s, why: Some(PodEnds) }
+
+        StopContainer { id: ContainerId("a0"), grace: 20s, why: None }
+        StopContainer { id: ContainerId("b0"), grace: 20s, why: Some(PodEnds) }
+
+        StopContainer { id: ContainerId("a0"), grace: 2s, why: Some(PodEnds) }
+        StopContainer { id: ContainerId("b0"), grace: 2s, why: Some(PodEnds) }
+
+        PreStop { id: ContainerId("a0"), hook: "{}", grace: 30s, why: PostStartFailed }
+
+        StopContainer { id: ContainerId("a0"), grace: 10s, why: None }"#]]
+    .assert_eq(&rows.join("\n\n"));
+}
+
+#[test]
+fn all_containers_are_started_over_when_a_rule_says_so() {
+    let manifest = "apiVersion: v1\nkind: Pod\nmetadata: {name: p}\nspec: {restartPolicy: Never, \
+                    initContainers: [{name: i, image: i}, {name: s, image: i, restartPolicy: Always}], \
+                    containers: [{name: a, image: i, restartPolicy: Never, restartPolicyRules: [\
+                    {action: RestartAllContainers, exitCodes: {operator: In, values: [7]}}]}, \
+                    {name: b, image: i}]}";
+    let goal = Goal::Run(RunGoal { pod: pod(manifest), incarnation: None });
+    let names = ["i", "s", "a", "b"].map(|name| (name.to_owned(), ImageMemory::Ready("i".into())));
+    let mut memory = Memory { images: names.into(), ..ready(&goal) };
+    // Those from `round` on are of the second round.
+    let answer = |seen: &[&str], round: usize, memory: &Memory| {
+        let mut sandbox = of_sidecar(&goal, seen).remove(0);
+        sandbox.containers.iter_mut().skip(round).for_each(|it| it.round = 1);
+        answer(&goal, vec![sandbox], memory)
+    };
+    let before = ["i0 exited 0 at 60", "s0 running", "a0 exited 7 at 99", "b0 running"];
+    let through =
+        ["i0 exited 0 at 60", "s0 exited 137 at 99", "a0 exited 7 at 99", "b0 exited 137 at 99"];
+    let mut rows = vec![answer(&before, 9, &memory)];
+    let half = ["i0 exited 0 at 60", "s0 running", "a0 exited 7 at 99", "b0 exited 137 at 99"];
+    rows.push(answer(&half, 9, &memory));
+    rows.push(answer(&through, 9, &memory));
+    memory.in_flight.insert(Key::Container("i".into()));
+    rows.push(answer(&through, 9, &memory));
+    memory.in_flight.clear();
+    rows.push(answer(&[&through[..], &["i1 running"]].concat(), 4, &memory));
+    let next = [&through[..], &["i1 exited 0 at 99", "s1 running"]].concat();
+    rows.push(answer(&next, 4, &memory));
+    // Whoever keeps ending so waits longer each time.
+    let again =
+        ["i1 exited 0 at 60", "s1 exited 137 at 99", "a1 exited 7 at 99", "b1 exited 137 at 99"];
+    rows.push(answer(&again, 9, &memory));
+    expect![[r#"
+        StopContainer { id: ContainerId("b0"), grace: 2s, why: Some(RestartAll) }
+
+        StopContainer { id: ContainerId("s0"), grace: 2s, why: Some(RestartAll) }
+
+        StartContainer { sandbox: SandboxId("s"), container: ContainerPlan { name: "i", restart_count: 1, round: 1, backoff: None, image: "i" } }
+
+
+
+
+
+        StartContainer { sandbox: SandboxId("s"), container: ContainerPlan { name: "a", restart_count: 1, round: 1, backoff: Some(Backoff { wait: 10s, since: 1970-01-01T00:01:40Z }), image: "i" } }
+        StartContainer { sandbox: SandboxId("s"), container: ContainerPlan { name: "b", restart_count: 1, round: 1, backoff: None, image: "i" } }
+
+        wake at 109"#]].assert_eq(&rows.join("\n\n"));
 }

@@ -1,10 +1,11 @@
 //! TLS with pods, whose certificates nobody vouches for: what is said is kept from listeners, and that is
 //! all.
 //!
-//! Source: `ProxyTransport` in `pkg/controlplane/apiserver/config.go`.
+//! Source: `ProxyTransport` in `pkg/controlplane/apiserver/config.go`, and `pkg/probe/http/http.go`.
 
 use std::sync::Arc;
 
+use rustls::client::Resumption;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
@@ -13,19 +14,20 @@ use rustls::{ClientConfig, DigitallySignedStruct, Error, SignatureScheme};
 #[derive(Debug)]
 struct Unverified(Arc<CryptoProvider>);
 
-/// A client that takes any certificate.
+/// A client that takes any certificate, and remembers nobody.
 ///
 /// # Errors
 ///
 /// When the cryptography of this program has no version of TLS.
-pub(super) fn client() -> Result<Arc<ClientConfig>, Error> {
+pub fn unverified_client() -> Result<ClientConfig, Error> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let config = ClientConfig::builder_with_provider(provider.clone())
+    let mut config = ClientConfig::builder_with_provider(provider.clone())
         .with_safe_default_protocol_versions()?
         .dangerous()
         .with_custom_certificate_verifier(Arc::new(Unverified(provider)))
         .with_no_client_auth();
-    Ok(Arc::new(config))
+    config.resumption = Resumption::disabled();
+    Ok(config)
 }
 
 impl ServerCertVerifier for Unverified {

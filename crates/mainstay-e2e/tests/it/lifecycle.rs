@@ -1,0 +1,158 @@
+//! What is done in containers after their start and before their end.
+
+use serde_json::{Value, json};
+
+use crate::manifest::{Manifest, pod};
+use crate::node::{Node, Pod};
+
+/// A container that tells when it starts and when it is asked to end, with these hooks.
+fn container(name: &str, script: &str, lifecycle: Value) -> Value {
+    let script = format!(
+        "trap 'echo end {name} >> /host/web; exit' TERM; {script}; echo start {name} >> /host/web; \
+         sleep infinity & wait"
+    );
+    json!({
+        "name": name, "image": "local/busybox:1", "command": ["sh", "-c", script],
+        "volumeMounts": [{ "name": "host", "mountPath": "/host" }],
+        "lifecycle": lifecycle,
+    })
+}
+
+fn exec(script: &str) -> Value {
+    json!({ "exec": { "command": ["sh", "-c", script] } })
+}
+
+fn web(node: &Node, containers: &[Value]) -> Manifest {
+    pod("web")
+        .with_host_directory(&node.host())
+        .set("spec.terminationGracePeriodSeconds", 20)
+        .set("spec.containers", containers)
+}
+
+fn events(pod: &Pod, reason: &str) -> Vec<String> {
+    pod.events(reason).iter().map(|event| event.message.clone()).collect()
+}
+
+#[test]
+fn what_is_done_after_a_start_holds_up_the_next_containers() {
+    let Some(node) = Node::start() else { return };
+    let gate = "until [ -e /host/gate ]; do sleep 0.02; done; echo hook >> /host/web";
+    let containers = [
+        container("first", "true", json!({ "postStart": exec(gate) })),
+        container("second", "true", Value::Null),
+    ];
+    node.put("web.yaml", &web(&node, &containers));
+    assert_eq!(node.wait_for_told("web", 1), ["start first"]);
+    let status = node.wait_until("the first runs", |status| {
+        let pod = status.pod("web");
+        pod.is_some_and(|pod| pod.container("first").state.as_ref().unwrap().running.is_some())
+    });
+    let pod = status.pod("web").unwrap();
+    assert_eq!(pod.container("first").started, Some(false));
+    assert!(!pod.container("first").ready);
+    assert_eq!(pod.status.phase.as_deref(), Some("Pending"));
+    assert_eq!(node.told("web"), ["start first"]);
+    std::fs::write(node.host().join("gate"), "").unwrap();
+    node.wait_for_running("web");
+    assert_eq!(node.wait_for_told("web", 3), ["start first", "hook", "start second"]);
+}
+
+#[test]
+fn what_fails_after_a_start_ends_the_container() {
+    let Some(node) = Node::start() else { return };
+    let hooks = json!({
+        // Once for each start.
+        "postStart": exec(
+            "until [ $(grep -c start.first /host/web) -gt $(grep -c hook /host/web) ]; do \
+             sleep 0.02; done; echo hook >> /host/web; exit 3",
+        ),
+        "preStop": exec("echo stop >> /host/web"),
+    });
+    let containers = [
+        container("first", "true", hooks),
+        container("second", "until [ -e /host/gate ]; do sleep 0.02; done", Value::Null),
+    ];
+    node.put("web.yaml", &web(&node, &containers));
+    let pod = node.wait_for_state("web", "CrashLoopBackOff");
+    let told = node.told("web");
+    assert_eq!(told[told.len() - 3..], ["hook", "stop", "end first"], "{told:?}");
+    assert_eq!(events(&pod, "FailedPostStartHook"), ["PostStartHook failed"]);
+    assert!(events(&pod, "Killing").contains(&"FailedPostStartHook".to_owned()), "{pod:#?}");
+    assert!(pod.container("second").state.as_ref().unwrap().running.is_some());
+}
+
+#[test]
+fn what_is_done_before_an_end_is_waited_for_and_then_the_signal_comes() {
+    let Some(mut node) = Node::start() else { return };
+    let hook = "echo stop >> /host/web; until [ -e /host/gate ]; do sleep 0.02; done";
+    let containers = [container("main", "true", json!({ "preStop": exec(hook) }))];
+    node.put("web.yaml", &web(&node, &containers));
+    node.wait_for_running("web");
+    // It is replaced.
+    let containers = [container("main", "true", json!({ "preStop": exec("exit 3") }))];
+    node.put("web.yaml", &web(&node, &containers));
+    assert_eq!(node.wait_for_told("web", 2), ["start main", "stop"]);
+    // Not by an agent that comes in between and knows no more than what is noted with the container.
+    node.kill();
+    std::fs::write(node.host().join("gate"), "").unwrap();
+    node.launch();
+    let told = node.wait_for_told("web", 5);
+    assert_eq!(told[1..], ["stop", "stop", "end main", "start main"]);
+    // One that fails is told of, and changes nothing.
+    node.wait_for_running("web");
+    node.put("web.yaml", &web(&node, &[container("main", "true", json!({}))]));
+    let told = node.wait_for_told("web", 7);
+    assert_eq!(told[5..], ["end main", "start main"]);
+    let pod = node.wait_for_running("web");
+    assert_eq!(events(&pod, "FailedPreStopHook"), ["PreStopHook failed"]);
+}
+
+#[test]
+fn what_is_done_before_an_end_has_the_grace_period_and_no_longer() {
+    let Some(node) = Node::start() else { return };
+    let hooks = json!({ "preStop": { "sleep": { "seconds": 1 } } });
+    let manifest = web(&node, &[container("main", "true", hooks)]);
+    node.put("web.yaml", &manifest.set("spec.terminationGracePeriodSeconds", 1));
+    node.wait_for_running("web");
+    node.take("web.yaml");
+    node.wait_for_gone("web");
+    // There was time to end also after it.
+    assert_eq!(node.told("web"), ["start main", "end main"]);
+}
+
+#[test]
+fn a_container_can_name_the_signal_that_ends_it() {
+    let Some(node) = Node::start() else { return };
+    let container = container(
+        "main",
+        "trap 'echo usr1 >> /host/web; exit' USR1",
+        json!({ "stopSignal": "SIGUSR1" }),
+    );
+    node.put("web.yaml", &web(&node, &[container]).set("spec.os.name", "linux"));
+    node.wait_for_running("web");
+    node.take("web.yaml");
+    node.wait_for_gone("web");
+    assert_eq!(node.told("web"), ["start main", "usr1"]);
+}
+
+#[test]
+fn hooks_over_http_reach_the_pod_by_its_address() {
+    let Some(node) = Node::start() else { return };
+    // Busybox's server runs a program for each request below `cgi-bin`, which tells the file of its name.
+    let serve = "mkdir -p /www/cgi-bin; for it in up down; do \
+                 printf '#!/bin/sh\\necho %s >> /host/web; echo; echo' $it > /www/cgi-bin/$it; \
+                 chmod +x /www/cgi-bin/$it; done; httpd -p 8080 -h /www";
+    let hook = |path: &str| json!({ "httpGet": { "port": "http", "path": format!("/cgi-bin/{path}"), "scheme": "HTTPS" } });
+    let mut main =
+        container("main", serve, json!({ "postStart": hook("up"), "preStop": hook("down") }));
+    main["ports"] = json!([{ "name": "http", "containerPort": 8080 }]);
+    node.put("web.yaml", &web(&node, &[main]).set("spec.hostNetwork", false));
+    // The first one may come before there is a server.
+    node.wait_for_running("web");
+    let told = node.told("web");
+    assert_eq!(told[told.len() - 1], "up", "{told:?}");
+    node.take("web.yaml");
+    node.wait_for_gone("web");
+    let told = node.told("web");
+    assert_eq!(told[told.len() - 2..], ["down", "end main"], "{told:?}");
+}

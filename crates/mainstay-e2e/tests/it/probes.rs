@@ -1,0 +1,167 @@
+//! Probes: when a pod is ready, when a container is given up, and what outlives the agent.
+
+use std::fs;
+
+use k8s_openapi::api::core::v1::PodCondition;
+use mainstay_testkit::tools;
+use serde_json::json;
+
+use crate::manifest::{Manifest, pod};
+use crate::node::{Node, Pod, wait_for};
+use crate::program::{command, run};
+
+/// A pod that sees [`Node::host`] and ends when it is told to.
+fn probed(node: &Node, name: &str) -> Manifest {
+    pod(name).with_host_directory(&node.host())
+}
+
+/// A probe that asks every second whether a file of the host's directory is there.
+fn exists(file: &str) -> serde_json::Value {
+    let command = ["sh", "-c", &format!("cat /host/{file}")];
+    json!({ "exec": { "command": command }, "periodSeconds": 1, "timeoutSeconds": 10 })
+}
+
+fn condition<'a>(pod: &'a Pod, kind: &str) -> &'a PodCondition {
+    pod.status.conditions.iter().flatten().find(|it| it.type_ == kind).unwrap()
+}
+
+/// What kubectl shows of a pod's containers: `0/1`.
+fn shown(node: &Node, name: &str) -> Option<String> {
+    let mut get = command(tools::kubectl());
+    get.args(["get", "pod", "--no-headers", name, "--kubeconfig"]);
+    let printed = run(get.arg(node.path("root/kubeconfig"))).stdout;
+    printed.split_whitespace().nth(1).map(str::to_owned)
+}
+
+#[test]
+fn a_pod_is_ready_as_long_as_its_probe_says_so() {
+    let Some(node) = Node::start() else { return };
+    let mut readiness = exists("ready");
+    readiness["failureThreshold"] = 2.into();
+    node.put("web.yaml", &probed(&node, "web").main("readinessProbe", readiness));
+    let unready = |status: &crate::node::Status| {
+        status.pod("web").is_some_and(|pod| {
+            pod.state == "Running" && pod.ready == 0 && !pod.events("Unhealthy").is_empty()
+        })
+    };
+    let web = node.wait_until("it runs and is not ready", unready);
+    let web = web.pod("web").unwrap();
+    let why = "containers with unready status: [main]";
+    for kind in ["ContainersReady", "Ready"] {
+        assert_eq!(condition(web, kind).status, "False");
+        assert_eq!(condition(web, kind).message.as_deref(), Some(why));
+    }
+    assert_eq!(web.container("main").started, Some(true));
+    let failed = &web.events("Unhealthy")[0].message;
+    let missing = "cat: can't open '/host/ready': No such file or directory\n";
+    assert_eq!(failed, &format!("Readiness probe failed: {missing}"));
+    assert!(wait_for(|| shown(&node, "web-n1").filter(|it| it == "0/1")).is_some());
+    fs::write(node.host().join("ready"), "").unwrap();
+    let ready = node.wait_for_running("web");
+    assert_eq!(condition(&ready, "Ready").status, "True");
+    assert!(wait_for(|| shown(&node, "web-n1").filter(|it| it == "1/1")).is_some());
+    fs::remove_file(node.host().join("ready")).unwrap();
+    node.wait_until("it is not ready any more", |status| status.pod("web").unwrap().ready == 0);
+    assert!(wait_for(|| shown(&node, "web-n1").filter(|it| it == "0/1")).is_some());
+    assert_eq!(node.wait_for_state("web", "Running").id(), ready.id());
+}
+
+#[test]
+fn a_container_that_its_probe_gives_up_is_ended_and_started_again() {
+    let Some(node) = Node::start() else { return };
+    let mut liveness = exists("alive");
+    liveness["failureThreshold"] = 2.into();
+    liveness["terminationGracePeriodSeconds"] = 1.into();
+    fs::write(node.host().join("alive"), "").unwrap();
+    // It does not end by itself when it is told to.
+    let web = probed(&node, "web").main("livenessProbe", liveness);
+    node.put("web.yaml", &web.exactly("trap '' TERM; until [ -e /host/end ]; do sleep 0.1; done"));
+    let first = node.wait_for_running("web");
+    fs::remove_file(node.host().join("alive")).unwrap();
+    node.wait_until("it was started again", |status| {
+        status.pod("web").is_some_and(|pod| pod.restarts == 1)
+    });
+    fs::write(node.host().join("alive"), "").unwrap();
+    let second = node.wait_for_running("web");
+    assert_ne!(second.id(), first.id());
+    let last = second.container("main").last_state.clone().unwrap().terminated.unwrap();
+    assert_eq!((last.exit_code, last.container_id.as_deref()), (137, Some(first.id())));
+    let [killing] = second.events("Killing")[..] else { panic!("{:?}", second.events) };
+    assert_eq!(killing.message, "Container main failed liveness probe, will be restarted");
+    let failed = &second.events("Unhealthy")[0].message;
+    assert!(failed.starts_with("Liveness probe failed: cat: "), "{failed}");
+    fs::write(node.host().join("end"), "").unwrap();
+}
+
+#[test]
+fn a_container_is_asked_nothing_else_before_it_has_started_and_an_agent_forgets_nothing() {
+    let Some(mut node) = Node::start() else { return };
+    let asked = |file: &str| {
+        let command = ["sh", "-c", &format!("echo asked >> /host/{file}")];
+        json!({ "exec": { "command": command }, "periodSeconds": 1, "timeoutSeconds": 10 })
+    };
+    let mut startup = exists("started");
+    startup["failureThreshold"] = 1000.into();
+    let mut readiness = asked("readiness");
+    // As long as no test is.
+    readiness["periodSeconds"] = 1000.into();
+    let web = probed(&node, "web").main("startupProbe", startup);
+    let web = web.main("livenessProbe", asked("liveness")).main("readinessProbe", readiness);
+    node.put("web.yaml", &web);
+    node.wait_until("its startup probe has failed often", |status| {
+        let pod = status.pod("web");
+        let failed = pod.map(|pod| pod.events("Unhealthy").iter().map(|it| it.count).sum());
+        failed >= Some(3)
+    });
+    let web = node.wait_for_state("web", "Running");
+    assert_eq!(web.container("main").started, Some(false));
+    assert_eq!([node.told("liveness"), node.told("readiness")], [[""; 0]; 2]);
+    fs::write(node.host().join("started"), "").unwrap();
+    let first = node.wait_for_running("web");
+    node.wait_for_told("liveness", 2);
+    assert_eq!(node.told("readiness").len(), 1);
+    // It would take its time until it was found to be ready again.
+    fs::remove_file(node.host().join("started")).unwrap();
+    wait_for(|| {
+        let kept = fs::read_to_string(node.path(&format!("root/pods/{}/probes.json", first.uid)));
+        kept.is_ok_and(|kept| kept.contains("\"ready\":true")).then_some(())
+    })
+    .unwrap();
+    node.kill();
+    let before = node.told("liveness").len();
+    node.launch();
+    let second = node.status();
+    let second = second.pod("web").unwrap();
+    assert!(second.runs(), "{second:#?}");
+    node.wait_for_told("liveness", before + 2);
+    let second = node.wait_for_running("web");
+    assert_eq!((second.id(), second.restarts), (first.id(), 0));
+}
+
+#[test]
+fn a_server_is_asked_at_its_pods_own_address_by_the_name_of_its_port() {
+    let Some(node) = Node::start() else { return };
+    let get =
+        |path: &str| json!({ "httpGet": { "path": path, "port": "http" }, "periodSeconds": 1 });
+    let web = probed(&node, "web").set("spec.hostNetwork", false);
+    let web = web.main("ports", json!([{ "name": "http", "containerPort": 8080 }]));
+    let web = web.main("startupProbe", get("/started")).main("readinessProbe", get("/ready"));
+    let web =
+        web.main("livenessProbe", json!({ "tcpSocket": { "port": "http" }, "periodSeconds": 1 }));
+    fs::write(node.host().join("started"), "").unwrap();
+    node.put("web.yaml", &web.script("httpd -f -p 8080 -h /host &"));
+    let asked = node.wait_until("it was asked", |status| {
+        let failed = |pod: &Pod| {
+            let all = pod.events("Unhealthy").into_iter();
+            all.filter(|it| {
+                it.message == "Readiness probe failed: HTTP probe failed with statuscode: 404"
+            })
+            .count()
+                > 0
+        };
+        status.pod("web").is_some_and(failed)
+    });
+    assert_eq!(asked.pod("web").unwrap().ready, 0);
+    fs::write(node.host().join("ready"), "").unwrap();
+    assert_eq!(node.wait_for_running("web").restarts, 0);
+}

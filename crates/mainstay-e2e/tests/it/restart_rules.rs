@@ -1,0 +1,104 @@
+//! What a container's own restart policy and its rules say.
+
+use std::fs;
+
+use serde_json::{Value, json};
+
+use crate::manifest::pod;
+use crate::node::Node;
+
+/// A container that tells that it starts, and does as the script says.
+fn container(name: &str, script: &str) -> Value {
+    json!({
+        "name": name, "image": "local/busybox:1",
+        "command": ["sh", "-c", format!("echo {name} >> /host/web; {script}")],
+        "volumeMounts": [{ "name": "host", "mountPath": "/host" }],
+    })
+}
+
+/// One that runs until it is told to end.
+const LASTS: &str = "trap exit TERM; sleep infinity & wait";
+
+fn with(mut container: Value, field: &str, value: Value) -> Value {
+    container[field] = value;
+    container
+}
+
+fn rule(action: &str, code: u8) -> Value {
+    json!([{ "action": action, "exitCodes": { "operator": "In", "values": [code] } }])
+}
+
+#[test]
+fn a_container_is_started_again_as_it_says_itself() {
+    let Some(node) = Node::start() else { return };
+    let ends = |name: &str, policy: &str, code: u8| {
+        with(container(name, &format!("exit {code}")), "restartPolicy", policy.into())
+    };
+    let ruled = with(ends("ruled", "Never", 7), "restartPolicyRules", rule("Restart", 7));
+    let unruled = with(ends("unruled", "Never", 8), "restartPolicyRules", rule("Restart", 7));
+    let containers = [
+        container("main", LASTS),
+        ends("once", "Never", 3),
+        ends("well", "OnFailure", 0),
+        ruled,
+        unruled,
+    ];
+    let web = pod("web").with_host_directory(&node.host()).set("spec.containers", &containers[..]);
+    node.put("web.yaml", &web);
+    let pod = node.wait_for_state("web", "CrashLoopBackOff");
+    let count = |name: &str| node.told("web").iter().filter(|line| *line == name).count();
+    assert!(count("ruled") >= 2);
+    for (name, code) in [("once", 3), ("well", 0), ("unruled", 8)] {
+        let state = pod.container(name).state.as_ref().unwrap();
+        assert_eq!(state.terminated.as_ref().unwrap().exit_code, code, "{name}");
+        assert_eq!(count(name), 1, "{name}");
+    }
+    assert_eq!(pod.status.phase.as_deref(), Some("Running"));
+}
+
+#[test]
+fn all_containers_are_started_over_in_the_sandbox_that_they_have() {
+    let Some(mut node) = Node::start() else { return };
+    let gate = "until [ -e /host/gate ]; do sleep 0.02; done; rm /host/gate; exit 7";
+    let source = with(container("source", gate), "restartPolicy", "Never".into());
+    let source = with(source, "restartPolicyRules", rule("RestartAllContainers", 7));
+    let sidecar = with(container("log", LASTS), "restartPolicy", "Always".into());
+    let web = pod("web")
+        .with_host_directory(&node.host())
+        .set("spec.restartPolicy", "Never")
+        .set("spec.hostNetwork", false)
+        .set("spec.initContainers", json!([container("init", "true"), sidecar]))
+        .set("spec.containers", json!([container("main", LASTS), source]));
+    node.put("web.yaml", &web);
+    let before = node.wait_for_running("web");
+    let told = node.wait_for_told("web", 4);
+    assert_eq!(told[..2], ["init", "log"]);
+    let shims = node.processes("shims");
+    fs::write(node.host().join("gate"), "").unwrap();
+    let again = node.wait_for_told("web", 8);
+    assert_eq!(again[4..6], ["init", "log"]);
+    let after = node.wait_for_running("web");
+    assert_eq!(after.status.pod_ip, before.status.pod_ip);
+    assert_eq!(node.processes("shims"), shims);
+    for (name, code) in [("init", 0), ("log", 143), ("main", 143), ("source", 7)] {
+        let status = after.any(name);
+        assert_eq!(status.restart_count, 1, "{name}");
+        let last = status.last_state.as_ref().unwrap().terminated.as_ref().unwrap();
+        assert_eq!(last.exit_code, code, "{name}");
+    }
+    let condition = |pod: &crate::node::Pod| {
+        let conditions = pod.status.conditions.clone().unwrap();
+        let it = conditions.into_iter().find(|it| it.type_ == "AllContainersRestarting").unwrap();
+        it.status
+    };
+    assert_eq!(condition(&after), "False");
+    // The second time an agent that comes in between does it.
+    node.kill();
+    fs::write(node.host().join("gate"), "").unwrap();
+    let gone = crate::node::wait_for(|| (!node.host().join("gate").exists()).then_some(()));
+    assert!(gone.is_some());
+    node.launch();
+    let again = node.wait_for_told("web", 12);
+    assert_eq!(again[8..10], ["init", "log"]);
+    node.wait_for_running("web");
+}

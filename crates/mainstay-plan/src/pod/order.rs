@@ -1,0 +1,232 @@
+//! Which containers of a pod have their turn.
+//!
+//! Init containers run one after another, each to its end. Of a sidecar among them it is enough that it
+//! has started; from then on it is kept running. When all are through, the pod is initialized and the
+//! others have their turn. All of it is of one sandbox: the next one is initialized anew.
+//!
+//! An end of a container after which all are started over begins another round in the same sandbox, when
+//! all have ended: as if nothing had been made yet.
+//!
+//! Source: `computeInitContainerActions` in `pkg/kubelet/kuberuntime/kuberuntime_container.go`.
+
+use k8s_openapi::api::core::v1::Container;
+use mainstay_cri::ContainerState;
+use mainstay_pod::containers::restarts_all;
+use mainstay_pod::{Pod, Role};
+
+use super::state::{Key, Memory, SeenContainer, SeenSandbox};
+
+/// The round that a sandbox's containers are in.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Round {
+    /// How often all have been started over.
+    pub(crate) number: u32,
+    /// Whether it is coming to its end: nothing is started, and what runs is ended.
+    pub(crate) ends: bool,
+}
+
+impl Round {
+    /// Of a sandbox of a pod.
+    ///
+    /// Source: `ShouldAllContainersRestart` in `pkg/kubelet/container/helpers.go`. There the containers are
+    /// removed; here they stay, to be told of.
+    pub(crate) fn of(pod: &Pod, sandbox: &SeenSandbox, memory: &Memory) -> Self {
+        let number = sandbox.containers.iter().map(|it| it.round).max().unwrap_or(0);
+        if !pod.containers().any(|(_, it)| begins_another(it, sandbox, number)) {
+            return Self { number, ends: false };
+        }
+        let starting = memory.in_flight.iter().any(|key| matches!(key, Key::Container(_)));
+        if starting || sandbox.containers.iter().any(|it| !it.has_ended()) {
+            Self { number, ends: true }
+        } else {
+            Self { number: number + 1, ends: false }
+        }
+    }
+
+    /// Whether a container of the sandbox means nothing any more, and another one comes in its place.
+    pub(crate) fn voids(self, container: &SeenContainer) -> bool {
+        self.ends || container.round < self.number
+    }
+}
+
+/// Whether the newest container of a name has ended so that all are started over.
+pub(super) fn begins_another(container: &Container, sandbox: &SeenSandbox, round: u32) -> bool {
+    let newest = sandbox.newest(&container.name).filter(|it| it.round == round);
+    newest.is_some_and(|newest| match newest.state {
+        ContainerState::Exited { exit_code, .. } => {
+            !newest.state.never_ran() && restarts_all(container, exit_code)
+        }
+        ContainerState::Created | ContainerState::Running { .. } => false,
+    })
+}
+
+/// The containers that should run in this sandbox now, in their order: those that had their turn and
+/// are kept running, and those that have it. Without a sandbox, those that will be first.
+pub(crate) fn on_turn<'a>(
+    pod: &'a Pod,
+    sandbox: Option<&SeenSandbox>,
+    memory: &Memory,
+) -> Vec<(Role, &'a Container)> {
+    let round = sandbox.map(|it| Round::of(pod, it, memory)).unwrap_or_default();
+    if round.ends {
+        return Vec::new();
+    }
+    let (count, reached) = progress(pod, sandbox, round, memory);
+    let all = pod.containers().enumerate();
+    let turn = all.filter(|(at, (role, _))| match role {
+        Role::Init => *at == reached,
+        Role::Sidecar => *at <= reached,
+        Role::Main => reached == count,
+    });
+    turn.map(|(_, container)| container).collect()
+}
+
+/// How many containers come before the main ones, and how many of them are through.
+///
+/// Only the last one that was made counts: those before it are through, also if nothing is known of
+/// them any more, or a sidecar among them has ended since.
+fn progress(
+    pod: &Pod,
+    sandbox: Option<&SeenSandbox>,
+    round: Round,
+    memory: &Memory,
+) -> (usize, usize) {
+    let newest = |container: &Container| {
+        sandbox.and_then(|it| it.newest(&container.name)).filter(|it| !round.voids(it))
+    };
+    let count = pod.containers().filter(|(role, _)| *role != Role::Main).count();
+    let made = pod.containers().enumerate().filter_map(|(at, (role, container))| {
+        newest(container).map(|seen| (at, role, container, seen))
+    });
+    let reached = match made.last() {
+        None => 0,
+        Some((_, Role::Main, ..)) => count,
+        Some((at, role, container, seen)) => {
+            at + usize::from(is_through(role, container, seen, memory))
+        }
+    };
+    (count, reached)
+}
+
+/// Whether the next container has its turn.
+fn is_through(role: Role, container: &Container, seen: &SeenContainer, memory: &Memory) -> bool {
+    match role {
+        Role::Sidecar => memory.has_started(container, seen),
+        Role::Init | Role::Main => {
+            matches!(seen.state, ContainerState::Exited { exit_code: 0, .. })
+                && !seen.state.never_ran()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use expect_test::expect;
+    use jiff::Timestamp;
+    use mainstay_cri::{ContainerId, SandboxId};
+    use mainstay_testkit::pods::pod;
+
+    use super::*;
+
+    /// `i` and `j` run to their ends, `s` and `t` are sidecars, `a` and `b` are what the pod is for.
+    fn turn(seen: &str) -> String {
+        let pod = pod("apiVersion: v1\nkind: Pod\nmetadata: {name: p}\nspec: {initContainers: [\
+             {name: i, image: x}, {name: s, image: x, restartPolicy: Always}, \
+             {name: j, image: x}, {name: t, image: x, restartPolicy: Always}], \
+             containers: [{name: a, image: x}, {name: b, image: x}]}");
+        let at = Timestamp::UNIX_EPOCH;
+        let container = |(restart_count, text): (usize, &str)| {
+            let (name, state) = text.split_at(1);
+            let exited = |started_at, exit_code| ContainerState::Exited {
+                started_at,
+                finished_at: at,
+                exit_code,
+                reason: String::new(),
+                message: String::new(),
+            };
+            SeenContainer {
+                id: ContainerId(text.into()),
+                name: name.into(),
+                restart_count: restart_count.try_into().unwrap(),
+                round: 0,
+                state: match state {
+                    "+" => ContainerState::Running { started_at: at },
+                    "?" => ContainerState::Created,
+                    // Discarded by an agent that ended before it had started it.
+                    "-" => exited(None, 0),
+                    code => exited(Some(at), code.parse().unwrap()),
+                },
+                backoff: None,
+                image: "x".into(),
+                image_ref: "x".into(),
+                pre_stop: None,
+                termination_message: None,
+            }
+        };
+        let sandbox = SeenSandbox {
+            id: SandboxId("s".into()),
+            uid: pod.uid().into(),
+            incarnation: None,
+            attempt: 0,
+            ready: true,
+            created_at: at,
+            ips: vec![],
+            grace: Duration::ZERO,
+            sidecars: vec![],
+            containers: seen.split_whitespace().enumerate().map(container).collect(),
+        };
+        let turn = on_turn(&pod, Some(&sandbox), &Memory::default());
+        turn.iter().map(|(_, container)| container.name.as_str()).collect()
+    }
+
+    #[test]
+    fn each_has_its_turn_after_those_before_it() {
+        let rows = [
+            "",
+            "i?",
+            "i-",
+            "i+",
+            "i1",
+            "i1 i+",
+            "i1 i0",
+            "i0 s?",
+            "i0 s+",
+            "i0 s1",
+            "i0 s+ j+",
+            "i0 s1 j+",
+            "i0 s1 j0",
+            "i0 s+ j0 t+",
+            "i0 s+ j0 t1",
+            "s0 t+",
+            "i0 s+ j0 t+ a+",
+            "i0 s1 j0 t1 a+",
+            "b1",
+            "a?",
+        ];
+        let rows = rows.map(|seen| format!("{seen}: {}", turn(seen)));
+        expect![[r#"
+            : i
+            i?: i
+            i-: i
+            i+: i
+            i1: i
+            i1 i+: i
+            i1 i0: s
+            i0 s?: s
+            i0 s+: sj
+            i0 s1: s
+            i0 s+ j+: sj
+            i0 s1 j+: sj
+            i0 s1 j0: st
+            i0 s+ j0 t+: stab
+            i0 s+ j0 t1: st
+            s0 t+: stab
+            i0 s+ j0 t+ a+: stab
+            i0 s1 j0 t1 a+: stab
+            b1: stab
+            a?: stab"#]]
+        .assert_eq(&rows.join("\n"));
+    }
+}
