@@ -129,7 +129,7 @@ pub(crate) fn container(from: &Ingredients<'_>) -> Result<Container, BundleError
         links: devices::links(mounts.links),
         masked_paths: if privileged { Vec::new() } else { masked },
         readonly_paths: if privileged { Vec::new() } else { strings(&READONLY_PATHS) },
-        new_pid_namespace: from.namespaces.pid != NamespaceMode::Node,
+        new_pid_namespace: from.namespaces.pid == NamespaceMode::Container,
         new_cgroup_namespace: layout == Layout::V2 && !privileged,
         cgroup: cgroup_directories(machine.hierarchies, places.cgroup),
         process,
@@ -184,7 +184,8 @@ fn oom_score_adj(wanted: i32, machine: &Machine<'_>) -> i32 {
     if machine.capabilities.contains(resource) { wanted } else { wanted.max(machine.oom_score_adj) }
 }
 
-fn cgroup_directories(hierarchies: &Hierarchies, path: &str) -> CgroupDirectories {
+/// The directories of a control group, for the shim.
+pub(crate) fn cgroup_directories(hierarchies: &Hierarchies, path: &str) -> CgroupDirectories {
     let (mut unified, mut legacy) = (None, Vec::new());
     for hierarchy in hierarchies.iter() {
         let directory = text(&hierarchy.mount_point.join(path.trim_start_matches('/')));

@@ -28,7 +28,8 @@ pub struct Container {
     pub masked_paths: Vec<String>,
     /// Paths that cannot be written.
     pub readonly_paths: Vec<String>,
-    /// Whether the container has process numbers of its own.
+    /// Whether the container has process numbers of its own; otherwise it has those that the pod's
+    /// containers share, or the machine's if they share none.
     pub new_pid_namespace: bool,
     /// Whether the container sees its own cgroup as the root of the hierarchy.
     pub new_cgroup_namespace: bool,

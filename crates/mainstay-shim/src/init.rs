@@ -6,6 +6,7 @@
 
 mod mounts;
 mod program;
+mod reaper;
 mod terminal;
 
 use std::fs;
@@ -23,6 +24,8 @@ use rustix::fs::{Mode, OFlags, open};
 use rustix::process::{
     DumpableBehavior, Signal, set_dumpable_behavior, set_parent_process_death_signal, umask,
 };
+
+pub(crate) use reaper::{Reaper, spawn as spawn_reaper};
 
 use crate::handshake::{Child, Report};
 
@@ -108,11 +111,13 @@ impl LegacyGroups {
     }
 }
 
-/// Makes a container's first process, a child of this one.
+/// Makes a container's first process, a child of this one; `reaper` is the first process of the
+/// process namespace that the pod's containers share, if they do.
 ///
 /// Returns its number; in the child it does not return.
 pub(crate) fn spawn(
     container: &Container,
+    reaper: Option<&Reaper>,
     stdio: Stdio,
     channel: &Child,
 ) -> Result<i32, InitError> {
@@ -120,8 +125,13 @@ pub(crate) fn spawn(
     let legacy = LegacyGroups::open(&container.cgroup)?;
     let mut namespaces = Namespaces::NEWNS;
     namespaces.set(Namespaces::NEWPID, container.new_pid_namespace);
-    let options =
-        CloneOptions { namespaces, cgroup: unified.as_ref().map(AsFd::as_fd), sibling: false };
+    let reaper = reaper.filter(|_| !container.new_pid_namespace);
+    let options = CloneOptions {
+        namespaces,
+        cgroup: unified.as_ref().map(AsFd::as_fd),
+        sibling: false,
+        processes_of: reaper.map(|reaper| &reaper.process),
+    };
     match process::clone(&options).map_err(step("make a process for the container"))? {
         Fork::Parent(pid) => Ok(pid),
         Fork::Child => {
@@ -233,6 +243,7 @@ fn enter(
         namespaces: Namespaces::empty(),
         cgroup: unified.as_ref().map(AsFd::as_fd),
         sibling: true,
+        processes_of: None,
     };
     // The process goes on when the shim has been told its number, so that its end cannot come
     // before.
@@ -280,6 +291,11 @@ fn leave_shim<'a>(
     kept.extend(stdio.descriptors());
     kept.extend(more);
     process::close_all_but(&kept).map_err(step("close the shim's descriptors"))?;
+    go_with_shim()
+}
+
+/// This process ends with the shim, and nobody looks into it.
+fn go_with_shim() -> Result<(), InitError> {
     set_parent_process_death_signal(Some(Signal::KILL))
         .map_err(|error| step("bind this process to the shim")(error.into()))?;
     // Its memory is a copy of the shim's: until it has become another program nobody in the container
