@@ -12,7 +12,7 @@ mod mounts;
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use mainstay_cri::{ContainerConfig, NamespaceMode, NamespaceOptions};
+use mainstay_cri::{ContainerConfig, NamespaceMode, NamespaceOptions, SupplementalGroupsPolicy};
 use mainstay_image::config::ImageConfig;
 use mainstay_linux::capability::Capabilities;
 use mainstay_linux::cgroup::{Hierarchies, Layout};
@@ -146,7 +146,10 @@ fn process(from: &Ingredients<'_>) -> Result<Process, BundleError> {
     // As `containerd` 1.6.8 and later: the user's own group is among the further ones too, so that
     // a file that only it may not read stays unreadable (CVE-2022-36109).
     let mut groups = vec![user.gid];
-    groups.extend(user.additional_gids.iter().chain(&security.supplemental_groups));
+    if security.supplemental_groups_policy == SupplementalGroupsPolicy::Merge {
+        groups.extend(&user.additional_gids);
+    }
+    groups.extend(&security.supplemental_groups);
     let mut seen = BTreeSet::new();
     groups.retain(|group| seen.insert(*group));
     let cwd = [&config.working_dir, &image.working_dir].into_iter().find(|path| !path.is_empty());

@@ -34,6 +34,6 @@ pub use deadline::{DEADLINE_EXCEEDED, DEADLINE_MESSAGE, is_exceeded};
 pub use plan::plan;
 pub use restart::{Afterwards, after as after_end, has_started, was_interrupted};
 pub use state::{
-    Action, Began, ContainerPlan, Failure, Finished, Goal, ImageMemory, Incarnation, Key, Memory,
-    Plan, PodKey, RunGoal, SeenContainer, SeenPod, SeenSandbox, SourceKind, Waiting,
+    Action, Began, ContainerPlan, Eviction, Failure, Finished, Goal, ImageMemory, Incarnation, Key,
+    Memory, Plan, PodKey, RunGoal, SeenContainer, SeenPod, SeenSandbox, SourceKind, Waiting,
 };

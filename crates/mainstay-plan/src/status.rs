@@ -15,6 +15,7 @@ use mainstay_pod::{PodTotals, RestartPolicy, SourceKind};
 
 pub use containers::{container_id, container_of_id};
 
+use crate::ephemeral_storage::EVICTED;
 use crate::pod::{
     DEADLINE_EXCEEDED, DEADLINE_MESSAGE, Memory, RunGoal, SeenPod, SeenSandbox, is_exceeded,
 };
@@ -97,12 +98,15 @@ fn compute_under(policy: RestartPolicy, facts: &Facts<'_>) -> PodStatus {
     let pod = &run.pod;
     let own = || seen.sandboxes.iter().filter(|sandbox| sandbox.uid == pod.uid());
     let sandbox: Option<&SeenSandbox> = own().next();
-    let late = is_exceeded(run, policy, seen, memory, now);
-    // What has had its time is not started again.
-    let policy = if late { RestartPolicy::Never } else { policy };
+    let early = match memory.eviction(run) {
+        Some(message) => Some((EVICTED, message)),
+        None => is_exceeded(run, policy, seen, memory, now)
+            .then_some((DEADLINE_EXCEEDED, DEADLINE_MESSAGE)),
+    };
+    // What has had its time, or too much, is not started again.
+    let policy = if early.is_some() { RestartPolicy::Never } else { policy };
     let views = containers::views(pod, policy, own(), memory, now);
-    let phase = if late { Phase::Failed } else { phase(&views, policy) };
-    let late = |text: &str| late.then(|| text.to_owned());
+    let phase = if early.is_some() { Phase::Failed } else { phase(&views, policy) };
     let host_ips: Vec<String> = node.ips.iter().map(ToString::to_string).collect();
     let pod_ips: Vec<String> = if pod.is_host_network() {
         host_ips.clone()
@@ -121,8 +125,8 @@ fn compute_under(policy: RestartPolicy, facts: &Facts<'_>) -> PodStatus {
     };
     PodStatus {
         phase: Some(phase.as_str().to_owned()),
-        reason: late(DEADLINE_EXCEEDED),
-        message: late(DEADLINE_MESSAGE),
+        reason: early.map(|(reason, _)| reason.to_owned()),
+        message: early.map(|(_, message)| message.to_owned()),
         conditions: Some(conditions::all(&views, phase, ready, before, now)),
         container_statuses: Some(containers::statuses(&views)),
         host_ip: host_ips.first().cloned(),

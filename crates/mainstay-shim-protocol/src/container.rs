@@ -111,6 +111,25 @@ pub struct MountFlags {
     pub nodev: bool,
     /// `noexec`
     pub noexec: bool,
+    /// Whether the flags are those of all that is mounted below it, too.
+    #[serde(default)]
+    pub recursive: bool,
+    /// Which later mounts are seen on which side; of what is the host's.
+    #[serde(default)]
+    pub propagation: Propagation,
+}
+
+/// Which mounts that are made later are seen on which side of a mount.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Propagation {
+    /// Those of each side only there.
+    #[default]
+    Private,
+    /// Those of the host on both.
+    FromHost,
+    /// All on both.
+    Both,
 }
 
 /// A device node.

@@ -29,7 +29,8 @@ use rustix::pipe::{PipeFlags, fcntl_getpipe_size, pipe_with};
 use crate::attach::{Clients, Streams};
 use crate::cri_log::{Lines, Log, Stream};
 use crate::handshake::{self, Report};
-use crate::init::{self, Membership, Reaper, Stdio};
+use crate::init::{self, Membership, Stdio};
+use crate::namespaces::Pod;
 use crate::shim::Asker;
 
 pub(crate) struct Container {
@@ -81,7 +82,7 @@ pub(crate) enum Progress {
 
 impl Container {
     /// Starts making a container.
-    pub(crate) fn spawn(spec: &Spec, reaper: Option<&Reaper>) -> io::Result<Self> {
+    pub(crate) fn spawn(spec: &Spec, pod: &Pod) -> io::Result<Self> {
         let log = Log::open(Path::new(&spec.log_path)).map_err(|error| {
             io::Error::new(error.kind(), format!("cannot open the log {}: {error}", spec.log_path))
         })?;
@@ -103,7 +104,7 @@ impl Container {
             outputs.push(Output::new(error.0, Stream::Stderr)?);
             Stdio::Streams([input, output.1, error.1])
         };
-        let pid = init::spawn(spec, reaper, stdio, &child)
+        let pid = init::spawn(spec, pod, stdio, &child)
             .map_err(|error| io::Error::other(init::chain(&error)))?;
         Ok(Self {
             bundle: PathBuf::from(&spec.bundle),
@@ -459,6 +460,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let endless = File::open("/dev/zero").unwrap();
         let mut container = Container {
+            alone: true,
             bundle: directory.path().to_owned(),
             membership: Membership { cgroup: Default::default(), new_cgroup_namespace: false },
             phase: Phase::Creating,

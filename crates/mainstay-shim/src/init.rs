@@ -28,6 +28,7 @@ use rustix::process::{
 pub(crate) use reaper::{Reaper, spawn as spawn_reaper};
 
 use crate::handshake::{Child, Report};
+use crate::namespaces::Pod;
 
 /// Why a container does not come to run.
 #[derive(Debug, thiserror::Error)]
@@ -111,13 +112,12 @@ impl LegacyGroups {
     }
 }
 
-/// Makes a container's first process, a child of this one; `reaper` is the first process of the
-/// process namespace that the pod's containers share, if they do.
+/// Makes a container's first process, a child of this one.
 ///
 /// Returns its number; in the child it does not return.
 pub(crate) fn spawn(
     container: &Container,
-    reaper: Option<&Reaper>,
+    pod: &Pod,
     stdio: Stdio,
     channel: &Child,
 ) -> Result<i32, InitError> {
@@ -125,7 +125,7 @@ pub(crate) fn spawn(
     let legacy = LegacyGroups::open(&container.cgroup)?;
     let mut namespaces = Namespaces::NEWNS;
     namespaces.set(Namespaces::NEWPID, container.new_pid_namespace);
-    let reaper = reaper.filter(|_| !container.new_pid_namespace);
+    let reaper = pod.reaper.as_ref().filter(|_| !container.new_pid_namespace);
     let options = CloneOptions {
         namespaces,
         cgroup: unified.as_ref().map(AsFd::as_fd),
@@ -136,7 +136,8 @@ pub(crate) fn spawn(
         Fork::Parent(pid) => Ok(pid),
         Fork::Child => {
             drop(unified);
-            let Err(error) = become_container(container, stdio, legacy, channel);
+            let host_mounts = pod.host_mounts.as_ref().map(AsFd::as_fd);
+            let Err(error) = become_container(container, host_mounts, stdio, legacy, channel);
             fail(channel, &error)
         }
     }
@@ -173,11 +174,12 @@ enum Never {}
 
 fn become_container(
     container: &Container,
+    host_mounts: Option<BorrowedFd<'_>>,
     stdio: Stdio,
     legacy: LegacyGroups,
     channel: &Child,
 ) -> Result<Never, InitError> {
-    leave_shim(channel, &stdio, legacy.0.iter().map(AsFd::as_fd))?;
+    leave_shim(channel, &stdio, legacy.0.iter().map(AsFd::as_fd).chain(host_mounts))?;
     // What is made in the container has the modes that are asked for.
     umask(Mode::empty());
     let process = &container.process;
@@ -192,7 +194,7 @@ fn become_container(
 
     let root = mounts::mount_root(container)?;
     for mount in &container.mounts {
-        mounts::mount_one(&root, mount)?;
+        mounts::mount_one(&root, host_mounts, mount)?;
     }
     mounts::make_devices(&root, &container.devices, &container.links)?;
     for path in &container.sealed_mounts {

@@ -32,7 +32,7 @@ use crate::connection::{Closed, Connection};
 use crate::container::{Container, Progress};
 use crate::cri_log::Stream;
 use crate::handshake::{self, Report};
-use crate::init::{self, Reaper, Stdio};
+use crate::init::{self, Stdio};
 use crate::namespaces;
 
 /// How long a shim without containers and without connections stays. Long enough for an agent to
@@ -45,8 +45,7 @@ pub(crate) struct Shim {
     connections: BTreeMap<u64, Connection>,
     next_connection: u64,
     containers: BTreeMap<String, Container>,
-    /// The first of the processes that all containers share.
-    reaper: Option<Reaper>,
+    pod: namespaces::Pod,
     /// Who waits for a container to be created or started.
     waiting: BTreeMap<String, Asker>,
     execs: Vec<Execution>,
@@ -126,7 +125,7 @@ impl Shim {
             connections: BTreeMap::new(),
             next_connection: 0,
             containers: BTreeMap::new(),
-            reaper: None,
+            pod: namespaces::Pod::default(),
             waiting: BTreeMap::new(),
             execs: Vec::new(),
             idle_since: Some(Instant::now()),
@@ -278,7 +277,7 @@ impl Shim {
             Command::EnterNamespaces(which) => done(self.enter(&which)),
             Command::CreateContainer(spec) => match self.containers.get(&spec.id).map(|_| ()) {
                 Some(()) => Some(Err(Failure::WrongState("the container exists already".into()))),
-                None => match Container::spawn(&spec, self.reaper.as_ref()) {
+                None => match Container::spawn(&spec, &self.pod) {
                     Ok(container) => {
                         self.containers.insert(spec.id.clone(), container);
                         self.waiting.insert(spec.id, asker);
@@ -330,9 +329,10 @@ impl Shim {
 
     fn enter(&mut self, which: &SandboxNamespaces) -> Result<(), Failure> {
         let failed = |error: &dyn std::error::Error| Failure::Failed(init::chain(error));
-        namespaces::enter(which).map_err(|error| failed(&error))?;
+        let host_mounts = namespaces::enter(which).map_err(|error| failed(&error))?;
+        self.pod.host_mounts = Some(host_mounts);
         if let Some(cgroup) = &which.processes {
-            self.reaper = Some(init::spawn_reaper(cgroup).map_err(|error| failed(&error))?);
+            self.pod.reaper = Some(init::spawn_reaper(cgroup).map_err(|error| failed(&error))?);
         }
         Ok(())
     }
@@ -438,7 +438,7 @@ impl Shim {
                 self.end_container(&id, exit_code);
             } else if let Some(which) = self.execs.iter().position(|exec| exec.pid == Some(pid)) {
                 self.end_exec(which, pid, exit_code);
-            } else if self.reaper.as_ref().is_some_and(|reaper| reaper.pid == pid) {
+            } else if self.pod.reaper.as_ref().is_some_and(|reaper| reaper.pid == pid) {
                 // The kernel ends all that it was the first of, and nothing can be started there any
                 // more; when all have ended, the pod is made anew.
                 crate::complain(format_args!("the pod's first process has ended ({exit_code})"));

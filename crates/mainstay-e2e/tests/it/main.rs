@@ -12,6 +12,7 @@ mod manifest;
 mod node;
 mod program;
 
+mod admission;
 mod api;
 mod bad_input;
 mod cli;
@@ -26,7 +27,10 @@ mod kubectl_run;
 mod life;
 mod main_job;
 mod model;
+mod mounts;
+mod namespaces;
 mod network;
 mod security;
 mod servers;
 mod sources;
+mod storage;
