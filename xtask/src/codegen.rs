@@ -14,16 +14,24 @@ const GENERATED: &[(&str, &str, &str)] = &[
     ("crates/mainstay-schema/src/protobuf/numbers.rs", "xtask/schema/Cargo.toml", "protobuf"),
 ];
 
-/// Writes the sources.
+/// What a test compares, and writes if it is told to: it has to know what nothing else needs.
+const PAGES: &[(&str, &str)] = &[("mainstay-pod", "unsupported::tests::page")];
+
+/// Writes the sources, and the pages of documentation.
 pub(crate) fn write() -> anyhow::Result<()> {
     for (path, generator, part) in GENERATED {
         fs::write(path, generate(generator, part)?)
             .with_context(|| format!("cannot write {path}"))?;
     }
+    for (package, test) in PAGES {
+        let mut command = process::cargo();
+        command.args(["test", "--quiet", "--locked", "--package", package, "--lib", test]);
+        process::run(command.env("UPDATE_EXPECT", "1"))?;
+    }
     Ok(())
 }
 
-/// Compares the sources with what would be written.
+/// Compares the sources with what would be written. Pages are compared by their tests.
 ///
 /// # Errors
 ///

@@ -72,15 +72,22 @@ pub struct Mount {
     pub host_path: String,
     /// Whether it can be written through this mount.
     pub readonly: bool,
+    /// Whether what is mounted below it on the host cannot be written either; only with `readonly`.
+    pub recursive_read_only: bool,
     /// Which mounts made later are seen on which side.
     pub propagation: MountPropagation,
 }
 
 /// Source: `MountPropagation`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum MountPropagation {
     /// None (`rprivate`).
+    #[default]
     Private,
+    /// Those of the host are seen in the container (`rslave`).
+    HostToContainer,
+    /// Those of the container are seen on the host, too (`rshared`).
+    Bidirectional,
 }
 
 /// Source: `LinuxContainerResources`. Zero is "not set" wherever the kernel has no zero.
@@ -115,14 +122,26 @@ pub struct LinuxContainerSecurityContext {
     pub run_as_user: Option<u32>,
     /// Replaces the group of the user.
     pub run_as_group: Option<u32>,
-    /// Groups besides those that the image's `/etc/group` gives the user.
+    /// Further groups.
     pub supplemental_groups: Vec<u32>,
+    /// What the image's `/etc/group` has to say about it.
+    pub supplemental_groups_policy: SupplementalGroupsPolicy,
     /// Whether the root file system can be written.
     pub readonly_rootfs: bool,
     /// Whether `execve` can never grant more than the caller has.
     pub no_new_privs: bool,
     /// Which system calls are let through.
     pub seccomp: SeccompProfile,
+}
+
+/// Source: `SupplementalGroupsPolicy`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum SupplementalGroupsPolicy {
+    /// The groups that it gives the user are added.
+    #[default]
+    Merge,
+    /// Nothing.
+    Strict,
 }
 
 /// Source: `SecurityProfile`.

@@ -25,7 +25,7 @@ pub use attach::{AttachRequest, Attached, Duplex, PortForward};
 pub use container::{
     Container, ContainerConfig, ContainerFilter, ContainerId, ContainerMetadata, ContainerState,
     ContainerStatus, LinuxContainerResources, LinuxContainerSecurityContext, Mount,
-    MountPropagation, START_ERROR, STATUS_UNKNOWN, SeccompProfile,
+    MountPropagation, START_ERROR, STATUS_UNKNOWN, SeccompProfile, SupplementalGroupsPolicy,
 };
 pub use error::{Error, ErrorKind, Result, chain};
 pub use event::{ContainerEvent, ContainerEventKind};

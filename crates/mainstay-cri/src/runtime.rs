@@ -105,6 +105,10 @@ pub trait Runtime: Send + Sync {
         filter: &PodSandboxFilter,
     ) -> Result<Vec<PodSandboxStats>>;
 
+    /// The bytes of disk that a container has written to its root file system. They are counted when
+    /// somebody asks, which may take its time. Source: `writable_layer` of `ContainerStats`.
+    async fn writable_layer(&self, id: &ContainerId) -> Result<u64>;
+
     /// What happens from now on.
     fn events(&self) -> BoxStream<'static, ContainerEvent>;
 }

@@ -12,7 +12,7 @@ mod mounts;
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use mainstay_cri::{ContainerConfig, NamespaceMode, NamespaceOptions};
+use mainstay_cri::{ContainerConfig, NamespaceMode, NamespaceOptions, SupplementalGroupsPolicy};
 use mainstay_image::config::ImageConfig;
 use mainstay_linux::capability::Capabilities;
 use mainstay_linux::cgroup::{Hierarchies, Layout};
@@ -129,7 +129,7 @@ pub(crate) fn container(from: &Ingredients<'_>) -> Result<Container, BundleError
         links: devices::links(mounts.links),
         masked_paths: if privileged { Vec::new() } else { masked },
         readonly_paths: if privileged { Vec::new() } else { strings(&READONLY_PATHS) },
-        new_pid_namespace: from.namespaces.pid != NamespaceMode::Node,
+        new_pid_namespace: from.namespaces.pid == NamespaceMode::Container,
         new_cgroup_namespace: layout == Layout::V2 && !privileged,
         cgroup: cgroup_directories(machine.hierarchies, places.cgroup),
         process,
@@ -146,7 +146,10 @@ fn process(from: &Ingredients<'_>) -> Result<Process, BundleError> {
     // As `containerd` 1.6.8 and later: the user's own group is among the further ones too, so that
     // a file that only it may not read stays unreadable (CVE-2022-36109).
     let mut groups = vec![user.gid];
-    groups.extend(user.additional_gids.iter().chain(&security.supplemental_groups));
+    if security.supplemental_groups_policy == SupplementalGroupsPolicy::Merge {
+        groups.extend(&user.additional_gids);
+    }
+    groups.extend(&security.supplemental_groups);
     let mut seen = BTreeSet::new();
     groups.retain(|group| seen.insert(*group));
     let cwd = [&config.working_dir, &image.working_dir].into_iter().find(|path| !path.is_empty());
@@ -184,7 +187,8 @@ fn oom_score_adj(wanted: i32, machine: &Machine<'_>) -> i32 {
     if machine.capabilities.contains(resource) { wanted } else { wanted.max(machine.oom_score_adj) }
 }
 
-fn cgroup_directories(hierarchies: &Hierarchies, path: &str) -> CgroupDirectories {
+/// The directories of a control group, for the shim.
+pub(crate) fn cgroup_directories(hierarchies: &Hierarchies, path: &str) -> CgroupDirectories {
     let (mut unified, mut legacy) = (None, Vec::new());
     for hierarchy in hierarchies.iter() {
         let directory = text(&hierarchy.mount_point.join(path.trim_start_matches('/')));

@@ -49,6 +49,7 @@ use mainstay_cri::{
 use mainstay_image::store::Store;
 use mainstay_linux::capability::Capabilities;
 use mainstay_linux::cgroup::Hierarchies;
+use mainstay_linux::disk_usage::disk_usage;
 use mainstay_linux::process::Pidfd;
 use tokio::sync::broadcast;
 use tokio::task::JoinSet;
@@ -83,6 +84,9 @@ const KILL_PATIENCE: Duration = Duration::from_secs(10);
 
 /// The control group of all shims, below that of the instance.
 pub const SHIMS: &str = "shims";
+
+/// What a container writes to its root file system, in its own directory.
+const UPPER: &str = "upper";
 
 /// How many events may wait for a slow listener before it is told that it missed some.
 const EVENT_BACKLOG: usize = 1024;
@@ -512,6 +516,12 @@ impl Runtime for Engine {
 
     async fn port_forward(&self, sandbox: &SandboxId, port: u16) -> Result<PortForward> {
         sandbox::port_forward::port_forward(&self.0, sandbox, port).await
+    }
+
+    async fn writable_layer(&self, id: &ContainerId) -> Result<u64> {
+        let directory = self.0.writable_directory(id).join(UPPER);
+        let failed = io_failed(format!("cannot look through {}", directory.display()));
+        blocking(move || disk_usage(&directory).map_err(failed)).await
     }
 
     async fn list_pod_sandbox_stats(

@@ -24,8 +24,8 @@ use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use mainstay_cri::{
-    ContainerEventKind, ContainerId, ContainerState, ContainerStatus, PodSandbox, PodSandboxState,
-    PodSandboxStatus, START_ERROR, STATUS_UNKNOWN,
+    ContainerEventKind, ContainerId, ContainerState, ContainerStatus, NamespaceMode, PodSandbox,
+    PodSandboxState, PodSandboxStatus, START_ERROR, STATUS_UNKNOWN,
 };
 use mainstay_linux::process::reap;
 use mainstay_shim_protocol::{Event, ExitStatus, START_FAILED};
@@ -130,6 +130,14 @@ impl Sandbox {
             containers: state.containers.values().map(container_status).collect(),
         }
     }
+}
+
+/// The control group of the first process of a sandbox, if it has one: its containers share their process
+/// numbers.
+pub(crate) fn reaper_cgroup(record: &SandboxRecord) -> Option<String> {
+    let shared = record.namespaces.pid == NamespaceMode::Pod;
+    let parent = record.cgroup_parent.trim_end_matches('/');
+    shared.then(|| format!("{parent}/{}", record.id))
 }
 
 /// A container's directory in its sandbox's.

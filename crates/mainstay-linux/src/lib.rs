@@ -7,6 +7,7 @@
 
 pub mod capability;
 pub mod cgroup;
+pub mod disk_usage;
 pub mod durable;
 pub mod machine;
 pub mod memfd;

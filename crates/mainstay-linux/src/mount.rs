@@ -86,6 +86,16 @@ pub fn restrict(mount: impl AsFd, attributes: Attributes) -> io::Result<()> {
     set_attributes(mount, u64::from(attributes.flags().bits()), 0, false)
 }
 
+/// The same for a mount and all that is mounted below it.
+pub fn restrict_tree(tree: impl AsFd, attributes: Attributes) -> io::Result<()> {
+    set_attributes(tree, u64::from(attributes.flags().bits()), 0, true)
+}
+
+/// Lets a tree receive what is mounted and unmounted where it comes from, and send nothing there.
+pub fn make_receiver(tree: impl AsFd) -> io::Result<()> {
+    set_attributes(tree, 0, libc::MS_SLAVE, true)
+}
+
 /// Cuts a tree off from mounts and unmounts elsewhere.
 pub fn make_private(tree: impl AsFd) -> io::Result<()> {
     set_attributes(tree, 0, libc::MS_PRIVATE, true)
@@ -171,6 +181,49 @@ pub fn detach(target: &Path) -> io::Result<()> {
     }
 }
 
+/// The mount that a file or directory is on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MountOf {
+    /// Where it is mounted.
+    pub point: PathBuf,
+    /// Whether what is mounted on it is seen elsewhere, and what is mounted there is seen on it.
+    pub shared: bool,
+    /// Whether what is mounted elsewhere is seen on it.
+    pub receives: bool,
+}
+
+/// Looks up the mount that a path is on, in this mount namespace. Links are followed.
+///
+/// Source: statx(2), kernel 5.8; proc_pid_mountinfo(5), the optional fields.
+pub fn mount_of(path: &Path) -> io::Result<MountOf> {
+    let status = rustix::fs::statx(
+        rustix::fs::CWD,
+        path,
+        rustix::fs::AtFlags::empty(),
+        rustix::fs::StatxFlags::MNT_ID,
+    )?;
+    let table = std::fs::read("/proc/self/mountinfo")?;
+    let missing = || io::Error::new(io::ErrorKind::NotFound, "its mount is not in mountinfo");
+    table
+        .split(|byte| *byte == b'\n')
+        .find_map(|line| mount_in(line, status.stx_mnt_id))
+        .ok_or_else(missing)
+}
+
+/// What a line of mountinfo says, if it is of the mount with this number.
+fn mount_in(line: &[u8], number: u64) -> Option<MountOf> {
+    let mut fields = line.split(|byte| *byte == b' ');
+    let own: u64 = std::str::from_utf8(fields.next()?).ok()?.parse().ok()?;
+    if own != number {
+        return None;
+    }
+    let point = PathBuf::from(std::ffi::OsStr::from_bytes(&unescape(fields.nth(3)?)));
+    // The options of the mount, then optional fields up to a hyphen.
+    let optional: Vec<&[u8]> = fields.skip(1).take_while(|field| *field != b"-").collect();
+    let has = |name: &[u8]| optional.iter().any(|field| field.starts_with(name));
+    Some(MountOf { point, shared: has(b"shared:"), receives: has(b"master:") })
+}
+
 /// All mount points of this mount namespace, parents before children.
 ///
 /// Source: proc_pid_mountinfo(5), field 5, with its octal escapes undone.
@@ -217,6 +270,18 @@ mod tests {
     fn escapes_of_mountinfo_are_undone() {
         assert_eq!(unescape(br"/a\040b\134c"), br"/a b\c");
         assert_eq!(unescape(br"/odd\04"), br"/odd\04");
+    }
+
+    #[test]
+    fn a_mount_tells_with_whom_it_shares() {
+        let line = br"36 35 98:0 /mnt1 /mnt\0402 rw,noatime master:1 shared:7 - ext3 /dev/root rw";
+        let expected = MountOf { point: "/mnt 2".into(), shared: true, receives: true };
+        assert_eq!(mount_in(line, 36), Some(expected));
+        assert_eq!(mount_in(line, 35), None);
+        let line = b"36 35 98:0 / / rw - ext3 /dev/shared:1 rw";
+        let expected = MountOf { point: "/".into(), shared: false, receives: false };
+        assert_eq!(mount_in(line, 36), Some(expected));
+        assert_eq!(mount_of(Path::new("/proc/self")).unwrap().point, Path::new("/proc"));
     }
 
     #[test]

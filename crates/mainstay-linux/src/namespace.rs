@@ -1,7 +1,7 @@
 //! Namespaces of the calling thread.
 
 use std::io;
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::{Mode, OFlags, open};
 use rustix::mount::{MountPropagationFlags, mount_change};
@@ -36,6 +36,24 @@ pub fn unshare(which: Namespaces) -> io::Result<()> {
 pub fn receive_mounts_only() -> io::Result<()> {
     let slave = MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC;
     Ok(mount_change("/", slave)?)
+}
+
+/// The mount namespace of this process.
+pub fn own_mounts() -> io::Result<OwnedFd> {
+    Ok(open("/proc/self/ns/mnt", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?)
+}
+
+/// Does something in another mount namespace, and comes back to the root directory of this one.
+///
+/// # Errors
+///
+/// What setns(2) or `work` returned. It takes a process with one thread.
+pub fn in_mounts<T>(mounts: BorrowedFd<'_>, work: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
+    let own = own_mounts()?;
+    move_into_link_name_space(mounts, Some(LinkNameSpaceType::Mount))?;
+    let result = work();
+    move_into_link_name_space(own.as_fd(), Some(LinkNameSpaceType::Mount))?;
+    result
 }
 
 /// The network namespace of a process.

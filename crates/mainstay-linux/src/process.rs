@@ -61,6 +61,8 @@ pub struct CloneOptions<'a> {
     pub cgroup: Option<BorrowedFd<'a>>,
     /// Whether the child becomes the child of the caller's parent.
     pub sibling: bool,
+    /// A process whose process namespace the child is to be in; `None` is the caller's.
+    pub processes_of: Option<&'a Pidfd>,
 }
 
 /// Copies this process into other namespaces or another control group. Source: clone(2).
@@ -70,7 +72,15 @@ pub struct CloneOptions<'a> {
 /// As [`fork`], and what the namespaces and the control group need.
 pub fn clone(options: &CloneOptions<'_>) -> io::Result<Fork> {
     check_single_thread()?;
-    clone_unchecked(options)
+    let Some(process) = options.processes_of else { return clone_unchecked(options) };
+    // Only where children go changes by this, so that this process can turn back.
+    let own = Pidfd::open(rustix::process::getpid().as_raw_nonzero().get())?;
+    join(process, Namespaces::NEWPID)?;
+    let cloned = clone_unchecked(options);
+    if !matches!(cloned, Ok(Fork::Child)) {
+        join(&own, Namespaces::NEWPID)?;
+    }
+    cloned
 }
 
 /// Joins namespaces of another process and copies this one, so that the copy is in them with all
@@ -84,14 +94,17 @@ pub fn clone_within(
 ) -> io::Result<Fork> {
     // Before the mounts change: in another process namespace `/proc/self` may not exist.
     check_single_thread()?;
+    join(process, namespaces)?;
+    clone_unchecked(options)
+}
+
+/// The process has one thread.
+fn join(process: &Pidfd, namespaces: Namespaces) -> io::Result<()> {
     let bits = namespaces.bits().cast_signed();
     // SAFETY: setns(2) has no memory arguments, and takes no flags but namespaces; the process
-    // has one thread, as was just checked, so nothing else relies on the ones that it leaves.
+    // has one thread, as the callers have checked, so nothing else relies on the ones that it leaves.
     let result = unsafe { libc::setns(process.as_fd().as_raw_fd(), bits) };
-    if result != 0 {
-        return Err(io::Error::last_os_error());
-    }
-    clone_unchecked(options)
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
 /// The process has one thread.

@@ -28,7 +28,7 @@ use crate::sources::manifest_dir::{self, Batch, ManifestPaths};
 use crate::sources::merge::{Goals, Merge, Note, Notes, Reading, Remembered};
 use crate::supervise::Supervisor;
 use crate::worker::{Performer, Worker, WorkerGoal};
-use crate::{AgentError, addresses, http, volumes};
+use crate::{AgentError, addresses, http, storage, volumes};
 
 /// How long the end of pods may take beyond their grace periods.
 pub const STOP_PATIENCE: Duration = Duration::from_secs(60);
@@ -255,6 +255,7 @@ impl Agent {
         tasks.spawn(supervisor.run(goals_seen, api_goals_seen, requested));
         tasks.spawn(tell_images(performer.images.clone(), image_changes));
         tasks.spawn(rotate_all(performer.runtime.clone(), config.log_bounds));
+        tasks.spawn(storage::watch(performer.clone(), board_seen.clone()));
         tasks.spawn(addresses::keep(config.addresses, addresses));
 
         // People: the board and the socket.

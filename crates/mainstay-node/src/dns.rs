@@ -8,6 +8,7 @@ use std::net::IpAddr;
 use std::path::Path;
 
 use mainstay_cri::DnsConfig;
+use mainstay_plan::dns;
 
 /// The usual file.
 const RESOLV_CONF: &str = "/etc/resolv.conf";
@@ -19,35 +20,20 @@ const RESOLVED: &str = "/run/systemd/resolve/resolv.conf";
 /// The settings for a pod that may have a network of its own, where a server on the host's
 /// loopback interface cannot be reached.
 pub(crate) fn of_host(file: &Path, own_network: bool) -> DnsConfig {
-    let dns = read(file);
-    let stub = !dns.servers.is_empty() && dns.servers.iter().all(|server| is_loopback(server));
+    let own = read(file);
+    let stub = !own.servers.is_empty() && own.servers.iter().all(|server| is_loopback(server));
     if own_network && stub && file == Path::new(RESOLV_CONF) {
         let known = read(Path::new(RESOLVED));
         if !known.servers.is_empty() {
             return known;
         }
     }
-    dns
+    own
 }
 
 fn read(file: &Path) -> DnsConfig {
     // A host without the file resolves no names, and neither do its pods.
-    parse(&fs::read_to_string(file).unwrap_or_default())
-}
-
-fn parse(text: &str) -> DnsConfig {
-    let mut dns = DnsConfig::default();
-    for line in text.lines() {
-        let mut words = line.split_whitespace();
-        let list = |words: std::str::SplitWhitespace<'_>| words.map(str::to_owned).collect();
-        match words.next() {
-            Some("nameserver") => dns.servers.extend(words.next().map(str::to_owned)),
-            Some("search") => dns.searches = list(words),
-            Some("options") => dns.options = list(words),
-            _ => {}
-        }
-    }
-    dns
+    dns::parse(&fs::read_to_string(file).unwrap_or_default())
 }
 
 fn is_loopback(server: &str) -> bool {
@@ -57,16 +43,6 @@ fn is_loopback(server: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn what_resolvers_read_is_read() {
-        let text = "# comment\nnameserver 192.0.2.1\nnameserver ::1 # here\nsearch a.b c\n\
-                    options ndots:2 edns0\nsearch d\nsortlist 1.2.3.4\n";
-        let dns = parse(text);
-        assert_eq!(dns.servers, ["192.0.2.1", "::1"]);
-        assert_eq!(dns.searches, ["d"]);
-        assert_eq!(dns.options, ["ndots:2", "edns0"]);
-    }
 
     #[test]
     fn a_file_that_was_named_counts_as_it_is() {

@@ -17,6 +17,7 @@
 //! | [`publish::keep`] | reports, notes | the board (`watch`) → control socket |
 //! | [`http::serve`] | the control socket | requests → supervisor |
 //! | [`logs::rotate_all`] | time | |
+//! | [`storage::watch`] | the board, time | evictions → workers |
 //! | [`addresses::keep`] | time | the node's addresses (`watch`) → workers, when they report |
 //! | `ask_runtime` ([`agent`]) | time, changes of images | how the runtime is (`watch`) → board |
 //! | [`publish::show`], with an API: several | the board, the API's pods of this node, time | mirror pods, the state of its own pods, the Node, its lease, events → the API |
@@ -40,6 +41,7 @@ mod observe;
 mod probe;
 mod publish;
 mod sources;
+mod storage;
 mod supervise;
 mod volumes;
 mod worker;

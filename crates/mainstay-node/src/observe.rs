@@ -237,7 +237,6 @@ pub(crate) async fn follow(observer: Arc<Observer>) {
 
 #[cfg(test)]
 mod tests {
-    use mainstay_cri::SeccompProfile;
     use mainstay_testkit::contract::Sample;
     use mainstay_testkit::runtime::FakeRuntime;
 
@@ -253,7 +252,7 @@ mod tests {
             cgroup_root: "/cg".into(),
             machine_memory: 1 << 30,
             seccomp_directory: root.path().join("seccomp"),
-            seccomp_default: SeccompProfile::Unconfined,
+            ..NodeFacts::default()
         };
         let runtime = FakeRuntime::default();
         let mut sample = Sample::new("t", root.path());

@@ -11,8 +11,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
+use k8s_openapi::api::core::v1::PodStatus;
+use mainstay_plan::ephemeral_storage::EVICTED;
 use mainstay_plan::pod::{
-    Began, Finished, Goal, Memory, PodKey, RunGoal, SeenPod, was_interrupted,
+    Began, Eviction, Finished, Goal, Memory, PodKey, RunGoal, SeenPod, was_interrupted,
 };
 use mainstay_plan::status;
 use mainstay_pod::Pod;
@@ -323,6 +325,7 @@ impl Supervisor {
             own.insert(run.pod.uid().to_owned());
             (memory.finished, status) = self.end_of(&key, run, &seen.borrow());
             memory.began = self.beginning_of(&key, run);
+            memory.evicted = status.as_ref().and_then(|status| eviction_of(run, status));
         }
         memory.hosted = self.hosted.iter().filter(|uid| own.contains(*uid)).cloned().collect();
         self.hosted.retain(|uid| !own.contains(uid));
@@ -357,7 +360,7 @@ impl Supervisor {
         key: &PodKey,
         run: &RunGoal,
         seen: &SeenPod,
-    ) -> (Option<Finished>, Option<k8s_openapi::api::core::v1::PodStatus>) {
+    ) -> (Option<Finished>, Option<PodStatus>) {
         let record = self.performer.record(key).filter(|it| it.pod.uid() == run.pod.uid());
         let Some(record) = record else { return (None, None) };
         let finished = Finished { uid: run.pod.uid().to_owned(), incarnation: run.incarnation };
@@ -427,6 +430,12 @@ impl Supervisor {
         }
         uids
     }
+}
+
+/// The eviction that a recorded end tells of.
+fn eviction_of(run: &RunGoal, status: &PodStatus) -> Option<Eviction> {
+    let message = status.message.clone().filter(|_| status.reason.as_deref() == Some(EVICTED))?;
+    Some(Eviction { uid: run.pod.uid().to_owned(), incarnation: run.incarnation, message })
 }
 
 impl WorkerGoal {

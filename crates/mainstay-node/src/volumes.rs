@@ -117,11 +117,8 @@ pub(crate) fn write_hosts(
     addresses: &[IpAddr],
 ) -> Result<(), VolumeError> {
     let path = facts.hosts_file(pod.uid());
-    hosts::write(pod, &path, addresses).map_err(|source| VolumeError::File {
-        step: "write",
-        path,
-        source,
-    })
+    let written = hosts::write(pod, &path, addresses, &facts.cluster_dns.domain);
+    written.map_err(|source| VolumeError::File { step: "write", path, source })
 }
 
 /// Makes the file that a container leaves its termination message in: the one with this number of its name.

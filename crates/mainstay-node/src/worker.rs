@@ -21,11 +21,12 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::PodStatus;
+use mainstay_plan::admission::Rejection;
 use mainstay_plan::backoff::after_failures;
 use mainstay_plan::mirror::{self, INVALID_CONDITION};
 use mainstay_plan::pod::{
-    Action, DEADLINE_EXCEEDED, DEADLINE_MESSAGE, Ending, Failure, Goal, ImageMemory, Key, Memory,
-    PodKey, SeenPod, StopReason, has_started, plan,
+    Action, DEADLINE_EXCEEDED, DEADLINE_MESSAGE, Ending, Eviction, Failure, Goal, ImageMemory, Key,
+    Memory, PodKey, RunGoal, SeenPod, StopReason, Waiting, has_started, plan,
 };
 use mainstay_plan::probe::probed;
 use mainstay_plan::status::{self, Facts};
@@ -43,6 +44,8 @@ use crate::publish::{EventKind, PodReport, Publication, about, of_failure, waits
 const LONGEST_RETRY: Duration = Duration::from_secs(30);
 /// The same for images. Source: `MaxImageBackOff` of the kubelet, 300 s.
 const LONGEST_IMAGE_RETRY: Duration = Duration::from_secs(300);
+
+type Evictions = watch::Receiver<BTreeMap<(PodKey, String), String>>;
 
 /// What a worker is started with.
 pub(crate) struct Worker {
@@ -81,10 +84,12 @@ impl Worker {
         let mut in_flight = InFlight::default();
         let mut grace = None;
         self.remember_health().await;
+        let mut evictions = self.performer.evictions();
         loop {
             if let Some(known) = self.probes.news() {
                 self.memory.health = (*known).clone();
             }
+            evictions.mark_unchanged();
             let goal = self.goal.borrow_and_update().clone();
             let seen = self.seen.borrow_and_update().clone();
             let now = Timestamp::now();
@@ -104,6 +109,11 @@ impl Worker {
             self.memory.forget_gone(&seen);
             if let Some(run) = goal.goal.pod() {
                 self.memory.begin(run, &seen, now);
+                let uid = run.pod.uid();
+                if let Some(message) = self.performer.take_eviction(&self.key, uid) {
+                    let (uid, incarnation) = (uid.to_owned(), run.incarnation);
+                    self.memory.evicted = Some(Eviction { uid, incarnation, message });
+                }
             }
             if let Goal::Run(run) = &goal.goal
                 && run.pod.restart_policy() == RestartPolicy::Never
@@ -111,9 +121,16 @@ impl Worker {
             {
                 self.performer.note_start(run);
             }
-            let plan = plan(&goal.goal, &seen, &self.memory, now);
+            let rejection = self.rejection(&goal.goal);
+            let wanted = match (&goal.goal, &rejection) {
+                (Goal::Run(run), Some(_)) => {
+                    Goal::Stop { run: run.clone(), grace: run.pod.termination_grace_period() }
+                }
+                (other, _) => other.clone(),
+            };
+            let plan = plan(&wanted, &seen, &self.memory, now);
             // First what is, then what is done about it: an end that is written down is this one.
-            self.report(&goal, &seen, plan.waiting, plan.done, now);
+            self.report(&goal, &seen, rejection.as_ref(), (plan.waiting, plan.done), now);
             if self.status.as_ref().is_some_and(status::is_over) {
                 in_flight.abort_images();
             }
@@ -121,13 +138,13 @@ impl Worker {
                 tracing::debug!(pod = %self.key, ?action, "begins");
                 self.memory.in_flight.insert(action.key());
                 self.note_stop(&action, &seen, now);
-                in_flight.start(&self.performer, &self.key, &goal.goal, &seen, action);
+                in_flight.start(&self.performer, &self.key, &wanted, &seen, action);
             }
             if plan.done && matches!(goal.goal, Goal::Gone) {
                 return;
             }
             self.tell_probes(&goal.goal, &seen);
-            let cause = self.wait(&mut in_flight, plan.wake_at).await;
+            let cause = self.wait(&mut in_flight, &mut evictions, plan.wake_at).await;
             tracing::trace!(pod = %self.key, cause, "wakes");
         }
     }
@@ -151,8 +168,21 @@ impl Worker {
         self.probes.tell(goal.pod(), seen, host, ending, &self.memory.health);
     }
 
+    /// Why what should run does not.
+    fn rejection(&self, goal: &Goal) -> Option<Rejection> {
+        match goal {
+            Goal::Run(run) => self.performer.rejection(&run.pod),
+            Goal::Stop { .. } | Goal::Gone => None,
+        }
+    }
+
     /// Waits for the next thing that can change the plan; says what it was.
-    async fn wait(&mut self, in_flight: &mut InFlight, wake_at: Option<Timestamp>) -> &'static str {
+    async fn wait(
+        &mut self,
+        in_flight: &mut InFlight,
+        evictions: &mut Evictions,
+        wake_at: Option<Timestamp>,
+    ) -> &'static str {
         let sleep = async {
             match wake_at {
                 Some(at) => {
@@ -171,6 +201,8 @@ impl Worker {
             },
             // As above; the observer outlives the workers.
             _ = self.seen.changed() => "seen",
+            // As above; the sender is the performer's.
+            _ = evictions.changed() => "evictions",
             _ = self.images.changed() => {
                 self.memory.retry_images(Timestamp::now());
                 "images"
@@ -342,12 +374,46 @@ impl Worker {
         }
     }
 
+    fn status_of(
+        &self,
+        run: &RunGoal,
+        seen: &SeenPod,
+        stopping: bool,
+        done: bool,
+        now: Timestamp,
+    ) -> PodStatus {
+        let finished = self.memory.has_finished(run);
+        match &self.status {
+            // Nothing of it is there any more but what was written down.
+            Some(status) if finished && seen.sandboxes.is_empty() => status.clone(),
+            before => {
+                let (node, before) = (&self.performer.node_addresses(), before.as_ref());
+                let facts = Facts { run, seen, memory: &self.memory, node, before, now };
+                match stopping {
+                    true => status::compute_stopping(&facts, done),
+                    false => status::compute(&facts),
+                }
+            }
+        }
+    }
+
+    fn show_rejection(&self, pod: &Pod, rejection: &Rejection) {
+        let known = self.status.as_ref().and_then(|status| status.reason.as_ref());
+        if known == Some(&rejection.reason) {
+            return;
+        }
+        let Rejection { reason, message } = rejection.clone();
+        let kind = EventKind::Warning;
+        self.performer.events.show(about(pod, None), kind, reason.clone(), message.clone());
+        self.performer.events.tell(&self.key, kind, reason, message);
+    }
+
     fn report(
         &mut self,
         goal: &WorkerGoal,
         seen: &SeenPod,
-        waiting: Option<mainstay_plan::pod::Waiting>,
-        done: bool,
+        rejection: Option<&Rejection>,
+        (waiting, done): (Option<Waiting>, bool),
         now: Timestamp,
     ) {
         let stopping = matches!(goal.goal, Goal::Stop { .. });
@@ -362,18 +428,12 @@ impl Worker {
             let _ = self.reports.send(publication);
             return;
         };
-        let finished = self.memory.has_finished(run);
-        let status = match &self.status {
-            // Nothing of it is there any more but what was written down.
-            Some(status) if finished && seen.sandboxes.is_empty() => status.clone(),
-            before => {
-                let (node, before) = (&self.performer.node_addresses(), before.as_ref());
-                let facts = Facts { run, seen, memory: &self.memory, node, before, now };
-                match stopping {
-                    true => status::compute_stopping(&facts, done),
-                    false => status::compute(&facts),
-                }
+        let status = match rejection {
+            Some(rejection) => {
+                self.show_rejection(&run.pod, rejection);
+                rejection.status(run.pod.spec())
             }
+            None => self.status_of(run, seen, stopping, done, now),
         };
         self.show_waits(goal, &run.pod, &status);
         self.invalid = goal.manifest.as_ref().and_then(|it| it.invalid.clone());

@@ -1,19 +1,24 @@
-//! Whether a node takes a pod of an API.
+//! Whether a node takes a pod.
 //!
 //! Source: `pkg/kubelet/lifecycle/predicate.go` with the scheduler's plugins that it asks
 //! (`pkg/scheduler/framework/plugins/{noderesources,nodeaffinity,nodename,nodeports,tainttoleration}`);
 //! what the scheduler needs, too, is in [`mainstay_pod::scheduling`].
 
+use std::collections::BTreeMap;
+
 use k8s_openapi::api::core::v1::{Node, PodSpec, PodStatus};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use mainstay_pod::scheduling::host_ports::conflict;
 use mainstay_pod::scheduling::{node_affinity, taints};
 use mainstay_pod::{Amounts, Pod, Quantity};
 
 use crate::status::Phase;
+use crate::sysctls::AllowedSysctls;
 
 /// The operating system, as nodes and pods name it.
 const OS: &str = "linux";
 const OS_LABEL: &str = "kubernetes.io/os";
+const HOSTNAME_LABEL: &str = "kubernetes.io/hostname";
 
 /// Why a pod is not taken. People search for both.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -50,7 +55,25 @@ impl Rejection {
     }
 }
 
-/// Judges a pod beside the pods that the node has already, none of which has ended for good.
+/// Judges a static pod, on a node with these labels. They are what the node says of itself: whatever
+/// an API has beside them, no static pod waits for it.
+///
+/// # Errors
+///
+/// As of [`admit`].
+pub fn admit_static(
+    pod: &Pod,
+    labels: &BTreeMap<String, String>,
+    sysctls: &AllowedSysctls,
+) -> Result<(), Rejection> {
+    sysctls.admit(pod.spec())?;
+    fits_system(pod)?;
+    let name = labels.get(HOSTNAME_LABEL).cloned();
+    let metadata = ObjectMeta { name, labels: Some(labels.clone()), ..ObjectMeta::default() };
+    fits_affinity(pod, &Node { metadata, ..Node::default() })
+}
+
+/// Judges a pod of an API beside the pods that the node has already, none of which has ended for good.
 ///
 /// # Errors
 ///
@@ -58,24 +81,13 @@ impl Rejection {
 pub fn admit<'a>(
     pod: &Pod,
     node: &Node,
+    sysctls: &AllowedSysctls,
     others: impl Iterator<Item = &'a Pod> + Clone,
 ) -> Result<(), Rejection> {
-    let label = pod.metadata().labels.as_ref().and_then(|labels| labels.get(OS_LABEL));
-    if label.is_some_and(|os| os != OS) {
-        return Err(Rejection::new(
-            "PodOSSelectorNodeLabelDoesNotMatch",
-            "Failed to admit pod as the `kubernetes.io/os` label doesn't match node label",
-        ));
-    }
-    if pod.spec().os.as_ref().is_some_and(|os| os.name != OS) {
-        let message = "Failed to admit pod as the OS field doesn't match node OS";
-        return Err(Rejection::new("PodOSNotSupported", message));
-    }
+    sysctls.admit(pod.spec())?;
+    fits_system(pod)?;
     fits_resources(pod, node, others.clone())?;
-    if !node_affinity::matches(pod.spec(), node) {
-        let why = "node(s) didn't match Pod's node affinity/selector";
-        return Err(Rejection::predicate("NodeAffinity", why));
-    }
+    fits_affinity(pod, node)?;
     if pod.spec().node_name != node.metadata.name {
         let why = "node(s) didn't match the requested node name";
         return Err(Rejection::predicate("NodeName", why));
@@ -93,6 +105,30 @@ pub fn admit<'a>(
         return Err(Rejection::predicate("TaintToleration", why));
     }
     Ok(())
+}
+
+/// Source: `rejectPodAdmissionBasedOnOSSelector`, `rejectPodAdmissionBasedOnOSField`.
+fn fits_system(pod: &Pod) -> Result<(), Rejection> {
+    let label = pod.metadata().labels.as_ref().and_then(|labels| labels.get(OS_LABEL));
+    if label.is_some_and(|os| os != OS) {
+        return Err(Rejection::new(
+            "PodOSSelectorNodeLabelDoesNotMatch",
+            "Failed to admit pod as the `kubernetes.io/os` label doesn't match node label",
+        ));
+    }
+    if pod.spec().os.as_ref().is_some_and(|os| os.name != OS) {
+        let message = "Failed to admit pod as the OS field doesn't match node OS";
+        return Err(Rejection::new("PodOSNotSupported", message));
+    }
+    Ok(())
+}
+
+fn fits_affinity(pod: &Pod, node: &Node) -> Result<(), Rejection> {
+    if node_affinity::matches(pod.spec(), node) {
+        return Ok(());
+    }
+    let why = "node(s) didn't match Pod's node affinity/selector";
+    Err(Rejection::predicate("NodeAffinity", why))
 }
 
 /// Source: `noderesources.Fits`.

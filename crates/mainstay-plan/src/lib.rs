@@ -9,6 +9,8 @@
 pub mod admission;
 pub mod api_pod;
 pub mod backoff;
+pub mod dns;
+pub mod ephemeral_storage;
 pub mod image;
 pub mod labels;
 pub mod lifecycle;
@@ -20,5 +22,6 @@ pub mod pressure;
 pub mod probe;
 pub mod resources;
 pub mod status;
+pub mod sysctls;
 pub mod termination_message;
 pub mod translate;

@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 
 pub use conditions::{Transition, transitions};
 pub use lease::{DURATION as LEASE_DURATION, NAMESPACE as LEASE_NAMESPACE, lease};
-pub use object::{labels_patch, node, status};
+pub use object::{labels, labels_patch, node, status};
 
 use crate::patch;
 use crate::pressure::Pressure;

@@ -21,9 +21,18 @@ pub struct Limits {
 }
 
 impl Limits {
-    /// Of one container, after defaulting has copied limits to requests.
-    pub fn of_container(container: &Container) -> Self {
-        let (request, limit) = (Amounts::requested_by(container), Amounts::limit_of(container));
+    /// Of one container of a pod, after defaulting has copied limits to requests. One that has no limit
+    /// has that of all containers together, if the pod has one. Source: `getCPULimit`,
+    /// `getMemoryLimit`.
+    pub fn of_container(pod: &Pod, container: &Container) -> Self {
+        let (request, own) = (Amounts::requested_by(container), Amounts::limit_of(container));
+        let shared = pod.spec().resources.as_ref().map(Amounts::limit_in).unwrap_or_default();
+        let some = |own: Option<u64>, shared| own.filter(|it| *it != 0).or(shared);
+        let limit = Amounts {
+            cpu_milli: some(own.cpu_milli, shared.cpu_milli),
+            memory_bytes: some(own.memory_bytes, shared.memory_bytes),
+            ..own
+        };
         Self::of(request, limit)
     }
 
@@ -73,12 +82,24 @@ pub fn oom_score_adj(pod: &Pod, container: &Container, machine_memory: u64) -> i
                 _ => None,
             };
             let request = request(container).max(least.unwrap_or(0));
+            let request = request.saturating_add(share_of_rest(pod));
             let used = u128::from(request) * 1000 / u128::from(machine_memory.max(1));
             let score = 1000 - i32::try_from(used).unwrap_or(1000).min(1000);
             // Between those of the other classes, whose edges are theirs alone.
             score.clamp(1000 + GUARANTEED, BEST_EFFORT - 1)
         }
     }
+}
+
+/// What of the memory that a pod requests as a whole its containers do not, in equal shares for each of
+/// them. Source: `pkg/kubelet/qos/helpers.go`, `remainingPodMemReqPerContainer`.
+fn share_of_rest(pod: &Pod) -> u64 {
+    let spec = pod.spec();
+    let own = spec.resources.as_ref().map(Amounts::request_in).unwrap_or_default();
+    let Some(own) = own.memory_bytes else { return 0 };
+    let containers = spec.containers.len() + spec.init_containers.as_ref().map_or(0, Vec::len);
+    let rest = own.saturating_sub(Amounts::requested_by_containers(spec).memory_bytes.unwrap_or(0));
+    u64::try_from(containers).ok().and_then(|count| rest.checked_div(count)).unwrap_or(0)
 }
 
 /// The control group of a version of a pod, right below the instance's own.
@@ -107,7 +128,7 @@ mod tests {
     fn requests_and_limits_become_the_kernels_numbers() {
         let check = |resources, shares, quota, memory| {
             let pod = pod(resources);
-            let limits = Limits::of_container(&pod.spec().containers[0]);
+            let limits = Limits::of_container(&pod, &pod.spec().containers[0]);
             let expected = Limits { cpu_shares: shares, cpu_quota: quota, memory };
             assert_eq!(limits, expected, "{resources}");
             assert_eq!(Limits::of_pod(&pod), expected, "{resources}");
@@ -119,6 +140,26 @@ mod tests {
         check("{limits: {cpu: 1m}}", 2, Some(1000), None);
         check("{requests: {cpu: '1'}, limits: {cpu: '2'}}", 1024, Some(200_000), None);
         check("{limits: {cpu: '1000'}}", 262_144, Some(100_000_000), None);
+    }
+
+    #[test]
+    fn what_a_pod_has_as_a_whole_is_for_those_of_its_containers_that_say_nothing() {
+        let pod = mainstay_testkit::pods::pod(
+            "apiVersion: v1\nkind: Pod\nmetadata: {name: p}\nspec:\n  overhead: {memory: 8Mi}\n  \
+             resources: {requests: {memory: 512Mi}, limits: {cpu: '1', memory: 1Gi}}\n  containers:\n  \
+             - {name: a, image: i}\n  \
+             - {name: b, image: i, resources: {requests: {cpu: 100m, memory: 256Mi}, \
+             limits: {cpu: 500m, memory: 256Mi}}}\n",
+        );
+        let [a, b] = [0, 1].map(|at| Limits::of_container(&pod, &pod.spec().containers[at]));
+        let own = Limits { cpu_shares: 102, cpu_quota: Some(50_000), memory: Some(256 << 20) };
+        assert_eq!(b, own);
+        let all = Limits { cpu_shares: 1024, cpu_quota: Some(100_000), memory: Some(1 << 30) };
+        assert_eq!(a, all);
+        assert_eq!(Limits::of_pod(&pod), Limits { memory: Some((1 << 30) + (8 << 20)), ..all });
+        // Of 256 MiB that nobody has each is given a half.
+        let score = |at: usize| oom_score_adj(&pod, &pod.spec().containers[at], 1 << 30);
+        assert_eq!([score(0), score(1)], [875, 625]);
     }
 
     #[test]

@@ -17,6 +17,7 @@ use mainstay_pod::{PodTotals, Role, SourceKind};
 
 pub use containers::{container_id, container_of_id};
 
+use crate::ephemeral_storage::EVICTED;
 use crate::pod::{
     DEADLINE_EXCEEDED, DEADLINE_MESSAGE, Memory, Restarts, Round, RunGoal, SeenPod, SeenSandbox,
     is_exceeded,
@@ -100,12 +101,15 @@ fn compute_under(restarts: Restarts<'_>, facts: &Facts<'_>) -> PodStatus {
     let pod = &run.pod;
     let own = || seen.sandboxes.iter().filter(|sandbox| sandbox.uid == pod.uid());
     let sandbox: Option<&SeenSandbox> = own().next();
-    let late = is_exceeded(run, restarts, seen, memory, now);
-    // What has had its time is not started again.
-    let restarts = if late { Restarts::Never } else { restarts };
+    let early = match memory.eviction(run) {
+        Some(message) => Some((EVICTED, message)),
+        None => is_exceeded(run, restarts, seen, memory, now)
+            .then_some((DEADLINE_EXCEEDED, DEADLINE_MESSAGE)),
+    };
+    // What has had its time, or too much, is not started again.
+    let restarts = if early.is_some() { Restarts::Never } else { restarts };
     let views = containers::views(pod, restarts, own(), memory, now);
-    let phase = if late { Phase::Failed } else { phase(&views, sandbox) };
-    let late = |text: &str| late.then(|| text.to_owned());
+    let phase = if early.is_some() { Phase::Failed } else { phase(&views, sandbox) };
     let ready = sandbox.is_some_and(|sandbox| sandbox.ready);
     let round = sandbox.map(|sandbox| Round::of(pod, sandbox, memory)).unwrap_or_default();
     let mut conditions = conditions::all(&views, phase, ready, before, now);
@@ -129,8 +133,8 @@ fn compute_under(restarts: Restarts<'_>, facts: &Facts<'_>) -> PodStatus {
     };
     let mut status = PodStatus {
         phase: Some(phase.as_str().to_owned()),
-        reason: late(DEADLINE_EXCEEDED),
-        message: late(DEADLINE_MESSAGE),
+        reason: early.map(|(reason, _)| reason.to_owned()),
+        message: early.map(|(_, message)| message.to_owned()),
         conditions: Some(conditions),
         init_container_statuses: some(containers::statuses(&views, |role| role != Role::Main)),
         container_statuses: Some(containers::statuses(&views, |role| role == Role::Main)),

@@ -3,6 +3,7 @@
 //! Source: `pkg/kubelet/kuberuntime/{kuberuntime_sandbox,kuberuntime_container,security_context}.go`.
 
 pub(crate) mod expand;
+mod host_name;
 mod security;
 
 use std::collections::BTreeMap;
@@ -10,7 +11,7 @@ use std::fmt;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
-use k8s_openapi::api::core::v1::{Container, Volume};
+use k8s_openapi::api::core::v1::{Container, Volume, VolumeMount};
 use mainstay_cri::{
     ContainerConfig, ContainerMetadata, DnsConfig, ImageSpec, LinuxContainerResources,
     LinuxSandboxSecurityContext, Mount, MountPropagation, NamespaceMode, NamespaceOptions,
@@ -18,12 +19,15 @@ use mainstay_cri::{
 };
 use mainstay_pod::{Pod, Role};
 
+pub use host_name::HostName;
 pub use security::{RunsAsRoot, verify_non_root};
 
+use crate::dns::ClusterDns;
 use crate::labels;
 use crate::lifecycle;
 use crate::pod::{ContainerPlan, RunGoal, SourceKind};
 use crate::resources::{Limits, PERIOD, oom_score_adj};
+use crate::sysctls::{self, AllowedSysctls};
 use crate::termination_message;
 
 /// The file of the pod's directory that its containers see as `/etc/hosts`. Source:
@@ -31,7 +35,7 @@ use crate::termination_message;
 const HOSTS_FILE: &str = "etc-hosts";
 
 /// What the node knows that a pod does not.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct NodeFacts {
     /// The name that the pods' names end in.
     pub name: String,
@@ -47,6 +51,10 @@ pub struct NodeFacts {
     pub seccomp_directory: PathBuf,
     /// What containers get that say nothing: `seccompDefault` of the configuration.
     pub seccomp_default: SeccompProfile,
+    /// The DNS of the cluster that the node is in.
+    pub cluster_dns: ClusterDns,
+    /// The kernel settings that pods may set.
+    pub sysctls: AllowedSysctls,
 }
 
 impl NodeFacts {
@@ -95,6 +103,8 @@ pub enum TranslateError {
         /// What it says.
         value: String,
     },
+    /// A host name with its domain that is longer than the kernel takes.
+    LongName(String),
 }
 
 impl TranslateError {
@@ -117,6 +127,13 @@ impl fmt::Display for TranslateError {
             Self::Invalid { field, value } => {
                 write!(f, "{field} cannot be {value:?}; correct it in the manifest")
             }
+            // In the kubelet's words.
+            Self::LongName(name) => write!(
+                f,
+                "failed to construct FQDN from pod hostname and cluster domain, FQDN {name} is too \
+                 long (64 characters is the max, {} characters requested)",
+                name.len()
+            ),
         }
     }
 }
@@ -161,7 +178,7 @@ pub fn sandbox(
             namespace: pod.namespace().to_owned(),
             attempt,
         },
-        hostname: hostname(pod),
+        hostname: HostName::of(pod, &facts.cluster_dns.domain).of_kernel(pod)?,
         log_directory: text(&facts.pod_log_directory(pod.namespace(), pod.name(), pod.uid())),
         dns,
         port_mappings: if pod.is_host_network() { Vec::new() } else { port_mappings(pod)? },
@@ -171,14 +188,29 @@ pub fn sandbox(
         security_context: LinuxSandboxSecurityContext {
             namespaces: NamespaceOptions {
                 network,
-                pid: NamespaceMode::Container,
-                ipc: NamespaceMode::Pod,
+                pid: process_namespace(pod),
+                ipc: if is(pod.spec().host_ipc) { NamespaceMode::Node } else { NamespaceMode::Pod },
             },
             privileged,
             seccomp: security::pod_seccomp(pod, facts)?,
         },
-        sysctls: BTreeMap::new(),
+        sysctls: sysctls::of(pod),
     })
+}
+
+/// Whose process numbers a container has. Source: `pkg/kubelet/kuberuntime/util/util.go`,
+/// `pidNamespaceForPod`.
+fn process_namespace(pod: &Pod) -> NamespaceMode {
+    let spec = pod.spec();
+    match (is(spec.host_pid), is(spec.share_process_namespace)) {
+        (true, _) => NamespaceMode::Node,
+        (false, true) => NamespaceMode::Pod,
+        (false, false) => NamespaceMode::Container,
+    }
+}
+
+fn is(field: Option<bool>) -> bool {
+    field.unwrap_or(false)
 }
 
 /// A container of a pod.
@@ -215,6 +247,7 @@ pub fn container(
             container_path: absolute(path),
             host_path: text(&file),
             readonly: false,
+            recursive_read_only: false,
             propagation: MountPropagation::Private,
         });
     }
@@ -251,17 +284,6 @@ fn pod_labels(pod: &Pod) -> [(String, String); 3] {
         (labels::POD_NAMESPACE.to_owned(), pod.namespace().to_owned()),
         (labels::POD_UID.to_owned(), pod.uid().to_owned()),
     ]
-}
-
-/// The pod's host name: as written, else its own name, cut to what a host name may have.
-///
-/// Source: `pkg/kubelet/kubelet_pods.go`, `truncatePodHostnameIfNeeded`.
-pub fn hostname(pod: &Pod) -> String {
-    const LONGEST: usize = 63;
-    let name = pod.spec().hostname.as_deref().filter(|name| !name.is_empty());
-    let name = name.unwrap_or_else(|| pod.name());
-    // Names are ASCII, as validation sees to.
-    name.chars().take(LONGEST).collect::<String>().trim_end_matches(['-', '.']).to_owned()
 }
 
 fn port_mappings(pod: &Pod) -> Result<Vec<PortMapping>, TranslateError> {
@@ -323,8 +345,9 @@ fn mounts(
         mounts.push(Mount {
             container_path: absolute(&mount.mount_path),
             host_path: text(&path),
-            readonly: mount.read_only.unwrap_or(false),
-            propagation: MountPropagation::Private,
+            readonly: is(mount.read_only),
+            recursive_read_only: is_recursively_read_only(mount),
+            propagation: propagation(mount)?,
         });
     }
     let own_hosts = mounts.iter().any(|mount| mount.container_path == "/etc/hosts");
@@ -333,10 +356,28 @@ fn mounts(
             container_path: "/etc/hosts".to_owned(),
             host_path: text(&facts.hosts_file(pod.uid())),
             readonly: security::is_rootfs_readonly(container),
+            recursive_read_only: false,
             propagation: MountPropagation::Private,
         });
     }
     Ok(mounts)
+}
+
+/// Source: `translateMountPropagation`.
+fn propagation(mount: &VolumeMount) -> Result<MountPropagation, TranslateError> {
+    match mount.mount_propagation.as_deref() {
+        None | Some("None") => Ok(MountPropagation::Private),
+        Some("HostToContainer") => Ok(MountPropagation::HostToContainer),
+        Some("Bidirectional") => Ok(MountPropagation::Bidirectional),
+        Some(other) => Err(TranslateError::invalid("mountPropagation", other)),
+    }
+}
+
+/// Whether what is mounted below a volume on the host cannot be written either. The kernels that mainstay
+/// runs on can do it, so that what is asked for if possible is. Source: `resolveRecursiveReadOnly`.
+pub(crate) fn is_recursively_read_only(mount: &VolumeMount) -> bool {
+    let asked = mount.recursive_read_only.as_deref();
+    is(mount.read_only) && matches!(asked, Some("Enabled" | "IfPossible"))
 }
 
 /// A relative mount path counts from the root, as the kubelet has it (`makeMounts`).
@@ -345,7 +386,7 @@ fn absolute(path: &str) -> String {
 }
 
 fn resources(pod: &Pod, container: &Container, facts: &NodeFacts) -> LinuxContainerResources {
-    let limits = Limits::of_container(container);
+    let limits = Limits::of_container(pod, container);
     LinuxContainerResources {
         cpu_period: PERIOD,
         cpu_quota: limits.cpu_quota.and_then(|quota| i64::try_from(quota).ok()).unwrap_or(0),

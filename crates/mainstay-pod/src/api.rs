@@ -10,13 +10,11 @@ use crate::pod::Pod;
 use crate::{json, unsupported};
 
 /// Fields that static pods are refused with, and pods of an API are not: an API sets them itself, or
-/// they are the API's to carry out, or what they ask is asked of the node before the pod is run.
+/// they are the API's to carry out.
 const TAKEN: &[&str] = &[
     "metadata.finalizers",
-    "spec.affinity.nodeAffinity.requiredDuringSchedulingIgnoredDuringExecution",
     // Debug containers come later, to a pod that runs already: they do not keep it from running.
     "spec.ephemeralContainers",
-    "spec.nodeSelector",
     // Judged on its own, in a kubelet's words.
     "spec.os.name",
     // No token is mounted; that is documented.
@@ -131,11 +129,11 @@ mod tests {
     #[test]
     fn what_is_not_carried_out_is_named() {
         let init = json!([{"name": "i", "image": "x", "volumeDevices": [{"name": "x", "devicePath": "/x"}]}]);
-        let held = pod(&json!({"initContainers": init, "hostPID": true}));
+        let held = pod(&json!({"initContainers": init, "hostUsers": false}));
         let error = Pod::from_api(held).unwrap_err();
         expect_test::expect![[
-            "spec.initContainers[0].volumeDevices: not supported by this version of mainstay yet; \
-             spec.hostPID: true is not supported by this version of mainstay yet"
+            "spec.hostUsers: false is not supported by this version of mainstay yet; \
+             spec.initContainers[0].volumeDevices: not supported by this version of mainstay yet"
         ]]
         .assert_eq(&error.to_string());
         let debug = json!([{"name": "d", "image": "x"}]);

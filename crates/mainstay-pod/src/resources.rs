@@ -127,6 +127,21 @@ impl Amounts {
         Self::of_list(&enforced_limits_of(spec))
     }
 
+    /// What is requested.
+    pub fn request_in(resources: &ResourceRequirements) -> Self {
+        Self::of_texts(resources.requests.as_ref())
+    }
+
+    /// What may be used at most.
+    pub fn limit_in(resources: &ResourceRequirements) -> Self {
+        Self::of_texts(resources.limits.as_ref())
+    }
+
+    /// What the containers of a pod request together, whatever the pod itself says.
+    pub fn requested_by_containers(spec: &PodSpec) -> Self {
+        Self::of_list(&aggregate(spec, |it| it.requests.as_ref()))
+    }
+
     fn of_texts(list: Option<&BTreeMap<String, QuantityText>>) -> Self {
         Self::of_list(&parse(list))
     }

@@ -33,14 +33,12 @@ enum When {
     Not(&'static [&'static str]),
     /// It has other keys than these.
     Keys(&'static [&'static str]),
-    /// It is there and the field beside it has not this value.
-    Unless(&'static str, &'static str),
     /// It has a key that begins so, with any other value than these.
     Entries(&'static [(&'static str, &'static [&'static str])]),
 }
 
 use Decision::{NoEffect, Refused, Supported};
-use When::{Entries, Keys, Not, Present, Set, Unless};
+use When::{Entries, Keys, Not, Present, Set};
 
 /// Annotations that mean something to a kubelet or a runtime below it, and the values that ask for nothing.
 ///
@@ -77,7 +75,30 @@ const DECISIONS: &[(&str, Decision)] = &[
     ("metadata.uid", NoEffect),
     ("spec.activeDeadlineSeconds", Supported),
     ("spec.affinity.nodeAffinity.preferredDuringSchedulingIgnoredDuringExecution", NoEffect),
-    ("spec.affinity.nodeAffinity.requiredDuringSchedulingIgnoredDuringExecution", Refused(Set)),
+    (
+        "spec.affinity.nodeAffinity.requiredDuringSchedulingIgnoredDuringExecution.nodeSelectorTerms[].matchExpressions[].key",
+        Supported,
+    ),
+    (
+        "spec.affinity.nodeAffinity.requiredDuringSchedulingIgnoredDuringExecution.nodeSelectorTerms[].matchExpressions[].operator",
+        Supported,
+    ),
+    (
+        "spec.affinity.nodeAffinity.requiredDuringSchedulingIgnoredDuringExecution.nodeSelectorTerms[].matchExpressions[].values",
+        Supported,
+    ),
+    (
+        "spec.affinity.nodeAffinity.requiredDuringSchedulingIgnoredDuringExecution.nodeSelectorTerms[].matchFields[].key",
+        Supported,
+    ),
+    (
+        "spec.affinity.nodeAffinity.requiredDuringSchedulingIgnoredDuringExecution.nodeSelectorTerms[].matchFields[].operator",
+        Supported,
+    ),
+    (
+        "spec.affinity.nodeAffinity.requiredDuringSchedulingIgnoredDuringExecution.nodeSelectorTerms[].matchFields[].values",
+        Supported,
+    ),
     ("spec.affinity.podAffinity", NoEffect),
     ("spec.affinity.podAntiAffinity", NoEffect),
     // A static pod gets no token and there are no services to tell it about.
@@ -160,7 +181,7 @@ const DECISIONS: &[(&str, Decision)] = &[
     // It says what a resize does to a container, and static pods are never resized.
     ("spec.containers[].resizePolicy", NoEffect),
     ("spec.containers[].resources.claims", Refused(Set)),
-    ("spec.containers[].resources.limits", Refused(Keys(&["cpu", "memory"]))),
+    ("spec.containers[].resources.limits", Refused(Keys(&["cpu", "memory", "ephemeral-storage"]))),
     (
         "spec.containers[].resources.requests",
         Refused(Keys(&["cpu", "memory", "ephemeral-storage"])),
@@ -208,36 +229,42 @@ const DECISIONS: &[(&str, Decision)] = &[
     ("spec.containers[].tty", Supported),
     ("spec.containers[].volumeDevices", Refused(Set)),
     ("spec.containers[].volumeMounts[].mountPath", Supported),
-    ("spec.containers[].volumeMounts[].mountPropagation", Refused(Not(&["None"]))),
+    ("spec.containers[].volumeMounts[].mountPropagation", Supported),
     ("spec.containers[].volumeMounts[].name", Supported),
     ("spec.containers[].volumeMounts[].readOnly", Supported),
-    ("spec.containers[].volumeMounts[].recursiveReadOnly", Refused(Not(&["Disabled"]))),
+    ("spec.containers[].volumeMounts[].recursiveReadOnly", Supported),
     ("spec.containers[].volumeMounts[].subPath", Refused(Set)),
     ("spec.containers[].volumeMounts[].subPathExpr", Refused(Set)),
     ("spec.containers[].workingDir", Supported),
-    ("spec.dnsConfig", Refused(Set)),
-    ("spec.dnsPolicy", Refused(Not(&["", "ClusterFirst", "ClusterFirstWithHostNet", "Default"]))),
+    ("spec.dnsConfig.nameservers", Supported),
+    ("spec.dnsConfig.options[].name", Supported),
+    ("spec.dnsConfig.options[].value", Supported),
+    ("spec.dnsConfig.searches", Supported),
+    ("spec.dnsPolicy", Supported),
     ("spec.enableServiceLinks", NoEffect),
     ("spec.ephemeralContainers", Refused(Set)),
-    ("spec.hostAliases", Refused(Set)),
-    ("spec.hostIPC", Refused(Not(&["false"]))),
+    ("spec.hostAliases[].hostnames", Supported),
+    ("spec.hostAliases[].ip", Supported),
+    ("spec.hostIPC", Supported),
     ("spec.hostNetwork", Supported),
-    ("spec.hostPID", Refused(Not(&["false"]))),
+    ("spec.hostPID", Supported),
     ("spec.hostUsers", Refused(Not(&["true"]))),
     ("spec.hostname", Supported),
-    ("spec.hostnameOverride", Refused(Set)),
+    ("spec.hostnameOverride", Supported),
     ("spec.imagePullSecrets", Refused(Set)),
     ("spec.nodeName", NoEffect),
-    ("spec.nodeSelector", Refused(Set)),
+    ("spec.nodeSelector", Supported),
     ("spec.os.name", Refused(Not(&["linux"]))),
-    ("spec.overhead", Refused(Set)),
+    ("spec.overhead", Refused(Keys(&["cpu", "memory", "ephemeral-storage"]))),
     ("spec.preemptionPolicy", NoEffect),
     // Who is evicted and shut down first; it comes with eviction and shutdown.
     ("spec.priority", NoEffect),
     ("spec.priorityClassName", NoEffect),
     ("spec.readinessGates[].conditionType", Supported),
     ("spec.resourceClaims", Refused(Set)),
-    ("spec.resources", Refused(Set)),
+    ("spec.resources.claims", Refused(Set)),
+    ("spec.resources.limits", Refused(Keys(&["cpu", "memory"]))),
+    ("spec.resources.requests", Refused(Keys(&["cpu", "memory"]))),
     ("spec.restartPolicy", Supported),
     ("spec.runtimeClassName", Refused(Set)),
     ("spec.schedulerName", NoEffect),
@@ -255,14 +282,15 @@ const DECISIONS: &[(&str, Decision)] = &[
     ("spec.securityContext.seccompProfile.localhostProfile", Supported),
     ("spec.securityContext.seccompProfile.type", Supported),
     ("spec.securityContext.supplementalGroups", Supported),
-    ("spec.securityContext.supplementalGroupsPolicy", Refused(Not(&["Merge"]))),
-    ("spec.securityContext.sysctls", Refused(Set)),
+    ("spec.securityContext.supplementalGroupsPolicy", Supported),
+    ("spec.securityContext.sysctls[].name", Supported),
+    ("spec.securityContext.sysctls[].value", Supported),
     ("spec.securityContext.windowsOptions", Refused(Set)),
     ("spec.serviceAccount", Refused(Set)),
     ("spec.serviceAccountName", Refused(Set)),
-    ("spec.setHostnameAsFQDN", Refused(Not(&["false"]))),
-    ("spec.shareProcessNamespace", Refused(Not(&["false"]))),
-    ("spec.subdomain", Refused(Set)),
+    ("spec.setHostnameAsFQDN", Supported),
+    ("spec.shareProcessNamespace", Supported),
+    ("spec.subdomain", Supported),
     ("spec.terminationGracePeriodSeconds", Supported),
     ("spec.tolerations", NoEffect),
     ("spec.topologySpreadConstraints", NoEffect),
@@ -275,7 +303,7 @@ const DECISIONS: &[(&str, Decision)] = &[
     ("spec.volumes[].csi", Refused(Present)),
     ("spec.volumes[].downwardAPI", Refused(Present)),
     ("spec.volumes[].emptyDir.medium", Refused(Not(&["", "Memory"]))),
-    ("spec.volumes[].emptyDir.sizeLimit", Refused(Unless("medium", "Memory"))),
+    ("spec.volumes[].emptyDir.sizeLimit", Supported),
     ("spec.volumes[].ephemeral", Refused(Present)),
     ("spec.volumes[].fc", Refused(Present)),
     ("spec.volumes[].flexVolume", Refused(Present)),
@@ -307,7 +335,7 @@ pub(crate) fn check(pod: &Node) -> Vec<Finding> {
     let mut findings = Vec::new();
     for (path, decision) in DECISIONS {
         if let Refused(when) = decision {
-            visit(pod, pod.span, None, path, &Path::ROOT, *when, &mut findings);
+            visit(pod, pod.span, path, &Path::ROOT, *when, &mut findings);
         }
     }
     findings
@@ -317,7 +345,6 @@ pub(crate) fn check(pod: &Node) -> Vec<Finding> {
 fn visit(
     node: &Node,
     name_span: Span,
-    parent: Option<&Node>,
     pattern: &'static str,
     path: &Path<'_>,
     when: When,
@@ -327,12 +354,12 @@ fn visit(
         return;
     }
     if pattern.is_empty() {
-        judge(node, name_span, parent, path, when, findings);
+        judge(node, name_span, path, when, findings);
         return;
     }
     if let Some(rest) = pattern.strip_prefix("[]") {
         for (index, item) in node.items().iter().enumerate() {
-            visit(item, item.span, Some(node), rest, &path.index(index), when, findings);
+            visit(item, item.span, rest, &path.index(index), when, findings);
         }
         return;
     }
@@ -342,19 +369,12 @@ fn visit(
     let names = if name == CONTAINERS[0] { &CONTAINERS[..] } else { &[name] };
     for name in names {
         if let Some(entry) = node.entries().iter().rev().find(|entry| &*entry.key == *name) {
-            visit(&entry.node, entry.key_span, Some(node), rest, &path.field(name), when, findings);
+            visit(&entry.node, entry.key_span, rest, &path.field(name), when, findings);
         }
     }
 }
 
-fn judge(
-    node: &Node,
-    name_span: Span,
-    parent: Option<&Node>,
-    path: &Path<'_>,
-    when: When,
-    findings: &mut Vec<Finding>,
-) {
+fn judge(node: &Node, name_span: Span, path: &Path<'_>, when: When, findings: &mut Vec<Finding>) {
     let mut refuse = |span: Span, path: Path<'_>, message: String| {
         findings.push(Finding::error(span, path, message).cause(Cause::Unsupported));
     };
@@ -387,11 +407,6 @@ fn judge(
                 if meant.iter().any(asks) {
                     refuse(entry.key_span, path.key(&entry.key), NOT_YET.to_owned());
                 }
-            }
-        }
-        When::Unless(sibling, value) => {
-            if parent.and_then(|parent| parent.get_str(sibling)) != Some(value) {
-                refuse(name_span, *path, format!("{NOT_YET}, unless {sibling} is {value}"));
             }
         }
     }

@@ -28,7 +28,8 @@ pub struct Container {
     pub masked_paths: Vec<String>,
     /// Paths that cannot be written.
     pub readonly_paths: Vec<String>,
-    /// Whether the container has process numbers of its own.
+    /// Whether the container has process numbers of its own; otherwise it has those that the pod's
+    /// containers share, or the machine's if they share none.
     pub new_pid_namespace: bool,
     /// Whether the container sees its own cgroup as the root of the hierarchy.
     pub new_cgroup_namespace: bool,
@@ -110,6 +111,25 @@ pub struct MountFlags {
     pub nodev: bool,
     /// `noexec`
     pub noexec: bool,
+    /// Whether the flags are those of all that is mounted below it, too.
+    #[serde(default)]
+    pub recursive: bool,
+    /// Which later mounts are seen on which side; of what is the host's.
+    #[serde(default)]
+    pub propagation: Propagation,
+}
+
+/// Which mounts that are made later are seen on which side of a mount.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Propagation {
+    /// Those of each side only there.
+    #[default]
+    Private,
+    /// Those of the host on both.
+    FromHost,
+    /// All on both.
+    Both,
 }
 
 /// A device node.

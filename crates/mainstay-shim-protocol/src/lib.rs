@@ -23,7 +23,7 @@ mod message;
 
 pub use container::{
     Capabilities, CgroupDirectories, Container, Device, Mount, MountFlags, MountSource, Process,
-    Root,
+    Propagation, Root,
 };
 pub use frame::{FrameError, MAX_FRAME, decode, encode, frame_length};
 pub use message::{

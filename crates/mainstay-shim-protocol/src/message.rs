@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::container::{Container, Process};
+use crate::container::{CgroupDirectories, Container, Process};
 
 /// The first frame on every connection, from the shim.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -89,6 +89,10 @@ pub struct SandboxNamespaces {
     pub network: bool,
     /// A namespace for System V and POSIX message queues of its own.
     pub ipc: bool,
+    /// Process numbers that its containers share, and where their first process, which takes leave
+    /// of orphans, is accounted.
+    #[serde(default)]
+    pub processes: Option<CgroupDirectories>,
     /// A host name of its own.
     pub hostname: Option<String>,
     /// A directory to mount a memory file system at, which the containers then share as

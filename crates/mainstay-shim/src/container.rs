@@ -9,17 +9,19 @@
 //! The shim is the parent of the first process, so it alone learns how that ended; it writes it
 //! to `exit.json` as well, for the case that it dies itself.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
+use mainstay_linux::cgroup::{Hierarchies, Hierarchy};
 use mainstay_linux::process::{Pidfd, signal_child};
 use mainstay_linux::socket;
 use mainstay_shim_protocol::{
-    Attach, Container as Spec, ContainerPhase, ExitStatus, Failure, Process, START_FAILED,
-    nanoseconds,
+    Attach, CgroupDirectories, Container as Spec, ContainerPhase, ExitStatus, Failure, Process,
+    START_FAILED, nanoseconds,
 };
 use rustix::fs::{Mode, OFlags, open};
 use rustix::pipe::{PipeFlags, fcntl_getpipe_size, pipe_with};
@@ -28,10 +30,13 @@ use crate::attach::{Clients, Streams};
 use crate::cri_log::{Lines, Log, Stream};
 use crate::handshake::{self, Report};
 use crate::init::{self, Membership, Stdio};
+use crate::namespaces::Pod;
 use crate::shim::Asker;
 
 pub(crate) struct Container {
     bundle: PathBuf,
+    /// Whether its processes end with the first one of them.
+    alone: bool,
     membership: Membership,
     phase: Phase,
     pid: i32,
@@ -77,7 +82,7 @@ pub(crate) enum Progress {
 
 impl Container {
     /// Starts making a container.
-    pub(crate) fn spawn(spec: &Spec) -> io::Result<Self> {
+    pub(crate) fn spawn(spec: &Spec, pod: &Pod) -> io::Result<Self> {
         let log = Log::open(Path::new(&spec.log_path)).map_err(|error| {
             io::Error::new(error.kind(), format!("cannot open the log {}: {error}", spec.log_path))
         })?;
@@ -99,10 +104,11 @@ impl Container {
             outputs.push(Output::new(error.0, Stream::Stderr)?);
             Stdio::Streams([input, output.1, error.1])
         };
-        let pid = init::spawn(spec, stdio, &child)
+        let pid = init::spawn(spec, pod, stdio, &child)
             .map_err(|error| io::Error::other(init::chain(&error)))?;
         Ok(Self {
             bundle: PathBuf::from(&spec.bundle),
+            alone: spec.new_pid_namespace,
             membership: Membership {
                 cgroup: spec.cgroup.clone(),
                 new_cgroup_namespace: spec.new_cgroup_namespace,
@@ -313,6 +319,7 @@ impl Container {
         now: Timestamp,
         buffer: &mut [u8],
     ) -> (ExitStatus, Option<io::Error>) {
+        self.end_rest();
         // What it wrote last is in the log before anybody hears of its end.
         let log_error = self.drain_all(now, buffer);
         let (started_at, exit_code) = match &self.phase {
@@ -333,6 +340,33 @@ impl Container {
         self.clients.end();
         self.remember(&status);
         (status, log_error)
+    }
+
+    /// Kills what the first process left behind: with its end the container has ended, as one with
+    /// process numbers of its own has by itself.
+    fn end_rest(&self) {
+        /// One that is killed forks no more; what the last round missed was forked before.
+        const ROUNDS: usize = 16;
+        if self.alone {
+            return;
+        }
+        let CgroupDirectories { unified, legacy } = &self.membership.cgroup;
+        let group = |directory: &String, unified| Hierarchy {
+            mount_point: PathBuf::from(directory),
+            controllers: BTreeSet::new(),
+            unified,
+        };
+        let unified = unified.iter().map(|directory| group(directory, true));
+        let groups = unified.chain(legacy.iter().map(|directory| group(directory, false)));
+        let groups = Hierarchies::of(groups.collect());
+        for _ in 0..ROUNDS {
+            match groups.at("").kill() {
+                Ok(0) => return,
+                Ok(_) => {}
+                // Whoever removes the container's control group kills what is left.
+                Err(error) => return crate::complain(format_args!("{}", init::chain(&error))),
+            }
+        }
     }
 
     /// Leaves the exit status where it is found when the shim is gone.
@@ -426,6 +460,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let endless = File::open("/dev/zero").unwrap();
         let mut container = Container {
+            alone: true,
             bundle: directory.path().to_owned(),
             membership: Membership { cgroup: Default::default(), new_cgroup_namespace: false },
             phase: Phase::Creating,

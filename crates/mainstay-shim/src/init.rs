@@ -6,6 +6,7 @@
 
 mod mounts;
 mod program;
+mod reaper;
 mod terminal;
 
 use std::fs;
@@ -24,7 +25,10 @@ use rustix::process::{
     DumpableBehavior, Signal, set_dumpable_behavior, set_parent_process_death_signal, umask,
 };
 
+pub(crate) use reaper::{Reaper, spawn as spawn_reaper};
+
 use crate::handshake::{Child, Report};
+use crate::namespaces::Pod;
 
 /// Why a container does not come to run.
 #[derive(Debug, thiserror::Error)]
@@ -113,6 +117,7 @@ impl LegacyGroups {
 /// Returns its number; in the child it does not return.
 pub(crate) fn spawn(
     container: &Container,
+    pod: &Pod,
     stdio: Stdio,
     channel: &Child,
 ) -> Result<i32, InitError> {
@@ -120,13 +125,19 @@ pub(crate) fn spawn(
     let legacy = LegacyGroups::open(&container.cgroup)?;
     let mut namespaces = Namespaces::NEWNS;
     namespaces.set(Namespaces::NEWPID, container.new_pid_namespace);
-    let options =
-        CloneOptions { namespaces, cgroup: unified.as_ref().map(AsFd::as_fd), sibling: false };
+    let reaper = pod.reaper.as_ref().filter(|_| !container.new_pid_namespace);
+    let options = CloneOptions {
+        namespaces,
+        cgroup: unified.as_ref().map(AsFd::as_fd),
+        sibling: false,
+        processes_of: reaper.map(|reaper| &reaper.process),
+    };
     match process::clone(&options).map_err(step("make a process for the container"))? {
         Fork::Parent(pid) => Ok(pid),
         Fork::Child => {
             drop(unified);
-            let Err(error) = become_container(container, stdio, legacy, channel);
+            let host_mounts = pod.host_mounts.as_ref().map(AsFd::as_fd);
+            let Err(error) = become_container(container, host_mounts, stdio, legacy, channel);
             fail(channel, &error)
         }
     }
@@ -163,11 +174,12 @@ enum Never {}
 
 fn become_container(
     container: &Container,
+    host_mounts: Option<BorrowedFd<'_>>,
     stdio: Stdio,
     legacy: LegacyGroups,
     channel: &Child,
 ) -> Result<Never, InitError> {
-    leave_shim(channel, &stdio, legacy.0.iter().map(AsFd::as_fd))?;
+    leave_shim(channel, &stdio, legacy.0.iter().map(AsFd::as_fd).chain(host_mounts))?;
     // What is made in the container has the modes that are asked for.
     umask(Mode::empty());
     let process = &container.process;
@@ -182,7 +194,7 @@ fn become_container(
 
     let root = mounts::mount_root(container)?;
     for mount in &container.mounts {
-        mounts::mount_one(&root, mount)?;
+        mounts::mount_one(&root, host_mounts, mount)?;
     }
     mounts::make_devices(&root, &container.devices, &container.links)?;
     for path in &container.sealed_mounts {
@@ -233,6 +245,7 @@ fn enter(
         namespaces: Namespaces::empty(),
         cgroup: unified.as_ref().map(AsFd::as_fd),
         sibling: true,
+        processes_of: None,
     };
     // The process goes on when the shim has been told its number, so that its end cannot come
     // before.
@@ -280,6 +293,11 @@ fn leave_shim<'a>(
     kept.extend(stdio.descriptors());
     kept.extend(more);
     process::close_all_but(&kept).map_err(step("close the shim's descriptors"))?;
+    go_with_shim()
+}
+
+/// This process ends with the shim, and nobody looks into it.
+fn go_with_shim() -> Result<(), InitError> {
     set_parent_process_death_signal(Some(Signal::KILL))
         .map_err(|error| step("bind this process to the shim")(error.into()))?;
     // Its memory is a copy of the shim's: until it has become another program nobody in the container

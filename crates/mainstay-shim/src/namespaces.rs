@@ -2,11 +2,14 @@
 
 use std::fs;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::path::Path;
 
 use mainstay_linux::mount;
-use mainstay_linux::namespace::{Namespaces, receive_mounts_only, unshare};
+use mainstay_linux::namespace::{Namespaces, own_mounts, receive_mounts_only, unshare};
 use mainstay_shim_protocol::SandboxNamespaces;
+
+use crate::init::Reaper;
 
 /// A step of entering the namespaces that failed.
 #[derive(Debug, thiserror::Error)]
@@ -21,8 +24,18 @@ fn step(step: impl Into<String>) -> impl FnOnce(io::Error) -> NamespaceError {
     |source| NamespaceError { step: step.into(), source }
 }
 
-/// Enters new namespaces and sets what is to be set in them.
-pub(crate) fn enter(which: &SandboxNamespaces) -> Result<(), NamespaceError> {
+/// What a pod's containers have in common, and what they have from the host.
+#[derive(Default)]
+pub(crate) struct Pod {
+    /// The mounts that this process had before it had its own.
+    pub(crate) host_mounts: Option<OwnedFd>,
+    /// The first of the processes that all containers share.
+    pub(crate) reaper: Option<Reaper>,
+}
+
+/// Enters new namespaces and sets what is to be set in them. Returns the mounts that are left for it.
+pub(crate) fn enter(which: &SandboxNamespaces) -> Result<OwnedFd, NamespaceError> {
+    let host_mounts = own_mounts().map_err(step("remember the host's mounts"))?;
     // Mounts of its own always: what is mounted for a container goes with the container, and
     // what the host mounts and unmounts later arrives here, so that nothing is held busy.
     let mut namespaces = Namespaces::NEWNS;
@@ -44,5 +57,5 @@ pub(crate) fn enter(which: &SandboxNamespaces) -> Result<(), NamespaceError> {
         let file = format!("/proc/sys/{}", name.replace('.', "/"));
         fs::write(&file, value).map_err(step(format!("set {name} to {value}")))?;
     }
-    Ok(())
+    Ok(host_mounts)
 }

@@ -24,7 +24,7 @@ use jiff::Timestamp;
 use mainstay_linux::process::{self, Ended, Heard, Signals};
 use mainstay_shim_protocol::{
     Command, ContainerReport, Event, Exec, Failure, Hello, Message, Outcome, PROTOCOL, Reply,
-    Request, Success, encode, nanoseconds,
+    Request, SandboxNamespaces, Success, encode, nanoseconds,
 };
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
@@ -32,7 +32,7 @@ use crate::connection::{Closed, Connection};
 use crate::container::{Container, Progress};
 use crate::cri_log::Stream;
 use crate::handshake::{self, Report};
-use crate::init::Stdio;
+use crate::init::{self, Stdio};
 use crate::namespaces;
 
 /// How long a shim without containers and without connections stays. Long enough for an agent to
@@ -45,6 +45,7 @@ pub(crate) struct Shim {
     connections: BTreeMap<u64, Connection>,
     next_connection: u64,
     containers: BTreeMap<String, Container>,
+    pod: namespaces::Pod,
     /// Who waits for a container to be created or started.
     waiting: BTreeMap<String, Asker>,
     execs: Vec<Execution>,
@@ -124,6 +125,7 @@ impl Shim {
             connections: BTreeMap::new(),
             next_connection: 0,
             containers: BTreeMap::new(),
+            pod: namespaces::Pod::default(),
             waiting: BTreeMap::new(),
             execs: Vec::new(),
             idle_since: Some(Instant::now()),
@@ -272,13 +274,10 @@ impl Shim {
             .unwrap_or_default();
         let done = |result: Result<(), Failure>| Some(result.map(|()| Success::Done));
         let outcome = match request.command {
-            Command::EnterNamespaces(which) => done(
-                namespaces::enter(&which)
-                    .map_err(|error| Failure::Failed(crate::init::chain(&error))),
-            ),
+            Command::EnterNamespaces(which) => done(self.enter(&which)),
             Command::CreateContainer(spec) => match self.containers.get(&spec.id).map(|_| ()) {
                 Some(()) => Some(Err(Failure::WrongState("the container exists already".into()))),
-                None => match Container::spawn(&spec) {
+                None => match Container::spawn(&spec, &self.pod) {
                     Ok(container) => {
                         self.containers.insert(spec.id.clone(), container);
                         self.waiting.insert(spec.id, asker);
@@ -326,6 +325,16 @@ impl Shim {
         if let Some(outcome) = outcome {
             self.answer(asker, outcome);
         }
+    }
+
+    fn enter(&mut self, which: &SandboxNamespaces) -> Result<(), Failure> {
+        let failed = |error: &dyn std::error::Error| Failure::Failed(init::chain(error));
+        let host_mounts = namespaces::enter(which).map_err(|error| failed(&error))?;
+        self.pod.host_mounts = Some(host_mounts);
+        if let Some(cgroup) = &which.processes {
+            self.pod.reaper = Some(init::spawn_reaper(cgroup).map_err(|error| failed(&error))?);
+        }
+        Ok(())
     }
 
     fn is_busy(&self) -> bool {
@@ -429,6 +438,11 @@ impl Shim {
                 self.end_container(&id, exit_code);
             } else if let Some(which) = self.execs.iter().position(|exec| exec.pid == Some(pid)) {
                 self.end_exec(which, pid, exit_code);
+            } else if self.pod.reaper.as_ref().is_some_and(|reaper| reaper.pid == pid) {
+                // The kernel ends all that it was the first of, and nothing can be started there any
+                // more; when all have ended, the pod is made anew.
+                crate::complain(format_args!("the pod's first process has ended ({exit_code})"));
+                self.terminating = true;
             }
             // Anything else was an errand of ours, or an orphan of a container.
         }

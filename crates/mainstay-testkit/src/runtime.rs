@@ -429,6 +429,12 @@ impl Runtime for FakeRuntime {
         }
     }
 
+    async fn writable_layer(&self, id: &ContainerId) -> Result<u64> {
+        self.enter("writable_layer")?;
+        // Nothing is written where there is no file system.
+        self.state().container(id).map(|_| 0)
+    }
+
     async fn list_pod_sandbox_stats(
         &self,
         filter: &PodSandboxFilter,

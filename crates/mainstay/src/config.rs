@@ -6,6 +6,7 @@
 mod raw;
 mod registries;
 
+use std::net::IpAddr;
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -13,7 +14,9 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use mainstay_engine::network::Range;
 use mainstay_node::LogBounds;
+use mainstay_plan::dns::ClusterDns;
 use mainstay_plan::pressure::Thresholds;
+use mainstay_plan::sysctls::AllowedSysctls;
 use mainstay_pod::Quantity;
 
 use raw::Raw;
@@ -55,6 +58,10 @@ pub(crate) struct Config {
     pub(crate) seccomp_default: bool,
     /// From where on memory, disk or processes are short.
     pub(crate) eviction_hard: Thresholds,
+    /// The DNS of the cluster that the node is in.
+    pub(crate) cluster_dns: ClusterDns,
+    /// The kernel settings that pods may set.
+    pub(crate) allowed_sysctls: AllowedSysctls,
     /// Fields of the file that have no effect here.
     pub(crate) without_effect: Vec<String>,
 }
@@ -71,6 +78,8 @@ impl Default for Config {
             resolv_conf: PathBuf::from("/etc/resolv.conf"),
             seccomp_default: false,
             eviction_hard: Thresholds::default(),
+            cluster_dns: ClusterDns::default(),
+            allowed_sysctls: AllowedSysctls::default(),
             without_effect: Vec::new(),
         }
     }
@@ -145,6 +154,10 @@ fn resolve(raw: &Raw, directory: &Path) -> anyhow::Result<Config> {
         resolv_conf: path(&raw.resolv_conf).unwrap_or(default.resolv_conf),
         seccomp_default: raw.seccomp_default.unwrap_or(default.seccomp_default),
         eviction_hard: thresholds(raw).context("evictionHard")?,
+        cluster_dns: cluster_dns(raw)?,
+        allowed_sysctls: AllowedSysctls::new(raw.allowed_unsafe_sysctls.as_deref().unwrap_or(&[]))
+            .map_err(anyhow::Error::msg)
+            .context("allowedUnsafeSysctls")?,
         without_effect: raw.without_effect(),
     })
 }
@@ -159,6 +172,17 @@ fn thresholds(raw: &Raw) -> anyhow::Result<Thresholds> {
         thresholds.set(signal, text).map_err(anyhow::Error::msg)?;
     }
     Ok(thresholds)
+}
+
+fn cluster_dns(raw: &Raw) -> anyhow::Result<ClusterDns> {
+    let servers = raw.cluster_dns.iter().flatten();
+    let address = |text: &String| {
+        text.parse::<IpAddr>().with_context(|| format!("clusterDNS: {text:?} is no IP address"))
+    };
+    Ok(ClusterDns {
+        servers: servers.map(address).collect::<anyhow::Result<_>>()?,
+        domain: raw.cluster_domain.clone().unwrap_or_default(),
+    })
 }
 
 /// Durations as Go writes them: `1m30s`, `500ms`, `0s`, `0`.

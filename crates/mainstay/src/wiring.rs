@@ -85,6 +85,8 @@ pub(crate) async fn node(config: NodeConfig, api: Option<&Api>) -> anyhow::Resul
             true => SeccompProfile::RuntimeDefault,
             false => SeccompProfile::Unconfined,
         },
+        cluster_dns: config.config.cluster_dns.clone(),
+        sysctls: config.config.allowed_sysctls.clone(),
     };
     let agent = AgentConfig {
         node_name: config.node_name.clone(),

@@ -239,6 +239,21 @@ fn requests_and_limits_are_the_kernels() {
     // 256 shares; as a weight the kernel has 10 of them.
     let shares = limit(&node, "web", ["cpu.shares", "cpu.weight"]);
     assert!(["256", "10"].contains(&&*shares), "{shares}");
+    // What is said of the pod as a whole is for a container that says nothing.
+    let all =
+        json!({ "requests": { "cpu": "250m" }, "limits": { "cpu": "500m", "memory": "32Mi" } });
+    node.put("whole.yaml", &pod("whole").set("spec.resources", all));
+    let whole = node.wait_for_running("whole");
+    assert_eq!(limit(&node, "whole", ["memory.limit_in_bytes", "memory.max"]), "33554432");
+    let quota = limit(&node, "whole", ["cpu.cfs_quota_us", "cpu.max"]);
+    assert!(["50000", "50000 100000"].contains(&&*quota), "{quota}");
+    assert_eq!(whole.status.qos_class.as_deref(), Some("Burstable"));
+    let group = format!("{}/pod{}", node.names().table, whole.uid);
+    let hierarchies = Hierarchies::mounted().unwrap();
+    let of_pod = hierarchies.at(&group).directory_of("memory").unwrap();
+    let read = |name: &str| fs::read_to_string(of_pod.join(name)).ok();
+    let memory = read("memory.max").or_else(|| read("memory.limit_in_bytes")).unwrap();
+    assert_eq!(memory.trim(), "33554432");
 }
 
 #[test]

@@ -128,3 +128,103 @@ fn containers_of_a_pod_share_network_and_memory_and_have_processes_of_their_own(
     let processes = node.mainstay(&["exec", "web", "-c", "beside", "--", "ps", "-o", "pid"]);
     assert!(processes.success().lines().any(|line| line.trim() == "1"));
 }
+
+#[test]
+fn a_pod_resolves_names_as_its_manifest_and_the_cluster_say() {
+    let Some(mut node) = Node::prepare() else { return };
+    let resolv_conf = node.path("resolv.conf");
+    std::fs::write(&resolv_conf, "search example.org\nnameserver 192.0.2.53\noptions ndots:2\n")
+        .unwrap();
+    node.configure(&format!(
+        "resolvConf: {}\nclusterDNS: [10.96.0.10]\nclusterDomain: cluster.local",
+        resolv_conf.display()
+    ));
+    node.launch();
+    let own = |name: &str| pod(name).set("spec.hostNetwork", false);
+    let config = json!({
+        "nameservers": ["192.0.2.1", "192.0.2.2"], "searches": ["a.example.org"],
+        "options": [{ "name": "ndots", "value": "7" }, { "name": "rotate" }],
+    });
+    node.put("cluster.yaml", &own("cluster"));
+    let none = own("none").set("spec.dnsPolicy", "None").set("spec.dnsConfig", config.clone());
+    node.put("none.yaml", &none);
+    let more = own("more").set("spec.dnsPolicy", "Default").set("spec.dnsConfig", config.clone());
+    let more = more.set("spec.dnsConfig.nameservers.2", "192.0.2.3");
+    node.put("more.yaml", &more);
+    node.put("host.yaml", &pod("host"));
+    for (name, expected) in [
+        (
+            "cluster",
+            "search default.svc.cluster.local svc.cluster.local cluster.local example.org\n\
+             nameserver 10.96.0.10\noptions ndots:5\n",
+        ),
+        (
+            "none",
+            "search a.example.org\nnameserver 192.0.2.1\nnameserver 192.0.2.2\n\
+             options ndots:7 rotate\n",
+        ),
+        (
+            "more",
+            "search example.org a.example.org\nnameserver 192.0.2.53\nnameserver 192.0.2.1\n\
+             nameserver 192.0.2.2\noptions ndots:7 rotate\n",
+        ),
+        ("host", "search example.org\nnameserver 192.0.2.53\noptions ndots:2\n"),
+    ] {
+        node.wait_for_running(name);
+        assert_eq!(sh(&node, name, "cat /etc/resolv.conf"), expected, "{name}");
+    }
+    let left_out = "Nameserver limits were exceeded, some nameservers have been omitted, the applied \
+                    nameserver line is: 192.0.2.53 192.0.2.1 192.0.2.2";
+    let status = node.status();
+    let events = status.pod("more").unwrap().events("DNSConfigForming");
+    let events: Vec<_> = events.iter().map(|event| (&*event.kind, &*event.message)).collect();
+    assert_eq!(events, [("Warning", left_out)]);
+    assert!(status.pod("none").unwrap().events("DNSConfigForming").is_empty());
+}
+
+#[test]
+fn a_pod_is_called_and_knows_others_as_its_manifest_says() {
+    let Some(mut node) = Node::prepare() else { return };
+    node.configure("clusterDomain: cluster.local");
+    node.launch();
+    let own = |name: &str| pod(name).set("spec.hostNetwork", false);
+    let aliases = json!([{ "ip": "192.0.2.7", "hostnames": ["db", "db.example.org"] }]);
+    let in_domain = own("domain").set("spec.hostname", "web").set("spec.subdomain", "sub");
+    node.put("domain.yaml", &in_domain.clone().set("spec.hostAliases", aliases.clone()));
+    node.put(
+        "full.yaml",
+        &own("full")
+            .set("spec.hostname", "web")
+            .set("spec.subdomain", "sub")
+            .set("spec.setHostnameAsFQDN", true),
+    );
+    node.put("other.yaml", &own("other").set("spec.hostnameOverride", "web.example.org"));
+    node.put("host.yaml", &pod("host").set("spec.hostAliases", aliases));
+    let long = own("long").set("spec.hostname", "b".repeat(60)).set("spec.subdomain", "sub");
+    node.put("long.yaml", &long.set("spec.setHostnameAsFQDN", true));
+    for (name, hostname, names) in [
+        ("domain", "web", "web.sub.default.svc.cluster.local\tweb"),
+        ("full", "web.sub.default.svc.cluster.local", "web.sub.default.svc.cluster.local\tweb"),
+        ("other", "web.example.org", "web.example.org"),
+    ] {
+        let ip = node.wait_for_running(name).status.pod_ip.unwrap();
+        let told = sh(&node, name, "hostname; cat /etc/hostname; echo $HOSTNAME");
+        assert_eq!(told, format!("{hostname}\n{hostname}\n{hostname}\n"));
+        let hosts = sh(&node, name, "cat /etc/hosts");
+        assert!(hosts.contains(&format!("\n{ip}\t{names}\n")), "{hosts}");
+    }
+    let added = "\n\n# Entries added by HostAliases.\n192.0.2.7\tdb\tdb.example.org\n";
+    node.wait_for_running("host");
+    for name in ["domain", "host"] {
+        let hosts = sh(&node, name, "cat /etc/hosts");
+        assert!(hosts.ends_with(added), "{name}: {hosts}");
+    }
+    let status = node.wait_until("it is told why", |status| {
+        status.pod("long").is_some_and(|pod| pod.problem.is_some())
+    });
+    let problem = status.pod("long").unwrap().problem.clone().unwrap();
+    assert!(
+        problem.contains("is too long (64 characters is the max, 90 characters requested)"),
+        "{problem}"
+    );
+}

@@ -4,6 +4,7 @@ use std::fs;
 
 use serde_json::{Value, json};
 
+use crate::image::Image;
 use crate::manifest::{Manifest, command, pod};
 use crate::node::Node;
 
@@ -147,6 +148,24 @@ fn users_groups_and_capabilities_are_as_written() {
         0 2000 2777
     "#]]
     .assert_eq(&told);
+
+    // The image's own groups of its user count, unless the pod says that its own are all.
+    let image = node.path("groups.tar");
+    Image::busybox()
+        .with_file("etc/passwd", "app:x:1000:1000::/:/bin/sh\n")
+        .with_file("etc/group", "app:x:1000:\nimage:x:5000:app\n")
+        .set("User", "app")
+        .docker_archive("local/groups:1", &image);
+    node.mainstay(&["image", "import", image.to_str().unwrap()]).success();
+    for (policy, groups) in [("Merge", "1000 4000 5000"), ("Strict", "1000 4000")] {
+        let name = policy.to_lowercase();
+        let context = json!({ "supplementalGroups": [4000], "supplementalGroupsPolicy": policy });
+        let pod = pod(&name).main("image", "local/groups:1").set("spec.securityContext", context);
+        node.put(&format!("{name}.yaml"), &pod);
+        node.wait_for_running(&name);
+        let told = node.mainstay(&["exec", &name, "--", "id", "-G"]).success();
+        assert_eq!(told.trim(), groups, "{policy}");
+    }
 
     // CAP_NET_ADMIN is 12 and CAP_CHOWN is 0.
     let cases = [

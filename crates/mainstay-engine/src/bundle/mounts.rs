@@ -2,7 +2,7 @@
 
 use mainstay_cri::{Mount as Wanted, MountPropagation, NamespaceMode};
 use mainstay_linux::cgroup::{Hierarchies, Layout};
-use mainstay_shim_protocol::{Mount, MountFlags, MountSource};
+use mainstay_shim_protocol::{Mount, MountFlags, MountSource, Propagation};
 
 use super::{Ingredients, text};
 
@@ -13,9 +13,15 @@ pub(crate) const SANDBOX_FILES: [(&str, &str); 2] =
 /// The directory of the sandbox that its containers share as `/dev/shm`.
 pub(crate) const SHM: &str = "shm";
 
-const PLAIN: MountFlags =
-    MountFlags { readonly: false, nosuid: false, nodev: false, noexec: false };
-const CLOSED: MountFlags = MountFlags { readonly: false, nosuid: true, nodev: true, noexec: true };
+const PLAIN: MountFlags = MountFlags {
+    readonly: false,
+    nosuid: false,
+    nodev: false,
+    noexec: false,
+    recursive: false,
+    propagation: Propagation::Private,
+};
+const CLOSED: MountFlags = MountFlags { nosuid: true, nodev: true, noexec: true, ..PLAIN };
 
 /// The mounts, and what belongs to them.
 pub(super) struct Mounts {
@@ -61,9 +67,13 @@ pub(super) fn list(from: &Ingredients<'_>, layout: Layout) -> Mounts {
         mount.container_path.split('/').filter(|name| !name.is_empty()).count()
     });
     for mount in further {
-        // Whoever asks for another propagation gets it when the contract has one.
-        let MountPropagation::Private = mount.propagation;
-        let flags = MountFlags { readonly: mount.readonly, ..PLAIN };
+        let propagation = match mount.propagation {
+            MountPropagation::Private => Propagation::Private,
+            MountPropagation::HostToContainer => Propagation::FromHost,
+            MountPropagation::Bidirectional => Propagation::Both,
+        };
+        let (readonly, recursive) = (mount.readonly, mount.recursive_read_only);
+        let flags = MountFlags { readonly, recursive, propagation, ..PLAIN };
         mounts.bind(&mount.container_path, &mount.host_path, flags);
     }
     mounts

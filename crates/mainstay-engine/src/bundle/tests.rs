@@ -173,6 +173,11 @@ fn a_process_is_who_and_where_it_was_asked_to_be() {
     assert_eq!((process.uid, process.gid), (7, 8));
     assert_eq!(process.additional_gids, [8, 9, 10]);
     assert_eq!(process.cwd, "/image/dir");
+    let strict = made(|config, _| {
+        config.security_context.supplemental_groups = vec![10];
+        config.security_context.supplemental_groups_policy = SupplementalGroupsPolicy::Strict;
+    });
+    assert_eq!(strict.process.additional_gids, [8, 10]);
     // Lower than the agent's own is not to be had without CAP_SYS_RESOURCE.
     assert_eq!(process.oom_score_adj, Some(-5));
     let container = made(|config, _| {
@@ -245,6 +250,7 @@ fn mounts_of_version_2_with_the_containers_own_last_and_the_outer_first() {
         container_path: container_path.into(),
         host_path: host_path.into(),
         readonly,
+        recursive_read_only: false,
         propagation: MountPropagation::Private,
     };
     check_mounts(

@@ -8,12 +8,13 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use mainstay_cri::{
     ContainerConfig, ContainerEventKind, ContainerId, ContainerState, Error, ErrorKind, ImageSpec,
-    Result, SandboxId, SeccompProfile,
+    Mount, MountPropagation, Result, SandboxId, SeccompProfile,
 };
 use mainstay_image::reference::Reference;
 use mainstay_image::store::Image;
 use mainstay_linux::capability::Capabilities;
 use mainstay_linux::cgroup::{CpuQuota, Limits};
+use mainstay_linux::mount;
 use mainstay_shim_protocol::{Command, Container as Spec, Root, Success};
 use rustix::process::Signal;
 
@@ -21,7 +22,7 @@ use crate::bundle::{self, Ingredients, Machine, Places};
 use crate::record::{ContainerRecord, SandboxRecord};
 use crate::sandbox::{Container, Sandbox, run::hostname_of};
 use crate::user::{self, Kind, User, UserError, Wanted};
-use crate::{Instance, failed, io_failed, seccomp};
+use crate::{Instance, UPPER, failed, io_failed, seccomp};
 
 /// The most of an image's `/etc/passwd` or `/etc/group` that is read.
 const MAX_USER_FILE: u64 = 1 << 20;
@@ -123,7 +124,7 @@ fn lay_out_files(
     make(bundle)?;
     engine.store().lease(&record.id.0, &image.id).map_err(failed("cannot hold the image"))?;
     let writable = engine.writable_directory(&record.id);
-    let (upper, work) = (writable.join("upper"), writable.join("work"));
+    let (upper, work) = (writable.join(UPPER), writable.join("work"));
     make(&upper)?;
     make(&work)?;
     // It becomes the root directory of the container, whatever this process's umask is.
@@ -132,6 +133,7 @@ fn lay_out_files(
     if let Some(directory) = Path::new(&record.log_path).parent() {
         make(directory)?;
     }
+    check_propagation(&config.mounts)?;
     let security = &config.security_context;
     let devices = if security.privileged { bundle::host_devices() } else { Vec::new() };
     let spec = bundle::container(&Ingredients {
@@ -171,6 +173,33 @@ fn lay_out_files(
     record.write(bundle).map_err(failed("cannot write down the container"))?;
     make_cgroup(engine, &record.cgroup, config)?;
     Ok((spec, record))
+}
+
+/// What is to be seen on two sides has to be on a mount that lets others see it.
+///
+/// Source: `ensureShared` and `ensureSharedOrSlave` in containerd's
+/// `internal/cri/opts/spec_linux_opts.go`.
+fn check_propagation(mounts: &[Mount]) -> Result<()> {
+    for mount in mounts {
+        let path = mount.host_path.as_str();
+        let wanted = match mount.propagation {
+            MountPropagation::Private => continue,
+            MountPropagation::HostToContainer => "a shared or slave mount",
+            MountPropagation::Bidirectional => "a shared mount",
+        };
+        let found = mount::mount_of(Path::new(path))
+            .map_err(io_failed(format!("cannot look up the mount that {path} is on")))?;
+        let receives = mount.propagation == MountPropagation::HostToContainer && found.receives;
+        if !found.shared && !receives {
+            let point = found.point.display();
+            let message = format!(
+                "path {path:?} is mounted on \"{point}\" but it is not {wanted}; make it one with \
+                 `mount --make-shared {point}`"
+            );
+            return Err(Error::new(ErrorKind::InvalidArgument, message));
+        }
+    }
+    Ok(())
 }
 
 fn find_user(engine: &Instance, image: &Image, config: &ContainerConfig) -> Result<User> {

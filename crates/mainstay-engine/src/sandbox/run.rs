@@ -1,7 +1,6 @@
 //! Making a sandbox.
 
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::Path;
 use std::sync::Arc;
 
 use jiff::Timestamp;
@@ -11,8 +10,8 @@ use mainstay_cri::{
 use mainstay_linux::namespace;
 use mainstay_shim_protocol::{Command, SandboxNamespaces, Shm};
 
-use super::{Sandbox, keep, stop};
-use crate::bundle::SHM;
+use super::{Sandbox, keep, reaper_cgroup, stop};
+use crate::bundle::{self, SHM};
 use crate::record::{SandboxRecord, ShimProcess};
 use crate::shim::{Greeting, Line, Shim};
 use crate::{Instance, failed, io_failed, network_failed};
@@ -70,7 +69,10 @@ async fn make(
         greeting.map_err(failed("cannot reach the pod's shim"))?;
     sandbox.change(|state| state.shim = Some(shim.clone()));
     engine.spawn(keep(engine.clone(), sandbox.clone(), Line::Driven(connection)));
-    let namespaces = namespaces(config, &sandbox.directory);
+    let namespaces = {
+        let (engine, sandbox, config) = (engine.clone(), sandbox.clone(), config.clone());
+        crate::blocking(move || namespaces(&engine, &sandbox, &config)).await?
+    };
     shim.call(Command::EnterNamespaces(namespaces))
         .await
         .map_err(failed("cannot make the pod's namespaces"))?;
@@ -132,19 +134,32 @@ async fn connect(
     .await
 }
 
-fn namespaces(config: &PodSandboxConfig, directory: &Path) -> SandboxNamespaces {
+fn namespaces(
+    engine: &Instance,
+    sandbox: &Sandbox,
+    config: &PodSandboxConfig,
+) -> Result<SandboxNamespaces> {
     let options = config.security_context.namespaces;
     let own_network = options.network == NamespaceMode::Pod;
     let own_ipc = options.ipc == NamespaceMode::Pod;
-    let shm = Shm { directory: directory.join(SHM).to_string_lossy().into_owned(), size: SHM_SIZE };
-    SandboxNamespaces {
+    let shm = sandbox.directory.join(SHM).to_string_lossy().into_owned();
+    let shm = Shm { directory: shm, size: SHM_SIZE };
+    let reaper = reaper_cgroup(&sandbox.state().record);
+    if let Some(path) = &reaper {
+        let group = engine.hierarchies().at(path);
+        group
+            .create()
+            .map_err(failed("cannot make the control group of the pod's first process"))?;
+    }
+    Ok(SandboxNamespaces {
         network: own_network,
         ipc: own_ipc,
+        processes: reaper.map(|path| bundle::cgroup_directories(engine.hierarchies(), &path)),
         // On the host's network a pod has the host's name.
         hostname: own_network.then(|| config.hostname.clone()),
         shm: own_ipc.then_some(shm),
         sysctls: config.sysctls.clone(),
-    }
+    })
 }
 
 fn write_files(sandbox: &Sandbox, config: &PodSandboxConfig) -> Result<()> {

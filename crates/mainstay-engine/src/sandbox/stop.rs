@@ -31,6 +31,7 @@ pub(crate) async fn stop(engine: &Arc<Instance>, id: &SandboxId) -> Result<()> {
         }
         sandbox.wait_for(|state| state.shim.is_none().then_some(())).await;
     }
+    end_reaper(engine, &sandbox).await?;
     disconnect(engine, &sandbox).await?;
     engine.tell(&sandbox, None, ContainerEventKind::Stopped);
     Ok(())
@@ -64,6 +65,10 @@ pub(crate) async fn give_up(engine: &Arc<Instance>, sandbox: &Arc<Sandbox>) {
         engine.tell(sandbox, Some(id), ContainerEventKind::Stopped);
     }
     let was_ready = sandbox.change(|state| std::mem::replace(&mut state.ready, false));
+    if let Err(error) = end_reaper(engine, sandbox).await {
+        let id = sandbox.state().record.id.clone();
+        tracing::error!(sandbox = %id, error = error.chain(), "cannot end a sandbox's first process");
+    }
     if let Err(error) = disconnect(engine, sandbox).await {
         let id = sandbox.state().record.id.clone();
         tracing::warn!(sandbox = %id, error = error.chain(), "cannot give back a sandbox's network");
@@ -71,6 +76,18 @@ pub(crate) async fn give_up(engine: &Arc<Instance>, sandbox: &Arc<Sandbox>) {
     if was_ready {
         engine.tell(sandbox, None, ContainerEventKind::Stopped);
     }
+}
+
+/// Sees the end of the process that all others of the sandbox were numbered with, which goes with the shim.
+async fn end_reaper(engine: &Arc<Instance>, sandbox: &Arc<Sandbox>) -> Result<()> {
+    let Some(path) = super::reaper_cgroup(&sandbox.state().record) else { return Ok(()) };
+    engine.kill_cgroup(&path).await?;
+    let engine = engine.clone();
+    crate::blocking(move || {
+        let group = engine.hierarchies().at(&path);
+        group.remove().map_err(failed("cannot remove the control group of the pod's first process"))
+    })
+    .await
 }
 
 async fn disconnect(engine: &Arc<Instance>, sandbox: &Arc<Sandbox>) -> Result<()> {

@@ -257,7 +257,7 @@ impl Event {
     fn of(event: crate::publish::Event) -> Self {
         Self {
             kind: event.kind.as_str().to_owned(),
-            reason: event.reason.to_owned(),
+            reason: event.reason.into_owned(),
             message: event.message,
             count: event.count,
             first: event.first,

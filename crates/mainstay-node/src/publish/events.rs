@@ -3,6 +3,7 @@
 
 mod words;
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -53,7 +54,7 @@ pub(crate) enum About {
 pub(crate) struct Event {
     pub(crate) kind: EventKind,
     /// One word, as the kubelet has it.
-    pub(crate) reason: &'static str,
+    pub(crate) reason: Cow<'static, str>,
     pub(crate) message: String,
     pub(crate) count: u32,
     pub(crate) first: Timestamp,
@@ -94,9 +95,10 @@ impl Events {
         &self,
         key: &PodKey,
         kind: EventKind,
-        reason: &'static str,
+        reason: impl Into<Cow<'static, str>>,
         message: String,
     ) {
+        let reason = reason.into();
         let now = Timestamp::now();
         let mut by_pod = self.by_pod.lock().unwrap_or_else(PoisonError::into_inner);
         let events = by_pod.entry(key.clone()).or_default();
@@ -109,8 +111,8 @@ impl Events {
             return;
         }
         match kind {
-            EventKind::Normal => tracing::info!(pod = %key, reason, message, "event"),
-            EventKind::Warning => tracing::warn!(pod = %key, reason, message, "event"),
+            EventKind::Normal => tracing::info!(pod = %key, %reason, message, "event"),
+            EventKind::Warning => tracing::warn!(pod = %key, %reason, message, "event"),
         }
         if events.len() == KEPT {
             events.pop_front();

@@ -23,6 +23,7 @@ use mainstay_plan::admission::{Rejection, admit};
 use mainstay_plan::api_pod::is_terminal;
 use mainstay_plan::pod::{PodKey, SourceKind};
 use mainstay_plan::status::is_over;
+use mainstay_plan::sysctls::AllowedSysctls;
 use mainstay_pod::{FullName, Pod};
 use tokio::sync::watch;
 
@@ -84,6 +85,7 @@ pub(crate) struct ApiSource {
     pub(crate) pods: Arc<ApiPods>,
     pub(crate) node_name: String,
     pub(crate) earlier: Arc<dyn Earlier>,
+    pub(crate) sysctls: AllowedSysctls,
     pub(crate) events: Events,
     pub(crate) board: watch::Receiver<Arc<Board>>,
     pub(crate) goals: watch::Sender<Option<Arc<ApiGoals>>>,
@@ -188,7 +190,8 @@ impl ApiSource {
         for newcomer in newcomers {
             let Newcomer { key, held, pod } = newcomer;
             let others_now = others.iter().filter(|(other, _)| **other != key);
-            let verdict = match admit(&pod, &node, others_now.map(|(_, pod)| &**pod)) {
+            let verdict = match admit(&pod, &node, &self.sysctls, others_now.map(|(_, pod)| &**pod))
+            {
                 Ok(()) => {
                     others.insert(key, pod.clone());
                     Decided { pod: Ok(pod), over: false }

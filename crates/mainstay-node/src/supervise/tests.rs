@@ -6,7 +6,6 @@ use async_trait::async_trait;
 use futures_util::future::BoxFuture;
 use mainstay_cri::{
     Image, ImageId, ImageSpec, Images, PodSandboxFilter, PullRequest, Result, Runtime,
-    SeccompProfile,
 };
 use mainstay_linux::cgroup::Hierarchies;
 use mainstay_plan::labels;
@@ -69,7 +68,7 @@ fn config(root: &Path) -> AgentConfig {
             cgroup_root: "/cg".into(),
             machine_memory: 1 << 30,
             seccomp_directory: root.join("seccomp"),
-            seccomp_default: SeccompProfile::Unconfined,
+            ..NodeFacts::default()
         },
         resolv_conf: root.join("resolv.conf"),
         addresses: Vec::new(),

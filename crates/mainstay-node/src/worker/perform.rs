@@ -14,22 +14,26 @@ use mainstay_cri::{
     PullRequest, Runtime, START_ERROR, SandboxId,
 };
 use mainstay_linux::cgroup::Hierarchies;
+use mainstay_plan::admission::{Rejection, admit_static};
+use mainstay_plan::dns::{self, PodDns};
 use mainstay_plan::image::{self, Decision, Presence, PullPolicy};
 use mainstay_plan::lifecycle;
+use mainstay_plan::node_status::labels;
 use mainstay_plan::pod::{
     Action, ContainerPlan, Finished, Goal, PodKey, RunGoal, SeenPod, SeenSandbox, StopReason,
 };
 use mainstay_plan::resources;
 use mainstay_plan::status::NodeAddresses;
 use mainstay_plan::translate::{self, NodeFacts};
-use mainstay_pod::Role;
+use mainstay_pod::{Pod, Role};
 use tokio::sync::{Semaphore, watch};
 
 use crate::agent::AgentConfig;
-use crate::dns;
+use crate::dns as host_dns;
 use crate::ledger::{Ledger, Record};
 use crate::logs;
 use crate::observe::Observer;
+use crate::publish::node::architecture;
 use crate::publish::{self, About, EventKind, Events, about, field_path};
 use crate::sources::merge::key_of;
 use crate::volumes::{self, VolumeError};
@@ -44,6 +48,8 @@ pub(crate) struct Performer {
     pub(crate) images: Arc<dyn Images>,
     pub(crate) observer: Arc<Observer>,
     pub(crate) facts: NodeFacts,
+    /// What the node says of itself.
+    labels: BTreeMap<String, String>,
     /// The host's resolver settings.
     pub(crate) resolv_conf: PathBuf,
     pub(crate) addresses: watch::Receiver<NodeAddresses>,
@@ -55,6 +61,8 @@ pub(crate) struct Performer {
     statuses: Mutex<BTreeMap<PodKey, PodStatus>>,
     /// What the ledger has of each pod.
     records: Mutex<BTreeMap<PodKey, Record>>,
+    /// Pods that are to be ended because they took too much, and why: by key and version.
+    evictions: watch::Sender<BTreeMap<(PodKey, String), String>>,
 }
 
 /// What came of an action.
@@ -152,6 +160,7 @@ impl Performer {
             images,
             observer,
             facts: config.facts.clone(),
+            labels: labels(&config.facts.name, architecture()),
             resolv_conf: config.resolv_conf.clone(),
             addresses,
             hierarchies,
@@ -160,7 +169,42 @@ impl Performer {
             starts: Semaphore::new(processors * STARTS_PER_PROCESSOR),
             statuses: Mutex::default(),
             records: Mutex::new(records),
+            evictions: watch::Sender::default(),
         }
+    }
+
+    /// Why the node does not take a static pod. One of an API is judged where it comes from.
+    pub(super) fn rejection(&self, pod: &Pod) -> Option<Rejection> {
+        if !pod.source().is_static() {
+            return None;
+        }
+        admit_static(pod, &self.labels, &self.facts.sysctls).err()
+    }
+
+    /// Lets the worker of a pod end this version of it.
+    pub(crate) fn evict(&self, key: &PodKey, uid: &str, message: String) {
+        self.evictions.send_modify(|all| {
+            all.insert((key.clone(), uid.to_owned()), message);
+        });
+    }
+
+    /// Changes when pods are to be ended.
+    pub(super) fn evictions(&self) -> watch::Receiver<BTreeMap<(PodKey, String), String>> {
+        self.evictions.subscribe()
+    }
+
+    /// Why this version of a pod is to be ended. It is told once.
+    pub(super) fn take_eviction(&self, key: &PodKey, uid: &str) -> Option<String> {
+        if self.evictions.borrow().is_empty() {
+            return None;
+        }
+        let mut message = None;
+        self.evictions.send_if_modified(|all| {
+            message = all.remove(&(key.clone(), uid.to_owned()));
+            // Nobody has to hear of that.
+            false
+        });
+        message
     }
 
     pub(super) fn node_addresses(&self) -> NodeAddresses {
@@ -403,15 +447,18 @@ impl Performer {
         found.map_err(|error| PerformError::new("ImageInspectError", &error))
     }
 
+    /// What the sandbox is made from, and what of its DNS was left out.
     fn sandbox_config(
         &self,
         run: &RunGoal,
         attempt: u32,
-    ) -> Result<PodSandboxConfig, PerformError> {
+    ) -> Result<(PodSandboxConfig, Vec<String>), PerformError> {
         let cgroup = resources::cgroup(&self.facts.cgroup_root, run.pod.uid());
         let source = run.pod.source();
-        let dns = dns::of_host(&self.resolv_conf, !run.pod.is_host_network());
+        let host = host_dns::of_host(&self.resolv_conf, !run.pod.is_host_network());
+        let PodDns { config: dns, omitted } = dns::of_pod(&run.pod, host, &self.facts.cluster_dns);
         translate::sandbox(run, source, attempt, &self.facts, dns, &cgroup)
+            .map(|config| (config, omitted))
             .map_err(|error| PerformError::refused("FailedCreatePodSandBox", &error))
     }
 
@@ -421,7 +468,12 @@ impl Performer {
             let message = "Pod sandbox changed, it will be killed and re-created.";
             self.events.show(about(&run.pod, None), EventKind::Normal, "SandboxChanged", message);
         }
-        let config = self.sandbox_config(run, attempt)?;
+        let (config, omitted) = self.sandbox_config(run, attempt)?;
+        for message in omitted {
+            let (about, kind) = (about(&run.pod, None), EventKind::Warning);
+            self.events.show(about, kind, "DNSConfigForming", message.clone());
+            self.events.tell(&key_of(&run.pod), kind, "DNSConfigForming", message);
+        }
         let made = self.runtime.run_pod_sandbox(&config).await;
         let id = made.map_err(|error| PerformError::new("FailedCreatePodSandBox", &error))?;
         self.refresh(&id).await;
@@ -457,7 +509,7 @@ impl Performer {
         let plan = &ContainerPlan { restart_count, ..plan.clone() };
         let config = translate::container(&run.pod, container, plan, &self.facts)
             .map_err(|error| refused(&error))?;
-        let sandbox_config = self.sandbox_config(run, attempt)?;
+        let (sandbox_config, _) = self.sandbox_config(run, attempt)?;
         let created = self.runtime.create_container(sandbox, &config, &sandbox_config).await;
         let id = match created {
             Ok(id) => id,

@@ -38,7 +38,7 @@ fn verdict(spec: Value, others: &[Value]) -> String {
         spec["tolerations"] = json!([{"operator": "Exists"}]);
     }
     let others: Vec<Pod> = others.iter().map(pod).collect();
-    match admit(&pod(&spec), &node(), others.iter()) {
+    match admit(&pod(&spec), &node(), &AllowedSysctls::default(), others.iter()) {
         Ok(()) => "taken".to_owned(),
         Err(Rejection { reason, message }) => format!("{reason}: {message}"),
     }
@@ -128,5 +128,44 @@ fn tolerations_are_kubernetes() {
     for (toleration, taken) in rows {
         let verdict = verdict(json!({"tolerations": [toleration.clone()]}), &[]);
         assert_eq!(verdict == "taken", taken, "{toleration}");
+    }
+}
+
+#[test]
+fn a_static_pod_is_judged_by_what_the_node_says_of_itself() {
+    let labels = crate::node_status::labels("n1", "arm64");
+    let verdict = |spec: Value| match admit_static(&pod(&spec), &labels, &AllowedSysctls::default())
+    {
+        Ok(()) => "taken".to_owned(),
+        Err(Rejection { reason, message }) => format!("{reason}: {message}"),
+    };
+    let elsewhere = "NodeAffinity: Predicate NodeAffinity failed: node(s) didn't match Pod's node \
+                     affinity/selector";
+    let fields = |name: &str| {
+        let field = json!({"key": "metadata.name", "operator": "In", "values": [name]});
+        let terms = json!([{"matchFields": [field]}]);
+        let required = "requiredDuringSchedulingIgnoredDuringExecution";
+        json!({"affinity": {"nodeAffinity": {required: {"nodeSelectorTerms": terms}}}})
+    };
+    for (spec, expected) in [
+        (json!({}), "taken"),
+        (json!({"nodeSelector": {"kubernetes.io/arch": "arm64"}}), "taken"),
+        (json!({"nodeSelector": {"kubernetes.io/hostname": "n1"}}), "taken"),
+        (json!({"nodeSelector": {"kubernetes.io/arch": "amd64"}}), elsewhere),
+        (json!({"nodeSelector": {"disk": "ssd"}}), elsewhere),
+        (affinity("kubernetes.io/os", "In", &["linux"]), "taken"),
+        (affinity("kubernetes.io/os", "NotIn", &["linux"]), elsewhere),
+        (fields("n1"), "taken"),
+        (fields("n2"), elsewhere),
+        (
+            json!({"securityContext": {"sysctls": [{"name": "net.ipv4.tcp_rmem", "value": "1"}]}}),
+            "taken",
+        ),
+        (
+            json!({"securityContext": {"sysctls": [{"name": "kernel.panic", "value": "1"}]}}),
+            "SysctlForbidden: forbidden sysctl: \"kernel.panic\" not allowlisted",
+        ),
+    ] {
+        assert_eq!(verdict(spec.clone()), expected, "{spec}");
     }
 }

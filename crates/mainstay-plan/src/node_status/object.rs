@@ -23,7 +23,7 @@ pub fn node(facts: &NodeFacts, now: Timestamp) -> Node {
     Node {
         metadata: ObjectMeta {
             name: Some(facts.name.clone()),
-            labels: Some(labels(facts)),
+            labels: Some(labels(&facts.name, &facts.machine.architecture)),
             ..ObjectMeta::default()
         },
         spec: Some(NodeSpec::default()),
@@ -35,21 +35,20 @@ pub fn node(facts: &NodeFacts, now: Timestamp) -> Node {
 /// Those of others stay.
 pub fn labels_patch(held: &Node, facts: &NodeFacts) -> Option<Value> {
     let known = held.metadata.labels.as_ref();
-    let missing: BTreeMap<String, String> = labels(facts)
+    let missing: BTreeMap<String, String> = labels(&facts.name, &facts.machine.architecture)
         .into_iter()
         .filter(|(key, value)| known.and_then(|labels| labels.get(key)) != Some(value))
         .collect();
     (!missing.is_empty()).then(|| json!({"metadata": {"labels": missing}}))
 }
 
-/// Source: `initialNode`.
-fn labels(facts: &NodeFacts) -> BTreeMap<String, String> {
-    let architecture = facts.machine.architecture.as_str();
+/// What a node says of itself, by its name and its architecture in Go's words. Source: `initialNode`.
+pub fn labels(name: &str, architecture: &str) -> BTreeMap<String, String> {
     let own = [
         ("beta.kubernetes.io/arch", architecture),
         ("beta.kubernetes.io/os", "linux"),
         ("kubernetes.io/arch", architecture),
-        ("kubernetes.io/hostname", facts.name.as_str()),
+        ("kubernetes.io/hostname", name),
         ("kubernetes.io/os", "linux"),
     ];
     own.map(|(key, value)| (key.to_owned(), value.to_owned())).into()

@@ -21,6 +21,9 @@ use crate::lifecycle;
 /// No action that failed waits longer until it is tried again: the wait for images, 300 s.
 const LONGEST_RETRY: SignedDuration = SignedDuration::from_secs(300);
 
+/// How long a pod that took too much has to end. Source: `immediateEvictionGracePeriodSeconds`.
+const EVICTION_GRACE: Duration = Duration::from_secs(1);
+
 /// Says what lies between what is seen and what should be, at this moment.
 pub fn plan(goal: &Goal, seen: &SeenPod, memory: &Memory, now: Timestamp) -> Plan {
     let mut planner = Planner { seen, memory, now, plan: Plan::default() };
@@ -160,8 +163,12 @@ impl Planner<'_> {
             self.plan.done = self.plan.actions.is_empty() && self.memory.in_flight.is_empty();
             return;
         }
+        if self.memory.eviction(run).is_some() {
+            self.end_early(run, current, EVICTION_GRACE);
+            return;
+        }
         if is_exceeded(run, restarts, self.seen, self.memory, self.now) {
-            self.end_late(run, current);
+            self.end_early(run, current, Duration::MAX);
             return;
         }
         if let Some(at) = all_ended(run, restarts, self.seen, self.memory, self.now) {
@@ -209,11 +216,11 @@ impl Planner<'_> {
         }
     }
 
-    /// Ends a pod whose deadline has passed, and then writes that down. Its newest sandbox is kept, as that
-    /// of one that has come to its end by itself.
-    fn end_late(&mut self, run: &RunGoal, current: Option<&SeenSandbox>) {
+    /// Ends a pod whose deadline has passed or that took too much, and then writes that down. Its newest
+    /// sandbox is kept, as that of one that has come to its end by itself.
+    fn end_early(&mut self, run: &RunGoal, current: Option<&SeenSandbox>, grace: Duration) {
         if let Some(sandbox) = current {
-            self.tear_down(sandbox, sandbox.grace, true);
+            self.tear_down(sandbox, sandbox.grace.min(grace), true);
         }
         let uid = run.pod.uid();
         let alive = self.seen.sandboxes.iter().any(|it| it.uid == uid && it.is_alive());

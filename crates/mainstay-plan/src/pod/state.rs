@@ -242,6 +242,8 @@ pub struct Memory {
     pub post_start: BTreeSet<ContainerId>,
     /// What probes say of containers; of one that is not here nothing is known yet.
     pub health: BTreeMap<ContainerId, Health>,
+    /// A version of the pod that is ended because it took too much.
+    pub evicted: Option<Eviction>,
 }
 
 impl Memory {
@@ -270,6 +272,12 @@ impl Memory {
     pub fn began(&self, run: &RunGoal) -> Option<Timestamp> {
         let began = self.began.as_ref().filter(|it| run.is_own(&it.uid, it.incarnation));
         began.map(|began| began.at)
+    }
+
+    /// Why a goal's pod is ended, if it took too much.
+    pub fn eviction(&self, run: &RunGoal) -> Option<&str> {
+        let evicted = self.evicted.as_ref().filter(|it| run.is_own(&it.uid, it.incarnation));
+        evicted.map(|evicted| evicted.message.as_str())
     }
 
     /// Forgets what concerns sandboxes and containers that are gone.
@@ -351,6 +359,17 @@ pub struct Began {
     pub incarnation: Option<Incarnation>,
     /// Since when.
     pub at: Timestamp,
+}
+
+/// A version of a pod that is ended because it took too much.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Eviction {
+    /// Which version.
+    pub uid: String,
+    /// Which incarnation of it.
+    pub incarnation: Option<Incarnation>,
+    /// Of what it took too much.
+    pub message: String,
 }
 
 /// A version of a pod that has run to its end for good.

@@ -13,6 +13,7 @@ use crate::pod::{
     Afterwards, Failure, Key, Memory, Restarts, Round, SeenContainer, SeenSandbox, on_turn,
 };
 use crate::termination_message;
+use crate::translate::is_recursively_read_only;
 
 /// A container of the pod and what came of it.
 pub(super) struct View<'a> {
@@ -294,12 +295,12 @@ fn mounts(container: &Container) -> Option<Vec<VolumeMountStatus>> {
     let mounts = container.volume_mounts.as_ref().filter(|mounts| !mounts.is_empty())?;
     let mount = |mount: &k8s_openapi::api::core::v1::VolumeMount| {
         let readonly = mount.read_only == Some(true);
+        let recursive = if is_recursively_read_only(mount) { "Enabled" } else { "Disabled" };
         VolumeMountStatus {
             name: mount.name.clone(),
             mount_path: mount.mount_path.clone(),
             read_only: readonly.then_some(true),
-            // No other way is carried out.
-            recursive_read_only: readonly.then(|| "Disabled".to_owned()),
+            recursive_read_only: readonly.then(|| recursive.to_owned()),
             ..VolumeMountStatus::default()
         }
     };

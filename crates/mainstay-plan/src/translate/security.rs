@@ -3,8 +3,10 @@
 //! Source: `pkg/securitycontext/util.go`, `DetermineEffectiveSecurityContext`: the container's
 //! word counts where there is one, else the pod's.
 
-use k8s_openapi::api::core::v1::{Container, SeccompProfile as Profile, SecurityContext};
-use mainstay_cri::{LinuxContainerSecurityContext, SeccompProfile};
+use k8s_openapi::api::core::v1::{
+    Container, PodSecurityContext, SeccompProfile as Profile, SecurityContext,
+};
+use mainstay_cri::{LinuxContainerSecurityContext, SeccompProfile, SupplementalGroupsPolicy};
 use mainstay_pod::Pod;
 
 use super::{NodeFacts, TranslateError};
@@ -45,10 +47,21 @@ pub(super) fn of(
         run_as_user: number("runAsUser", user(pod, container))?,
         run_as_group: number("runAsGroup", group)?,
         supplemental_groups: groups.into_iter().flatten().collect(),
+        supplemental_groups_policy: groups_policy(shared)?,
         readonly_rootfs: is_rootfs_readonly(container),
         no_new_privs: own.and_then(|it| it.allow_privilege_escalation) == Some(false),
         seccomp: seccomp(profile, facts)?,
     })
+}
+
+fn groups_policy(
+    shared: Option<&PodSecurityContext>,
+) -> Result<SupplementalGroupsPolicy, TranslateError> {
+    match shared.and_then(|it| it.supplemental_groups_policy.as_deref()) {
+        None | Some("Merge") => Ok(SupplementalGroupsPolicy::Merge),
+        Some("Strict") => Ok(SupplementalGroupsPolicy::Strict),
+        Some(other) => Err(TranslateError::invalid("supplementalGroupsPolicy", other)),
+    }
 }
 
 fn number(field: &'static str, id: Option<i64>) -> Result<Option<u32>, TranslateError> {

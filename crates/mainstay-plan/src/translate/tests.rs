@@ -11,7 +11,7 @@ fn facts() -> NodeFacts {
         cgroup_root: "/mainstay".into(),
         machine_memory: 1 << 30,
         seccomp_directory: "/seccomp".into(),
-        seccomp_default: SeccompProfile::Unconfined,
+        ..NodeFacts::default()
     }
 }
 
@@ -95,22 +95,6 @@ fn on_the_hosts_network_ports_need_no_mapping() {
         sandbox(&goal(&pod), SourceKind::File, 0, &facts(), DnsConfig::default(), "/cg").unwrap();
     assert_eq!(config.security_context.namespaces.network, NamespaceMode::Node);
     assert!(config.port_mappings.is_empty());
-}
-
-#[test]
-fn host_names_are_cut_to_what_the_kernel_takes() {
-    let check = |name: String, expected: &str| {
-        let manifest = format!(
-            "apiVersion: v1\nkind: Pod\nmetadata: {{name: {name}}}\nspec:\n  containers:\n  \
-             - {{name: c, image: i}}\n"
-        );
-        assert_eq!(hostname(&pod_of(&manifest)), expected);
-    };
-    check("a".repeat(70), &"a".repeat(63));
-    // What is left must not end in a dash.
-    check(format!("{}-b", "a".repeat(62)), &"a".repeat(62));
-    let named = pod("hostname: own\ncontainers:\n- {name: c, image: i}");
-    assert_eq!(hostname(&named), "own");
 }
 
 #[test]

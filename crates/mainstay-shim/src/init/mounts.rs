@@ -6,12 +6,13 @@
 
 use std::ffi::OsString;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Component, Path, PathBuf};
 
 use mainstay_linux::mount::{self, Attributes};
+use mainstay_linux::namespace::in_mounts;
 use mainstay_linux::path::{ensure_directory, open_directory, open_in_root};
-use mainstay_shim_protocol::{Container, Device, Mount, MountFlags, MountSource};
+use mainstay_shim_protocol::{Container, Device, Mount, MountFlags, MountSource, Propagation};
 use rustix::fs::{
     AtFlags, CWD, FileType, Gid, Mode, OFlags, ResolveFlags, Uid, chownat, fstat, makedev, mknodat,
     openat, openat2, symlinkat,
@@ -38,15 +39,36 @@ pub(super) fn mount_root(container: &Container) -> Result<OwnedFd, InitError> {
 }
 
 /// Mounts one file system, or one file or directory of the host.
-pub(super) fn mount_one(root: &OwnedFd, mount: &Mount) -> Result<(), InitError> {
+///
+/// `host_mounts` is where the host's own processes see theirs.
+pub(super) fn mount_one(
+    root: &OwnedFd,
+    host_mounts: Option<BorrowedFd<'_>>,
+    mount: &Mount,
+) -> Result<(), InitError> {
     let named = |verb: &str| format!("{verb} {}", mount.destination);
     let tree = match &mount.source {
         MountSource::Bind { path } => {
-            let tree = mount::copy_tree(CWD, Path::new(path))
-                .map_err(step(format!("take {path} for the mount at {}", mount.destination)))?;
-            mount::make_private(&tree).map_err(step(named("keep apart the mount at")))?;
-            mount::restrict(&tree, attributes(mount.flags))
-                .map_err(step(named("restrict the mount at")))?;
+            let take = || mount::copy_tree(CWD, Path::new(path));
+            let tree = match (mount.flags.propagation, host_mounts) {
+                // The mounts of this process only receive; what the host is to receive has to come
+                // from where the host's are.
+                (Propagation::Both, Some(host)) => in_mounts(host, take),
+                _ => take(),
+            };
+            let tree =
+                tree.map_err(step(format!("take {path} for the mount at {}", mount.destination)))?;
+            match mount.flags.propagation {
+                Propagation::Private => mount::make_private(&tree),
+                Propagation::FromHost => mount::make_receiver(&tree),
+                Propagation::Both => Ok(()),
+            }
+            .map_err(step(named("keep apart the mount at")))?;
+            let restricted = match mount.flags.recursive {
+                true => mount::restrict_tree(&tree, attributes(mount.flags)),
+                false => mount::restrict(&tree, attributes(mount.flags)),
+            };
+            restricted.map_err(step(named("restrict the mount at")))?;
             tree
         }
         MountSource::New { kind, options } => mount::new(kind, options, attributes(mount.flags))
@@ -64,7 +86,7 @@ pub(super) fn mount_one(root: &OwnedFd, mount: &Mount) -> Result<(), InitError> 
 }
 
 fn attributes(flags: MountFlags) -> Attributes {
-    let MountFlags { readonly, nosuid, nodev, noexec } = flags;
+    let MountFlags { readonly, nosuid, nodev, noexec, .. } = flags;
     Attributes { readonly, nosuid, nodev, noexec }
 }
 

@@ -41,8 +41,9 @@ pub(super) struct Run {
     #[arg(long)]
     recursive: bool,
     /// A KubeletConfiguration. Effective are staticPodPath, fileCheckFrequency, podLogsDir,
-    /// containerLogMaxSize, containerLogMaxFiles, cgroupDriver, podCIDR, resolvConf, seccompDefault,
-    /// evictionHard and mergeDefaultEvictionSettings; others are named in the log.
+    /// containerLogMaxSize, containerLogMaxFiles, cgroupDriver, podCIDR, resolvConf, clusterDNS,
+    /// clusterDomain, seccompDefault, allowedUnsafeSysctls, evictionHard and
+    /// mergeDefaultEvictionSettings; others are named in the log.
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
     /// Mirrors, credentials and certificate authorities of registries, as k3s has them in

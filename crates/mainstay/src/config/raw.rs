@@ -22,11 +22,15 @@ pub(super) struct Raw {
     pub(super) seccomp_default: Option<bool>,
     pub(super) eviction_hard: Option<BTreeMap<String, String>>,
     pub(super) merge_default_eviction_settings: Option<bool>,
+    #[serde(rename = "clusterDNS")]
+    pub(super) cluster_dns: Option<Vec<String>>,
+    pub(super) cluster_domain: Option<String>,
+    pub(super) allowed_unsafe_sysctls: Option<Vec<String>>,
     #[serde(skip)]
     others: Vec<String>,
 }
 
-const EFFECTIVE: [&str; 11] = [
+const EFFECTIVE: [&str; 14] = [
     "staticPodPath",
     "podLogsDir",
     "fileCheckFrequency",
@@ -38,6 +42,9 @@ const EFFECTIVE: [&str; 11] = [
     "seccompDefault",
     "evictionHard",
     "mergeDefaultEvictionSettings",
+    "clusterDNS",
+    "clusterDomain",
+    "allowedUnsafeSysctls",
 ];
 
 /// Fields that a kubelet knows and that have no effect here, or none yet.
@@ -49,7 +56,7 @@ const WITHOUT_EFFECT: &str = "
     rotateCertificates serverTLSBootstrap authentication authorization registryPullQPS registryBurst
     imagePullCredentialsVerificationPolicy preloadedImagesVerificationAllowlist eventRecordQPS
     eventBurst enableDebuggingHandlers enableContentionProfiling healthzPort healthzBindAddress
-    oomScoreAdj clusterDomain clusterDNS streamingConnectionIdleTimeout nodeStatusUpdateFrequency
+    oomScoreAdj streamingConnectionIdleTimeout nodeStatusUpdateFrequency
     nodeStatusReportFrequency nodeLeaseDurationSeconds imageMinimumGCAge imageMaximumGCAge
     imageGCHighThresholdPercent imageGCLowThresholdPercent volumeStatsAggPeriod kubeletCgroups
     systemCgroups cgroupRoot cgroupsPerQOS cpuManagerPolicy singleProcessOOMKill
@@ -63,7 +70,7 @@ const WITHOUT_EFFECT: &str = "
     failSwapOn memorySwap containerLogMaxWorkers containerLogMonitorInterval
     configMapAndSecretChangeDetectionStrategy systemReserved kubeReserved reservedSystemCPUs
     showHiddenMetricsForVersion systemReservedCgroup kubeReservedCgroup enforceNodeAllocatable
-    allowedUnsafeSysctls volumePluginDir providerID kernelMemcgNotification logging
+    volumePluginDir providerID kernelMemcgNotification logging
     enableSystemLogHandler enableSystemLogQuery shutdownGracePeriod shutdownGracePeriodCriticalPods
     shutdownGracePeriodByPodPriority crashLoopBackOff reservedMemory enableProfilingHandler
     enableDebugFlagsHandler memoryThrottlingFactor memoryReservationPolicy registerWithTaints

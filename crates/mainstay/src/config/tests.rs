@@ -19,14 +19,17 @@ fn what_has_effect_is_taken_and_the_rest_is_named() {
     let text = format!(
         "{HEAD}staticPodPath: pods\nfileCheckFrequency: 1m30s\ncontainerLogMaxSize: 5Mi\n\
          containerLogMaxFiles: 3\ncgroupDriver: systemd\npodCIDR: 10.1.2.0/24\n\
-         clusterDNS: [10.96.0.10]\nrotateCertificates: true\n"
+         clusterDNS: [10.96.0.10]\nclusterDomain: cluster.local\nrotateCertificates: true\n\
+         registerNode: true\n"
     );
     let config = read(&text).unwrap();
     assert!(config.static_pod_path.unwrap().ends_with("pods"));
     assert_eq!(config.file_check_frequency, Duration::from_secs(90));
     assert_eq!(config.log_bounds, LogBounds { max_size: 5 << 20, max_files: 3 });
     assert_eq!(config.cgroup_driver, Some(CgroupDriver::Systemd));
-    assert_eq!(config.without_effect, ["clusterDNS", "rotateCertificates"]);
+    assert_eq!(config.without_effect, ["registerNode", "rotateCertificates"]);
+    let dns = ClusterDns { servers: vec![[10, 96, 0, 10].into()], domain: "cluster.local".into() };
+    assert_eq!(config.cluster_dns, dns);
 }
 
 #[test]
@@ -108,4 +111,20 @@ fn durations_are_read_as_go_writes_them() {
     for text in ["", "20", "s", "1x", "-1s"] {
         assert!(duration(text).is_err(), "{text}");
     }
+}
+
+#[test]
+fn names_of_servers_and_settings_have_to_be_some() {
+    for (field, why) in [
+        ("clusterDNS: [dns]", "clusterDNS: \"dns\" is no IP address"),
+        (
+            "allowedUnsafeSysctls: [kernel.panic]",
+            "allowedUnsafeSysctls: the sysctls \"kernel.panic\" are not known to be namespaced",
+        ),
+    ] {
+        assert_eq!(error(&format!("{HEAD}{field}\n")), format!(": {why}"));
+    }
+    let allowed = read(&format!("{HEAD}allowedUnsafeSysctls: [net.core.*]\n")).unwrap();
+    let expected = AllowedSysctls::new(&["net.core.*".to_owned()]).unwrap();
+    assert_eq!(allowed.allowed_sysctls, expected);
 }

@@ -234,7 +234,7 @@ async fn a_name_that_is_taken_is_told_of() {
         tokio::time::sleep(Duration::from_secs(60)).await;
         let told = world.events.of(&key_of(&pod));
         assert_eq!(told.len(), 1, "{told:?}");
-        assert_eq!((told[0].reason, told[0].count), ("FailedMirror", 1));
+        assert_eq!((&*told[0].reason, told[0].count), ("FailedMirror", 1));
         assert_eq!(api.get(PATH).unwrap()["spec"]["nodeName"], node);
         api.do_delete(PATH, 0);
         world.until_phase("Running").await;

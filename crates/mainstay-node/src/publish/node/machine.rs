@@ -98,7 +98,7 @@ fn find(directory: &Path) -> Machine {
         boot_id: first(&["/proc/sys/kernel/random/boot_id"]),
         kernel_version: kernel.release().to_string_lossy().into_owned(),
         os_image: os_image(&first(&["/etc/os-release", "/usr/lib/os-release"])),
-        architecture: architecture(std::env::consts::ARCH).to_owned(),
+        architecture: architecture().to_owned(),
         processors: count(&first(&["/sys/devices/system/cpu/online"])),
         memory: usage.memory,
         swap: usage.swap,
@@ -124,9 +124,9 @@ fn os_image(text: &str) -> String {
     name.filter(|name| !name.is_empty()).unwrap_or_else(|| "Linux".to_owned())
 }
 
-/// How Go calls it.
-fn architecture(rust: &str) -> &str {
-    match rust {
+/// How Go calls the machine's architecture.
+pub(crate) fn architecture() -> &'static str {
+    match std::env::consts::ARCH {
         "x86_64" => "amd64",
         "aarch64" => "arm64",
         "x86" => "386",

@@ -43,6 +43,7 @@ impl World {
             calls: calls.clone(),
             pods: pods.clone(),
             node_name: "n1".into(),
+            sysctls: AllowedSysctls::default(),
             earlier: Arc::new(Left(left.iter().cloned().collect())),
             events: events.clone(),
             board: board_seen,
@@ -156,7 +157,7 @@ async fn what_the_node_does_not_take_is_refused_and_told_of() {
     put(&api, "a", &host_port(80), &json!({}));
     assert_eq!(world.goals().await.as_deref(), Some("a: run"));
     put(&api, "b", &host_port(80), &json!({}));
-    put(&api, "c", &json!({"hostPID": true}), &json!({}));
+    put(&api, "c", &json!({"hostUsers": false}), &json!({}));
     let refused = "a: run, b: NodePorts, c: UnsupportedFields";
     assert_eq!(world.goals().await.as_deref(), Some(refused));
     let mut told = Vec::new();
