@@ -7,6 +7,7 @@ use tokio::task::JoinSet;
 
 use crate::events::Events;
 use crate::informers::Informers;
+use crate::node_lifecycle::NodeTimes;
 
 /// Who reads for all of them.
 const READER: &str = "system:kube-controller-manager";
@@ -24,6 +25,8 @@ pub trait Clients: Send + Sync {
 pub struct Facts {
     /// What the API's certificate is verified with, in PEM.
     pub root_ca: String,
+    /// How long nodes are waited for.
+    pub node_times: NodeTimes,
 }
 
 /// What one controller is given.

@@ -17,7 +17,7 @@ use std::time::Duration;
 use anyhow::Context;
 use jiff::Timestamp;
 use mainstay_apiserver::{Access, ApiServer, Config, Nodes, User, serve};
-use mainstay_controllers::Selection;
+use mainstay_controllers::{NodeTimes, Selection};
 use mainstay_node::node_api::{self, NodeApi};
 use mainstay_pki::{Kubeconfig, Note, Pki, StaticTokens, SubjectName, Wanted};
 use mainstay_store::embedded::{EmbeddedStore, Options};
@@ -58,6 +58,8 @@ pub(crate) struct ApiConfig {
     pub(crate) token_auth_file: Option<PathBuf>,
     /// Which controllers run.
     pub(crate) controllers: Selection,
+    /// How long they wait for nodes.
+    pub(crate) node_times: NodeTimes,
     pub(crate) root_dir: PathBuf,
     pub(crate) run_dir: PathBuf,
 }
@@ -97,8 +99,9 @@ impl Api {
 
     /// Runs the controllers from when the API is there. Never ends.
     pub(crate) fn controllers(&self) -> impl Future<Output = ()> + Send + use<> {
-        let selection = self.config.controllers.clone();
-        controllers::run(self.server.subscribe(), self.root_ca.clone(), selection)
+        let ApiConfig { controllers: selection, node_times, .. } = &self.config;
+        let (server, root_ca) = (self.server.subscribe(), self.root_ca.clone());
+        controllers::run(server, root_ca, selection.clone(), *node_times)
     }
 
     /// The port of the node's own API, if it has one.

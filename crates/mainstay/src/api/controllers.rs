@@ -3,7 +3,7 @@
 use std::sync::{Arc, OnceLock};
 
 use mainstay_apiserver::{ApiServer, User};
-use mainstay_controllers::{Clients, Facts, Selection};
+use mainstay_controllers::{Clients, Facts, NodeTimes, Selection};
 use tokio::sync::watch;
 
 use super::LateApi;
@@ -13,13 +13,14 @@ pub(super) async fn run(
     mut server: watch::Receiver<Option<ApiServer>>,
     root_ca: Arc<OnceLock<String>>,
     selection: Selection,
+    node_times: NodeTimes,
 ) {
     let clients = Server(server.clone());
     if server.wait_for(Option::is_some).await.is_err() {
         return;
     }
     let root_ca = root_ca.get().cloned().unwrap_or_default();
-    mainstay_controllers::run(&clients, Facts { root_ca }, &selection).await;
+    mainstay_controllers::run(&clients, Facts { root_ca, node_times }, &selection).await;
 }
 
 struct Server(watch::Receiver<Option<ApiServer>>);

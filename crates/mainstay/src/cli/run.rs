@@ -3,13 +3,15 @@
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::Context;
 use clap::Args;
-use mainstay_controllers::Selection;
+use mainstay_controllers::{NodeTimes, Selection};
 use mainstay_linux::cgroup::{Hierarchies, Layout};
 use mainstay_node::ManifestPaths;
 use mainstay_pki::SubjectName;
+use mainstay_plan::node_status::LEASE_DURATION;
 use mainstay_pod::NodeName;
 use rustix::fs::Mode;
 use tokio::signal::unix::{SignalKind, signal};
@@ -17,7 +19,7 @@ use tokio::task::JoinSet;
 
 use super::Validate;
 use crate::api::{Api, ApiConfig};
-use crate::config::{CgroupDriver, Config, Registries};
+use crate::config::{self, CgroupDriver, Config, Registries};
 use crate::instance::{Instance, NodeRecord};
 use crate::wiring::{NodeConfig, Purpose, node};
 use crate::{logging, systemd};
@@ -88,9 +90,22 @@ struct ApiFlags {
     /// kube-scheduler: `*` is all, `*,-deployment-controller` all but one, and nothing none.
     #[arg(long, value_name = "LIST", default_value = "*")]
     controllers: Selection,
+    /// How long a node may say nothing before it is taken to be away, such as 50s.
+    #[arg(long, value_name = "DURATION", default_value = "50s", value_parser = node_grace_period)]
+    node_monitor_grace_period: Duration,
     /// Users with tokens, a line for each: token,name,uid,"group,group".
     #[arg(long, value_name = "FILE")]
     token_auth_file: Option<PathBuf>,
+}
+
+/// Nodes renew their leases every ten seconds; who waits less moves pods for nothing.
+fn node_grace_period(text: &str) -> anyhow::Result<Duration> {
+    let period = config::duration(text)?;
+    anyhow::ensure!(
+        period > LEASE_DURATION / 4,
+        "{text} is less than a node takes to renew its lease; give it some more than 10s"
+    );
+    Ok(period)
 }
 
 /// What one node has to do does not need more, and each has a stack.
@@ -202,6 +217,10 @@ impl Run {
             kubeconfig: kubeconfig.unwrap_or_else(|| instance.root_dir.join("kubeconfig")),
             token_auth_file: self.api.token_auth_file,
             controllers: self.api.controllers,
+            node_times: NodeTimes {
+                monitor_grace_period: self.api.node_monitor_grace_period,
+                ..NodeTimes::default()
+            },
             root_dir: instance.root_dir.clone(),
             run_dir: instance.run_dir.clone(),
         };
