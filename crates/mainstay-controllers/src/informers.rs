@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use k8s_openapi::api::apps::v1::{DaemonSet, Deployment, ReplicaSet};
+use k8s_openapi::api::certificates::v1::CertificateSigningRequest;
 use k8s_openapi::api::core::v1::{Namespace, Node, Pod, Service, ServiceAccount};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -110,6 +111,7 @@ impl Informers {
             (collection_path::<K>, |informers| informers.of::<K>())
         }
         let whole = [
+            whole::<CertificateSigningRequest>(),
             whole::<DaemonSet>(),
             whole::<Deployment>(),
             whole::<Namespace>(),

@@ -2,6 +2,7 @@
 //!
 //! | controller | what it sees to | asks as |
 //! | --- | --- | --- |
+//! | [`csr`]: approving, signing, cleaning | nodes have the certificates that are theirs | `certificate-controller` |
 //! | [`daemon_set`] | one pod of a template on each node that takes it | `daemon-set-controller` |
 //! | [`deployment`] | the ReplicaSets of a Deployment, one for each template | `deployment-controller` |
 //! | [`disruption`] | how many pods of a budget may be disrupted | `disruption-controller` |
@@ -31,6 +32,7 @@
 
 mod claim;
 mod context;
+mod csr;
 mod daemon_set;
 mod deployment;
 mod disruption;
@@ -63,6 +65,24 @@ pub use selection::{Selection, UnknownController};
 
 /// All of them.
 const CONTROLLERS: &[Controller] = &[
+    Controller {
+        name: "certificatesigningrequest-approving-controller",
+        user: "certificate-controller",
+        component: "certificate-controller",
+        run: |it| Box::pin(csr::approving::run(it)),
+    },
+    Controller {
+        name: "certificatesigningrequest-cleaner-controller",
+        user: "certificate-controller",
+        component: "certificate-controller",
+        run: |it| Box::pin(csr::cleaning::run(it)),
+    },
+    Controller {
+        name: "certificatesigningrequest-signing-controller",
+        user: "certificate-controller",
+        component: "certificate-controller",
+        run: |it| Box::pin(csr::signing::run(it)),
+    },
     Controller {
         name: "daemonset-controller",
         user: "daemon-set-controller",

@@ -162,7 +162,7 @@ fn thresholds(raw: &Raw) -> anyhow::Result<Thresholds> {
 }
 
 /// Durations as Go writes them: `1m30s`, `500ms`, `0s`, `0`.
-fn duration(text: &str) -> anyhow::Result<Duration> {
+pub(crate) fn duration(text: &str) -> anyhow::Result<Duration> {
     const UNITS: [(&str, f64); 7] = [
         ("ns", 1e-9),
         ("us", 1e-6),

@@ -8,6 +8,7 @@
 mod chance;
 mod http;
 mod image;
+mod machines;
 mod manifest;
 mod node;
 mod program;
@@ -19,6 +20,7 @@ mod container;
 mod controllers;
 mod images;
 mod instances;
+mod join;
 mod killed;
 mod kube_rs;
 mod kubectl;

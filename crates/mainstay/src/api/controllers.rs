@@ -8,18 +8,18 @@ use tokio::sync::watch;
 
 use super::LateApi;
 
-/// Runs the controllers from when the API is there. Never ends. `root_ca` is there before the server is.
+/// Runs the controllers from when the API is there. Never ends. `facts` are there before the server is.
 pub(super) async fn run(
     mut server: watch::Receiver<Option<ApiServer>>,
-    root_ca: Arc<OnceLock<String>>,
+    facts: Arc<OnceLock<Facts>>,
     selection: Selection,
 ) {
     let clients = Server(server.clone());
     if server.wait_for(Option::is_some).await.is_err() {
         return;
     }
-    let root_ca = root_ca.get().cloned().unwrap_or_default();
-    mainstay_controllers::run(&clients, Facts { root_ca }, &selection).await;
+    let facts = facts.get().cloned().unwrap_or_default();
+    mainstay_controllers::run(&clients, facts, &selection).await;
 }
 
 struct Server(watch::Receiver<Option<ApiServer>>);

@@ -82,7 +82,7 @@ impl Cluster {
     pub(crate) fn start_controllers(&mut self) {
         let server = Server(self.server.clone());
         self.controllers.spawn(async move {
-            let facts = Facts { root_ca: ROOT_CA.to_owned() };
+            let facts = Facts { root_ca: ROOT_CA.to_owned(), ..Facts::default() };
             mainstay_controllers::run(&server, facts, &"*".parse().unwrap()).await;
         });
     }
