@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use k8s_openapi::api::apps::v1::{DaemonSet, Deployment, ReplicaSet};
 use k8s_openapi::api::certificates::v1::CertificateSigningRequest;
-use k8s_openapi::api::core::v1::{Namespace, Node, Pod, Service, ServiceAccount};
+use k8s_openapi::api::core::v1::{Namespace, Node, Pod, Secret, Service, ServiceAccount};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::{Metadata, Resource};
@@ -82,6 +82,11 @@ impl Informers {
     /// An informer of those objects of a kind that have this name, in all namespaces.
     pub(crate) fn named<K: Kind>(&self, name: &str) -> Arc<Informer<K>> {
         self.picked(format!("fieldSelector=metadata.name%3D{name}"))
+    }
+
+    /// An informer of the Secrets of a type, in all namespaces.
+    pub(crate) fn secrets(&self, kind: &str) -> Arc<Informer<Secret>> {
+        self.picked(format!("fieldSelector=type%3D{kind}"))
     }
 
     fn picked<K: Kind>(&self, query: String) -> Arc<Informer<K>> {

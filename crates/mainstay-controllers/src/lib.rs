@@ -11,6 +11,7 @@
 //! | [`replica_set`] | as many pods of a template as a ReplicaSet says | `replicaset-controller` |
 //! | [`service_account`] | each namespace has the account `default` | `service-account-controller` |
 //! | [`scheduler`] | each pod has a node that can run it | `system:kube-scheduler` |
+//! | [`token_cleaner`] | bootstrap tokens go when they have expired | `token-cleaner` |
 //! | [`root_ca`] | each namespace has the authority's certificate | `root-ca-cert-publisher` |
 //!
 //! # Flow
@@ -53,6 +54,7 @@ mod root_ca;
 mod scheduler;
 mod selection;
 mod service_account;
+mod token_cleaner;
 mod written;
 
 use std::pin::Pin;
@@ -136,6 +138,12 @@ const CONTROLLERS: &[Controller] = &[
         user: "service-account-controller",
         component: "serviceaccount-controller",
         run: |it| Box::pin(service_account::run(it)),
+    },
+    Controller {
+        name: "token-cleaner-controller",
+        user: "token-cleaner",
+        component: "token-cleaner",
+        run: |it| Box::pin(token_cleaner::run(it)),
     },
 ];
 

@@ -26,6 +26,7 @@ use jiff::{SignedDuration, Timestamp};
 use mainstay_apiserver::{Access, ApiServer, Config, Nodes, User, serve};
 use mainstay_client::Calls;
 use mainstay_controllers::{Facts, Selection};
+use mainstay_linux::netlink::RouteSocket;
 use mainstay_node::node_api::{self, NodeApi};
 use mainstay_pki::{Kubeconfig, Note, Pki, StaticTokens, SubjectName, Wanted};
 use mainstay_store::embedded::{EmbeddedStore, Options};
@@ -283,12 +284,11 @@ fn open_pki(config: &ApiConfig) -> anyhow::Result<Pki> {
     if !config.bind_address.is_unspecified() {
         addresses.insert(config.bind_address);
     }
-    let wanted = Wanted {
-        node_name: config.node_name.clone(),
-        host_name,
-        addresses,
-        extra: config.names.clone(),
-    };
+    let mut extra = config.names.clone();
+    if config.bind_address.is_unspecified() {
+        extra.extend(listened_at(config.bind_address).into_iter().map(SubjectName::Ip));
+    }
+    let wanted = Wanted { node_name: config.node_name.clone(), host_name, addresses, extra };
     let (pki, notes) = Pki::open(&config.root_dir.join("pki"), &wanted, Timestamp::now())?;
     for note in notes {
         match &note {
@@ -300,6 +300,22 @@ fn open_pki(config: &ApiConfig) -> anyhow::Result<Pki> {
         }
     }
     Ok(pki)
+}
+
+/// The addresses of this machine that an unspecified one stands for.
+fn listened_at(bind: IpAddr) -> BTreeSet<IpAddr> {
+    let listed = RouteSocket::open().and_then(|mut socket| socket.addresses());
+    let listed = listed.unwrap_or_else(|error| {
+        tracing::warn!(%error, "cannot list the machine's addresses; the API's certificate is for the node's only");
+        Vec::new()
+    });
+    // Those of one link only are of no use without its name. An unspecified one of the second family
+    // means both.
+    let fits = |ip: &IpAddr| match ip {
+        IpAddr::V4(ip) => !ip.is_link_local(),
+        IpAddr::V6(ip) => bind.is_ipv6() && !ip.is_unicast_link_local(),
+    };
+    listed.into_iter().map(|it| it.address).filter(fits).collect()
 }
 
 fn static_tokens(path: Option<&Path>) -> anyhow::Result<StaticTokens> {

@@ -11,8 +11,8 @@ use mainstay_testkit::tools;
 use crate::node::wait_for;
 use crate::program::{command, run};
 
-/// A network namespace.
-struct Space(Child);
+/// A network namespace with nothing in it, which ends with this.
+pub(crate) struct Space(Child);
 
 /// Machines that reach each other.
 pub(crate) struct Machines {
@@ -22,7 +22,7 @@ pub(crate) struct Machines {
 }
 
 impl Space {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let mut holder = command("setpriv");
         // It ends with the test, however that ends.
         holder.args(["--pdeathsig=KILL", "--", "unshare", "--net", "--", "sleep", "infinity"]);
@@ -33,7 +33,7 @@ impl Space {
         space
     }
 
-    fn path(&self) -> PathBuf {
+    pub(crate) fn path(&self) -> PathBuf {
         format!("/proc/{}/ns/net", self.0.id()).into()
     }
 

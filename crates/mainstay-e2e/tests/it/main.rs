@@ -32,3 +32,4 @@ mod network;
 mod security;
 mod servers;
 mod sources;
+mod tutorial;

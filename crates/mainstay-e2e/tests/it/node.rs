@@ -311,6 +311,11 @@ impl Drop for Node {
     }
 }
 
+/// What there is on this machine of an instance in a directory, in words.
+pub(crate) fn left_of(directory: &Path, names: &Names) -> Vec<String> {
+    leftovers::find(directory, names)
+}
+
 /// Looks again and again; `None` when it is in vain.
 pub(crate) fn wait_for<T>(mut look: impl FnMut() -> Option<T>) -> Option<T> {
     let deadline = Instant::now() + PATIENCE;

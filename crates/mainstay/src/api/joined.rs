@@ -75,6 +75,13 @@ impl Joined {
     /// Nothing is asked yet. Only the port of the node's own API is taken, which the node registers with.
     pub(crate) fn new(config: JoinConfig) -> Self {
         let node = NodePort::bind(config.node_port, &config.run_dir);
+        // Whoever looks there looks for an API of this instance.
+        let stale = config.run_dir.join("secure-port");
+        if let Err(error) = std::fs::remove_file(&stale)
+            && error.kind() != std::io::ErrorKind::NotFound
+        {
+            tracing::warn!(%error, "cannot remove {}", stale.display());
+        }
         Self { config, remote: watch::Sender::new(None), node }
     }
 

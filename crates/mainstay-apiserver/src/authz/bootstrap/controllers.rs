@@ -94,3 +94,7 @@ pub(super) const CONTROLLERS: &[(&str, &[RuleText])] = &[
     ("root-ca-cert-publisher", &[on("create update", "core", "configmaps"), EVENTS]),
     ("service-account-controller", &[on("create", "core", "serviceaccounts"), EVENTS]),
 ];
+
+/// The same for those that may do it in `kube-system` only.
+pub(super) const SYSTEM_CONTROLLERS: &[(&str, &[RuleText])] =
+    &[("token-cleaner", &[on("get list watch delete", "core", "secrets"), EVENTS])];
