@@ -99,9 +99,6 @@ impl Reader {
     /// Runs a script in a shell that goes on with what the last one has exported. What it prints, and whether
     /// it succeeded.
     fn shell(&self, script: &str) -> (String, bool) {
-        let script = script
-            .replace(&format!("/var/lib/{SET}/"), &format!("/var/lib/{}/", self.set))
-            .replace("/tmp/", &format!("{}/", self.directory.path().display()));
         let env = self.directory.path().join("env");
         let kubectl = tools::kubectl();
         let path = std::env::var("PATH").unwrap();
@@ -113,6 +110,14 @@ impl Reader {
         shell.env("THREE_NODES", &self.set).env("MAINSTAY", program::mainstay());
         let outcome = run(&mut shell);
         (outcome.stdout, outcome.status.success())
+    }
+
+    /// A page with the places of this reader in it.
+    fn read(&self, page: &str) -> String {
+        let image = tools::image("busybox");
+        page.replace("/tmp/", &format!("{}/", self.directory.path().display()))
+            .replace(&format!("/var/lib/{SET}/"), &format!("/var/lib/{}/", self.set))
+            .replace("target/test-tools/images/busybox.tar", image.to_str().unwrap())
     }
 
     fn state(&self) -> PathBuf {
@@ -159,10 +164,8 @@ fn the_page_is_true() {
         return;
     }
     let page = fs::read_to_string(top().join("docs/tutorial/README.md")).unwrap();
-    let image = tools::image("busybox");
-    let page = page.replace("target/test-tools/images/busybox.tar", image.to_str().unwrap());
     let reader = Reader::new();
-    for step in steps(&page) {
+    for step in steps(&reader.read(&page)) {
         match step {
             Step::Script(script) => {
                 let (printed, succeeded) = reader.shell(&script);
