@@ -17,7 +17,6 @@
 //! - A certificate that is there and its key are of one file, and so always belong together.
 
 use std::fs;
-use std::io;
 use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
@@ -150,21 +149,6 @@ impl NodeCredentials {
         Ok(NodeRequest { pem, digest })
     }
 
-    /// Forgets the key of a request that was refused.
-    ///
-    /// # Errors
-    ///
-    /// When its file cannot be removed.
-    pub fn forget(&self, which: NodeCertificate) -> Result<(), PkiError> {
-        let path = self.key_path(which);
-        match fs::remove_file(&path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                Err(files::at("removing", &path)(error))
-            }
-            _ => Ok(()),
-        }
-    }
-
     /// Keeps the certificate that a request was answered with, in PEM, and its key.
     ///
     /// # Errors
@@ -189,7 +173,9 @@ impl NodeCredentials {
             return Err(broken("cannot be written: what the API signed is not what was asked for"));
         };
         files::write(&path, &text, Mode::Secret)?;
-        self.forget(which)?;
+        // The next request has another key.
+        let asked = self.key_path(which);
+        fs::remove_file(&asked).map_err(files::at("removing", &asked))?;
         Ok(identity)
     }
 

@@ -151,7 +151,19 @@ impl Pki {
         }
         let tokens = Arc::new(TokenKeys::open(directory, &mut notes)?);
         let authority = Arc::new(authority);
-        Ok((Self { authority, api_server, api_server_names, node, admin, node_client, tokens, until }, notes))
+        Ok((
+            Self {
+                authority,
+                api_server,
+                api_server_names,
+                node,
+                admin,
+                node_client,
+                tokens,
+                until,
+            },
+            notes,
+        ))
     }
 
     /// The authority, whose certificates are what servers and clients of this machine trust.

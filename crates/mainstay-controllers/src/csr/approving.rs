@@ -109,6 +109,10 @@ fn first(
         let message = format!("the token is for node {bound} and not for {name}");
         return Verdict::Hold { reason: "OtherNode", message };
     }
+    if world.api_names.iter().any(|it| matches!(it, SubjectName::Dns(dns) if dns == name)) {
+        let message = format!("{name} is a name of the API, or of its machine");
+        return Verdict::Hold { reason: "NameOfAPI", message };
+    }
     if world.node.is_some() {
         let message = format!(
             "a node {name} is registered; if it is gone for good, `kubectl delete node {name}`, else \

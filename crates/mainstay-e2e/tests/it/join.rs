@@ -3,9 +3,11 @@
 use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
+use std::time::Duration;
 
 use mainstay_testkit::tools;
 
+use crate::chance::Chance;
 use crate::machines::{Machines, enter};
 use crate::manifest::pod;
 use crate::node::{Node, wait_for};
@@ -288,6 +290,49 @@ fn certificates_are_renewed_with_themselves_as_the_proof() {
     node.join(&Cluster::server(), None);
     node.launch();
     cluster.wait_for_output(&["logs", "api"], "hello");
+}
+
+/// How often links are cut.
+const CUTS: u32 = 100;
+
+#[test]
+fn a_hundred_cuts_stop_nothing() {
+    let Some(cluster) = Cluster::new(3, &[]) else { return };
+    let nodes = [cluster.joined(1, "n2"), cluster.joined(2, "n3")];
+    let mut before = Vec::new();
+    for node in &nodes {
+        node.put("web.yaml", &pod("web"));
+        before.push(node.wait_for_running("web"));
+    }
+    let mut chance = Chance::new();
+    let mut there = [false; 2];
+    for _ in 0..CUTS {
+        let at = chance.index(2);
+        cluster.machines.cut(at + 1);
+        // Sometimes something is to be told meanwhile.
+        if chance.once_in(4) {
+            match there[at] {
+                true => nodes[at].take("more.yaml"),
+                false => nodes[at].put("more.yaml", &pod("more")),
+            }
+            there[at] = !there[at];
+        }
+        std::thread::sleep(Duration::from_millis(chance.below(400)));
+        cluster.machines.heal(at + 1);
+        std::thread::sleep(Duration::from_millis(chance.below(100)));
+    }
+    for (at, node) in nodes.iter().enumerate() {
+        let name = &node.name;
+        let selector = format!("--field-selector=spec.nodeName={name}");
+        let mut expected = vec![format!("web-{name}=Running")];
+        expected.extend(there[at].then(|| format!("more-{name}=Running")));
+        expected.sort();
+        let path = "jsonpath={range .items[*]}{.metadata.name}={.status.phase} {end}";
+        cluster.wait_for_output(&["get", "pod", &selector, "-o", path], &expected.join(" "));
+        cluster.wait_for_ready(name);
+        let after = node.status().pod("web").unwrap().clone();
+        assert_eq!((after.id(), after.restarts, after.runs()), (before[at].id(), 0, true));
+    }
 }
 
 #[test]

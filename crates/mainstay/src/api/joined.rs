@@ -36,6 +36,7 @@ use mainstay_pki::{
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
+use self::enrol::Request;
 use super::node_auth::ApiAuth;
 use super::pinned::Pinned;
 use super::remote::{LateRemote, Remote, Server};
@@ -137,14 +138,36 @@ impl Joined {
     /// A client certificate: the one that is there, or the first one.
     async fn first(&self, credentials: &NodeCredentials) -> anyhow::Result<Identity> {
         let pinned = self.config.token.as_ref().map(JoinToken::authority);
-        let trusted = credentials.authority()?;
+        let trusted = on_disk(credentials, |it| Ok(it.authority()?)).await?;
         let other = pinned.is_some() && trusted.as_ref().and_then(KeyHash::of) != pinned;
-        let there =
-            credentials.identity(NodeCertificate::Client, &self.client_leaf(), Timestamp::now())?;
+        let there = self.look(credentials, NodeCertificate::Client, self.client_leaf()).await?;
         match there.filter(|_| !other) {
             Some((identity, renewal)) if is_usable(&renewal, Timestamp::now()) => Ok(identity),
             _ => self.enrol(credentials).await,
         }
+    }
+
+    /// What there is of a certificate.
+    async fn look(
+        &self,
+        credentials: &NodeCredentials,
+        which: NodeCertificate,
+        wanted: Leaf,
+    ) -> anyhow::Result<Option<(Identity, Renewal)>> {
+        on_disk(credentials, move |it| Ok(it.identity(which, &wanted, Timestamp::now())?)).await
+    }
+
+    /// Asks for another one, with the one that there is.
+    async fn ask(
+        &self,
+        credentials: &NodeCredentials,
+        which: NodeCertificate,
+        wanted: Leaf,
+    ) -> anyhow::Result<Identity> {
+        let request =
+            on_disk(credentials, move |it| Request::new(it, which, &wanted, None)).await?;
+        let certificate = request.certificate(&self.calls()).await?;
+        on_disk(credentials, move |it| Ok(it.keep(which, &certificate)?)).await
     }
 
     /// A client certificate for the token.
@@ -160,12 +183,16 @@ impl Joined {
         let remote = Remote::new(&self.config.server, &pinned.client(), Some(&token.bearer()));
         let calls = Calls::new(kube::Client::new(remote, "default"), super::AGENT);
         let (which, wanted) = (NodeCertificate::Client, self.client_leaf());
-        let request = enrol::Request::new(credentials, which, &wanted, Some(token))?;
-        let certificate = request.certificate(&calls, credentials).await?;
+        let own = token.clone();
+        let request = on_disk(credentials, move |it| Request::new(it, which, &wanted, Some(&own)));
+        let certificate = request.await?.certificate(&calls).await?;
         // It has answered, so it was believed.
-        let authority = pinned.found().context("the server has shown no authority")?;
-        credentials.trust(authority)?;
-        Ok(credentials.keep(which, &certificate)?)
+        let authority = pinned.found().context("the server has shown no authority")?.clone();
+        on_disk(credentials, move |it| {
+            it.trust(&authority)?;
+            Ok(it.keep(which, &certificate)?)
+        })
+        .await
     }
 
     /// Acts as the node from now on.
@@ -174,7 +201,8 @@ impl Joined {
         credentials: &NodeCredentials,
         identity: &Identity,
     ) -> anyhow::Result<Link> {
-        let authority = credentials.authority()?.context("there is no authority to trust")?;
+        let authority = on_disk(credentials, |it| Ok(it.authority()?)).await?;
+        let authority = authority.context("there is no authority to trust")?;
         let trust = Trust::new(&[authority])?;
         let shown = Current::new(trust.certified(identity, None)?);
         let link = Link { trust, shown };
@@ -191,22 +219,17 @@ impl Joined {
     /// Renews the client certificate, for ever.
     async fn keep_client(&self, credentials: &NodeCredentials, link: &Link) {
         let which = NodeCertificate::Client;
+        let look = || self.look(credentials, which, self.client_leaf());
         loop {
-            let look =
-                async || Ok(credentials.identity(which, &self.client_leaf(), Timestamp::now())?);
             let there = retry("look at the node's certificate", look).await;
             if let Some((_, Renewal::Keep { until })) = there {
                 tokio::time::sleep(wait_until(until, RENEWAL_INTERVAL)).await;
                 continue;
             }
             let renewed = retry("renew the node's certificate", async || {
-                let there = credentials.identity(which, &self.client_leaf(), Timestamp::now())?;
-                let identity = match there {
+                let identity = match look().await? {
                     Some((_, renewal)) if is_usable(&renewal, Timestamp::now()) => {
-                        let request =
-                            enrol::Request::new(credentials, which, &self.client_leaf(), None)?;
-                        let certificate = request.certificate(&self.calls(), credentials).await?;
-                        credentials.keep(which, &certificate)?
+                        self.ask(credentials, which, self.client_leaf()).await?
                     }
                     _ => self.enrol(credentials).await?,
                 };
@@ -237,25 +260,28 @@ impl Joined {
         };
         let keep = async {
             loop {
-                let kept = retry("get a certificate for the node's own API", async || {
-                    self.serving(credentials, link, &shown).await
+                let wanted = self.serving_leaf();
+                let kept = retry("get a certificate for the node's own API", || {
+                    self.serving(credentials, link, &shown, wanted.clone())
                 });
                 let until = Box::pin(kept).await;
-                tokio::time::sleep(wait_until(until, ADDRESS_INTERVAL)).await;
+                while Timestamp::now() < until && self.serving_leaf() == wanted {
+                    tokio::time::sleep(wait_until(until, ADDRESS_INTERVAL)).await;
+                }
             }
         };
         tokio::join!(serve, keep);
     }
 
-    /// Sees to it that the serving certificate is the one that is wanted now; until when it is.
+    /// Sees to it that the serving certificate is what is wanted; until when it is.
     async fn serving(
         &self,
         credentials: &NodeCredentials,
         link: &Link,
         shown: &watch::Sender<Option<Arc<Current>>>,
+        wanted: Leaf,
     ) -> anyhow::Result<Timestamp> {
         let which = NodeCertificate::Serving;
-        let wanted = self.serving_leaf();
         let show = |identity: &Identity| -> anyhow::Result<()> {
             let certified = link.trust.certified(identity, None)?;
             let current = shown.borrow().clone();
@@ -265,7 +291,7 @@ impl Joined {
             }
             Ok(())
         };
-        match credentials.identity(which, &wanted, Timestamp::now())? {
+        match self.look(credentials, which, wanted.clone()).await? {
             Some((identity, Renewal::Keep { until })) => {
                 show(&identity)?;
                 return Ok(until);
@@ -274,9 +300,7 @@ impl Joined {
             Some((identity, renewal)) if is_usable(&renewal, Timestamp::now()) => show(&identity)?,
             _ => {}
         }
-        let request = enrol::Request::new(credentials, which, &wanted, None)?;
-        let certificate = request.certificate(&self.calls(), credentials).await?;
-        show(&credentials.keep(which, &certificate)?)?;
+        show(&self.ask(credentials, which, wanted).await?)?;
         // It is looked at again at once, and kept or not.
         Ok(Timestamp::now())
     }
@@ -299,6 +323,15 @@ impl Joined {
             ..self.client_leaf()
         }
     }
+}
+
+/// Work on the node's files and keys, which is not for those who start pods.
+async fn on_disk<T: Send + 'static>(
+    credentials: &NodeCredentials,
+    work: impl FnOnce(&NodeCredentials) -> anyhow::Result<T> + Send + 'static,
+) -> anyhow::Result<T> {
+    let credentials = credentials.clone();
+    blocking(move || work(&credentials)).await
 }
 
 /// Whom the node trusts, and what it shows.

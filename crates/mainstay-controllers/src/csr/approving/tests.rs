@@ -64,6 +64,8 @@ fn who_gets_a_client_certificate() {
         assert_eq!(reason, "NodeExists");
         assert!(message.contains("kubectl delete node n1"), "{message}");
     }
+    let (reason, _) = held(judge(Asked { common_name: "system:node:kubernetes", ..new }, &[]));
+    assert_eq!(reason, "NameOfAPI");
     let bound = Asked { token_node: Some("n1"), ..new };
     assert_eq!(permission(&judge(bound, &[])), Some("nodeclient"));
     let (reason, message) = held(judge(Asked { token_node: Some("n2"), ..new }, &[]));

@@ -22,7 +22,6 @@ const LONGEST_WAIT: Duration = Duration::from_secs(1);
 
 /// A request that is or will be at the API.
 pub(super) struct Request {
-    which: NodeCertificate,
     name: String,
     object: Value,
 }
@@ -57,7 +56,7 @@ impl Request {
                 "usages": ["digital signature", usage],
             },
         });
-        Ok(Self { which, name, object })
+        Ok(Self { name, object })
     }
 
     /// The certificate, in PEM.
@@ -65,11 +64,7 @@ impl Request {
     /// # Errors
     ///
     /// When it is refused, or not approved yet: then the same can be asked again.
-    pub(super) async fn certificate(
-        self,
-        calls: &Calls,
-        credentials: &NodeCredentials,
-    ) -> anyhow::Result<String> {
+    pub(super) async fn certificate(self, calls: &Calls) -> anyhow::Result<String> {
         let path = format!("{COLLECTION}/{}", self.name);
         let (deadline, mut wait) = (Instant::now() + PATIENCE, FIRST_WAIT);
         loop {
@@ -85,18 +80,12 @@ impl Request {
                     let bytes = STANDARD.decode(encoded).context("the answer is not base64")?;
                     return String::from_utf8(bytes).context("the answer is not PEM");
                 }
+                // It stays so until somebody deletes it, an hour later at the latest.
                 Answer::Refused(why) => {
-                    // The next one is another request.
-                    credentials.forget(self.which)?;
-                    bail!("the request {} was refused: {why}", self.name);
+                    bail!("the certificate request {} was refused: {why}", self.name);
                 }
                 Answer::Waiting(why) if Instant::now() >= deadline => {
-                    let why = why.unwrap_or_else(|| "nobody has".to_owned());
-                    bail!(
-                        "the request {} is not approved: {why} (`kubectl certificate approve` does it \
-                         nevertheless)",
-                        self.name
-                    );
+                    bail!("the certificate request {} waits: {why}", self.name);
                 }
                 Answer::Waiting(_) => {}
             }
@@ -111,8 +100,8 @@ impl Request {
 enum Answer<'a> {
     Certificate(&'a str),
     Refused(String),
-    /// And why, if somebody says so.
-    Waiting(Option<String>),
+    /// And why.
+    Waiting(String),
 }
 
 fn answer(request: &Value) -> Answer<'_> {
@@ -130,9 +119,14 @@ fn answer(request: &Value) -> Answer<'_> {
         return Answer::Refused(message(refused));
     }
     match status["certificate"].as_str() {
-        Some(encoded) if !encoded.is_empty() => Answer::Certificate(encoded),
-        _ => Answer::Waiting(condition("Held").map(message)),
+        Some(encoded) if !encoded.is_empty() => return Answer::Certificate(encoded),
+        _ => {}
     }
+    Answer::Waiting(match (condition("Approved"), condition("Held")) {
+        (Some(_), _) => "it is approved, and nobody has signed it".to_owned(),
+        (None, Some(held)) => message(held),
+        (None, None) => "nobody has approved it; `kubectl certificate approve` does".to_owned(),
+    })
 }
 
 /// What the operator can do about a request that failed.
@@ -142,6 +136,10 @@ fn explain(error: CallError) -> anyhow::Error {
             "the API does not take the token or certificate that this node has: it may have expired, \
              been revoked, or be another API's; `mainstay token create`, on the machine with the \
              API, makes a new token"
+        ),
+        _ if error.message.contains("not valid for name") => anyhow!(
+            "{}; the API has to be started with --tls-san for this name, or be asked by another one",
+            error.message
         ),
         _ => anyhow!(error.message),
     }
@@ -156,13 +154,15 @@ mod tests {
         let of = |status: Value| match answer(&json!({ "status": status })) {
             Answer::Certificate(encoded) => format!("certificate {encoded}"),
             Answer::Refused(why) => format!("refused {why}"),
-            Answer::Waiting(why) => format!("waiting {why:?}"),
+            Answer::Waiting(why) => format!("waiting {why}"),
         };
         let condition = |kind: &str, reason: &str, message: &str| json!({ "type": kind, "reason": reason, "message": message });
-        assert_eq!(of(Value::Null), "waiting None");
-        assert_eq!(of(json!({ "conditions": [condition("Approved", "", "")] })), "waiting None");
+        let nobody = "waiting nobody has approved it; `kubectl certificate approve` does";
+        assert_eq!(of(Value::Null), nobody);
+        let approved = of(json!({ "conditions": [condition("Approved", "", "")] }));
+        assert_eq!(approved, "waiting it is approved, and nobody has signed it");
         let held = json!({ "conditions": [condition("Held", "NodeExists", "there is one")] });
-        assert_eq!(of(held), "waiting Some(\"there is one\")");
+        assert_eq!(of(held), "waiting there is one");
         let denied = json!({ "conditions": [condition("Denied", "KubectlDeny", "")] });
         assert_eq!(of(denied), "refused KubectlDeny");
         let failed =
