@@ -47,6 +47,8 @@ use super::{NodePort, blocking, listen, retry};
 const RENEWAL_INTERVAL: Duration = Duration::from_secs(3600);
 /// How often the node's addresses are compared with those of its serving certificate.
 const ADDRESS_INTERVAL: Duration = Duration::from_secs(10);
+/// How long a certificate that was just made is left alone, if its life is long enough.
+const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 /// How long certificates are left alone at least.
 const RENEWAL_PAUSE: Duration = Duration::from_millis(500);
 
@@ -233,11 +235,13 @@ impl Joined {
                     }
                     _ => self.enrol(credentials).await?,
                 };
-                link.trust.certified(&identity, None)
+                Ok((link.trust.certified(&identity, None)?, identity.not_after()))
             });
-            link.shown.replace(Box::pin(renewed).await);
+            let (certified, end) = Box::pin(renewed).await;
+            link.shown.replace(certified);
             tracing::info!("the node's client certificate was renewed");
             self.connect(link);
+            tokio::time::sleep(pause_before(end)).await;
         }
     }
 
@@ -260,11 +264,10 @@ impl Joined {
         };
         let keep = async {
             loop {
-                let wanted = self.serving_leaf();
                 let kept = retry("get a certificate for the node's own API", || {
-                    self.serving(credentials, link, &shown, wanted.clone())
+                    self.serving(credentials, link, &shown)
                 });
-                let until = Box::pin(kept).await;
+                let (wanted, until) = Box::pin(kept).await;
                 while Timestamp::now() < until && self.serving_leaf() == wanted {
                     tokio::time::sleep(wait_until(until, ADDRESS_INTERVAL)).await;
                 }
@@ -273,15 +276,15 @@ impl Joined {
         tokio::join!(serve, keep);
     }
 
-    /// Sees to it that the serving certificate is what is wanted; until when it is.
+    /// Sees to it that the serving certificate is what is wanted now; answers what that is, and when to look
+    /// again.
     async fn serving(
         &self,
         credentials: &NodeCredentials,
         link: &Link,
         shown: &watch::Sender<Option<Arc<Current>>>,
-        wanted: Leaf,
-    ) -> anyhow::Result<Timestamp> {
-        let which = NodeCertificate::Serving;
+    ) -> anyhow::Result<(Leaf, Timestamp)> {
+        let (which, wanted) = (NodeCertificate::Serving, self.serving_leaf());
         let show = |identity: &Identity| -> anyhow::Result<()> {
             let certified = link.trust.certified(identity, None)?;
             let current = shown.borrow().clone();
@@ -294,15 +297,16 @@ impl Joined {
         match self.look(credentials, which, wanted.clone()).await? {
             Some((identity, Renewal::Keep { until })) => {
                 show(&identity)?;
-                return Ok(until);
+                return Ok((wanted, until));
             }
             // Better than none, while another one is asked for.
             Some((identity, renewal)) if is_usable(&renewal, Timestamp::now()) => show(&identity)?,
             _ => {}
         }
-        show(&self.ask(credentials, which, wanted).await?)?;
-        // It is looked at again at once, and kept or not.
-        Ok(Timestamp::now())
+        let identity = self.ask(credentials, which, wanted.clone()).await?;
+        show(&identity)?;
+        let pause = pause_before(identity.not_after());
+        Ok((wanted, Timestamp::now().saturating_add(pause).unwrap_or(Timestamp::MAX)))
     }
 
     fn client_leaf(&self) -> Leaf {
@@ -353,6 +357,13 @@ fn is_usable(renewal: &Renewal, now: Timestamp) -> bool {
             | Reason::OtherUsage => false,
         },
     }
+}
+
+/// How long a new certificate is left alone that ends then. One that is not good by this machine's clock,
+/// since that is not set, or the API's is not, is not asked for without end.
+fn pause_before(end: Timestamp) -> Duration {
+    let life = Duration::try_from(end.duration_since(Timestamp::now())).unwrap_or_default();
+    (life / 10).clamp(Duration::from_secs(1), LONGEST_PAUSE)
 }
 
 fn wait_until(until: Timestamp, longest: Duration) -> Duration {
