@@ -10,7 +10,8 @@ use mainstay_pki::{StaticTokens, TokenKeys, TokenRequest};
 
 use crate::admission::{Attributes as Admitted, Operation, node_restriction};
 use crate::authn::{
-    Authenticated, Authenticator, Bound, Found, Lookup, Refusal, User, impersonation,
+    Authenticated, Authenticator, BOOTSTRAP_NAMESPACE, Bound, Found, Lookup, Refusal, User,
+    impersonation,
 };
 use crate::authz::{self, Attributes, Decision, UserRules, escalation};
 use crate::call::Call;
@@ -260,5 +261,10 @@ impl Lookup for Storage {
             uid: stored.object.uid().to_owned(),
             deletion_timestamp: stored.object.meta_str("deletionTimestamp").parse().ok(),
         }))
+    }
+
+    async fn bootstrap_secret(&self, name: &str) -> Result<Option<Object>> {
+        let found = Self::find(self, &kinds::SECRETS, BOOTSTRAP_NAMESPACE, name).await?;
+        Ok(found.map(|stored| stored.object))
     }
 }

@@ -5,11 +5,12 @@
 //! # Flow
 //!
 //! 1. The client's certificate, which TLS has verified against the authority, names a user.
-//! 2. Otherwise a bearer token does: one of a file, or one of a service account.
+//! 2. Otherwise a bearer token does: one of a file, one of a service account, or a bootstrap token.
 //! 3. Otherwise, if there was neither, it is `system:anonymous`. A wrong token is 401 and not anonymous.
 //! 4. [`impersonation`] may put somebody else in the place of who that is.
 
 mod bearer;
+mod bootstrap_token;
 pub(crate) mod impersonation;
 mod service_account;
 mod user;
@@ -20,6 +21,8 @@ use http::HeaderMap;
 use jiff::Timestamp;
 use mainstay_pki::{Accepted, ClientCertificate, StaticTokens, TokenError, TokenKeys};
 
+use bootstrap_token::BootstrapToken;
+pub(crate) use bootstrap_token::NAMESPACE as BOOTSTRAP_NAMESPACE;
 pub(crate) use service_account::{Bound, Found, Lookup};
 pub(crate) use user::SERVICE_ACCOUNT_PREFIX;
 pub use user::{MASTERS, User};
@@ -117,14 +120,11 @@ impl Authenticator {
     ) -> std::result::Result<Authenticated, Refusal> {
         let audiences = if audiences.is_empty() { &self.audiences } else { audiences };
         if let Some(user) = self.static_tokens.user(token) {
-            // Tokens of a file are for the server only.
-            // Source: `AuthenticateToken` of `authenticator/audagnostic.go`.
-            let audiences: Vec<_> =
-                audiences.iter().filter(|it| self.audiences.contains(it)).cloned().collect();
-            return match audiences.is_empty() {
-                true => Err(Refusal::Token(TokenError::NotOurs.to_string())),
-                false => Ok(Authenticated { user: User::from_static(user), audiences }),
-            };
+            return self.for_the_server(User::from_static(user), audiences);
+        }
+        if let Some(token) = BootstrapToken::parse(token) {
+            let user = bootstrap_user(&token, lookup, now).await?;
+            return self.for_the_server(user, audiences);
         }
         let accepted =
             Accepted { issuers: &self.issuers, audiences, own_audiences: &self.audiences };
@@ -135,6 +135,39 @@ impl Authenticator {
         let user = service_account::user(&verified.claims, lookup, now).await?;
         Ok(Authenticated { user, audiences: verified.audiences })
     }
+
+    /// Of tokens that do not say whom they are for: the server only.
+    ///
+    /// Source: `AuthenticateToken` of `authenticator/audagnostic.go`.
+    fn for_the_server(
+        &self,
+        user: User,
+        audiences: &[String],
+    ) -> std::result::Result<Authenticated, Refusal> {
+        let audiences: Vec<_> =
+            audiences.iter().filter(|it| self.audiences.contains(it)).cloned().collect();
+        match audiences.is_empty() {
+            true => Err(Refusal::Token(TokenError::NotOurs.to_string())),
+            false => Ok(Authenticated { user, audiences }),
+        }
+    }
+}
+
+/// Who has a bootstrap token.
+async fn bootstrap_user(
+    token: &BootstrapToken<'_>,
+    lookup: &dyn Lookup,
+    now: Timestamp,
+) -> std::result::Result<User, Refusal> {
+    let name = token.secret_name();
+    let known = lookup.bootstrap_secret(&name).await.map_err(Refusal::Unknown)?;
+    let why = match known.as_ref().map(|known| token.user(known, now)) {
+        Some(Ok(user)) => return Ok(user),
+        Some(Err(why)) => why,
+        None => "is not there",
+    };
+    tracing::debug!("the Secret {BOOTSTRAP_NAMESPACE}/{name} of a bootstrap token {why}");
+    Err(Refusal::Token(TokenError::NotOurs.to_string()))
 }
 
 /// TLS has looked at this when the connection began; it may have lived for long since.

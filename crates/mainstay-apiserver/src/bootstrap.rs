@@ -54,16 +54,16 @@ impl Inner {
     /// A role or a binding, with at least what it should say.
     async fn ensure_role(&self, plural: &str, object: Object, writer: &Writer<'_>) -> Result<()> {
         let Some(resource) = kinds::find(rbac::GROUP, "v1", plural) else { return Ok(()) };
-        let name = object.name().to_owned();
-        let Some(stored) = self.storage.find(resource, "", &name).await? else {
-            return self.make(resource, "", object, writer).await;
+        let (name, namespace) = (object.name().to_owned(), object.namespace().to_owned());
+        let Some(stored) = self.storage.find(resource, &namespace, &name).await? else {
+            return self.make(resource, &namespace, object, writer).await;
         };
         match bootstrap::reconcile(&stored.object, &object) {
             Reconciled::Keep => Ok(()),
             Reconciled::Update(new) => {
                 let change = Change {
                     resource,
-                    namespace: "",
+                    namespace: &namespace,
                     name: &name,
                     subresource: "",
                     may_create: false,
@@ -72,8 +72,8 @@ impl Inner {
             }
             Reconciled::Replace => {
                 let options = DeleteOptions::default();
-                self.delete(writer.user, resource, "", &name, &options).await?;
-                self.make(resource, "", object, writer).await
+                self.delete(writer.user, resource, &namespace, &name, &options).await?;
+                self.make(resource, &namespace, object, writer).await
             }
         }
     }

@@ -1,8 +1,11 @@
 //! What every controller is given.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use jiff::SignedDuration;
 use mainstay_client::Calls;
+use mainstay_pki::{Authority, SubjectName};
 use tokio::task::JoinSet;
 
 use crate::events::Events;
@@ -27,6 +30,12 @@ pub struct Facts {
     pub root_ca: String,
     /// How long nodes are waited for.
     pub node_times: NodeTimes,
+    /// What signs certificates of nodes and users; without it nothing here does.
+    pub authority: Option<Arc<Authority>>,
+    /// For how long what it signs is good at most.
+    pub signing_duration: SignedDuration,
+    /// The names and addresses of the API, which no node can have.
+    pub api_names: BTreeSet<SubjectName>,
 }
 
 /// What one controller is given.

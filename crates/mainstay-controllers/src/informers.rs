@@ -6,8 +6,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use k8s_openapi::api::apps::v1::{DaemonSet, Deployment, ReplicaSet};
+use k8s_openapi::api::certificates::v1::CertificateSigningRequest;
 use k8s_openapi::api::coordination::v1::Lease;
-use k8s_openapi::api::core::v1::{Namespace, Node, Pod, Service, ServiceAccount};
+use k8s_openapi::api::core::v1::{Namespace, Node, Pod, Secret, Service, ServiceAccount};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::{Metadata, Resource};
@@ -84,6 +85,11 @@ impl Informers {
         self.picked(format!("fieldSelector=metadata.name%3D{name}"))
     }
 
+    /// An informer of the Secrets of a type, in all namespaces.
+    pub(crate) fn secrets(&self, kind: &str) -> Arc<Informer<Secret>> {
+        self.picked(format!("fieldSelector=type%3D{kind}"))
+    }
+
     fn picked<K: Kind>(&self, query: String) -> Arc<Informer<K>> {
         let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
         let key = (TypeId::of::<K>(), query.clone());
@@ -111,6 +117,7 @@ impl Informers {
             (collection_path::<K>, |informers| informers.of::<K>())
         }
         let whole = [
+            whole::<CertificateSigningRequest>(),
             whole::<DaemonSet>(),
             whole::<Deployment>(),
             whole::<Lease>(),

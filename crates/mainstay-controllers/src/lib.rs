@@ -2,6 +2,7 @@
 //!
 //! | controller | what it sees to | asks as |
 //! | --- | --- | --- |
+//! | [`csr`]: approving, signing, cleaning | nodes have the certificates that are theirs | `certificate-controller` |
 //! | [`daemon_set`] | one pod of a template on each node that takes it | `daemon-set-controller` |
 //! | [`deployment`] | the ReplicaSets of a Deployment, one for each template | `deployment-controller` |
 //! | [`disruption`] | how many pods of a budget may be disrupted | `disruption-controller` |
@@ -11,6 +12,7 @@
 //! | [`replica_set`] | as many pods of a template as a ReplicaSet says | `replicaset-controller` |
 //! | [`service_account`] | each namespace has the account `default` | `service-account-controller` |
 //! | [`scheduler`] | each pod has a node that can run it | `system:kube-scheduler` |
+//! | [`token_cleaner`] | bootstrap tokens go when they have expired | `token-cleaner` |
 //! | [`root_ca`] | each namespace has the authority's certificate | `root-ca-cert-publisher` |
 //! | [`taint_eviction`] | pods do not stay where a taint does not let them | `node-controller` |
 //!
@@ -33,6 +35,7 @@
 
 mod claim;
 mod context;
+mod csr;
 mod daemon_set;
 mod deployment;
 mod disruption;
@@ -55,6 +58,7 @@ mod scheduler;
 mod selection;
 mod service_account;
 mod taint_eviction;
+mod token_cleaner;
 mod written;
 
 use std::pin::Pin;
@@ -68,6 +72,24 @@ pub use selection::{Selection, UnknownController};
 
 /// All of them.
 const CONTROLLERS: &[Controller] = &[
+    Controller {
+        name: "certificatesigningrequest-approving-controller",
+        user: "certificate-controller",
+        component: "certificate-controller",
+        run: |it| Box::pin(csr::approving::run(it)),
+    },
+    Controller {
+        name: "certificatesigningrequest-cleaner-controller",
+        user: "certificate-controller",
+        component: "certificate-controller",
+        run: |it| Box::pin(csr::cleaning::run(it)),
+    },
+    Controller {
+        name: "certificatesigningrequest-signing-controller",
+        user: "certificate-controller",
+        component: "certificate-controller",
+        run: |it| Box::pin(csr::signing::run(it)),
+    },
     Controller {
         name: "daemonset-controller",
         user: "daemon-set-controller",
@@ -133,6 +155,12 @@ const CONTROLLERS: &[Controller] = &[
         user: "node-controller",
         component: "taint-eviction-controller",
         run: |it| Box::pin(taint_eviction::run(it)),
+    },
+    Controller {
+        name: "token-cleaner-controller",
+        user: "token-cleaner",
+        component: "token-cleaner",
+        run: |it| Box::pin(token_cleaner::run(it)),
     },
 ];
 

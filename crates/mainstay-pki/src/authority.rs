@@ -56,6 +56,10 @@ impl Authority {
         self.not_after
     }
 
+    pub(crate) fn issuer(&self) -> &Issuer<'static, KeyPair> {
+        &self.issuer
+    }
+
     /// When it has to be looked at again.
     pub(crate) fn until(&self) -> Timestamp {
         self.until
@@ -222,12 +226,22 @@ fn params(
     name.push(DnType::CommonName, common_name);
     let mut params = CertificateParams::default();
     params.distinguished_name = name;
+    set_validity(&mut params, from, to)?;
+    Ok(params)
+}
+
+/// From when to when it is good, and a number of its own.
+pub(crate) fn set_validity(
+    params: &mut CertificateParams,
+    from: Timestamp,
+    to: Timestamp,
+) -> Result<(), PkiError> {
     let epoch = rcgen::date_time_ymd(1970, 1, 1);
     params.not_before = epoch + since_epoch(from);
     params.not_after = epoch + since_epoch(to);
     // Two certificates of one key, as an authority's renewal makes them, must not have the same one.
     params.serial_number = Some(serial_number()?);
-    Ok(params)
+    Ok(())
 }
 
 /// A random positive number of 127 bits.
@@ -242,7 +256,7 @@ fn serial_number() -> Result<SerialNumber, PkiError> {
     Ok(SerialNumber::from_slice(&bytes))
 }
 
-fn subject_alt_names(names: &BTreeSet<SubjectName>) -> Result<Vec<SanType>, PkiError> {
+pub(crate) fn subject_alt_names(names: &BTreeSet<SubjectName>) -> Result<Vec<SanType>, PkiError> {
     let name = |name: &SubjectName| match name {
         SubjectName::Dns(name) => {
             name.as_str().try_into().map(SanType::DnsName).map_err(made("a name of a certificate"))
@@ -258,7 +272,7 @@ fn since_epoch(time: Timestamp) -> Duration {
 }
 
 /// As `ca.crt` has it.
-fn pem(certificate: &CertificateDer<'_>) -> String {
+pub(crate) fn pem(certificate: &CertificateDer<'_>) -> String {
     let text = STANDARD.encode(certificate);
     let mut pem = String::from("-----BEGIN CERTIFICATE-----\n");
     for (at, character) in text.chars().enumerate() {

@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::{CertificateDer, PrivatePkcs8KeyDer};
 
 use crate::certificate::Identity;
 use crate::files::{self, Mode, PkiError};
@@ -128,6 +130,40 @@ impl Kubeconfig<'_> {
         }
         files::write(&path, &content, Mode::Secret).map_err(KubeconfigError::File)?;
         Ok(Written::Changed)
+    }
+}
+
+/// What a kubeconfig that was written here says.
+pub struct ReadKubeconfig {
+    /// Where the API server is, such as `https://127.0.0.1:6443`.
+    pub server: String,
+    /// Whom to trust.
+    pub authority: Vec<CertificateDer<'static>>,
+    /// The user's certificate.
+    pub certificate: CertificateDer<'static>,
+    /// The key to it.
+    pub key: PrivatePkcs8KeyDer<'static>,
+}
+
+impl ReadKubeconfig {
+    /// Reads a file that [`Kubeconfig::write`] has written, which is all of YAML that this knows. `None` of
+    /// others.
+    pub fn parse(text: &str) -> Option<Self> {
+        let text = text.strip_prefix(HEADER)?;
+        let value = |key: &str| {
+            let mut found = text.lines().filter_map(|line| line.trim_start().strip_prefix(key));
+            found.find_map(|rest| rest.strip_prefix(": "))
+        };
+        let data = |key: &str| STANDARD.decode(value(key)?).ok();
+        let authority = data("certificate-authority-data")?;
+        let authority =
+            CertificateDer::pem_slice_iter(&authority).collect::<Result<_, _>>().ok()?;
+        Some(Self {
+            server: serde_json::from_str(value("server")?).ok()?,
+            authority,
+            certificate: CertificateDer::from_pem_slice(&data("client-certificate-data")?).ok()?,
+            key: PrivatePkcs8KeyDer::from_pem_slice(&data("client-key-data")?).ok()?,
+        })
     }
 }
 

@@ -1,9 +1,10 @@
-//! The certificate authority, certificates and their rotation, kubeconfigs, service-account tokens; time is an argument.
+//! The certificate authority, certificates and their rotation, kubeconfigs, service-account and join tokens; time is an argument.
 //!
 //! # Files
 //!
-//! All in one directory, 0700, the keys 0600. Each is written under a temporary name, synced and renamed,
-//! so that it is there whole or not at all.
+//! All in one directory, 0700, the keys 0600; [`NodeCredentials`] has those of a node that has joined another
+//! machine's API. Each is written under a temporary name, synced and renamed, so that it is there whole or
+//! not at all.
 //!
 //! | file | what |
 //! | --- | --- |
@@ -35,10 +36,13 @@ mod authority;
 mod certificate;
 mod client;
 mod files;
+mod join_token;
 mod kubeconfig;
 mod names;
+mod node_credentials;
 mod pki;
 mod renewal;
+mod request;
 mod static_tokens;
 mod tokens;
 mod unverified;
@@ -47,10 +51,13 @@ pub use authority::Authority;
 pub use certificate::{CertificateFacts, Identity, Leaf, Usage};
 pub use client::{ClientCertificate, NotACertificate, Subject, request_subject};
 pub use files::PkiError;
-pub use kubeconfig::{Kubeconfig, KubeconfigError, Written};
+pub use join_token::{JoinToken, KeyHash, NoToken, NotAToken, same_secret};
+pub use kubeconfig::{Kubeconfig, KubeconfigError, ReadKubeconfig, Written};
 pub use names::{NameError, SubjectName};
+pub use node_credentials::{NodeCertificate, NodeCredentials, NodeRequest};
 pub use pki::{Note, Pki, Wanted};
 pub use renewal::{EARLIEST_PLAUSIBLE, Reason, Renewal, renewal};
+pub use request::{RequestFacts, SignError};
 pub use static_tokens::{StaticTokens, StaticTokensError, StaticUser};
 pub use tokens::{
     Accepted, Audience, BoundObject, Claims, KubernetesClaims, TokenError, TokenKeys, TokenRequest,

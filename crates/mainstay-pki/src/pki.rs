@@ -55,8 +55,9 @@ pub enum Note {
 /// All keys and certificates of one machine.
 #[derive(Debug)]
 pub struct Pki {
-    authority: Authority,
+    authority: Arc<Authority>,
     api_server: Identity,
+    api_server_names: BTreeSet<SubjectName>,
     node: Identity,
     admin: Identity,
     node_client: Identity,
@@ -103,22 +104,20 @@ impl Pki {
             let addresses = wanted.addresses.iter().copied().map(SubjectName::Ip);
             addresses.chain(host_name.clone()).chain(node_name.clone())
         };
+        let api_server_names: BTreeSet<SubjectName> = API_SERVER_NAMES
+            .into_iter()
+            .map(|name| SubjectName::Dns(name.to_owned()))
+            .chain([Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()].map(SubjectName::Ip))
+            .chain(machine())
+            .chain(wanted.extra.iter().cloned())
+            .collect();
         let api_server = leaf(
             "apiserver",
             &Leaf {
                 common_name: "kube-apiserver".to_owned(),
                 organization: None,
                 usage: Usage::Server,
-                names: API_SERVER_NAMES
-                    .into_iter()
-                    .map(|name| SubjectName::Dns(name.to_owned()))
-                    .chain(
-                        [Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()]
-                            .map(SubjectName::Ip),
-                    )
-                    .chain(machine())
-                    .chain(wanted.extra.iter().cloned())
-                    .collect(),
+                names: api_server_names.clone(),
             },
         )?;
         let node = leaf(
@@ -151,17 +150,35 @@ impl Pki {
             });
         }
         let tokens = Arc::new(TokenKeys::open(directory, &mut notes)?);
-        Ok((Self { authority, api_server, node, admin, node_client, tokens, until }, notes))
+        let authority = Arc::new(authority);
+        Ok((
+            Self {
+                authority,
+                api_server,
+                api_server_names,
+                node,
+                admin,
+                node_client,
+                tokens,
+                until,
+            },
+            notes,
+        ))
     }
 
     /// The authority, whose certificates are what servers and clients of this machine trust.
-    pub fn authority(&self) -> &Authority {
+    pub fn authority(&self) -> &Arc<Authority> {
         &self.authority
     }
 
     /// What the API server shows.
     pub fn api_server(&self) -> &Identity {
         &self.api_server
+    }
+
+    /// All names and addresses of the API server.
+    pub fn api_server_names(&self) -> &BTreeSet<SubjectName> {
+        &self.api_server_names
     }
 
     /// What the node's HTTPS port shows.

@@ -106,6 +106,17 @@ pub(crate) fn leaf_validity(now: Timestamp) -> (Timestamp, Timestamp) {
     (from, now.saturating_add(LEAF_LIFE).unwrap_or(Timestamp::MAX))
 }
 
+/// The same for one that is made for somebody else, for so long.
+pub(crate) fn signed_validity(life: SignedDuration, now: Timestamp) -> (Timestamp, Timestamp) {
+    if now < EARLIEST_PLAUSIBLE {
+        return authority_validity(now);
+    }
+    // In proportion, so that a short one is not taken for one that ends.
+    let head_start = LEAF_HEAD_START.min(life / 12);
+    let from = now.saturating_sub(head_start).unwrap_or(Timestamp::UNIX_EPOCH);
+    (from, now.saturating_add(life).unwrap_or(Timestamp::MAX))
+}
+
 /// The same for an authority's.
 pub(crate) fn authority_validity(now: Timestamp) -> (Timestamp, Timestamp) {
     let start = now.max(EARLIEST_PLAUSIBLE);

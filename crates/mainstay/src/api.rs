@@ -1,12 +1,19 @@
-//! The embedded Kubernetes API and the node's own: opened beside the agent, which does not wait for them.
+//! The Kubernetes API and the node's own: opened or joined beside the agent, which does not wait for them.
+//!
+//! [`Cluster`] is the API that the node belongs to. It is embedded ([`Api`]), or another machine's
+//! ([`Joined`]).
 //!
 //! What keeps the API from being opened (a port that is taken, a damaged store, a full disk) is told with
 //! its remedy, and tried again; static pods run meanwhile.
 
+mod cluster;
 mod controllers;
+mod joined;
 mod late;
 mod node_auth;
-mod tls;
+mod pinned;
+pub(crate) mod remote;
+pub(crate) mod tls;
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
@@ -15,18 +22,25 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use anyhow::Context;
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use mainstay_apiserver::{Access, ApiServer, Config, Nodes, User, serve};
-use mainstay_controllers::{NodeTimes, Selection};
+use mainstay_client::Calls;
+use mainstay_controllers::{Facts, NodeTimes, Selection};
+use mainstay_linux::netlink::RouteSocket;
 use mainstay_node::node_api::{self, NodeApi};
 use mainstay_pki::{Kubeconfig, Note, Pki, StaticTokens, SubjectName, Wanted};
 use mainstay_store::embedded::{EmbeddedStore, Options};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
+pub(crate) use cluster::{Cluster, ClusterConfig};
+pub(crate) use joined::{JoinConfig, Joined};
 pub(crate) use late::LateApi;
 use node_auth::ApiAuth;
 use tls::Credentials;
+
+/// Who asks, where it is not the agent or a controller.
+pub(crate) const AGENT: &str = concat!("mainstay/", env!("CARGO_PKG_VERSION"));
 
 /// The first and the longest wait after something could not be opened.
 const FIRST_WAIT: Duration = Duration::from_millis(500);
@@ -60,6 +74,8 @@ pub(crate) struct ApiConfig {
     pub(crate) controllers: Selection,
     /// How long they wait for nodes.
     pub(crate) node_times: NodeTimes,
+    /// For how long certificates are good at most that are signed for others.
+    pub(crate) signing_duration: SignedDuration,
     pub(crate) root_dir: PathBuf,
     pub(crate) run_dir: PathBuf,
 }
@@ -68,28 +84,44 @@ pub(crate) struct ApiConfig {
 pub(crate) struct Api {
     config: ApiConfig,
     server: watch::Sender<Option<ApiServer>>,
-    /// What its certificate is verified with, in PEM; there before the server is.
-    root_ca: Arc<OnceLock<String>>,
-    node: Option<(std::net::TcpListener, u16)>,
+    /// What controllers are told of it; there before the server is.
+    facts: Arc<OnceLock<Facts>>,
+    node: NodePort,
+}
+
+/// The port of the node's own API, which the node registers with.
+pub(crate) struct NodePort(Option<(std::net::TcpListener, u16)>);
+
+impl NodePort {
+    /// Without one, pods run and the reason is told.
+    fn bind(port: u16, run_dir: &Path) -> Self {
+        match bind((IpAddr::from([0, 0, 0, 0]), port).into(), run_dir, "port") {
+            Ok(bound) => Self(Some(bound)),
+            Err(error) => {
+                tracing::error!(
+                    "cannot listen on port {port} (--port): {error:#}; kubectl's logs, exec and the \
+                     like will not work until the agent is started with another one"
+                );
+                Self(None)
+            }
+        }
+    }
+
+    fn port(&self) -> Option<u16> {
+        self.0.as_ref().map(|(_, port)| *port)
+    }
+
+    fn take(&mut self) -> Option<TcpListener> {
+        self.0.take().and_then(|(it, _)| TcpListener::from_std(it).ok())
+    }
 }
 
 impl Api {
     /// An API that is not opened yet. Only the port of the node's own is taken, which the node registers
     /// with.
     pub(crate) fn new(config: ApiConfig) -> Self {
-        let address = (IpAddr::from([0, 0, 0, 0]), config.node_port).into();
-        let node = match bind(address, &config.run_dir, "port") {
-            Ok(bound) => Some(bound),
-            Err(error) => {
-                tracing::error!(
-                    "cannot listen on port {} (--port): {error:#}; kubectl's logs, exec and the like \
-                     will not work until the agent is started with another one",
-                    config.node_port
-                );
-                None
-            }
-        };
-        Self { config, server: watch::Sender::new(None), root_ca: Arc::default(), node }
+        let node = NodePort::bind(config.node_port, &config.run_dir);
+        Self { config, server: watch::Sender::new(None), facts: Arc::default(), node }
     }
 
     /// The API for somebody in this process, who may ask before it is there.
@@ -99,25 +131,25 @@ impl Api {
 
     /// Runs the controllers from when the API is there. Never ends.
     pub(crate) fn controllers(&self) -> impl Future<Output = ()> + Send + use<> {
-        let ApiConfig { controllers: selection, node_times, .. } = &self.config;
-        let (server, root_ca) = (self.server.subscribe(), self.root_ca.clone());
-        controllers::run(server, root_ca, selection.clone(), *node_times)
+        let selection = self.config.controllers.clone();
+        controllers::run(self.server.subscribe(), self.facts.clone(), selection)
     }
 
     /// The port of the node's own API, if it has one.
     pub(crate) fn node_port(&self) -> Option<u16> {
-        self.node.as_ref().map(|(_, port)| *port)
+        self.node.port()
     }
 
     /// Who may ask the node's API.
     pub(crate) fn node_auth(&self) -> Arc<dyn node_api::NodeAuth> {
         let client = self.client(User::master("system:node-api"));
-        Arc::new(ApiAuth::new(client))
+        let calls = Calls::new(kube::Client::new(client, "default"), AGENT);
+        Arc::new(ApiAuth::new(calls, &self.config.node_name))
     }
 
     /// Opens everything, and keeps it open. Never ends.
     pub(crate) async fn run(mut self, node: NodeApi) {
-        let listener = self.node.take().and_then(|(it, _)| TcpListener::from_std(it).ok());
+        let listener = self.node.take();
         let config = &self.config;
         let health = async {
             let address = (IpAddr::from([127, 0, 0, 1]), config.healthz_port).into();
@@ -134,7 +166,7 @@ impl Api {
                     Ok((Arc::new(pki), credentials))
                 })
             };
-            let (pki, credentials) = retry("the API's keys", keys).await;
+            let (pki, credentials) = retry("open the API's keys", keys).await;
             let node_side = async {
                 if let Some(listener) = listener {
                     node_api::serve(listener, credentials.node_server(), node.clone()).await;
@@ -145,10 +177,16 @@ impl Api {
                 let (listener, port) =
                     listen(address, "--secure-port", &config.run_dir, "secure-port").await;
                 write_kubeconfig(config, &pki, port).await;
-                let server = retry("the Kubernetes API", || self.open(&pki, &credentials)).await;
-                let root_ca = pki.authority().certificates_pem().to_owned();
+                let server =
+                    retry("open the Kubernetes API", || self.open(&pki, &credentials)).await;
                 // Set nowhere else.
-                let _ = self.root_ca.set(root_ca);
+                let _ = self.facts.set(Facts {
+                    root_ca: pki.authority().certificates_pem().to_owned(),
+                    authority: Some(pki.authority().clone()),
+                    node_times: config.node_times,
+                    signing_duration: config.signing_duration,
+                    api_names: pki.api_server_names().clone(),
+                });
                 self.server.send_replace(Some(server.clone()));
                 tracing::info!(%address, port, kubeconfig = %config.kubeconfig.display(), "the Kubernetes API is there");
                 let endpoint =
@@ -200,7 +238,7 @@ async fn blocking<T: Send + 'static>(
     tokio::task::spawn_blocking(work).await.context("this process is ending")?
 }
 
-/// Opens something, however often it takes, and tells a failure once.
+/// Does something, however often it takes, and tells a failure once. `what` it is, as in `open the door`.
 async fn retry<T, F>(what: &str, mut open: impl FnMut() -> F) -> T
 where
     F: Future<Output = anyhow::Result<T>>,
@@ -209,7 +247,7 @@ where
     loop {
         let error = match open().await {
             Ok(opened) => return opened,
-            Err(error) => format!("cannot open {what}: {error:#}"),
+            Err(error) => format!("cannot {what}: {error:#}"),
         };
         if told != error {
             tracing::error!("{error}; it is tried again, and pods run without it");
@@ -226,7 +264,7 @@ async fn listen(address: SocketAddr, flag: &str, run_dir: &Path, file: &str) -> 
         let (listener, port) = bind(address, run_dir, file)?;
         Ok((TcpListener::from_std(listener)?, port))
     };
-    retry(&format!("port {} ({flag})", address.port()), bound).await
+    retry(&format!("open port {} ({flag})", address.port()), bound).await
 }
 
 fn bind(
@@ -249,12 +287,11 @@ fn open_pki(config: &ApiConfig) -> anyhow::Result<Pki> {
     if !config.bind_address.is_unspecified() {
         addresses.insert(config.bind_address);
     }
-    let wanted = Wanted {
-        node_name: config.node_name.clone(),
-        host_name,
-        addresses,
-        extra: config.names.clone(),
-    };
+    let mut extra = config.names.clone();
+    if config.bind_address.is_unspecified() {
+        extra.extend(listened_at(config.bind_address).into_iter().map(SubjectName::Ip));
+    }
+    let wanted = Wanted { node_name: config.node_name.clone(), host_name, addresses, extra };
     let (pki, notes) = Pki::open(&config.root_dir.join("pki"), &wanted, Timestamp::now())?;
     for note in notes {
         match &note {
@@ -266,6 +303,22 @@ fn open_pki(config: &ApiConfig) -> anyhow::Result<Pki> {
         }
     }
     Ok(pki)
+}
+
+/// The addresses of this machine that an unspecified one stands for.
+fn listened_at(bind: IpAddr) -> BTreeSet<IpAddr> {
+    let listed = RouteSocket::open().and_then(|mut socket| socket.addresses());
+    let listed = listed.unwrap_or_else(|error| {
+        tracing::warn!(%error, "cannot list the machine's addresses; the API's certificate is for the node's only");
+        Vec::new()
+    });
+    // Those of one link only are of no use without its name. An unspecified one of the second family
+    // means both.
+    let fits = |ip: &IpAddr| match ip {
+        IpAddr::V4(ip) => !ip.is_link_local(),
+        IpAddr::V6(ip) => bind.is_ipv6() && !ip.is_unicast_link_local(),
+    };
+    listed.into_iter().map(|it| it.address).filter(fits).collect()
 }
 
 fn static_tokens(path: Option<&Path>) -> anyhow::Result<StaticTokens> {

@@ -11,6 +11,7 @@ mod pods;
 mod restart;
 mod run;
 mod status;
+mod token;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -52,6 +53,8 @@ enum Command {
     Restart(restart::Restart),
     #[command(subcommand)]
     Image(image::Image),
+    #[command(subcommand)]
+    Token(token::Token),
     Down(down::Down),
     Completion(completion::Completion),
     #[command(hide = true)]
@@ -104,6 +107,7 @@ impl Cli {
             Command::Exec(exec) => exec.run(&instance),
             Command::Restart(restart) => restart.run(&instance),
             Command::Image(image) => image.run(&instance),
+            Command::Token(token) => token.run(&instance),
             Command::Down(down) => down.run(&instance),
             Command::Completion(completion) => Ok(completion.run()),
             Command::Hold(hold) => hold.run(),

@@ -96,6 +96,11 @@ impl Instance {
         self.run_dir.join("mainstay.sock")
     }
 
+    /// The admin's kubeconfig, unless it is written elsewhere.
+    pub(crate) fn kubeconfig(&self) -> PathBuf {
+        self.root_dir.join("kubeconfig")
+    }
+
     /// Where images are kept.
     pub(crate) fn store(&self) -> PathBuf {
         self.root_dir.join("store")

@@ -5,7 +5,6 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::Context;
-use mainstay_apiserver::User;
 use mainstay_cri::SeccompProfile;
 use mainstay_engine::{Engine, EngineImages, ImagesConfig, Keyrings};
 use mainstay_linux::machine::machine;
@@ -13,7 +12,6 @@ use mainstay_node::{Agent, AgentConfig, ApiAccess, ManifestPaths};
 use mainstay_plan::translate::NodeFacts;
 use mainstay_pod::{NodeName, Validation};
 
-use crate::api::Api;
 use crate::config::{Config, Registries};
 use crate::instance::Instance;
 
@@ -58,7 +56,7 @@ impl NodeConfig {
 /// Opens the embedded runtime and an agent on it.
 ///
 /// With an API, the node registers there as itself.
-pub(crate) async fn node(config: NodeConfig, api: Option<&Api>) -> anyhow::Result<Node> {
+pub(crate) async fn node(config: NodeConfig, api: Option<ApiAccess>) -> anyhow::Result<Node> {
     let instance = &config.instance;
     let engine = Engine::own(instance.engine(&config.cgroup_root, config.config.pod_cidr)?);
     let engine = engine.await.context("cannot open the engine")?;
@@ -100,10 +98,7 @@ pub(crate) async fn node(config: NodeConfig, api: Option<&Api>) -> anyhow::Resul
         addresses: config.node_ips.clone(),
         log_bounds: config.config.log_bounds,
         eviction_hard: config.config.eviction_hard,
-        api: api.map(|api| ApiAccess {
-            client: kube::Client::new(api.client(User::node(config.node_name.as_str())), "default"),
-            node_port: api.node_port(),
-        }),
+        api,
     };
     let runtime = Arc::new(engine.clone());
     let agent =

@@ -6,8 +6,9 @@ use async_trait::async_trait;
 use jiff::{SignedDuration, Timestamp};
 use mainstay_pki::{BoundObject, Claims};
 
-use super::user::CREDENTIAL_ID;
+use super::user::{CREDENTIAL_ID, NODE_NAME};
 use super::{Refusal, User};
+use crate::object::Object;
 use crate::status::Result;
 
 /// How long something that is being deleted still counts. Source: `DefaultLeeway` of `go-jose/jwt`.
@@ -35,6 +36,9 @@ pub(crate) struct Found {
 pub(crate) trait Lookup: Send + Sync {
     /// The object of a name; `namespace` is empty for nodes.
     async fn find(&self, kind: Bound, namespace: &str, name: &str) -> Result<Option<Found>>;
+
+    /// The Secret of this name that may know of a bootstrap token.
+    async fn bootstrap_secret(&self, name: &str) -> Result<Option<Object>>;
 }
 
 /// The user that a genuine token is of.
@@ -67,7 +71,7 @@ pub(super) async fn user(
         tell("authentication.kubernetes.io/pod-uid", &pod.uid);
     }
     if let Some(node) = said.node.as_ref().filter(|node| !node.name.is_empty()) {
-        tell("authentication.kubernetes.io/node-name", &node.name);
+        tell(NODE_NAME, &node.name);
         tell("authentication.kubernetes.io/node-uid", &node.uid);
     }
     if !claims.jti.is_empty() {

@@ -4,6 +4,7 @@ use http::{HeaderName, HeaderValue};
 use mainstay_pki::{BoundObject, Pki, Subject, TokenRequest, Wanted};
 
 use super::*;
+use crate::object::Object;
 
 const NOW: &str = "2027-03-04T05:06:07Z";
 
@@ -15,9 +16,10 @@ fn list(items: &[&str]) -> Vec<String> {
     items.iter().map(|it| (*it).to_owned()).collect()
 }
 
-/// Objects by kind, namespace and name: the UID, and when the deletion began.
+/// Objects by kind, namespace and name: the UID, and when the deletion began; and a Secret of a bootstrap
+/// token.
 #[derive(Default)]
-struct Objects(HashMap<(&'static str, String, String), Found>);
+struct Objects(HashMap<(&'static str, String, String), Found>, Option<Object>);
 
 impl Objects {
     fn with(
@@ -48,6 +50,10 @@ fn key(kind: Bound) -> &'static str {
 impl Lookup for Objects {
     async fn find(&self, kind: Bound, namespace: &str, name: &str) -> Result<Option<Found>> {
         Ok(self.0.get(&(key(kind), namespace.to_owned(), name.to_owned())).cloned())
+    }
+
+    async fn bootstrap_secret(&self, name: &str) -> Result<Option<Object>> {
+        Ok(self.1.clone().filter(|secret| secret.name() == name))
     }
 }
 
@@ -342,4 +348,32 @@ fn names_of_accounts_and_nodes() {
     assert_eq!(node("system:node:n1", &["nodes"]), None);
     assert_eq!(node("n1", &["system:nodes"]), None);
     assert_eq!(User::node("n1").node_name(), Some("n1"));
+}
+
+#[tokio::test]
+async fn a_bootstrap_token_is_for_the_server() {
+    let server = server();
+    let secret = serde_json::json!({
+        "metadata": { "name": "bootstrap-token-abcdef", "namespace": "kube-system" },
+        "type": "bootstrap.kubernetes.io/token",
+        "data": {
+            "token-id": "YWJjZGVm",
+            "token-secret": "MDEyMzQ1Njc4OWFiY2RlZg==",
+            "usage-bootstrap-authentication": "dHJ1ZQ==",
+        },
+    });
+    let objects = Objects(HashMap::new(), Some(Object::from_json(secret)));
+    let ask = async |token: &str, audiences: &[&str]| {
+        let found = server.authenticator.token(token, &list(audiences), &objects, now()).await;
+        found.map(|it| it.user.name).map_err(|error| match error {
+            Refusal::Token(why) => why,
+            Refusal::Unknown(error) => panic!("{}", error.message),
+        })
+    };
+    let user = Ok("system:bootstrap:abcdef".to_owned());
+    let refused = Err("invalid bearer token".to_owned());
+    assert_eq!(ask("abcdef.0123456789abcdef", &[]).await, user);
+    assert_eq!(ask("abcdef.0123456789abcdef", &["elsewhere"]).await, refused);
+    assert_eq!(ask("abcdef.0123456789abcdeg", &[]).await, refused);
+    assert_eq!(ask("bbcdef.0123456789abcdef", &[]).await, refused);
 }

@@ -24,6 +24,8 @@ pub(crate) const NODE_PREFIX: &str = "system:node:";
 pub(crate) const SERVICE_ACCOUNT_PREFIX: &str = "system:serviceaccount:";
 /// The key of [`User::extra`] that tells which certificate or token was shown.
 pub(super) const CREDENTIAL_ID: &str = "authentication.kubernetes.io/credential-id";
+/// The key of [`User::extra`] that tells which node a token is for, or of a pod's token, where the pod is.
+pub(super) const NODE_NAME: &str = "authentication.kubernetes.io/node-name";
 
 /// Who sends a request.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
@@ -105,7 +107,7 @@ impl User {
     }
 
     /// With the group of those that have shown who they are, unless the groups say something about that.
-    fn authenticated(mut self) -> Self {
+    pub(super) fn authenticated(mut self) -> Self {
         let known =
             self.name == ANONYMOUS || self.is_in(AUTHENTICATED) || self.is_in(UNAUTHENTICATED);
         if !known {

@@ -1,7 +1,8 @@
 //! The roles and bindings that every cluster has from the start.
 //!
 //! Source: `plugin/pkg/auth/authorizer/rbac/bootstrappolicy/policy.go` (Kubernetes 1.36, gates as they are
-//! by default). The roles in `kube-system` and `kube-public` are left out.
+//! by default). Of the roles in `kube-system` and `kube-public` only those of controllers that exist here are
+//! there: `namespace_policy.go`.
 
 mod controllers;
 mod roles;
@@ -13,7 +14,7 @@ use serde_json::{Map, Value, json};
 use super::rule::{Rule, uncovered};
 use super::{rbac, rule};
 use crate::object::Object;
-use controllers::CONTROLLERS;
+use controllers::{CONTROLLERS, SYSTEM_CONTROLLERS};
 use roles::{BINDINGS, NODE, ROLES, RuleText};
 
 const AUTO_UPDATE: &str = "rbac.authorization.kubernetes.io/autoupdate";
@@ -22,7 +23,8 @@ const AGGREGATE: &str = "rbac.authorization.k8s.io/aggregate-to-";
 /// The roles that are made up of all that are labelled for them.
 const AGGREGATED: [&str; 3] = ["admin", "edit", "view"];
 
-/// All roles, under `clusterroles`, then all bindings, under `clusterrolebindings`.
+/// All roles, under `clusterroles`, then all bindings, under `clusterrolebindings`; after them those of
+/// namespaces.
 pub(crate) fn objects() -> Vec<(&'static str, Object)> {
     let roles = ROLES.iter().map(|(name, texts)| ("clusterroles", role(name, texts)));
     let aggregated = AGGREGATED.map(|name| ("clusterroles", aggregated(name)));
@@ -34,7 +36,22 @@ pub(crate) fn objects() -> Vec<(&'static str, Object)> {
         let binding = binding(&name, &[&subject]);
         [("clusterroles", role(&name, texts)), ("clusterrolebindings", binding)]
     });
-    roles.chain(aggregated).chain(bindings).chain(controllers).collect()
+    let system = SYSTEM_CONTROLLERS.iter().flat_map(|(account, texts)| {
+        let name = format!("system:controller:{account}");
+        let subject = format!("ServiceAccount {SYSTEM}/{account}");
+        let mut binding = binding(&name, &[&subject]);
+        binding.field_mut("roleRef").insert("kind".into(), "Role".into());
+        [("roles", in_system(role(&name, texts))), ("rolebindings", in_system(binding))]
+    });
+    roles.chain(aggregated).chain(bindings).chain(controllers).chain(system).collect()
+}
+
+/// The namespace of what belongs to the cluster.
+const SYSTEM: &str = "kube-system";
+
+fn in_system(mut object: Object) -> Object {
+    object.meta_mut().insert("namespace".into(), SYSTEM.into());
+    object
 }
 
 /// What all nodes may do; a role that is bound to nobody, as the node authorizer knows better.

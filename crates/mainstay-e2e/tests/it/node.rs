@@ -19,6 +19,7 @@ use tempfile::TempDir;
 pub(crate) use status::{Pod, Status};
 use watchdog::Watchdog;
 
+use crate::machines::enter;
 use crate::program::{self, Outcome, command};
 
 /// How long something that has to come may take, on a machine that is busy with other things.
@@ -26,7 +27,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// How often it is looked for.
 const LOOK: Duration = Duration::from_millis(20);
 
-/// An instance named `n1`, on this machine as an operator has it. Nothing of it is left when it is
+/// An instance, on this machine as an operator has it. Nothing of it is left when it is
 /// dropped, nor when the test is killed.
 pub(crate) struct Node {
     directory: TempDir,
@@ -34,8 +35,14 @@ pub(crate) struct Node {
     agent: Option<Child>,
     /// What `mainstay run` is given beside what tells instances apart. Default: the manifests.
     pub(crate) arguments: Vec<String>,
+    /// The node's name; `n1` by default.
+    pub(crate) name: String,
     /// The port of the Kubernetes API; a free one by default, since tests run side by side.
     pub(crate) secure_port: u16,
+    /// The network namespace that it runs in, if it is not this test's.
+    pub(crate) machine: Option<PathBuf>,
+    /// What it joins, instead of having an API of its own.
+    server: Vec<String>,
     watchdog: Watchdog,
 }
 
@@ -62,7 +69,17 @@ impl Node {
         let watchdog = Watchdog::start(&program, directory.path());
         let manifests = directory.path().join("manifests");
         let arguments = vec![format!("--pod-manifest-path={}", manifests.display())];
-        let node = Self { directory, program, agent: None, arguments, secure_port: 0, watchdog };
+        let node = Self {
+            directory,
+            program,
+            agent: None,
+            arguments,
+            name: "n1".to_owned(),
+            secure_port: 0,
+            machine: None,
+            server: Vec::new(),
+            watchdog,
+        };
         node.provide(&tools::image("busybox"));
         Some(node)
     }
@@ -73,6 +90,17 @@ impl Node {
         let head = "apiVersion: kubelet.config.k8s.io/v1beta1\nkind: KubeletConfiguration\n";
         fs::write(&path, format!("{head}{fields}\n")).unwrap();
         self.arguments.push(format!("--config={}", path.display()));
+    }
+
+    /// Has the agent join an API, at its next start.
+    pub(crate) fn join(&mut self, server: &str, token: Option<&str>) {
+        self.server = vec![format!("--server={server}")];
+        self.server.extend(token.map(|token| format!("--token={token}")));
+    }
+
+    /// Has the agent have an API of its own again, at its next start.
+    pub(crate) fn leave(&mut self) {
+        self.server.clear();
     }
 
     /// Starts the agent and waits until it answers.
@@ -86,8 +114,12 @@ impl Node {
     pub(crate) fn spawn(&mut self) {
         let log = self.path("log");
         let log = File::options().append(true).create(true).open(log).unwrap();
-        let mut command = self.command(&["run", "--hostname-override=n1"]);
-        command.arg(format!("--secure-port={}", self.secure_port));
+        let mut command = self.command(&["run"]);
+        command.arg(format!("--hostname-override={}", self.name));
+        match self.server.is_empty() {
+            true => command.arg(format!("--secure-port={}", self.secure_port)),
+            false => command.args(&self.server),
+        };
         command.args(["--port=0", "--healthz-port=0"]);
         command.args(&self.arguments).env("MAINSTAY_LOG", "debug");
         // What interrupts the test does not reach it; it is ended in order.
@@ -186,7 +218,10 @@ impl Node {
 
     /// A command on this instance.
     pub(crate) fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = command(&self.program);
+        let mut command = match &self.machine {
+            Some(space) => enter(space, &self.program),
+            None => command(&self.program),
+        };
         command.arg("--root-dir").arg(self.path("root")).arg("--run-dir").arg(self.path("run"));
         command.args(arguments);
         command
@@ -274,6 +309,11 @@ impl Drop for Node {
             assert!(left.is_empty(), "these are left: {left:#?}");
         }
     }
+}
+
+/// What there is on this machine of an instance in a directory, in words.
+pub(crate) fn left_of(directory: &Path, names: &Names) -> Vec<String> {
+    leftovers::find(directory, names)
 }
 
 /// Looks again and again; `None` when it is in vain.

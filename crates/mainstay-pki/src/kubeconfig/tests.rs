@@ -52,3 +52,24 @@ fn written_once_and_never_over_somebody_elses() {
     let nowhere = config.write(&directory.path().join("none/config")).unwrap_err();
     assert!(matches!(nowhere, KubeconfigError::NoDirectory { .. }));
 }
+
+#[test]
+fn what_was_written_can_be_read() {
+    let directory = tempfile::tempdir().unwrap();
+    let now = "2027-03-04T05:06:07Z".parse().unwrap();
+    let (pki, _) = crate::Pki::open(directory.path(), &crate::Wanted::default(), now).unwrap();
+    let text = Kubeconfig {
+        server: "https://[fd00::7]:6443",
+        authority_pem: pki.authority().certificates_pem(),
+        user: "kubernetes-admin",
+        identity: pki.admin(),
+    }
+    .render();
+    let read = ReadKubeconfig::parse(&text).unwrap();
+    assert_eq!(read.server, "https://[fd00::7]:6443");
+    assert_eq!(read.authority, pki.authority().certificates());
+    assert_eq!(read.certificate, *pki.admin().certificate());
+    assert_eq!(rustls_pki_types::PrivateKeyDer::Pkcs8(read.key), pki.admin().key());
+    assert!(ReadKubeconfig::parse(&text[1..]).is_none());
+    assert!(ReadKubeconfig::parse(&text.replace("server", "serving")).is_none());
+}

@@ -3,24 +3,23 @@
 use std::sync::{Arc, OnceLock};
 
 use mainstay_apiserver::{ApiServer, User};
-use mainstay_controllers::{Clients, Facts, NodeTimes, Selection};
+use mainstay_controllers::{Clients, Facts, Selection};
 use tokio::sync::watch;
 
 use super::LateApi;
 
-/// Runs the controllers from when the API is there. Never ends. `root_ca` is there before the server is.
+/// Runs the controllers from when the API is there. Never ends. `facts` are there before the server is.
 pub(super) async fn run(
     mut server: watch::Receiver<Option<ApiServer>>,
-    root_ca: Arc<OnceLock<String>>,
+    facts: Arc<OnceLock<Facts>>,
     selection: Selection,
-    node_times: NodeTimes,
 ) {
     let clients = Server(server.clone());
     if server.wait_for(Option::is_some).await.is_err() {
         return;
     }
-    let root_ca = root_ca.get().cloned().unwrap_or_default();
-    mainstay_controllers::run(&clients, Facts { root_ca, node_times }, &selection).await;
+    let facts = facts.get().cloned().unwrap_or_default();
+    mainstay_controllers::run(&clients, facts, &selection).await;
 }
 
 struct Server(watch::Receiver<Option<ApiServer>>);

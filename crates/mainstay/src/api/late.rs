@@ -5,7 +5,6 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use http::{Request, Response};
-use http_body_util::Full;
 use mainstay_apiserver::{ApiServer, Body, BoxError, Peer, User, boxed};
 use tokio::sync::watch;
 use tower::Service;
@@ -21,15 +20,6 @@ pub(crate) struct LateApi {
 impl LateApi {
     pub(super) fn new(server: watch::Receiver<Option<ApiServer>>, user: User) -> Self {
         Self { server, user }
-    }
-
-    /// Sends a request. Boxed, since what such a service is generic over is more than a `dyn` caller can
-    /// name.
-    pub(crate) fn send(
-        &self,
-        request: Request<Full<Bytes>>,
-    ) -> Pin<Box<dyn Future<Output = Result<Response<Body>, Ended>> + Send>> {
-        Service::call(&mut self.clone(), request)
     }
 }
 

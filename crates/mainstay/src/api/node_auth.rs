@@ -3,54 +3,28 @@
 //! Source: the kubelet's webhook mode, `pkg/kubelet/server/auth.go`.
 
 use async_trait::async_trait;
-use bytes::Bytes;
-use http::{Request, StatusCode};
-use http_body_util::{BodyExt as _, Full};
 use jiff::Timestamp;
 use mainstay_apiserver::{MASTERS, User as Known};
+use mainstay_client::Calls;
 use mainstay_node::node_api::{NodeAuth, Unauthenticated, User};
 use mainstay_pki::ClientCertificate;
 use rustls::pki_types::CertificateDer;
 use serde_json::{Value, json};
 
-use super::LateApi;
-
-/// How long the API may take to say who somebody is or what he may do.
-const PATIENCE: std::time::Duration = std::time::Duration::from_secs(10);
-
-/// Asks the embedded API.
+/// Asks the API that the node belongs to.
 pub(super) struct ApiAuth {
-    api: LateApi,
+    calls: Calls,
+    node: String,
 }
 
 impl ApiAuth {
-    pub(super) fn new(api: LateApi) -> Self {
-        Self { api }
+    pub(super) fn new(calls: Calls, node: &str) -> Self {
+        Self { calls, node: node.to_owned() }
     }
 
     /// Asks a question of a kind that is answered at once.
     async fn review(&self, path: &str, review: &Value) -> Result<Value, String> {
-        let request = Request::post(path)
-            .header("content-type", "application/json")
-            .body(Full::new(Bytes::from(review.to_string())))
-            .map_err(|error| error.to_string())?;
-        let asked = async {
-            let response = self.api.send(request).await.map_err(|it| it.to_string())?;
-            let status = response.status();
-            // Of this process's own making, and so of a size that fits.
-            let body = response.into_body().collect().await;
-            let bytes = body.map_err(|error| error.to_string())?.to_bytes();
-            match status {
-                StatusCode::CREATED => {
-                    serde_json::from_slice(&bytes).map_err(|error| error.to_string())
-                }
-                _ => Err(String::from_utf8_lossy(&bytes).into_owned()),
-            }
-        };
-        match tokio::time::timeout(PATIENCE, asked).await {
-            Ok(answer) => answer,
-            Err(_) => Err("the Kubernetes API does not answer".to_owned()),
-        }
+        self.calls.post(path, review).await.map_err(|error| error.message)
     }
 }
 
@@ -110,6 +84,7 @@ impl NodeAuth for ApiAuth {
                     "version": "v1",
                     "resource": "nodes",
                     "subresource": subresource,
+                    "name": self.node,
                 },
             },
         });

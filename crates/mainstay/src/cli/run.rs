@@ -7,10 +7,11 @@ use std::time::Duration;
 
 use anyhow::Context;
 use clap::Args;
+use jiff::SignedDuration;
 use mainstay_controllers::{NodeTimes, Selection};
 use mainstay_linux::cgroup::{Hierarchies, Layout};
 use mainstay_node::ManifestPaths;
-use mainstay_pki::SubjectName;
+use mainstay_pki::{JoinToken, SubjectName};
 use mainstay_plan::node_status::LEASE_DURATION;
 use mainstay_pod::NodeName;
 use rustix::fs::Mode;
@@ -18,8 +19,9 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinSet;
 
 use super::Validate;
-use crate::api::{Api, ApiConfig};
-use crate::config::{self, CgroupDriver, Config, Registries};
+use crate::api::remote::Server;
+use crate::api::{ApiConfig, Cluster, ClusterConfig, JoinConfig};
+use crate::config::{CgroupDriver, Config, Registries, duration};
 use crate::instance::{Instance, NodeRecord};
 use crate::wiring::{NodeConfig, Purpose, node};
 use crate::{logging, systemd};
@@ -63,6 +65,34 @@ pub(super) struct Run {
     validate: Validate,
     #[command(flatten)]
     api: ApiFlags,
+    #[command(flatten)]
+    join: JoinFlags,
+}
+
+/// Which API the node joins, if it is not to have one of its own.
+#[derive(Debug, Args)]
+struct JoinFlags {
+    /// Be a node of the API of another mainstay, such as https://192.0.2.10:6443, and have none of
+    /// one's own. Static pods run whether it answers or not.
+    #[arg(
+        long,
+        value_name = "URL",
+        conflicts_with_all = [
+            "bind_address", "secure_port", "write_kubeconfig", "tls_san", "controllers",
+            "cluster_signing_duration", "token_auth_file",
+        ],
+    )]
+    server: Option<Server>,
+    /// What `mainstay token create` printed on the machine with the API: it says whom to trust there
+    /// and lets the node ask for its certificate. Not needed any more once the node has joined.
+    #[arg(
+        long,
+        value_name = "TOKEN",
+        requires = "server",
+        env = "MAINSTAY_TOKEN",
+        hide_env_values = true
+    )]
+    token: Option<JoinToken>,
 }
 
 /// Where the Kubernetes API is, and who may use it.
@@ -93,6 +123,10 @@ struct ApiFlags {
     /// How long a node may say nothing before it is taken to be away, such as 50s.
     #[arg(long, value_name = "DURATION", default_value = "50s", value_parser = node_grace_period)]
     node_monitor_grace_period: Duration,
+    /// For how long certificates are good at most that the API signs for others, such as those of
+    /// nodes.
+    #[arg(long, value_name = "DURATION", default_value = "8760h", value_parser = signing_duration)]
+    cluster_signing_duration: SignedDuration,
     /// Users with tokens, a line for each: token,name,uid,"group,group".
     #[arg(long, value_name = "FILE")]
     token_auth_file: Option<PathBuf>,
@@ -100,7 +134,7 @@ struct ApiFlags {
 
 /// Nodes renew their leases every ten seconds; who waits less moves pods for nothing.
 fn node_grace_period(text: &str) -> anyhow::Result<Duration> {
-    let period = config::duration(text)?;
+    let period = duration(text)?;
     anyhow::ensure!(
         period > LEASE_DURATION / 4,
         "{text} is less than a node takes to renew its lease; give it some more than 10s"
@@ -140,8 +174,9 @@ impl Run {
             let mut interrupt = signal(SignalKind::interrupt())?;
             let version = env!("CARGO_PKG_VERSION");
             tracing::info!(version, node = config.node_name.as_str(), "mainstay starts");
-            let api = Api::new(api);
-            let agent = node(config, Some(&api)).await?.agent;
+            let api = Cluster::new(api);
+            let access = api.access(config.node_name.as_str());
+            let agent = node(config, Some(access)).await?.agent;
             let node_api = agent.node_api(api.node_auth());
             // Nothing that runs pods waits for them.
             let mut controllers = JoinSet::new();
@@ -177,7 +212,7 @@ impl Run {
     }
 
     /// Takes flags, files and the machine together.
-    fn resolve(self, instance: Instance) -> anyhow::Result<(NodeConfig, ApiConfig)> {
+    fn resolve(self, instance: Instance) -> anyhow::Result<(NodeConfig, ClusterConfig)> {
         let config = self.config.as_deref().map(Config::read).transpose()?.unwrap_or_default();
         if !config.without_effect.is_empty() {
             let fields = config.without_effect.join(", ");
@@ -205,24 +240,18 @@ impl Run {
             }
         };
         let node_name = node_name(self.hostname_override)?;
-        let kubeconfig = self.api.write_kubeconfig;
-        let api = ApiConfig {
-            node_name: node_name.as_str().to_owned(),
-            addresses: mainstay_node::addresses::now(&self.node_ip).ips,
-            bind_address: self.api.bind_address,
-            secure_port: self.api.secure_port,
-            node_port: self.api.port,
-            healthz_port: self.api.healthz_port,
-            names: self.api.tls_san.into_iter().collect(),
-            kubeconfig: kubeconfig.unwrap_or_else(|| instance.root_dir.join("kubeconfig")),
-            token_auth_file: self.api.token_auth_file,
-            controllers: self.api.controllers,
-            node_times: NodeTimes {
-                monitor_grace_period: self.api.node_monitor_grace_period,
-                ..NodeTimes::default()
-            },
-            root_dir: instance.root_dir.clone(),
-            run_dir: instance.run_dir.clone(),
+        let api = match self.join.server {
+            Some(server) => ClusterConfig::Joined(JoinConfig {
+                node_name: node_name.as_str().to_owned(),
+                node_ips: self.node_ip.clone(),
+                server,
+                token: self.join.token,
+                node_port: self.api.port,
+                healthz_port: self.api.healthz_port,
+                root_dir: instance.root_dir.clone(),
+                run_dir: instance.run_dir.clone(),
+            }),
+            None => ClusterConfig::Embedded(self.api.resolve(&node_name, &self.node_ip, &instance)),
         };
         let node = NodeConfig {
             purpose: Purpose::Run,
@@ -237,6 +266,37 @@ impl Run {
         };
         Ok((node, api))
     }
+}
+
+impl ApiFlags {
+    fn resolve(self, node_name: &NodeName, node_ips: &[IpAddr], instance: &Instance) -> ApiConfig {
+        ApiConfig {
+            node_name: node_name.as_str().to_owned(),
+            addresses: mainstay_node::addresses::now(node_ips).ips,
+            bind_address: self.bind_address,
+            secure_port: self.secure_port,
+            node_port: self.port,
+            healthz_port: self.healthz_port,
+            names: self.tls_san.into_iter().collect(),
+            kubeconfig: self.write_kubeconfig.unwrap_or_else(|| instance.kubeconfig()),
+            token_auth_file: self.token_auth_file,
+            controllers: self.controllers,
+            node_times: NodeTimes {
+                monitor_grace_period: self.node_monitor_grace_period,
+                ..NodeTimes::default()
+            },
+            signing_duration: self.cluster_signing_duration,
+            root_dir: instance.root_dir.clone(),
+            run_dir: instance.run_dir.clone(),
+        }
+    }
+}
+
+/// A duration as Go writes it, above nothing.
+fn signing_duration(text: &str) -> anyhow::Result<SignedDuration> {
+    let duration = SignedDuration::try_from(duration(text)?)?;
+    anyhow::ensure!(duration.is_positive(), "{text:?} is no time");
+    Ok(duration)
 }
 
 /// Lets the kernel kill the agent, and the shims that it starts, last of all. Source:

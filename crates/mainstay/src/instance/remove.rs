@@ -13,7 +13,7 @@ use super::{Instance, LOCK, NodeRecord, names_in, resolve};
 
 /// What mainstay has in a root directory, with what it writes before renaming, and with what
 /// people put there for it.
-const ROOT_ENTRIES: [&str; 19] = [
+const ROOT_ENTRIES: [&str; 20] = [
     "api.redb",
     "api.redb.lock",
     "api.redb.new",
@@ -23,6 +23,7 @@ const ROOT_ENTRIES: [&str; 19] = [
     "image-files.new",
     "images",
     "instance.new",
+    "joined",
     "kubeconfig",
     "kubeconfig.new",
     "ledger",

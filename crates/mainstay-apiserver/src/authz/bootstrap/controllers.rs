@@ -3,10 +3,37 @@
 //! Source: `plugin/pkg/auth/authorizer/rbac/bootstrappolicy/controller_policy.go`. Those of controllers
 //! that do not exist here are left out.
 
-use super::roles::{EVENTS, READ, RuleText, on};
+use super::roles::{ACCESS_REVIEWS, CERTIFICATES, EVENTS, READ, RuleText, named, on};
 
 /// The roles, by the name of the account; `system:controller:` comes before it.
 pub(super) const CONTROLLERS: &[(&str, &[RuleText])] = &[
+    (
+        "certificate-controller",
+        &[
+            on("get list watch delete", CERTIFICATES, "certificatesigningrequests"),
+            on(
+                "update",
+                CERTIFICATES,
+                "certificatesigningrequests/status certificatesigningrequests/approval",
+            ),
+            // Serving certificates too, which upstream leaves to people.
+            named(
+                "approve",
+                CERTIFICATES,
+                "signers",
+                "kubernetes.io/kube-apiserver-client-kubelet kubernetes.io/kubelet-serving",
+            ),
+            named(
+                "sign",
+                CERTIFICATES,
+                "signers",
+                "kubernetes.io/kube-apiserver-client kubernetes.io/kube-apiserver-client-kubelet \
+                 kubernetes.io/kubelet-serving",
+            ),
+            ACCESS_REVIEWS,
+            EVENTS,
+        ],
+    ),
     (
         "daemon-set-controller",
         &[
@@ -77,3 +104,7 @@ pub(super) const CONTROLLERS: &[(&str, &[RuleText])] = &[
     ("root-ca-cert-publisher", &[on("create update", "core", "configmaps"), EVENTS]),
     ("service-account-controller", &[on("create", "core", "serviceaccounts"), EVENTS]),
 ];
+
+/// The same for those that may do it in `kube-system` only.
+pub(super) const SYSTEM_CONTROLLERS: &[(&str, &[RuleText])] =
+    &[("token-cleaner", &[on("get list watch delete", "core", "secrets"), EVENTS])];

@@ -17,7 +17,7 @@ const READ_UPDATE: &str = "get list watch update patch";
 
 const AUTHENTICATION: &str = "authentication.k8s.io";
 const AUTHORIZATION: &str = "authorization.k8s.io";
-const CERTIFICATES: &str = "certificates.k8s.io";
+pub(super) const CERTIFICATES: &str = "certificates.k8s.io";
 const COORDINATION: &str = "coordination.k8s.io";
 const DISCOVERY: &str = "discovery.k8s.io";
 const NETWORKING: &str = "networking.k8s.io";
@@ -32,7 +32,7 @@ pub(super) const fn on(
     RuleText { verbs, groups, resources, names: "", urls: "" }
 }
 
-const fn named(
+pub(super) const fn named(
     verbs: &'static str,
     groups: &'static str,
     resources: &'static str,
@@ -47,7 +47,7 @@ const fn get(urls: &'static str) -> RuleText {
 
 pub(super) const EVENTS: RuleText = on("create patch update", "core events.k8s.io", "events");
 const TOKEN_REVIEWS: RuleText = on("create", AUTHENTICATION, "tokenreviews");
-const ACCESS_REVIEWS: RuleText = on("create", AUTHORIZATION, "subjectaccessreviews");
+pub(super) const ACCESS_REVIEWS: RuleText = on("create", AUTHORIZATION, "subjectaccessreviews");
 
 /// The roles, but for those that are gathered from others.
 pub(super) const ROLES: &[(&str, &[RuleText])] = &[
@@ -204,6 +204,16 @@ pub(super) const BINDINGS: &[(&str, &[&str])] = &[
     ("system:kube-scheduler", &["User system:kube-scheduler"]),
     ("system:volume-scheduler", &["User system:kube-scheduler"]),
     ("system:node", &[]),
+    // Those of nodes that join, as kubeadm makes them. Source: `cmd/kubeadm/app/phases/bootstraptoken`.
+    ("system:node-bootstrapper", &["Group system:bootstrappers"]),
+    (
+        "system:certificates.k8s.io:certificatesigningrequests:nodeclient",
+        &["Group system:bootstrappers"],
+    ),
+    (
+        "system:certificates.k8s.io:certificatesigningrequests:selfnodeclient",
+        &["Group system:nodes"],
+    ),
     ("system:service-account-issuer-discovery", &["Group system:serviceaccounts"]),
 ];
 

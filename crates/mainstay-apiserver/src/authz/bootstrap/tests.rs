@@ -15,8 +15,17 @@ fn all_are_labelled_and_bound_to_roles_that_exist() {
         assert_eq!(object.label("kubernetes.io/bootstrapping"), Some("rbac-defaults"));
         assert_eq!(object.annotation(AUTO_UPDATE), Some("true"));
         match *resource {
-            "clusterroles" => assert!(!rbac::rules(object).is_empty(), "{}", object.name()),
-            _ => drop(find("clusterroles", object.str_at(&["roleRef", "name"]))),
+            "clusterroles" | "roles" => {
+                assert!(!rbac::rules(object).is_empty(), "{}", object.name());
+            }
+            "clusterrolebindings" => {
+                drop(find("clusterroles", object.str_at(&["roleRef", "name"])));
+            }
+            _ => {
+                let role = find("roles", object.str_at(&["roleRef", "name"]));
+                assert_eq!(object.str_at(&["roleRef", "kind"]), "Role");
+                assert_eq!((role.namespace(), object.namespace()), (SYSTEM, SYSTEM));
+            }
         }
     }
     let roles = objects.iter().filter(|(resource, _)| *resource == "clusterroles").count();

@@ -1,0 +1,360 @@
+//! A node joins another machine's API, and what goes wrong there.
+
+use std::fs;
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::Duration;
+
+use mainstay_testkit::tools;
+
+use crate::chance::Chance;
+use crate::machines::{Machines, enter};
+use crate::manifest::pod;
+use crate::node::{Node, wait_for};
+use crate::program::{Outcome, run};
+
+const PORT: u16 = 6443;
+
+/// A machine with the API, and others.
+struct Cluster {
+    // In this order: agents go before their machines.
+    control: Node,
+    machines: Machines,
+}
+
+impl Cluster {
+    /// With so many machines, of which the first has the API, with these arguments beside what it needs.
+    fn new(machines: usize, arguments: &[&str]) -> Option<Self> {
+        let machines = Machines::new(machines)?;
+        let mut control = Node::prepare()?;
+        control.machine = Some(machines.path(0));
+        control.secure_port = PORT;
+        let address = Machines::address(0);
+        control.arguments.push(format!("--node-ip={address}"));
+        control.arguments.push("--bind-address=0.0.0.0".to_owned());
+        control.arguments.extend(arguments.iter().map(|it| (*it).to_owned()));
+        control.launch();
+        let cluster = Self { control, machines };
+        let ready = || cluster.kubectl(&["get", "--raw=/readyz"]).status.success().then_some(());
+        assert!(wait_for(ready).is_some(), "the API does not become ready");
+        Some(cluster)
+    }
+
+    fn server() -> String {
+        format!("https://{}:{PORT}", Machines::address(0))
+    }
+
+    /// A node on a machine, with no agent yet.
+    fn node(&self, at: usize, name: &str) -> Node {
+        let mut node = Node::prepare().unwrap();
+        node.machine = Some(self.machines.path(at));
+        name.clone_into(&mut node.name);
+        node.arguments.push(format!("--node-ip={}", Machines::address(at)));
+        node
+    }
+
+    /// A node that joins.
+    fn joined(&self, at: usize, name: &str) -> Node {
+        let mut node = self.node(at, name);
+        node.join(&Self::server(), Some(&self.token(&[])));
+        node.launch();
+        self.wait_for_ready(name);
+        node
+    }
+
+    fn token(&self, arguments: &[&str]) -> String {
+        let printed = self.control.mainstay(&[&["token", "create"], arguments].concat()).success();
+        printed.trim().to_owned()
+    }
+
+    fn command(&self, kubeconfig: PathBuf) -> Command {
+        let mut kubectl = enter(&self.machines.path(0), tools::kubectl());
+        kubectl.arg("--kubeconfig").arg(kubeconfig);
+        kubectl
+    }
+
+    fn kubectl(&self, arguments: &[&str]) -> Outcome {
+        run(self.command(self.control.path("root/kubeconfig")).args(arguments))
+    }
+
+    /// Waits until kubectl prints this.
+    #[track_caller]
+    fn wait_for_output(&self, arguments: &[&str], expected: &str) {
+        let mut last = None;
+        let is = || {
+            let outcome = self.kubectl(arguments);
+            let found = (outcome.stdout.trim() == expected).then_some(());
+            last = Some(outcome);
+            found
+        };
+        assert!(wait_for(is).is_some(), "kubectl {arguments:?}: {last:#?}");
+    }
+
+    #[track_caller]
+    fn wait_for_ready(&self, node: &str) {
+        let path = "jsonpath={.status.conditions[?(@.type==\"Ready\")].status}";
+        self.wait_for_output(&["get", "node", node, "-o", path], "True");
+    }
+
+    #[track_caller]
+    fn wait_for_running(&self, pod: &str) {
+        let path = "jsonpath={.status.phase}";
+        self.wait_for_output(&["get", "pod", pod, "-o", path], "Running");
+    }
+
+    /// Makes a pod of the API that says a word and stays, on a node.
+    fn run_on(&self, node: &str, name: &str) {
+        let manifest = pod(name)
+            .exactly("trap exit TERM; echo hello; sleep infinity & wait")
+            .set("spec.nodeName", node);
+        let path = self.control.path(&format!("{name}.json"));
+        fs::write(&path, manifest.to_string()).unwrap();
+        self.kubectl(&["create", "-f", path.to_str().unwrap()]).success();
+    }
+}
+
+/// Waits until an agent has said this.
+#[track_caller]
+fn wait_for_log(node: &Node, text: &str) {
+    let found = || node.log().contains(text).then_some(());
+    assert!(wait_for(found).is_some(), "the agent does not say {text:?}:\n{}", node.log());
+}
+
+#[test]
+fn a_node_joins_and_kubectl_reaches_its_pods() {
+    let Some(cluster) = Cluster::new(2, &[]) else { return };
+    let node = cluster.joined(1, "n2");
+    node.put("web.yaml", &pod("web").exactly("trap exit TERM; echo static; sleep infinity & wait"));
+    node.wait_for_running("web");
+    cluster.wait_for_running("web-n2");
+    cluster.run_on("n2", "api");
+    cluster.wait_for_running("api");
+    for (pod, word) in [("web-n2", "static"), ("api", "hello")] {
+        cluster.wait_for_output(&["logs", pod], word);
+        let told = cluster.kubectl(&["exec", pod, "--", "echo", "inside"]).success();
+        assert_eq!(told.trim(), "inside");
+    }
+    let path = "jsonpath={.status.addresses[?(@.type==\"InternalIP\")].address}";
+    cluster.wait_for_output(&["get", "node", "n2", "-o", path], &Machines::address(1).to_string());
+    // What it does not need any more is not asked for.
+    assert!(node.path("root/joined/kubelet-client.pem").exists());
+    assert!(!node.path("root/api.redb").exists());
+    cluster.kubectl(&["delete", "pod", "api", "--now"]).success();
+    let gone = || (!cluster.kubectl(&["get", "pod", "api"]).status.success()).then_some(());
+    assert!(wait_for(gone).is_some());
+    assert!(node.status().pod("web").unwrap().runs());
+}
+
+#[test]
+fn tokens_are_made_listed_and_revoked() {
+    let Some(cluster) = Cluster::new(1, &[]) else { return };
+    let token = cluster.token(&["--description=for the kiosk", "--node=kiosk", "--ttl=1h"]);
+    let (id, rest) = token.split_once('.').unwrap();
+    let (secret, hash) = rest.split_once('.').unwrap();
+    assert_eq!((id.len(), secret.len(), hash.len()), (6, 16, 64));
+    let control = &cluster.control;
+    let list = control.mainstay(&["token", "list"]).success();
+    assert!(
+        list.contains(id) && list.contains("kiosk") && list.contains("for the kiosk"),
+        "{list}"
+    );
+    assert!(!list.contains(secret), "{list}");
+    let ask = |bearer: &str| {
+        let mut whoami = enter(&cluster.machines.path(0), tools::kubectl());
+        whoami.args(["--kubeconfig=/dev/null", "--server", &Cluster::server()]);
+        whoami.args(["--insecure-skip-tls-verify", "--token", bearer, "auth", "whoami"]);
+        run(&mut whoami)
+    };
+    let known = ask(&format!("{id}.{secret}")).success();
+    assert!(known.contains(&format!("system:bootstrap:{id}")), "{known}");
+    assert!(known.contains("system:bootstrappers") && known.contains("kiosk"), "{known}");
+    let revoked = control.mainstay(&["token", "revoke", &token]).success();
+    assert_eq!(revoked.trim(), format!("token {id} revoked"));
+    assert!(ask(&format!("{id}.{secret}")).failure(1).contains("Unauthorized"));
+    let again = control.mainstay(&["token", "revoke", id]).failure(1);
+    assert!(again.contains(&format!("there is no token {id}")), "{again}");
+    assert!(!control.mainstay(&["token", "list"]).success().contains(id));
+}
+
+#[test]
+fn whoever_is_refused_hears_why_once_and_runs_on() {
+    let Some(cluster) = Cluster::new(2, &[]) else { return };
+    let good = cluster.token(&[]);
+    let mut node = cluster.node(1, "n2");
+    // Nobody answers there.
+    node.join("https://10.0.0.99:6443", Some(&good));
+    node.spawn();
+    node.put("web.yaml", &pod("web"));
+    let before = node.wait_for_running("web");
+    wait_for_log(&node, "cannot join https://10.0.0.99:6443");
+    let (rest, hash) = good.rsplit_once('.').unwrap();
+    let (id, secret) = rest.split_once('.').unwrap();
+    let turn = |text: &str| text.chars().rev().collect::<String>();
+    let revoked = cluster.token(&[]);
+    cluster.control.mainstay(&["token", "revoke", &revoked]).success();
+    let other = format!("{id}.{secret}.{}", turn(hash));
+    for (token, why) in [
+        (Some(format!("{id}.{}.{hash}", turn(secret))), "does not take the token"),
+        (Some(revoked), "does not take the token"),
+        (Some(cluster.token(&["--ttl=1ms"])), "does not take the token"),
+        (Some(other), "has not shown the authority"),
+        (Some(cluster.token(&["--node=n3"])), "the token is for node n3 and not for n2"),
+        (None, "no token to ask for one"),
+    ] {
+        node.terminate();
+        fs::remove_file(node.path("log")).unwrap();
+        node.join(&Cluster::server(), token.as_deref());
+        node.spawn();
+        wait_for_log(&node, why);
+        assert_eq!(node.log().matches("cannot join").count(), 1, "{}", node.log());
+    }
+    let unknown = cluster.kubectl(&["get", "node", "n2"]).failure(1);
+    assert!(unknown.contains("NotFound"), "{unknown}");
+    node.terminate();
+    node.join(&Cluster::server(), Some(&good));
+    node.spawn();
+    cluster.wait_for_ready("n2");
+    cluster.wait_for_running("web-n2");
+    // Alone again, and joined once more without a token.
+    node.terminate();
+    node.leave();
+    node.launch();
+    assert_eq!(node.status().pod("web").unwrap().id(), before.id());
+    node.terminate();
+    node.join(&Cluster::server(), None);
+    node.launch();
+    wait_for_log(&node, "joined");
+    cluster.wait_for_ready("n2");
+    let after = node.status().pod("web").unwrap().clone();
+    assert_eq!((after.id(), after.restarts, after.runs()), (before.id(), 0, true));
+}
+
+#[test]
+fn nobody_takes_the_name_of_another() {
+    let Some(cluster) = Cluster::new(3, &[]) else { return };
+    let mut first = cluster.joined(1, "n2");
+    let mut second = cluster.node(2, "n2");
+    second.join(&Cluster::server(), Some(&cluster.token(&[])));
+    second.spawn();
+    wait_for_log(&second, "a node n2 is registered");
+    let path = "jsonpath={.status.addresses[?(@.type==\"InternalIP\")].address}";
+    cluster.wait_for_output(&["get", "node", "n2", "-o", path], &Machines::address(1).to_string());
+    // The first one goes, and the admin says that it is for good.
+    first.terminate();
+    cluster.kubectl(&["delete", "node", "n2"]).success();
+    // Its name stays taken for a while, in case it is only joining; what was asked for shows that.
+    cluster.kubectl(&["delete", "csr", "--all"]).success();
+    cluster.wait_for_output(&["get", "node", "n2", "-o", path], &Machines::address(2).to_string());
+}
+
+#[test]
+fn a_node_writes_nothing_of_another() {
+    let Some(cluster) = Cluster::new(2, &[]) else { return };
+    let node = cluster.joined(1, "n2");
+    let own = node.path("root/joined/kubelet-client.pem");
+    let as_node = |arguments: &[&str]| {
+        let mut kubectl = enter(&cluster.machines.path(1), tools::kubectl());
+        kubectl.args(["--kubeconfig=/dev/null", "--server", &Cluster::server()]);
+        kubectl.arg("--certificate-authority").arg(node.path("root/joined/ca.crt"));
+        kubectl.arg("--client-certificate").arg(&own).arg("--client-key").arg(&own);
+        run(kubectl.args(arguments))
+    };
+    as_node(&["get", "node", "n2"]).success();
+    as_node(&["label", "node", "n2", "a=b"]).success();
+    for arguments in [
+        &["label", "node", "n1", "a=b"][..],
+        &["delete", "node", "n1"],
+        &["get", "secrets", "-A"],
+        &["label", "lease", "n1", "-n", "kube-node-lease", "a=b"],
+    ] {
+        let refused = as_node(arguments).failure(1);
+        assert!(refused.contains("Forbidden") || refused.contains("forbidden"), "{refused}");
+    }
+}
+
+#[test]
+fn certificates_are_renewed_with_themselves_as_the_proof() {
+    let Some(cluster) = Cluster::new(2, &["--cluster-signing-duration=15s"]) else { return };
+    let mut node = cluster.joined(1, "n2");
+    let files = ["kubelet-client.pem", "kubelet-serving.pem"];
+    let read = |file: &str| fs::read_to_string(node.path("root/joined").join(file)).ok();
+    for file in files {
+        let first = wait_for(|| read(file)).unwrap();
+        assert!(wait_for(|| read(file).filter(|it| *it != first)).is_some(), "{file}");
+    }
+    cluster.run_on("n2", "api");
+    cluster.wait_for_running("api");
+    cluster.wait_for_output(&["logs", "api"], "hello");
+    // The token is not needed for that.
+    node.terminate();
+    node.join(&Cluster::server(), None);
+    node.launch();
+    cluster.wait_for_output(&["logs", "api"], "hello");
+}
+
+/// How often links are cut.
+const CUTS: u32 = 100;
+
+#[test]
+fn a_hundred_cuts_stop_nothing() {
+    let Some(cluster) = Cluster::new(3, &[]) else { return };
+    let nodes = [cluster.joined(1, "n2"), cluster.joined(2, "n3")];
+    let mut before = Vec::new();
+    for node in &nodes {
+        node.put("web.yaml", &pod("web"));
+        before.push(node.wait_for_running("web"));
+    }
+    let mut chance = Chance::new();
+    let mut there = [false; 2];
+    for _ in 0..CUTS {
+        let at = chance.index(2);
+        cluster.machines.cut(at + 1);
+        // Sometimes something is to be told meanwhile.
+        if chance.once_in(4) {
+            match there[at] {
+                true => nodes[at].take("more.yaml"),
+                false => nodes[at].put("more.yaml", &pod("more")),
+            }
+            there[at] = !there[at];
+        }
+        std::thread::sleep(Duration::from_millis(chance.below(400)));
+        cluster.machines.heal(at + 1);
+        std::thread::sleep(Duration::from_millis(chance.below(100)));
+    }
+    for (at, node) in nodes.iter().enumerate() {
+        let name = &node.name;
+        let selector = format!("--field-selector=spec.nodeName={name}");
+        let mut expected = vec![format!("web-{name}=Running")];
+        expected.extend(there[at].then(|| format!("more-{name}=Running")));
+        expected.sort();
+        let path = "jsonpath={range .items[*]}{.metadata.name}={.status.phase} {end}";
+        cluster.wait_for_output(&["get", "pod", &selector, "-o", path], &expected.join(" "));
+        cluster.wait_for_ready(name);
+        let after = node.status().pod("web").unwrap().clone();
+        assert_eq!((after.id(), after.restarts, after.runs()), (before[at].id(), 0, true));
+    }
+}
+
+#[test]
+fn a_link_that_is_cut_stops_nothing() {
+    let Some(cluster) = Cluster::new(2, &[]) else { return };
+    let node = cluster.joined(1, "n2");
+    node.put("web.yaml", &pod("web"));
+    let before = node.wait_for_running("web");
+    cluster.wait_for_running("web-n2");
+    cluster.machines.cut(1);
+    wait_for_log(&node, "cannot keep the Node object");
+    // Files count as they do otherwise.
+    node.put("more.yaml", &pod("more"));
+    node.wait_for_running("more");
+    node.take("more.yaml");
+    node.wait_for_gone("more");
+    node.put("other.yaml", &pod("other"));
+    node.wait_for_running("other");
+    cluster.run_on("n2", "api");
+    cluster.machines.heal(1);
+    cluster.wait_for_running("other-n2");
+    cluster.wait_for_running("api");
+    let after = node.status().pod("web").unwrap().clone();
+    assert_eq!((after.id(), after.restarts, after.runs()), (before.id(), 0, true));
+}
