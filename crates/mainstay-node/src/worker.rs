@@ -148,7 +148,7 @@ impl Worker {
         let ending =
             matches!(goal, Goal::Stop { .. }) || self.status.as_ref().is_some_and(status::is_over);
         let host = self.performer.node_addresses().ips.first().map(ToString::to_string);
-        self.probes.tell(goal.pod(), seen, host, ending, &self.memory.health);
+        self.probes.tell(goal.pod(), seen, host, ending, &self.memory);
     }
 
     /// Waits for the next thing that can change the plan; says what it was.
