@@ -5,8 +5,7 @@
 //! # Flow
 //!
 //! Each pod's worker tells what runs of its pod ([`Line`]). One task ([`prober`]) keeps the times of all
-//! probes of the node and begins those that are due, each as a small task of its own with an end. What
-//! they find goes back to the worker at once when it changes something, and into a file of the pod's
+//! probes of the node, begins those that are due, and asks them beside each other. What they find goes back to the worker at once when it changes something, and into a file of the pod's
 //! directory, from which the next agent goes on ([`kept`]).
 //!
 //! # Guarantees

@@ -165,7 +165,7 @@ impl Worker {
         let ending =
             matches!(goal, Goal::Stop { .. }) || self.status.as_ref().is_some_and(status::is_over);
         let host = self.performer.node_addresses().ips.first().map(ToString::to_string);
-        self.probes.tell(goal.pod(), seen, host, ending, &self.memory.health);
+        self.probes.tell(goal.pod(), seen, host, ending, &self.memory);
     }
 
     /// Why what should run does not.

@@ -84,11 +84,12 @@ pub(crate) async fn exec_sync(
 
 /// Reads to the end, and keeps the beginning.
 async fn keep(from: &mut Output, kept: &mut Vec<u8>) {
-    let mut buffer = [0; 4096];
+    let mut piece = Vec::with_capacity(4096);
     // What cannot be read is not there.
-    while let Ok(length @ 1..) = from.read(&mut buffer).await {
+    while let Ok(1..) = from.read_buf(&mut piece).await {
         let room = EXEC_SYNC_OUTPUT - kept.len();
-        kept.extend_from_slice(&buffer[..length.min(room)]);
+        kept.extend_from_slice(&piece[..piece.len().min(room)]);
+        piece.clear();
     }
 }
 

@@ -122,10 +122,6 @@ async fn exchange(
         Err(DialError::TimedOut(why)) => return Outcome::Failed(format!("{why} {LATE}")),
         Err(DialError::Failed(why)) => return Outcome::Failed(why),
     };
-    // All is sent at once.
-    if let Err(error) = stream.set_nodelay(true) {
-        return Outcome::Failed(errno(&error));
-    }
     if !request.tls {
         let way = way(&stream);
         return http1(stream, request, follow, deadline, &way).await;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use mainstay_cri::ContainerId;
-use mainstay_plan::pod::{Health, PodKey, RunGoal, SeenPod};
+use mainstay_plan::pod::{Health, Memory, PodKey, RunGoal, SeenPod};
 use mainstay_plan::probe::{Target, probed, targets};
 use mainstay_pod::Pod;
 use tokio::sync::watch;
@@ -52,20 +52,20 @@ impl Line {
         Self { prober, key, open: None }
     }
 
-    /// Tells what runs now, if that is news. `known` is what the worker knows so far.
+    /// Tells what runs now, if that is news. `memory` is what the worker knows so far.
     pub(crate) fn tell(
         &mut self,
         run: Option<&RunGoal>,
         seen: &SeenPod,
         host_ip: Option<String>,
         ending: bool,
-        known: &BTreeMap<ContainerId, Health>,
+        memory: &Memory,
     ) {
         let Some(run) = run.filter(|run| probed(run.pod.spec()).next().is_some()) else {
             self.close();
             return;
         };
-        let targets = targets(run, seen);
+        let targets = targets(run, seen, memory);
         let own = seen.sandboxes.iter().find(|it| run.is_own(&it.uid, it.incarnation));
         let ip = match run.pod.is_host_network() {
             true => host_ip,
@@ -81,7 +81,7 @@ impl Line {
         if self.open.as_ref().is_some_and(is_same) {
             return;
         }
-        let before = if self.open.is_none() { known.clone() } else { BTreeMap::new() };
+        let before = if self.open.is_none() { memory.health.clone() } else { BTreeMap::new() };
         let (sender, found, taken) = match self.open.take() {
             Some(open) => (open.sender, open.found, open.taken),
             None => {

@@ -7,7 +7,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::FutureExt;
+use futures_util::future::{AbortHandle, Abortable, BoxFuture, abortable};
+use futures_util::stream::FuturesUnordered;
+use futures_util::{FutureExt, StreamExt};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Container;
 use mainstay_cri::{ContainerId, Runtime};
@@ -16,7 +18,7 @@ use mainstay_plan::probe::{ProbeKind, Probes, Start, Target, probed};
 use mainstay_pod::Pod;
 use rustls::ClientConfig;
 use tokio::sync::{mpsc, watch};
-use tokio::task::{AbortHandle, JoinSet};
+use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use super::answer::{Answer, Means, ask};
@@ -99,7 +101,8 @@ struct Task {
     next_slot: u64,
     /// When slots are due. An entry that its slot does not have any more means nothing.
     heap: BinaryHeap<Reverse<(Duration, u64)>>,
-    running: JoinSet<Ended>,
+    /// In this task: tasks of their own would cost more than what most of them do.
+    running: FuturesUnordered<Abortable<BoxFuture<'static, Ended>>>,
     /// Pods whose file is behind.
     unwritten: BTreeSet<PodKey>,
     writing: JoinSet<()>,
@@ -116,7 +119,7 @@ pub(crate) async fn run(context: Context, mut hears: mpsc::UnboundedReceiver<Tol
         slots: BTreeMap::new(),
         next_slot: 0,
         heap: BinaryHeap::new(),
-        running: JoinSet::new(),
+        running: FuturesUnordered::new(),
         unwritten: BTreeSet::new(),
         writing: JoinSet::new(),
     };
@@ -135,12 +138,13 @@ pub(crate) async fn run(context: Context, mut hears: mpsc::UnboundedReceiver<Tol
                 Some(Told::Gone(key)) => task.forget(&key),
                 None => return,
             },
-            // Cancel-safe per docs on `JoinSet::join_next`. One that was given up says nothing.
-            Some(ended) = task.running.join_next() => {
+            // Cancel-safe: a stream's `next` holds nothing. One that was given up says nothing.
+            Some(ended) = task.running.next() => {
                 if let Ok(ended) = ended {
                     task.take_in(ended);
                 }
             }
+            // Cancel-safe per docs on `JoinSet::join_next`.
             Some(_) = task.writing.join_next() => {}
             () = sleep => task.begin(),
         }
@@ -215,7 +219,7 @@ impl Task {
     /// Puts a container into the heap for when it is due.
     fn schedule(&mut self, number: u64) {
         let Some(slot) = self.slots.get_mut(&number) else { return };
-        let due = slot.probes.due();
+        let due = slot.probes.due().map(on_grid);
         if due != slot.scheduled {
             slot.scheduled = due;
             self.heap.extend(due.map(|due| Reverse((due, number))));
@@ -243,7 +247,9 @@ impl Task {
                     number,
                     kind,
                 );
-                slot.under_way.push((kind, self.running.spawn(probe)));
+                let (probe, handle) = abortable(probe.boxed());
+                self.running.push(probe);
+                slot.under_way.push((kind, handle));
             }
             self.schedule(number);
         }
@@ -310,6 +316,18 @@ impl Task {
                 }
             }
         });
+    }
+}
+
+/// How fine time is: what is due within so long is begun together, which wakes this process less.
+const GRID: Duration = Duration::from_millis(20);
+
+/// The next moment at which something is begun.
+fn on_grid(due: Duration) -> Duration {
+    let over = due.as_nanos() % GRID.as_nanos();
+    match u64::try_from(over) {
+        Ok(over @ 1..) => due.saturating_add(GRID - Duration::from_nanos(over)),
+        _ => due,
     }
 }
 

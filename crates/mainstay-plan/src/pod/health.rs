@@ -36,7 +36,7 @@ impl Memory {
     }
 
     /// Whether what is done after its start has not ended yet, or not well.
-    fn awaits_post_start(&self, container: &Container, seen: &SeenContainer) -> bool {
+    pub(crate) fn awaits_post_start(&self, container: &Container, seen: &SeenContainer) -> bool {
         let is_starting = || self.in_flight.contains(&Key::Container(container.name.clone()));
         self.post_start.contains(&seen.id)
             || (lifecycle::post_start(container).is_some() && is_starting())

@@ -5,7 +5,7 @@ use k8s_openapi::api::core::v1::{Container, PodSpec};
 use mainstay_cri::{ContainerId, ContainerState};
 
 use super::ProbeKind;
-use crate::pod::{RunGoal, SeenContainer, SeenPod};
+use crate::pod::{Memory, RunGoal, SeenContainer, SeenPod};
 
 /// A container that runs and has probes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,15 +27,74 @@ pub fn probed(spec: &PodSpec) -> impl Iterator<Item = &Container> {
     spec.containers.iter().chain(init).filter(has_probe)
 }
 
-/// Those that run. Nothing is asked of other versions of the pod, nor of a sandbox that has ended.
-pub fn targets(run: &RunGoal, seen: &SeenPod) -> Vec<Target> {
+/// Those that run. Nothing is asked of other versions of the pod, nor of a sandbox that has ended, nor before
+/// what is done after a container's start has ended.
+pub fn targets(run: &RunGoal, seen: &SeenPod, memory: &Memory) -> Vec<Target> {
     let own = seen.sandboxes.iter().find(|it| run.is_own(&it.uid, it.incarnation));
     let Some(sandbox) = own.filter(|sandbox| sandbox.ready) else { return Vec::new() };
     let target = |container: &Container| {
         let of_name = sandbox.containers.iter().filter(|it| it.name == container.name);
         let newest: &SeenContainer = of_name.max_by_key(|it| it.restart_count)?;
         let ContainerState::Running { started_at } = newest.state else { return None };
+        if memory.awaits_post_start(container, newest) {
+            return None;
+        }
         Some(Target { id: newest.id.clone(), name: container.name.clone(), started_at })
     };
     probed(run.pod.spec()).filter_map(target).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use mainstay_cri::SandboxId;
+    use mainstay_testkit::pods::pod;
+
+    use super::*;
+    use crate::pod::{Key, SeenSandbox};
+
+    #[test]
+    fn nothing_is_asked_before_what_is_done_after_a_start_has_ended() {
+        let pod =
+            pod("apiVersion: v1\nkind: Pod\nmetadata: {name: p}\nspec: {containers: [{name: a, \
+             image: i, lifecycle: {postStart: {sleep: {seconds: 1}}}, \
+             livenessProbe: {tcpSocket: {port: 1}}}]}");
+        let (id, at) = (ContainerId("a0".into()), Timestamp::UNIX_EPOCH);
+        let container = SeenContainer {
+            id: id.clone(),
+            name: "a".into(),
+            restart_count: 0,
+            round: 0,
+            state: ContainerState::Running { started_at: at },
+            backoff: None,
+            image: "i".into(),
+            image_ref: "i".into(),
+            pre_stop: None,
+            termination_message: None,
+        };
+        let sandbox = SeenSandbox {
+            id: SandboxId("s".into()),
+            uid: pod.uid().into(),
+            incarnation: None,
+            attempt: 0,
+            ready: true,
+            created_at: at,
+            ips: vec![],
+            grace: Duration::ZERO,
+            sidecars: vec![],
+            containers: vec![container],
+        };
+        let (run, seen) =
+            (RunGoal { pod, incarnation: None }, SeenPod { sandboxes: vec![sandbox] });
+        let mut memory = Memory::default();
+        let count = |memory: &Memory| targets(&run, &seen, memory).len();
+        memory.in_flight.insert(Key::Container("a".into()));
+        assert_eq!(count(&memory), 0);
+        memory.in_flight.clear();
+        memory.post_start.insert(id);
+        assert_eq!(count(&memory), 0);
+        memory.post_start.clear();
+        assert_eq!(count(&memory), 1);
+    }
 }

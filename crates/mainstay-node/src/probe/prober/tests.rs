@@ -4,7 +4,7 @@ use std::net::Ipv4Addr;
 
 use mainstay_cri::Runtime;
 use mainstay_plan::labels;
-use mainstay_plan::pod::{RunGoal, SeenPod, SeenSandbox};
+use mainstay_plan::pod::{Memory, RunGoal, SeenPod, SeenSandbox};
 use mainstay_testkit::contract::Sample;
 use mainstay_testkit::pods::pod;
 use mainstay_testkit::runtime::FakeRuntime;
@@ -63,7 +63,8 @@ impl Probed {
 
     fn tell(&mut self, known: &BTreeMap<ContainerId, Health>) {
         let host = Some(Ipv4Addr::LOCALHOST.to_string());
-        self.line.tell(Some(&self.run), &self.seen, host, false, known);
+        let memory = Memory { health: known.clone(), ..Memory::default() };
+        self.line.tell(Some(&self.run), &self.seen, host, false, &memory);
     }
 
     /// Waits until its health is this.

@@ -14,7 +14,6 @@ fn container() -> Container {
     .unwrap()
 }
 
-#[expect(clippy::needless_pass_by_value, reason = "the values are written in the call")]
 fn ask(probe: Value) -> Result<Check, String> {
     check(&serde_json::from_value(probe).unwrap(), &container(), "10.0.0.2")
 }
