@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 
-use k8s_openapi::api::core::v1::{Node, PodSpec, PodStatus};
+use k8s_openapi::api::core::v1::{Container, Node, PodSpec, PodStatus, SELinuxOptions};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use mainstay_pod::scheduling::host_ports::conflict;
 use mainstay_pod::scheduling::{node_affinity, taints};
@@ -55,6 +55,45 @@ impl Rejection {
     }
 }
 
+/// What of a pod is a matter of the node's kernel.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Kernel {
+    /// The settings that pods may set.
+    pub sysctls: AllowedSysctls,
+    /// Whether it has SELinux, whose labels are not set yet. Without it there are none to set.
+    pub selinux: bool,
+}
+
+impl Kernel {
+    fn admit(&self, spec: &PodSpec) -> Result<(), Rejection> {
+        self.sysctls.admit(spec)?;
+        match label_of(spec).filter(|_| self.selinux) {
+            Some(field) => Err(Rejection::unsupported(&format!(
+                "{field}: this kernel has SELinux, whose labels this version of mainstay does not \
+                 set; take the field out, or SELinux"
+            ))),
+            None => Ok(()),
+        }
+    }
+}
+
+/// The first field of a pod that asks for an SELinux label.
+fn label_of(spec: &PodSpec) -> Option<String> {
+    let shared = spec.security_context.as_ref().and_then(|it| it.se_linux_options.as_ref());
+    if shared.is_some_and(|options| *options != SELinuxOptions::default()) {
+        return Some("spec.securityContext.seLinuxOptions".to_owned());
+    }
+    let lists = [("initContainers", spec.init_containers.as_deref().unwrap_or_default())];
+    lists.into_iter().chain([("containers", &*spec.containers)]).find_map(|(list, containers)| {
+        let asks = |container: &Container| {
+            let own = container.security_context.as_ref()?.se_linux_options.as_ref()?;
+            (*own != SELinuxOptions::default()).then_some(())
+        };
+        let at = containers.iter().position(|container| asks(container).is_some())?;
+        Some(format!("spec.{list}[{at}].securityContext.seLinuxOptions"))
+    })
+}
+
 /// Judges a static pod, on a node with these labels. They are what the node says of itself: whatever
 /// an API has beside them, no static pod waits for it.
 ///
@@ -64,9 +103,9 @@ impl Rejection {
 pub fn admit_static(
     pod: &Pod,
     labels: &BTreeMap<String, String>,
-    sysctls: &AllowedSysctls,
+    kernel: &Kernel,
 ) -> Result<(), Rejection> {
-    sysctls.admit(pod.spec())?;
+    kernel.admit(pod.spec())?;
     fits_system(pod)?;
     let name = labels.get(HOSTNAME_LABEL).cloned();
     let metadata = ObjectMeta { name, labels: Some(labels.clone()), ..ObjectMeta::default() };
@@ -81,10 +120,10 @@ pub fn admit_static(
 pub fn admit<'a>(
     pod: &Pod,
     node: &Node,
-    sysctls: &AllowedSysctls,
+    kernel: &Kernel,
     others: impl Iterator<Item = &'a Pod> + Clone,
 ) -> Result<(), Rejection> {
-    sysctls.admit(pod.spec())?;
+    kernel.admit(pod.spec())?;
     fits_system(pod)?;
     fits_resources(pod, node, others.clone())?;
     fits_affinity(pod, node)?;

@@ -156,7 +156,8 @@ mod tests {
         assert_eq!(b, own);
         let all = Limits { cpu_shares: 1024, cpu_quota: Some(100_000), memory: Some(1 << 30) };
         assert_eq!(a, all);
-        assert_eq!(Limits::of_pod(&pod), Limits { memory: Some((1 << 30) + (8 << 20)), ..all });
+        let of_pod = Limits { cpu_shares: 102, memory: Some((1 << 30) + (8 << 20)), ..all };
+        assert_eq!(Limits::of_pod(&pod), of_pod);
         // Of 256 MiB that nobody has each is given a half.
         let score = |at: usize| oom_score_adj(&pod, &pod.spec().containers[at], 1 << 30);
         assert_eq!([score(0), score(1)], [875, 625]);

@@ -22,12 +22,13 @@ use mainstay_pod::{Pod, Role};
 pub use host_name::HostName;
 pub use security::{RunsAsRoot, verify_non_root};
 
+use crate::admission::Kernel;
 use crate::dns::ClusterDns;
 use crate::labels;
 use crate::lifecycle;
 use crate::pod::{ContainerPlan, RunGoal, SourceKind};
 use crate::resources::{Limits, PERIOD, oom_score_adj};
-use crate::sysctls::{self, AllowedSysctls};
+use crate::sysctls;
 use crate::termination_message;
 
 /// The file of the pod's directory that its containers see as `/etc/hosts`. Source:
@@ -53,8 +54,8 @@ pub struct NodeFacts {
     pub seccomp_default: SeccompProfile,
     /// The DNS of the cluster that the node is in.
     pub cluster_dns: ClusterDns,
-    /// The kernel settings that pods may set.
-    pub sysctls: AllowedSysctls,
+    /// What of pods is a matter of the kernel.
+    pub kernel: Kernel,
 }
 
 impl NodeFacts {

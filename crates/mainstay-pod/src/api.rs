@@ -17,6 +17,8 @@ const TAKEN: &[&str] = &[
     "spec.ephemeralContainers",
     // Judged on its own, in a kubelet's words.
     "spec.os.name",
+    // Asked of the API before the pod is run.
+    "spec.runtimeClassName",
     // No token is mounted; that is documented.
     "spec.serviceAccount",
     "spec.serviceAccountName",

@@ -19,7 +19,7 @@ use mainstay_linux::mount::{self, Attributes};
 use mainstay_linux::namespace::{Namespaces, unshare};
 use mainstay_linux::path::open_directory;
 use mainstay_linux::process::{self, CloneOptions, Fork, Pidfd};
-use mainstay_shim_protocol::{CgroupDirectories, Container, Process};
+use mainstay_shim_protocol::{CgroupDirectories, Container, Mount, Process, Propagation};
 use rustix::fs::{Mode, OFlags, open};
 use rustix::process::{
     DumpableBehavior, Signal, set_dumpable_behavior, set_parent_process_death_signal, umask,
@@ -136,7 +136,10 @@ pub(crate) fn spawn(
         Fork::Parent(pid) => Ok(pid),
         Fork::Child => {
             drop(unified);
+            // Only who needs them has them.
+            let is_shared = |mount: &Mount| mount.flags.propagation == Propagation::Both;
             let host_mounts = pod.host_mounts.as_ref().map(AsFd::as_fd);
+            let host_mounts = host_mounts.filter(|_| container.mounts.iter().any(is_shared));
             let Err(error) = become_container(container, host_mounts, stdio, legacy, channel);
             fail(channel, &error)
         }

@@ -1,7 +1,7 @@
 //! Putting the agent and its runtime together. The only place that knows both.
 
 use std::net::IpAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::Context;
@@ -9,6 +9,7 @@ use mainstay_cri::SeccompProfile;
 use mainstay_engine::{Engine, EngineImages, ImagesConfig, Keyrings};
 use mainstay_linux::machine::machine;
 use mainstay_node::{Agent, AgentConfig, ApiAccess, ManifestPaths};
+use mainstay_plan::admission::Kernel;
 use mainstay_plan::translate::NodeFacts;
 use mainstay_pod::{NodeName, Validation};
 
@@ -84,7 +85,10 @@ pub(crate) async fn node(config: NodeConfig, api: Option<ApiAccess>) -> anyhow::
             false => SeccompProfile::Unconfined,
         },
         cluster_dns: config.config.cluster_dns.clone(),
-        sysctls: config.config.allowed_sysctls.clone(),
+        kernel: Kernel {
+            sysctls: config.config.allowed_sysctls.clone(),
+            selinux: Path::new("/sys/fs/selinux/enforce").exists(),
+        },
     };
     let agent = AgentConfig {
         node_name: config.node_name.clone(),

@@ -46,7 +46,7 @@ pub(crate) fn show(access: ApiAccess, shown: Shown, tasks: &mut JoinSet<()>) {
         pods: pods.clone(),
         node_name: node_name.clone(),
         earlier: performer.clone(),
-        sysctls: performer.facts.sysctls.clone(),
+        kernel: performer.facts.kernel.clone(),
         events: events.clone(),
         board: shown.board.clone(),
         goals: shown.goals,

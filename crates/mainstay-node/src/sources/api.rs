@@ -19,21 +19,24 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{Node, Pod as KubernetesPod, PodStatus};
-use mainstay_plan::admission::{Rejection, admit};
+use k8s_openapi::api::node::v1::RuntimeClass;
+use mainstay_plan::admission::{Kernel, Rejection, admit};
 use mainstay_plan::api_pod::is_terminal;
 use mainstay_plan::pod::{PodKey, SourceKind};
 use mainstay_plan::status::is_over;
-use mainstay_plan::sysctls::AllowedSysctls;
 use mainstay_pod::{FullName, Pod};
 use tokio::sync::watch;
 
 use super::merge::key_of;
-use crate::publish::api::{ApiPods, CallError, Calls, Entry, Trouble};
+use crate::publish::api::{ApiPods, CallError, CallErrorKind, Calls, Entry, Trouble};
 use crate::publish::{About, Board, EventKind, Events};
 use crate::worker::Performer;
 
 /// The longest wait for the Node object, which is registered at the same time.
 const LONGEST_WAIT: Duration = Duration::from_millis(800);
+
+/// What the handlers of RuntimeClasses call the one runtime that a node has.
+const RUNTIME_HANDLER: &str = "mainstay";
 
 /// What is to become of the API's pods of this node.
 pub(crate) type ApiGoals = BTreeMap<PodKey, Verdict>;
@@ -85,7 +88,7 @@ pub(crate) struct ApiSource {
     pub(crate) pods: Arc<ApiPods>,
     pub(crate) node_name: String,
     pub(crate) earlier: Arc<dyn Earlier>,
-    pub(crate) sysctls: AllowedSysctls,
+    pub(crate) kernel: Kernel,
     pub(crate) events: Events,
     pub(crate) board: watch::Receiver<Arc<Board>>,
     pub(crate) goals: watch::Sender<Option<Arc<ApiGoals>>>,
@@ -189,9 +192,11 @@ impl ApiSource {
         let mut others = self.others(decided);
         for newcomer in newcomers {
             let Newcomer { key, held, pod } = newcomer;
+            let has_runtime = self.has_runtime(&pod).await?;
             let others_now = others.iter().filter(|(other, _)| **other != key);
-            let verdict = match admit(&pod, &node, &self.sysctls, others_now.map(|(_, pod)| &**pod))
-            {
+            let others_now = others_now.map(|(_, pod)| &**pod);
+            let admitted = has_runtime.and_then(|()| admit(&pod, &node, &self.kernel, others_now));
+            let verdict = match admitted {
                 Ok(()) => {
                     others.insert(key, pod.clone());
                     Decided { pod: Ok(pod), over: false }
@@ -201,6 +206,27 @@ impl ApiSource {
             decided.insert(held.metadata.uid.clone().unwrap_or_default(), verdict);
         }
         Ok(())
+    }
+
+    /// Whether the class of runtime that a pod asks for is of the one that is here. An error is that the
+    /// API cannot say.
+    async fn has_runtime(&self, pod: &Pod) -> Result<Result<(), Rejection>, CallError> {
+        let Some(name) = pod.spec().runtime_class_name.as_deref() else { return Ok(Ok(())) };
+        let path = format!("/apis/node.k8s.io/v1/runtimeclasses/{name}");
+        let refuse =
+            |why: &str| Ok(Err(Rejection::unsupported(&format!("spec.runtimeClassName: {why}"))));
+        match self.calls.get::<RuntimeClass>(&path).await {
+            Ok(class) if class.handler == RUNTIME_HANDLER => Ok(Ok(())),
+            Ok(class) => refuse(&format!(
+                "the RuntimeClass {name:?} has the handler {:?}, and this node has only \
+                 {RUNTIME_HANDLER:?}",
+                class.handler
+            )),
+            Err(error) if error.kind == CallErrorKind::NotFound => {
+                refuse(&format!("RuntimeClass {name:?} not found"))
+            }
+            Err(error) => Err(error),
+        }
     }
 
     /// The pods that take up something of the node.

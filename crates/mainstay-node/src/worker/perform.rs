@@ -178,7 +178,7 @@ impl Performer {
         if !pod.source().is_static() {
             return None;
         }
-        admit_static(pod, &self.labels, &self.facts.sysctls).err()
+        admit_static(pod, &self.labels, &self.facts.kernel).err()
     }
 
     /// Lets the worker of a pod end this version of it.

@@ -38,7 +38,7 @@ fn verdict(spec: Value, others: &[Value]) -> String {
         spec["tolerations"] = json!([{"operator": "Exists"}]);
     }
     let others: Vec<Pod> = others.iter().map(pod).collect();
-    match admit(&pod(&spec), &node(), &AllowedSysctls::default(), others.iter()) {
+    match admit(&pod(&spec), &node(), &Kernel::default(), others.iter()) {
         Ok(()) => "taken".to_owned(),
         Err(Rejection { reason, message }) => format!("{reason}: {message}"),
     }
@@ -134,8 +134,7 @@ fn tolerations_are_kubernetes() {
 #[test]
 fn a_static_pod_is_judged_by_what_the_node_says_of_itself() {
     let labels = crate::node_status::labels("n1", "arm64");
-    let verdict = |spec: Value| match admit_static(&pod(&spec), &labels, &AllowedSysctls::default())
-    {
+    let verdict = |spec: Value| match admit_static(&pod(&spec), &labels, &Kernel::default()) {
         Ok(()) => "taken".to_owned(),
         Err(Rejection { reason, message }) => format!("{reason}: {message}"),
     };
@@ -168,4 +167,27 @@ fn a_static_pod_is_judged_by_what_the_node_says_of_itself() {
     ] {
         assert_eq!(verdict(spec.clone()), expected, "{spec}");
     }
+}
+
+#[test]
+fn labels_are_asked_for_in_vain_where_there_are_some() {
+    let options = json!({"level": "s0:c1"});
+    let of_pod = json!({"securityContext": {"seLinuxOptions": options}});
+    let container = |context: Value| json!({"name": "c", "image": "x", "securityContext": context});
+    let of_container = json!({"containers": [
+        container(json!({})), container(json!({"seLinuxOptions": options})),
+    ]});
+    let nothing = json!({"securityContext": {"seLinuxOptions": {}}});
+    let verdict = |spec: &Value, selinux| {
+        let kernel = Kernel { selinux, ..Kernel::default() };
+        admit_static(&pod(spec), &BTreeMap::new(), &kernel).map_err(|it| it.message)
+    };
+    for spec in [&of_pod, &of_container, &nothing] {
+        assert_eq!(verdict(spec, false), Ok(()));
+    }
+    assert_eq!(verdict(&nothing, true), Ok(()));
+    let refused = |spec: &Value| verdict(spec, true).unwrap_err();
+    assert!(refused(&of_pod).starts_with("spec.securityContext.seLinuxOptions: "));
+    let field = "spec.containers[1].securityContext.seLinuxOptions: ";
+    assert!(refused(&of_container).starts_with(field));
 }

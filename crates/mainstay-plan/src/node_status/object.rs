@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{
-    ContainerImage, DaemonEndpoint, Node, NodeAddress, NodeDaemonEndpoints, NodeSpec, NodeStatus,
-    NodeSwapStatus, NodeSystemInfo,
+    ContainerImage, DaemonEndpoint, Node, NodeAddress, NodeDaemonEndpoints, NodeFeatures,
+    NodeRuntimeHandler, NodeRuntimeHandlerFeatures, NodeSpec, NodeStatus, NodeSwapStatus,
+    NodeSystemInfo,
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -71,8 +72,16 @@ pub fn status(held: &NodeStatus, facts: &NodeFacts, now: Timestamp) -> NodeStatu
         capacity: with(&held.capacity),
         conditions: Some(conditions::all(held.conditions.as_deref(), facts, now)),
         daemon_endpoints: Some(NodeDaemonEndpoints { kubelet_endpoint: port }),
+        features: Some(NodeFeatures { supplemental_groups_policy: Some(true) }),
         images: Some(images(facts)),
         node_info: Some(info(facts)),
+        runtime_handlers: Some(vec![NodeRuntimeHandler {
+            name: Some(String::new()),
+            features: Some(NodeRuntimeHandlerFeatures {
+                recursive_read_only_mounts: Some(true),
+                user_namespaces: Some(false),
+            }),
+        }]),
         ..held.clone()
     }
 }

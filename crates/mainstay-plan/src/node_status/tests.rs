@@ -141,6 +141,9 @@ fn a_node_is_registered_with_all_that_tools_look_for() {
                 "Port": 10250
               }
             },
+            "features": {
+              "supplementalGroupsPolicy": true
+            },
             "images": [
               {
                 "names": [
@@ -174,7 +177,16 @@ fn a_node_is_registered_with_all_that_tools_look_for() {
               "operatingSystem": "linux",
               "osImage": "Debian GNU/Linux 12 (bookworm)",
               "systemUUID": "s"
-            }
+            },
+            "runtimeHandlers": [
+              {
+                "features": {
+                  "recursiveReadOnlyMounts": true,
+                  "userNamespaces": false
+                },
+                "name": ""
+              }
+            ]
           }
         }"#]]
     .assert_eq(&serde_json::to_string_pretty(&node).unwrap());

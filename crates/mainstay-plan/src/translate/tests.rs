@@ -127,24 +127,28 @@ fn volumes_are_mounted_where_they_are_wanted() {
                 container_path: "/cache",
                 host_path: "/pods/UID/volumes/kubernetes.io~empty-dir/e",
                 readonly: false,
+                recursive_read_only: false,
                 propagation: Private,
             },
             Mount {
                 container_path: "/h",
                 host_path: "/host",
                 readonly: true,
+                recursive_read_only: false,
                 propagation: Private,
             },
             Mount {
                 container_path: "/etc/hosts",
                 host_path: "/pods/UID/etc-hosts",
                 readonly: false,
+                recursive_read_only: false,
                 propagation: Private,
             },
             Mount {
                 container_path: "/dev/termination-log",
                 host_path: "/pods/UID/containers/c/2",
                 readonly: false,
+                recursive_read_only: false,
                 propagation: Private,
             },
         ]"#]]
@@ -192,54 +196,56 @@ fn the_containers_word_counts_before_the_pods() {
     check(
         &of(0),
         &expect![[r#"
-        LinuxContainerSecurityContext {
-            privileged: false,
-            add_capabilities: [],
-            drop_capabilities: [],
-            run_as_user: Some(
-                1,
-            ),
-            run_as_group: Some(
-                2,
-            ),
-            supplemental_groups: [
-                3,
-                4,
-            ],
-            readonly_rootfs: false,
-            no_new_privs: false,
-            seccomp: RuntimeDefault,
-        }
-    "#]],
+            LinuxContainerSecurityContext {
+                privileged: false,
+                add_capabilities: [],
+                drop_capabilities: [],
+                run_as_user: Some(
+                    1,
+                ),
+                run_as_group: Some(
+                    2,
+                ),
+                supplemental_groups: [
+                    3,
+                    4,
+                ],
+                supplemental_groups_policy: Merge,
+                readonly_rootfs: false,
+                no_new_privs: false,
+                seccomp: RuntimeDefault,
+            }
+        "#]],
     );
     check(
         &of(1),
         &expect![[r#"
-        LinuxContainerSecurityContext {
-            privileged: false,
-            add_capabilities: [
-                "NET_ADMIN",
-            ],
-            drop_capabilities: [
-                "ALL",
-            ],
-            run_as_user: Some(
-                5,
-            ),
-            run_as_group: Some(
-                2,
-            ),
-            supplemental_groups: [
-                3,
-                4,
-            ],
-            readonly_rootfs: true,
-            no_new_privs: true,
-            seccomp: Localhost(
-                "/seccomp/a/b.json",
-            ),
-        }
-    "#]],
+            LinuxContainerSecurityContext {
+                privileged: false,
+                add_capabilities: [
+                    "NET_ADMIN",
+                ],
+                drop_capabilities: [
+                    "ALL",
+                ],
+                run_as_user: Some(
+                    5,
+                ),
+                run_as_group: Some(
+                    2,
+                ),
+                supplemental_groups: [
+                    3,
+                    4,
+                ],
+                supplemental_groups_policy: Merge,
+                readonly_rootfs: true,
+                no_new_privs: true,
+                seccomp: Localhost(
+                    "/seccomp/a/b.json",
+                ),
+            }
+        "#]],
     );
 }
 

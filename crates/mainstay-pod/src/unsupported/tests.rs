@@ -106,7 +106,6 @@ fn refused_by_name() {
             spec.containers[0].resources.requests[hugepages-2Mi]: not supported by this version of mainstay yet
             spec.containers[0].securityContext.appArmorProfile.type: RuntimeDefault is not supported by this version of mainstay yet
             spec.containers[0].securityContext.procMount: Unmasked is not supported by this version of mainstay yet
-            spec.containers[0].securityContext.seLinuxOptions: not supported by this version of mainstay yet
             spec.initContainers[0].volumeDevices: not supported by this version of mainstay yet
             spec.containers[0].volumeMounts[1].subPath: not supported by this version of mainstay yet
             spec.hostUsers: false is not supported by this version of mainstay yet

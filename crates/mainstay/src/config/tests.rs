@@ -116,7 +116,7 @@ fn durations_are_read_as_go_writes_them() {
 #[test]
 fn names_of_servers_and_settings_have_to_be_some() {
     for (field, why) in [
-        ("clusterDNS: [dns]", "clusterDNS: \"dns\" is no IP address"),
+        ("clusterDNS: [dns]", "clusterDNS: \"dns\" is no IP address: invalid IP address syntax"),
         (
             "allowedUnsafeSysctls: [kernel.panic]",
             "allowedUnsafeSysctls: the sysctls \"kernel.panic\" are not known to be namespaced",

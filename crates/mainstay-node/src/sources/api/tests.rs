@@ -43,7 +43,7 @@ impl World {
             calls: calls.clone(),
             pods: pods.clone(),
             node_name: "n1".into(),
-            sysctls: AllowedSysctls::default(),
+            kernel: Kernel::default(),
             earlier: Arc::new(Left(left.iter().cloned().collect())),
             events: events.clone(),
             board: board_seen,
@@ -198,4 +198,30 @@ async fn static_pods_take_up_their_ports() {
         api.do_delete(&path("a"), 0);
         world.goals().await;
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_class_of_runtime_is_looked_up() {
+    let api = with_node();
+    let class = |name: &str, handler: &str| {
+        let path = format!("/apis/node.k8s.io/v1/runtimeclasses/{name}");
+        api.do_put(&path, json!({"metadata": {"name": name}, "handler": handler}));
+    };
+    class("own", "mainstay");
+    class("other", "gvisor");
+    let world = World::new(&api, &[]);
+    for name in ["missing", "other", "own"] {
+        put(&api, name, &json!({"runtimeClassName": name}), &json!({}));
+    }
+    let goals = "missing: UnsupportedFields, other: UnsupportedFields, own: run";
+    assert_eq!(world.goals().await.as_deref(), Some(goals));
+    let mut told = Vec::new();
+    for _ in 0..2 {
+        told.push(world.events.queue().next().await.message);
+    }
+    told.sort();
+    expect_test::expect![[r#"
+        spec.runtimeClassName: RuntimeClass "missing" not found
+        spec.runtimeClassName: the RuntimeClass "other" has the handler "gvisor", and this node has only "mainstay""#]]
+    .assert_eq(&told.join("\n"));
 }

@@ -20,6 +20,7 @@ const REASONS: &[(&str, &str)] = &[
     ("spec.affinity.podAntiAffinity", "a matter of the scheduler, as above"),
     ("spec.automountServiceAccountToken", "no token is mounted in any pod"),
     ("spec.containers[].resizePolicy", "static pods are never resized"),
+    ("spec.containers[].securityContext.seLinuxOptions", SELINUX),
     ("spec.enableServiceLinks", "there are no services whose addresses could be told"),
     ("spec.nodeName", "a static pod is where its manifest is; of others it is the API's"),
     ("spec.preemptionPolicy", "a matter of the scheduler"),
@@ -29,12 +30,17 @@ const REASONS: &[(&str, &str)] = &[
         "`system-node-critical` is killed last when memory is short; otherwise as `spec.priority`",
     ),
     ("spec.schedulerName", "a matter of the scheduler"),
+    ("spec.securityContext.seLinuxChangePolicy", SELINUX),
+    ("spec.securityContext.seLinuxOptions", SELINUX),
     (
         "spec.tolerations",
         "a static pod tolerates everything; of others the node and the scheduler judge them",
     ),
     ("spec.topologySpreadConstraints", "a matter of the scheduler"),
 ];
+
+const SELINUX: &str =
+    "a kernel without SELinux has no labels; on one that has it the pod is rejected";
 
 /// A line of the page.
 struct Line {
