@@ -84,7 +84,7 @@ const QUICK: Extent = Extent {
     rounds: 2,
     few: 2,
     many: 4,
-    some: 2,
+    some: 3,
     idle: Duration::from_secs(1),
     pause: Duration::from_millis(200),
     load: Duration::from_secs(1),

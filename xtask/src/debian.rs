@@ -12,18 +12,34 @@ use crate::process;
 pub(crate) type Packaged<'a> = (&'a str, &'a str);
 
 /// Installs the packages of those programs that are not there.
+///
+/// # Errors
+///
+/// When apt does, or when a program is not there afterwards.
 pub(crate) fn install(programs: &[Packaged<'_>]) -> anyhow::Result<()> {
-    let missing: Vec<&str> = programs
-        .iter()
-        .filter(|(program, _)| process::find(program).is_none())
-        .map(|(_, package)| *package)
-        .collect();
-    if missing.is_empty() {
-        return Ok(());
+    let missing = || -> Vec<&str> {
+        let missing = programs.iter().filter(|(program, _)| process::find(program).is_none());
+        missing.map(|(_, package)| *package).collect()
+    };
+    // Twice, since a package of another release that has one of the programs may have to go for the
+    // others.
+    for _ in 0..2 {
+        let packages = missing();
+        if packages.is_empty() {
+            return Ok(());
+        }
+        update();
+        println!("installing {}", packages.join(", "));
+        let mut install = apt_get();
+        install.args(["install", "--yes", "--no-install-recommends"]).args(packages);
+        process::run(&mut install)?;
     }
-    update();
-    println!("installing {}", missing.join(", "));
-    process::run(apt_get().args(["install", "--yes", "--no-install-recommends"]).args(missing))
+    match missing() {
+        missing if missing.is_empty() => Ok(()),
+        missing => {
+            bail!("{} were installed, without the programs that are wanted", missing.join(", "))
+        }
+    }
 }
 
 /// Unpacks packages into a directory, without installing them: a package with a daemon starts it

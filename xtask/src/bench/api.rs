@@ -32,6 +32,8 @@ pub(crate) struct Figures<'a> {
     reads: Reads,
     watchers: Value,
     mirrors: Value,
+    /// From an API that is back to mirrors that are right.
+    returned: f64,
     writes: Writes,
     /// The agent's memory in the end.
     after: u64,
@@ -83,11 +85,24 @@ impl<'a> Figures<'a> {
             "rounds": extent.few, "pause_ms": pause,
         }))?;
         let mirrors = node.mirrors(payload, extent.rounds, extent.pause)?;
+        bench.settle()?;
+        let returned = node.return_of_the_api(payload, extent.some)?;
         let writes = Writes::measure(bench, &node, &wrk)?;
         let after = node.agent_memory()?;
         let first_ready = node.first_ready;
         node.end()?;
-        Ok(Self { bench, first_ready, ready, idle, reads, watchers, mirrors, writes, after })
+        Ok(Self {
+            bench,
+            first_ready,
+            ready,
+            idle,
+            reads,
+            watchers,
+            mirrors,
+            returned,
+            writes,
+            after,
+        })
     }
 
     pub(crate) fn tell(&self, table: &mut Table) -> anyhow::Result<()> {
@@ -120,6 +135,9 @@ impl<'a> Figures<'a> {
         let removed = samples(&self.mirrors, "removed")?;
         let shown = format!("{gone}; p50 {:.1} ms after the file was removed", removed.median());
         most(table, "container ended → mirror gone", &shown, gone.median(), 100.0);
+        let name = format!("API back → {} mirrors right", self.bench.extent.some);
+        let shown = format!("{:.0} ms", self.returned);
+        table.row(&name, &shown, "≤ 1000 ms", self.returned <= 1000.0);
         let name = "agent after all that was read and written (PSS)";
         table.compare(name, &format!("{} MB", megabytes(self.after)));
         Ok(())

@@ -1,5 +1,6 @@
 //! mainstay itself.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
@@ -145,6 +146,54 @@ impl Node {
         let pods: Vec<Value> = pods.collect::<anyhow::Result<_>>()?;
         let pause = u64::try_from(pause.as_millis())?;
         self.client.ask(&json!({ "do": "mirrors", "pods": pods, "pause_ms": pause }))
+    }
+
+    /// Takes the API away from a node with `count` pods, and gives it back when a third of them was
+    /// replaced, a third removed and as many added: milliseconds from an API that is ready to mirrors
+    /// that are right.
+    pub(crate) fn return_of_the_api(
+        &mut self,
+        payload: &Payload,
+        count: usize,
+    ) -> anyhow::Result<f64> {
+        let (store, away) = (self.client.root_dir.join("api.redb"), self.directory.join("away"));
+        let some = count / 3;
+        self.all_at_once(payload, Network::Host, count)?;
+        process::terminate(&mut self.agent)?;
+        fs::rename(&store, &away)?;
+        // It is no store, so the agent leaves it as it is and tries again.
+        fs::write(&store, "away")?;
+        self.agent = spawn(&self.mainstay, &self.directory)?;
+        self.wait_for(|status| running(status) == count)?;
+        for (number, (placed, stamp)) in self.pods[..some].iter().enumerate() {
+            fs::remove_file(stamp)?;
+            let ready = self.directory.join("replaced");
+            let text = manifest(payload, &format!("pod-{number}"), number, Network::Host);
+            fs::write(&ready, text.replace("spec:", "  labels:\n    new: \"yes\"\nspec:"))?;
+            fs::rename(ready, placed)?;
+        }
+        for (placed, _) in self.pods.drain(some..2 * some) {
+            fs::remove_file(placed)?;
+        }
+        for number in count..count + some {
+            let (ready, placed, stamp) = self.write(payload, number, Network::Host)?;
+            fs::rename(ready, &placed)?;
+            self.pods.push((placed, stamp));
+        }
+        for (_, stamp) in &self.pods {
+            payload.wait_for(stamp)?;
+        }
+        self.wait_for(|status| {
+            let all = status["pods"].as_array().map_or(0, Vec::len);
+            all == count && running(status) == count
+        })?;
+        let work = json!({ "do": "return", "mirrors": mirrors(&self.status()?) });
+        let waiting = self.client.begin(&work)?;
+        fs::rename(away, store)?;
+        let took = waiting.answer()?;
+        let took = took.as_f64().context("the client does not know when the mirrors were right")?;
+        self.remove_all()?;
+        Ok(took)
     }
 
     /// Renames a manifest into the directory, and waits for its pod's payload.
@@ -407,6 +456,16 @@ fn containers(status: &Value) -> Vec<String> {
         .collect();
     ids.sort();
     ids
+}
+
+/// What mirrors should tell: the ids of each pod's containers.
+fn mirrors(status: &Value) -> BTreeMap<&str, Vec<&str>> {
+    fn mirror(pod: &Value) -> Option<(&str, Vec<&str>)> {
+        let containers = pod["status"]["containerStatuses"].as_array().into_iter().flatten();
+        let ids = containers.filter_map(|container| container["containerID"].as_str()).collect();
+        Some((pod["name"].as_str()?, ids))
+    }
+    status["pods"].as_array().into_iter().flatten().filter_map(mirror).collect()
 }
 
 fn processes() -> anyhow::Result<Vec<u32>> {

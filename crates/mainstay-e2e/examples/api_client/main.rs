@@ -7,8 +7,9 @@
 mod mirrors;
 mod watchers;
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context, bail};
 use hyper::{Method, StatusCode};
@@ -52,6 +53,11 @@ enum Work {
     Create {
         objects: Vec<NewObject>,
     },
+    /// Waits for an API that is not there, and then for mirrors of these containers, by the names of
+    /// their pods, and no others: the milliseconds between.
+    Return {
+        mirrors: BTreeMap<String, Vec<String>>,
+    },
     Watchers(watchers::Job),
     Mirrors(mirrors::Job),
 }
@@ -85,7 +91,19 @@ impl Instance {
 impl Work {
     async fn carry_out(self, api: &Instance) -> anyhow::Result<Value> {
         match self {
-            Self::Ready => ready(api).await,
+            Self::Ready => {
+                ready(api).await?;
+                let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+                Ok(json!(milliseconds(now.context("the clock is before 1970")?)))
+            }
+            Self::Return { mirrors } => {
+                let connection = ready(api).await?;
+                let start = Instant::now();
+                while mirrors_on(&connection).await? != mirrors {
+                    tokio::time::sleep(LOOK).await;
+                }
+                Ok(json!(milliseconds(start.elapsed())))
+            }
             Self::Get { path } => {
                 let body = api.connect().await?.done(Method::GET, &path, "", Vec::new()).await?;
                 Ok(json!(body.len()))
@@ -97,14 +115,14 @@ impl Work {
     }
 }
 
-async fn ready(api: &Instance) -> anyhow::Result<Value> {
+/// A connection to an API that is there, when it is.
+async fn ready(api: &Instance) -> anyhow::Result<Connection> {
     loop {
         // A port of the agent before may still be written down.
         if let Ok(connection) = api.connect().await
             && let Ok(()) = ready_on(&connection).await
         {
-            let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
-            return Ok(json!(milliseconds(now.context("the clock is before 1970")?)));
+            return Ok(connection);
         }
         tokio::time::sleep(LOOK).await;
     }
@@ -120,6 +138,20 @@ async fn ready_on(connection: &Connection) -> anyhow::Result<()> {
             _ => tokio::time::sleep(LOOK).await,
         }
     }
+}
+
+/// The ids of the containers of all pods.
+async fn mirrors_on(connection: &Connection) -> anyhow::Result<BTreeMap<String, Vec<String>>> {
+    let body = connection.done(Method::GET, "/api/v1/pods", "", Vec::new()).await?;
+    let list: Value = serde_json::from_slice(&body).context("a list is no JSON")?;
+    let items = list["items"].as_array().into_iter().flatten();
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let mirror = |pod: &Value| {
+        let containers = pod["status"]["containerStatuses"].as_array().into_iter().flatten();
+        let ids = containers.map(|container| text(&container["containerID"])).collect();
+        (text(&pod["metadata"]["name"]), ids)
+    };
+    Ok(items.map(mirror).collect())
 }
 
 async fn create(connection: &Connection, objects: Vec<NewObject>) -> anyhow::Result<Value> {

@@ -1,5 +1,6 @@
 //! The embedded API when things go wrong.
 
+use std::collections::BTreeSet;
 use std::net::TcpListener;
 
 use mainstay_testkit::tools;
@@ -43,6 +44,48 @@ fn a_damaged_store_keeps_no_static_pod_from_running() {
     assert_eq!(std::fs::read_to_string(&store).unwrap(), "half a file");
     std::fs::remove_file(&store).unwrap();
     wait_for_phase(&node, "web-n1", "Running");
+}
+
+#[test]
+fn mirrors_tell_what_became_of_their_pods_while_the_api_was_away() {
+    const STAYS: [&str; 3] = ["left", "restarted", "replaced"];
+    let Some(mut node) = Node::start() else { return };
+    for name in STAYS.into_iter().chain(["removed"]) {
+        node.put(&format!("{name}.yaml"), &pod(name));
+    }
+    for name in STAYS.into_iter().chain(["removed"]) {
+        wait_for_phase(&node, &format!("{name}-n1"), "Running");
+    }
+    let before = STAYS.map(|name| node.wait_for_running(name).id().to_owned());
+    node.terminate();
+    let (store, away) = (node.path("root/api.redb"), node.path("api.redb"));
+    std::fs::rename(&store, &away).unwrap();
+    std::fs::write(&store, "half a file").unwrap();
+    node.launch();
+    node.mainstay(&["restart", "restarted"]).success();
+    node.put("replaced.yaml", &pod("replaced").set("metadata.labels.new", "yes"));
+    node.take("removed.yaml");
+    node.put("added.yaml", &pod("added"));
+    node.wait_for_gone("removed");
+    node.wait_for_running("added");
+    for (name, before) in STAYS.into_iter().zip(before) {
+        node.wait_until("what was to be renewed is", |status| {
+            let pod = status.pod(name).filter(|pod| pod.runs());
+            pod.is_some_and(|pod| (pod.id() == before) == (name == "left"))
+        });
+    }
+    let status = node.status();
+    let truth: BTreeSet<String> =
+        status.pods.iter().map(|it| format!("{} {}", it.name, it.id())).collect();
+    std::fs::rename(&away, &store).unwrap();
+    let told = || -> BTreeSet<String> {
+        let output = "jsonpath={range .items[*]}{.metadata.name} \
+                      {.status.containerStatuses[0].containerID}{\"\\n\"}{end}";
+        let shown = kubectl(&node, &["get", "pods", "-o", output]).stdout;
+        shown.lines().map(str::to_owned).collect()
+    };
+    let right = wait_for(|| (told() == truth).then_some(()));
+    assert!(right.is_some(), "{:#?} is not {truth:#?}\n{}", told(), node.log());
 }
 
 #[test]
