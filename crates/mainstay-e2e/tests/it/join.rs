@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::path::PathBuf;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use mainstay_testkit::tools;
@@ -102,11 +102,31 @@ impl Cluster {
         self.wait_for_output(&["get", "pod", pod, "-o", path], "Running");
     }
 
-    /// Makes a pod of the API that says a word and stays, on a node.
+    /// Waits until a port of a pod that is forwarded says this.
+    #[track_caller]
+    fn wait_for_forwarded(&self, pod: &str, expected: &str) {
+        let mut forward = self.command(self.control.path("root/kubeconfig"));
+        forward.args(["port-forward", pod, "18080:8080"]).stdout(Stdio::null());
+        let mut forward = forward.stderr(Stdio::null()).stdin(Stdio::null()).spawn().unwrap();
+        let mut last = None;
+        let said = || {
+            let mut client = enter(&self.machines.path(0), "bash");
+            let outcome = run(client.args(["-c", "cat < /dev/tcp/127.0.0.1/18080"]));
+            let found = (outcome.stdout.trim() == expected).then_some(());
+            last = Some(outcome);
+            found
+        };
+        let found = wait_for(said);
+        forward.kill().unwrap();
+        forward.wait().unwrap();
+        assert!(found.is_some(), "{last:#?}");
+    }
+
+    /// Makes a pod of the API that says a word and stays, and another one on a port, on a node.
     fn run_on(&self, node: &str, name: &str) {
-        let manifest = pod(name)
-            .exactly("trap exit TERM; echo hello; sleep infinity & wait")
-            .set("spec.nodeName", node);
+        let script = "trap exit TERM; echo hello
+            while true; do echo ported | nc -l -p 8080; done & sleep infinity & wait";
+        let manifest = pod(name).exactly(script).set("spec.nodeName", node);
         let path = self.control.path(&format!("{name}.json"));
         fs::write(&path, manifest.to_string()).unwrap();
         self.kubectl(&["create", "-f", path.to_str().unwrap()]).success();
@@ -134,6 +154,7 @@ fn a_node_joins_and_kubectl_reaches_its_pods() {
         let told = cluster.kubectl(&["exec", pod, "--", "echo", "inside"]).success();
         assert_eq!(told.trim(), "inside");
     }
+    cluster.wait_for_forwarded("api", "ported");
     let path = "jsonpath={.status.addresses[?(@.type==\"InternalIP\")].address}";
     cluster.wait_for_output(&["get", "node", "n2", "-o", path], &Machines::address(1).to_string());
     // What it does not need any more is not asked for.
