@@ -379,3 +379,52 @@ fn a_link_that_is_cut_stops_nothing() {
     let after = node.status().pod("web").unwrap().clone();
     assert_eq!((after.id(), after.restarts, after.runs()), (before.id(), 0, true));
 }
+
+#[test]
+fn a_drain_goes_on_when_the_link_is_back() {
+    let Some(cluster) = Cluster::new(2, &[]) else { return };
+    let node = cluster.joined(1, "n2");
+    node.put("web.yaml", &pod("web"));
+    let before = node.wait_for_running("web");
+    cluster.wait_for_running("web-n2");
+    cluster.run_on("n2", "api");
+    cluster.wait_for_running("api");
+    cluster.machines.cut(1);
+    let mut drain = cluster.command(cluster.control.path("root/kubeconfig"));
+    let drain = drain.args(["drain", "n2", "--force"]).stdin(Stdio::null());
+    let drain = drain.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let evicted = || {
+        let path = "jsonpath={.metadata.deletionTimestamp}";
+        let found = cluster.kubectl(&["get", "pod", "api", "-o", path]).success();
+        (!found.is_empty()).then_some(())
+    };
+    assert!(wait_for(evicted).is_some(), "nothing is evicted");
+    // Nobody has heard of its end, so it is not over.
+    let api = || node.status().pods.into_iter().find(|pod| pod.name == "api");
+    assert!(api().unwrap().runs());
+    cluster.machines.heal(1);
+    let drained = drain.wait_with_output().unwrap();
+    let printed = String::from_utf8_lossy(&drained.stdout);
+    assert!(drained.status.success() && printed.ends_with("node/n2 drained\n"), "{drained:?}");
+    assert!(wait_for(|| api().is_none().then_some(())).is_some());
+    let after = node.status().pod("web").unwrap().clone();
+    assert_eq!((after.id(), after.restarts, after.runs()), (before.id(), 0, true));
+}
+
+#[test]
+fn the_api_may_be_killed_and_come_back() {
+    let Some(mut cluster) = Cluster::new(2, &[]) else { return };
+    let node = cluster.joined(1, "n2");
+    node.put("web.yaml", &pod("web"));
+    let before = node.wait_for_running("web");
+    cluster.control.kill();
+    wait_for_log(&node, "cannot keep the Node object");
+    node.put("more.yaml", &pod("more"));
+    node.wait_for_running("more");
+    cluster.control.launch();
+    cluster.wait_for_running("more-n2");
+    cluster.run_on("n2", "api");
+    cluster.wait_for_running("api");
+    cluster.wait_for_output(&["logs", "api"], "hello");
+    assert_eq!(node.status().pod("web").unwrap().id(), before.id());
+}
