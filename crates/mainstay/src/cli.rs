@@ -45,7 +45,7 @@ struct Directories {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    Run(run::Run),
+    Run(Box<run::Run>),
     Check(check::Check),
     Status(status::Status),
     Logs(logs::Logs),

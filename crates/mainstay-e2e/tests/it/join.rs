@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::path::PathBuf;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use mainstay_testkit::tools;
@@ -102,11 +102,31 @@ impl Cluster {
         self.wait_for_output(&["get", "pod", pod, "-o", path], "Running");
     }
 
-    /// Makes a pod of the API that says a word and stays, on a node.
+    /// Waits until a port of a pod that is forwarded says this.
+    #[track_caller]
+    fn wait_for_forwarded(&self, pod: &str, expected: &str) {
+        let mut forward = self.command(self.control.path("root/kubeconfig"));
+        forward.args(["port-forward", pod, "18080:8080"]).stdout(Stdio::null());
+        let mut forward = forward.stderr(Stdio::null()).stdin(Stdio::null()).spawn().unwrap();
+        let mut last = None;
+        let said = || {
+            let mut client = enter(&self.machines.path(0), "bash");
+            let outcome = run(client.args(["-c", "cat < /dev/tcp/127.0.0.1/18080"]));
+            let found = (outcome.stdout.trim() == expected).then_some(());
+            last = Some(outcome);
+            found
+        };
+        let found = wait_for(said);
+        forward.kill().unwrap();
+        forward.wait().unwrap();
+        assert!(found.is_some(), "{last:#?}");
+    }
+
+    /// Makes a pod of the API that says a word and stays, and another one on a port, on a node.
     fn run_on(&self, node: &str, name: &str) {
-        let manifest = pod(name)
-            .exactly("trap exit TERM; echo hello; sleep infinity & wait")
-            .set("spec.nodeName", node);
+        let script = "trap exit TERM; echo hello
+            while true; do echo ported | nc -l -p 8080; done & sleep infinity & wait";
+        let manifest = pod(name).exactly(script).set("spec.nodeName", node);
         let path = self.control.path(&format!("{name}.json"));
         fs::write(&path, manifest.to_string()).unwrap();
         self.kubectl(&["create", "-f", path.to_str().unwrap()]).success();
@@ -134,6 +154,7 @@ fn a_node_joins_and_kubectl_reaches_its_pods() {
         let told = cluster.kubectl(&["exec", pod, "--", "echo", "inside"]).success();
         assert_eq!(told.trim(), "inside");
     }
+    cluster.wait_for_forwarded("api", "ported");
     let path = "jsonpath={.status.addresses[?(@.type==\"InternalIP\")].address}";
     cluster.wait_for_output(&["get", "node", "n2", "-o", path], &Machines::address(1).to_string());
     // What it does not need any more is not asked for.
@@ -357,4 +378,53 @@ fn a_link_that_is_cut_stops_nothing() {
     cluster.wait_for_running("api");
     let after = node.status().pod("web").unwrap().clone();
     assert_eq!((after.id(), after.restarts, after.runs()), (before.id(), 0, true));
+}
+
+#[test]
+fn a_drain_goes_on_when_the_link_is_back() {
+    let Some(cluster) = Cluster::new(2, &[]) else { return };
+    let node = cluster.joined(1, "n2");
+    node.put("web.yaml", &pod("web"));
+    let before = node.wait_for_running("web");
+    cluster.wait_for_running("web-n2");
+    cluster.run_on("n2", "api");
+    cluster.wait_for_running("api");
+    cluster.machines.cut(1);
+    let mut drain = cluster.command(cluster.control.path("root/kubeconfig"));
+    let drain = drain.args(["drain", "n2", "--force"]).stdin(Stdio::null());
+    let drain = drain.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let evicted = || {
+        let path = "jsonpath={.metadata.deletionTimestamp}";
+        let found = cluster.kubectl(&["get", "pod", "api", "-o", path]).success();
+        (!found.is_empty()).then_some(())
+    };
+    assert!(wait_for(evicted).is_some(), "nothing is evicted");
+    // Nobody has heard of its end, so it is not over.
+    let api = || node.status().pods.into_iter().find(|pod| pod.name == "api");
+    assert!(api().unwrap().runs());
+    cluster.machines.heal(1);
+    let drained = drain.wait_with_output().unwrap();
+    let printed = String::from_utf8_lossy(&drained.stdout);
+    assert!(drained.status.success() && printed.ends_with("node/n2 drained\n"), "{drained:?}");
+    assert!(wait_for(|| api().is_none().then_some(())).is_some());
+    let after = node.status().pod("web").unwrap().clone();
+    assert_eq!((after.id(), after.restarts, after.runs()), (before.id(), 0, true));
+}
+
+#[test]
+fn the_api_may_be_killed_and_come_back() {
+    let Some(mut cluster) = Cluster::new(2, &[]) else { return };
+    let node = cluster.joined(1, "n2");
+    node.put("web.yaml", &pod("web"));
+    let before = node.wait_for_running("web");
+    cluster.control.kill();
+    wait_for_log(&node, "cannot keep the Node object");
+    node.put("more.yaml", &pod("more"));
+    node.wait_for_running("more");
+    cluster.control.launch();
+    cluster.wait_for_running("more-n2");
+    cluster.run_on("n2", "api");
+    cluster.wait_for_running("api");
+    cluster.wait_for_output(&["logs", "api"], "hello");
+    assert_eq!(node.status().pod("web").unwrap().id(), before.id());
 }

@@ -77,7 +77,7 @@ fn a_name_is_taken_from_when_its_first_certificate_is_approved() {
     let now: Timestamp = NOW.parse().unwrap();
     let request = Asked::of_node("n1").request();
     let other = Arc::new(approved(Asked::of_node("n1").request()));
-    let (reason, _) = held(judge_at(&request, &[], &[other.clone()], now));
+    let (reason, _) = held(judge_at(&request, &[], std::slice::from_ref(&other), now));
     assert_eq!(reason, "NodeJoins");
     let later = now + CLAIM;
     assert_eq!(permission(&judge_at(&request, &[], &[other], later)), Some("nodeclient"));
