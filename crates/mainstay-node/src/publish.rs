@@ -27,6 +27,7 @@ use tokio::sync::{mpsc, watch};
 
 pub use api::ApiAccess;
 pub(crate) use events::{About, Event, EventKind, Events, about, duration, of_failure, waits};
+pub use node::allocatable;
 pub(crate) use show::{Shown, show};
 
 use crate::sources::merge::Notes;

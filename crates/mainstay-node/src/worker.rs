@@ -26,6 +26,7 @@ use mainstay_plan::pod::{
     Action, DEADLINE_EXCEEDED, DEADLINE_MESSAGE, Failure, Goal, ImageMemory, Key, Memory, PodKey,
     SeenPod, has_started, plan,
 };
+use mainstay_plan::projection;
 use mainstay_plan::status::{self, Facts};
 use mainstay_pod::{Diagnostic, Pod, RestartPolicy};
 use tokio::sync::{mpsc, watch};
@@ -34,6 +35,7 @@ use tokio::task::{AbortHandle, JoinSet};
 pub(crate) use perform::Performer;
 use perform::{Done, PerformError};
 
+use crate::objects::{Following, Objects};
 use crate::publish::{EventKind, PodReport, Publication, about, of_failure, waits};
 
 /// The longest time between two attempts at the same action.
@@ -64,6 +66,16 @@ pub(crate) struct WorkerGoal {
     pub(crate) manifest: Option<crate::publish::Manifest>,
 }
 
+/// What a goal's pod takes from elsewhere.
+#[derive(Default)]
+struct Sources {
+    pod: Option<Arc<Pod>>,
+    /// The objects that it refers to.
+    following: Option<Following>,
+    /// Whether some of its volumes show what may change.
+    has_volumes: bool,
+}
+
 /// Actions that are being carried out.
 #[derive(Default)]
 struct InFlight {
@@ -76,8 +88,11 @@ impl Worker {
     pub(crate) async fn run(mut self) {
         let mut in_flight = InFlight::default();
         let mut grace = None;
+        let mut sources = Sources::default();
         loop {
             let goal = self.goal.borrow_and_update().clone();
+            let pod = goal.goal.pod().map(|run| &run.pod);
+            let renewed = sources.turn_to(pod, &self.performer.objects);
             let seen = self.seen.borrow_and_update().clone();
             let now = Timestamp::now();
             let version = self.memory.version.clone();
@@ -93,6 +108,7 @@ impl Worker {
                     in_flight.abort_stops();
                 }
             }
+            self.memory.outdated |= renewed;
             self.memory.forget_gone(&seen);
             if let Some(run) = goal.goal.pod() {
                 self.memory.begin(run, &seen, now);
@@ -113,18 +129,27 @@ impl Worker {
                 tracing::debug!(pod = %self.key, ?action, "begins");
                 self.memory.in_flight.insert(action.key());
                 self.note_stop(&action, &seen, now);
+                if matches!(action, Action::Prepare { .. } | Action::UpdateVolumes) {
+                    // They go by what is known from now on.
+                    self.memory.outdated = false;
+                }
                 in_flight.start(&self.performer, &self.key, &goal.goal, &seen, action);
             }
             if plan.done && matches!(goal.goal, Goal::Gone) {
                 return;
             }
-            let cause = self.wait(&mut in_flight, plan.wake_at).await;
+            let cause = self.wait(&mut in_flight, &mut sources, plan.wake_at).await;
             tracing::trace!(pod = %self.key, cause, "wakes");
         }
     }
 
     /// Waits for the next thing that can change the plan; says what it was.
-    async fn wait(&mut self, in_flight: &mut InFlight, wake_at: Option<Timestamp>) -> &'static str {
+    async fn wait(
+        &mut self,
+        in_flight: &mut InFlight,
+        sources: &mut Sources,
+        wake_at: Option<Timestamp>,
+    ) -> &'static str {
         let sleep = async {
             match wake_at {
                 Some(at) => {
@@ -146,6 +171,12 @@ impl Worker {
             _ = self.images.changed() => {
                 self.memory.retry_images(Timestamp::now());
                 "images"
+            }
+            // Cancel-safe, as its documentation says.
+            () = sources.changed() => {
+                self.memory.retry_sources(Timestamp::now());
+                self.memory.outdated |= sources.has_volumes;
+                "objects"
             }
             // Cancel-safe per docs on `JoinSet::join_next_with_id`.
             (action, result) = in_flight.next() => {
@@ -170,6 +201,7 @@ impl Worker {
             | Action::EnsureImage { .. }
             | Action::RunSandbox { .. }
             | Action::StartContainer { .. }
+            | Action::UpdateVolumes
             | Action::RemoveContainer { .. }
             | Action::RecordFinished { .. }
             | Action::CleanUp { .. } => None,
@@ -191,13 +223,17 @@ impl Worker {
                 self.memory.failures.remove(&key);
                 self.remember(action, done);
             }
-            Some(Err(error)) => self.remember_failure(&key, error),
+            Some(Err(error)) => {
+                self.memory.outdated |= action == Action::UpdateVolumes;
+                self.remember_failure(&key, error);
+            }
         }
     }
 
     fn remember(&mut self, action: Action, done: Done) {
         match (action, done) {
-            (Action::Prepare { uid }, Done::AsAsked) => {
+            (Action::Prepare { uid }, done) => {
+                self.memory.outdated |= matches!(done, Done::PreparedInPart);
                 self.memory.hosted.insert(uid.clone());
                 self.memory.prepared = Some(uid);
             }
@@ -232,6 +268,7 @@ impl Worker {
         let longest = match key {
             Key::Image(_) => LONGEST_IMAGE_RETRY,
             Key::Host(_)
+            | Key::Volumes
             | Key::Ledger
             | Key::Sandbox
             | Key::Container(_)
@@ -258,7 +295,12 @@ impl Worker {
         let Some(run) = goal.goal.pod() else { return };
         let name = match key {
             Key::Image(name) | Key::Container(name) => Some(name.as_str()),
-            Key::Host(_) | Key::Ledger | Key::Sandbox | Key::Dead(_) | Key::DeadSandbox(_) => None,
+            Key::Host(_)
+            | Key::Volumes
+            | Key::Ledger
+            | Key::Sandbox
+            | Key::Dead(_)
+            | Key::DeadSandbox(_) => None,
         };
         let containers = &run.pod.spec().containers;
         let container = containers.iter().find(|container| Some(container.name.as_str()) == name);
@@ -342,6 +384,32 @@ impl Worker {
 /// Whether a status says that the pod was ended by its deadline.
 fn is_late(status: &PodStatus) -> bool {
     status.reason.as_deref() == Some(DEADLINE_EXCEEDED)
+}
+
+impl Sources {
+    /// Turns to a goal's pod. Answers whether its volumes may have to show something else, since the pod
+    /// itself has changed.
+    fn turn_to(&mut self, pod: Option<&Arc<Pod>>, objects: &Objects) -> bool {
+        let before = match (&self.pod, pod) {
+            (Some(before), Some(pod)) if Arc::ptr_eq(before, pod) => return false,
+            (None, None) => return false,
+            (before, _) => before.as_ref().map(|before| before.uid().to_owned()),
+        };
+        // Before the old ones are let go, so that what both refer to stays known.
+        let following = pod.and_then(|pod| objects.follow(pod));
+        let has_volumes = pod.is_some_and(|pod| projection::has_any(pod));
+        *self = Self { pod: pod.cloned(), following, has_volumes };
+        self.has_volumes && before.as_deref() == pod.map(|pod| pod.uid())
+    }
+
+    /// Resolves when one of the objects has changed; never if there are none. Cancel-safe, as
+    /// [`Following::changed`] is.
+    async fn changed(&mut self) {
+        match &mut self.following {
+            Some(following) => following.changed().await,
+            None => std::future::pending().await,
+        }
+    }
 }
 
 impl InFlight {

@@ -9,6 +9,7 @@
 pub mod admission;
 pub mod api_pod;
 pub mod backoff;
+pub mod downward;
 pub mod image;
 pub mod labels;
 pub mod mirror;
@@ -16,6 +17,8 @@ pub mod node_status;
 pub mod patch;
 pub mod pod;
 pub mod pressure;
+pub mod projection;
+pub mod references;
 pub mod resources;
 pub mod status;
 pub mod termination_message;

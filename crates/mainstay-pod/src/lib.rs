@@ -38,6 +38,7 @@ pub mod validate;
 mod clean;
 mod documents;
 mod json;
+mod object;
 mod path;
 mod pod;
 mod read;
@@ -49,6 +50,7 @@ mod yaml;
 
 pub use diagnostic::{Cause, Diagnostic, Severity};
 pub use identity::{FullName, NodeName, NodeNameError, SourceKind};
+pub use object::{Object, ObjectKind, ObjectName, ObjectValue};
 pub use pod::{HostPort, Pod, RebuildError, RestartPolicy};
 pub use quantity::Quantity;
 pub use read::{Entry, Outcome, ReadOptions, Validation, read, read_value};

@@ -15,6 +15,7 @@ mod program;
 mod api;
 mod bad_input;
 mod cli;
+mod config;
 mod container;
 mod controllers;
 mod images;

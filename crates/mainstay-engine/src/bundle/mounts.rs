@@ -64,7 +64,13 @@ pub(super) fn list(from: &Ingredients<'_>, layout: Layout) -> Mounts {
         // Whoever asks for another propagation gets it when the contract has one.
         let MountPropagation::Private = mount.propagation;
         let flags = MountFlags { readonly: mount.readonly, ..PLAIN };
-        mounts.bind(&mount.container_path, &mount.host_path, flags);
+        if mount.sub_path.is_empty() {
+            mounts.bind(&mount.container_path, &mount.host_path, flags);
+        } else {
+            let (directory, path) = (mount.host_path.clone(), mount.sub_path.clone());
+            let source = MountSource::Part { directory, path };
+            mounts.list.push(Mount { destination: mount.container_path.clone(), source, flags });
+        }
     }
     mounts
 }

@@ -10,7 +10,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Component, Path, PathBuf};
 
 use mainstay_linux::mount::{self, Attributes};
-use mainstay_linux::path::{ensure_directory, open_directory, open_in_root};
+use mainstay_linux::path::{ensure_directory, open_beneath, open_directory, open_in_root};
 use mainstay_shim_protocol::{Container, Device, Mount, MountFlags, MountSource};
 use rustix::fs::{
     AtFlags, CWD, FileType, Gid, Mode, OFlags, ResolveFlags, Uid, chownat, fstat, makedev, mknodat,
@@ -41,8 +41,8 @@ pub(super) fn mount_root(container: &Container) -> Result<OwnedFd, InitError> {
 pub(super) fn mount_one(root: &OwnedFd, mount: &Mount) -> Result<(), InitError> {
     let named = |verb: &str| format!("{verb} {}", mount.destination);
     let tree = match &mount.source {
-        MountSource::Bind { path } => {
-            let tree = mount::copy_tree(CWD, Path::new(path))
+        MountSource::Bind { path } | MountSource::Part { directory: path, .. } => {
+            let tree = take(&mount.source)
                 .map_err(step(format!("take {path} for the mount at {}", mount.destination)))?;
             mount::make_private(&tree).map_err(step(named("keep apart the mount at")))?;
             mount::restrict(&tree, attributes(mount.flags))
@@ -56,11 +56,23 @@ pub(super) fn mount_one(root: &OwnedFd, mount: &Mount) -> Result<(), InitError> 
     // What is done later below `/dev`, `/proc` and `/sys` relies on their being there. A link might
     // lead into a volume, where another container can exchange what is found; runc refuses it too.
     let links = match &mount.source {
-        MountSource::Bind { .. } => ResolveFlags::NO_MAGICLINKS,
+        MountSource::Bind { .. } | MountSource::Part { .. } => ResolveFlags::NO_MAGICLINKS,
         MountSource::New { .. } => ResolveFlags::NO_SYMLINKS,
     };
     let target = mount_point(root, &mount.destination, is_directory, links)?;
     mount::attach(&tree, &target).map_err(step(named("mount at")))
+}
+
+/// Takes what is there already.
+fn take(source: &MountSource) -> io::Result<OwnedFd> {
+    match source {
+        MountSource::Bind { path } => mount::copy_tree(CWD, Path::new(path)),
+        MountSource::Part { directory, path } => {
+            let directory = open_directory(Path::new(directory))?;
+            mount::copy_one(open_beneath(&directory, Path::new(path), OFlags::PATH)?)
+        }
+        MountSource::New { .. } => Err(io::ErrorKind::InvalidInput.into()),
+    }
 }
 
 fn attributes(flags: MountFlags) -> Attributes {

@@ -286,6 +286,7 @@ impl World {
             Action::Prepare { uid } => {
                 self.memory.hosted.insert(uid.clone());
             }
+            Action::UpdateVolumes => self.memory.outdated = false,
             Action::EnsureImage { .. } | Action::RecordFinished { .. } => {}
             Action::RunSandbox { attempt } => {
                 // The goal may have changed since; the sandbox is of the one that it was asked for.
