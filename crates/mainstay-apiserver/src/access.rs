@@ -231,10 +231,22 @@ fn attributes<'a>(
         resource: &info.resource,
         subresource: &info.subresource,
         namespace: &info.namespace,
-        name: &info.name,
+        name: if info.name.is_empty() { selected_name(info, fields) } else { &info.name },
         path: &info.path,
         is_resource: info.is_resource,
         fields,
+    }
+}
+
+/// The one name that a list or a watch asks for. Source: `NewRequestInfo` in
+/// `staging/src/k8s.io/apiserver/pkg/endpoints/request/requestinfo.go`.
+fn selected_name<'a>(info: &RequestInfo, fields: &'a [(String, String)]) -> &'a str {
+    let one = fields.iter().find(|(field, _)| field == "metadata.name").map(|(_, name)| name);
+    let is_segment =
+        |name: &&String| !matches!(name.as_str(), "." | "..") && !name.contains(['/', '%']);
+    match info.verb {
+        "list" | "watch" => one.filter(is_segment).map_or("", String::as_str),
+        _ => "",
     }
 }
 

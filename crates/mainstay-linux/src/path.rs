@@ -28,6 +28,14 @@ pub fn open_in_root(root: impl AsFd, path: &Path, flags: OFlags) -> io::Result<O
     Ok(openat2(root, path, flags | OFlags::CLOEXEC, Mode::empty(), resolve)?)
 }
 
+/// Opens `path`, which stays beneath `root` with all links on the way; else it is `EXDEV`.
+///
+/// Source: openat2(2), `RESOLVE_BENEATH`; kernel 5.6.
+pub fn open_beneath(root: impl AsFd, path: &Path, flags: OFlags) -> io::Result<OwnedFd> {
+    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
+    Ok(openat2(root, path, flags | OFlags::CLOEXEC, Mode::empty(), resolve)?)
+}
+
 /// The name that the kernel gives to an open file of this process, for calls that take only a
 /// path.
 pub fn of_descriptor(descriptor: impl AsFd) -> PathBuf {

@@ -20,6 +20,7 @@ use tokio::task::JoinSet;
 use crate::ledger::{Ledger, Record};
 use crate::logs::{LogBounds, rotate_all};
 use crate::node_api::{self, BoardHealth, BoardPods, NodeApi, NodeAuth};
+use crate::objects::{self, Shelf};
 use crate::observe::{Observer, follow};
 use crate::probe::{self, Counts, Line, Prober};
 use crate::publish::api::ApiPods;
@@ -227,7 +228,8 @@ impl Agent {
         let remembered =
             remembered.map(|it| Remembered { path: it.path, place: it.place, pod: it.pod });
         let merge = Merge::new(reading, config.manifests, remembered);
-        tasks.spawn(merge_all(merge, found, goals, notes));
+        let objects = performer.objects.manifests.clone();
+        tasks.spawn(merge_all(merge, found, objects, goals, notes));
 
         // Pods: the observer, the supervisor with its workers.
         tasks.spawn(follow(performer.observer.clone()));
@@ -266,6 +268,8 @@ impl Agent {
         if let Some(access) = config.api
             && let Some(goals) = unsaid.take()
         {
+            let calls = publish::api::calls(access.client.clone());
+            tasks.spawn(objects::api::keep(calls, performer.objects.api.clone()));
             let shown = Shown {
                 node_name: config.node_name.as_str().to_owned(),
                 directory: config.ledger_directory,
@@ -328,6 +332,7 @@ async fn pass_on(mut seen: mpsc::UnboundedReceiver<Batch>, batches: mpsc::Unboun
 async fn merge_all(
     mut merge: Merge,
     mut found: mpsc::UnboundedReceiver<Batch>,
+    objects: Arc<Shelf>,
     goals: watch::Sender<Option<Arc<Goals>>>,
     notes: watch::Sender<Arc<Notes>>,
 ) {
@@ -343,6 +348,8 @@ async fn merge_all(
         }
         // After the notes, so that whoever sees pods can know what there is to say about them.
         if merge.is_ready() {
+            // First what pods refer to, which is there then when they are started.
+            objects.replace(merge.objects());
             // Receivers live as long as the agent.
             goals.send_replace(Some(Arc::new(merge.goals())));
         }
@@ -462,7 +469,13 @@ mod tests {
         let (goals, mut goals_seen) = watch::channel(None);
         let (notes, notes_seen) = watch::channel(Arc::new(Notes::default()));
         let mut tasks = JoinSet::new();
-        tasks.spawn(merge_all(Merge::new(reading, manifests, []), found, goals, notes));
+        tasks.spawn(merge_all(
+            Merge::new(reading, manifests, []),
+            found,
+            Arc::default(),
+            goals,
+            notes,
+        ));
         goals_seen.wait_for(Option::is_some).await.unwrap();
         assert!(notes_seen.borrow().unreadable.contains_key(Path::new("/hanging")));
     }

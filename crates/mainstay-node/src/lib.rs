@@ -10,6 +10,7 @@
 //! | a thread `manifests` for each path ([`sources::manifest_dir`]) | inotify, directories | batches of changes → `merge_all` |
 //! | `merge_all` ([`agent`], over [`sources::merge`]) | batches | goals (`watch`) → supervisor; notes (`watch`) → board |
 //! | [`sources::api::ApiSource`], with an API | the API's pods of this node | goals (`watch`) → supervisor, `publish::mirror` |
+//! | [`objects::api::keep`], with an API | what pods refer to, the API | what is known of it (`watch`) → workers |
 //! | [`observe::follow`] | the runtime's events | one picture for each pod (`watch`) → its worker |
 //! | [`supervise::Supervisor`] | goals, pods that appear, requests, workers that end | a goal for each worker (`watch`) |
 //! | one [`worker::Worker`] for each pod | its goal, its picture, its actions, what probes find, time | reports → board; what runs → prober |
@@ -37,6 +38,7 @@ pub mod http;
 mod ledger;
 mod logs;
 pub mod node_api;
+mod objects;
 mod observe;
 mod probe;
 mod publish;
@@ -49,7 +51,7 @@ mod worker;
 pub use agent::{Agent, AgentConfig, STOP_PATIENCE};
 pub use logs::{LogBounds, LogOptions, LogReader, LogStream};
 pub use mainstay_plan::pod::PodKey;
-pub use publish::ApiAccess;
+pub use publish::{ApiAccess, allocatable};
 pub use sources::manifest_dir::{ManifestPaths, manifests_in};
 pub use volumes::unmount_below;
 

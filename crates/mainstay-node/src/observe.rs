@@ -251,6 +251,7 @@ mod tests {
             log_directory: root.path().join("log"),
             cgroup_root: "/cg".into(),
             machine_memory: 1 << 30,
+            allocatable: Default::default(),
             seccomp_directory: root.path().join("seccomp"),
             ..NodeFacts::default()
         };

@@ -29,6 +29,7 @@ pub use api::ApiAccess;
 pub(crate) use events::{
     About, Event, EventKind, Events, about, duration, field_path, of_failure, waits,
 };
+pub use node::allocatable;
 pub(crate) use show::{Shown, show};
 
 use crate::sources::merge::Notes;

@@ -447,10 +447,13 @@ impl WorkerGoal {
         };
         let goal = match (&self.goal, &other.goal) {
             (Goal::Run(a), Goal::Run(b)) => {
+                let (one, other) = (a.pod.metadata(), b.pod.metadata());
                 a.pod.uid() == b.pod.uid()
                     && a.incarnation == b.incarnation
                     // Of pods of an API only.
-                    && a.pod.metadata().generation == b.pod.metadata().generation
+                    && one.generation == other.generation
+                    && one.labels == other.labels
+                    && one.annotations == other.annotations
             }
             (Goal::Stop { run: a, grace }, Goal::Stop { run: b, grace: other }) => {
                 a.pod.uid() == b.pod.uid() && grace == other

@@ -5,6 +5,8 @@
 mod empty_dir;
 mod host_path;
 mod hosts;
+mod projected;
+mod sub_path;
 pub(crate) mod termination_message;
 
 use std::fs;
@@ -13,16 +15,20 @@ use std::net::IpAddr;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
-use k8s_openapi::api::core::v1::Volume;
+use k8s_openapi::api::core::v1::{Container, Volume};
 use mainstay_linux::cgroup::{CgroupError, CpuQuota, Hierarchies, Limits};
 use mainstay_linux::path::remove_all;
+use mainstay_plan::downward::Surroundings;
+use mainstay_plan::projection::{Projection, nested_mount_points};
+use mainstay_plan::references::SourceError;
 use mainstay_plan::resources::{self, PERIOD};
-use mainstay_plan::translate::NodeFacts;
+use mainstay_plan::translate::{self, NodeFacts};
 use mainstay_pod::Pod;
 
 pub(crate) use empty_dir::EmptyDirError;
 pub use empty_dir::unmount_below;
 pub(crate) use host_path::HostPathError;
+pub(crate) use projected::ProjectedError;
 
 /// A step of preparing or clearing a pod's place that failed.
 #[derive(Debug, thiserror::Error)]
@@ -49,17 +55,39 @@ pub(crate) enum VolumeError {
         #[source]
         source: EmptyDirError,
     },
+    /// A volume that is made of something that cannot be had.
+    #[error("MountVolume.SetUp failed for volume {volume:?} : {why}")]
+    Source { volume: String, why: SourceError },
+    /// A volume whose files cannot be made.
+    #[error("MountVolume.SetUp failed for volume {volume:?}")]
+    Projected {
+        volume: String,
+        #[source]
+        source: ProjectedError,
+    },
+    /// A part of a volume that cannot be mounted by itself. Source: `makeMounts` in
+    /// `pkg/kubelet/kubelet_pods.go`.
+    #[error("failed to prepare subPath for volumeMount {volume:?} of container {container:?}")]
+    SubPath {
+        volume: String,
+        container: String,
+        #[source]
+        source: io::Error,
+    },
     /// The pod's control group.
     #[error("cannot set up the pod's control group")]
     Cgroup(#[source] CgroupError),
 }
 
-/// Makes all that a pod's sandbox and containers need on the host.
+/// Makes all that a pod's sandbox and containers need on the host. Answers whether a volume is left as it was,
+/// since what it is made of cannot be had and the pod `runs` already.
 pub(crate) fn prepare(
     pod: &Pod,
     facts: &NodeFacts,
     hierarchies: &Hierarchies,
-) -> Result<(), VolumeError> {
+    around: &Surroundings<'_>,
+    runs: bool,
+) -> Result<bool, VolumeError> {
     let directory = facts.pod_directory(pod.uid());
     let file = |step| {
         let path = directory.clone();
@@ -69,11 +97,12 @@ pub(crate) fn prepare(
     // Others must not look into it, but a container's user has to get through to its volumes,
     // which are mounted one by one.
     builder.recursive(true).mode(0o750).create(&directory).map_err(file("make"))?;
-    let security = pod.spec().security_context.as_ref();
-    let group = security.and_then(|security| security.fs_group);
-    let group = group.and_then(|group| u32::try_from(group).ok());
+    let mut left = false;
     for volume in pod.spec().volumes.iter().flatten() {
-        prepare_volume(pod, volume, group, facts)?;
+        match prepare_volume(pod, volume, facts, around) {
+            Err(VolumeError::Source { .. }) if runs && is_there(pod, volume, facts) => left = true,
+            other => other?,
+        }
     }
     let group = hierarchies.at(&resources::cgroup(&facts.cgroup_root, pod.uid()));
     let limits = resources::Limits::of_pod(pod);
@@ -87,14 +116,38 @@ pub(crate) fn prepare(
             pids: None,
             unified: Vec::new(),
         })
-        .map_err(VolumeError::Cgroup)
+        .map_err(VolumeError::Cgroup)?;
+    Ok(left)
+}
+
+/// Lets the volumes of a pod show what they are made of now. One that cannot keeps no other from it.
+pub(crate) fn update(
+    pod: &Pod,
+    facts: &NodeFacts,
+    around: &Surroundings<'_>,
+) -> Result<(), VolumeError> {
+    let volumes = pod.spec().volumes.iter().flatten();
+    let made = volumes.filter(|volume| Projection::of(volume).is_some());
+    let results: Vec<_> = made.map(|volume| prepare_volume(pod, volume, facts, around)).collect();
+    results.into_iter().collect()
+}
+
+/// The group of a pod's volumes.
+fn group(pod: &Pod) -> Option<u32> {
+    let group = pod.spec().security_context.as_ref()?.fs_group?;
+    u32::try_from(group).ok()
+}
+
+/// Whether a volume is there whose files are made.
+fn is_there(pod: &Pod, volume: &Volume, facts: &NodeFacts) -> bool {
+    facts.volume_path(pod.uid(), volume).is_some_and(|path| projected::is_there(&path))
 }
 
 fn prepare_volume(
     pod: &Pod,
     volume: &Volume,
-    group: Option<u32>,
     facts: &NodeFacts,
+    around: &Surroundings<'_>,
 ) -> Result<(), VolumeError> {
     let named = || volume.name.clone();
     if let Some(host_path) = &volume.host_path {
@@ -103,10 +156,46 @@ fn prepare_volume(
     }
     if let (Some(empty_dir), Some(path)) = (&volume.empty_dir, facts.volume_path(pod.uid(), volume))
     {
-        return empty_dir::prepare(empty_dir, &path, group)
+        return empty_dir::prepare(empty_dir, &path, group(pod))
             .map_err(|source| VolumeError::EmptyDir { volume: named(), source });
     }
+    if let (Some(projection), Some(path)) =
+        (Projection::of(volume), facts.volume_path(pod.uid(), volume))
+    {
+        let files = projection.files(pod, around);
+        let files = files.map_err(|why| VolumeError::Source { volume: named(), why })?;
+        return projected::prepare(&projected::Wanted {
+            directory: &path,
+            in_memory: projection.is_in_memory(),
+            mount_points: &nested_mount_points(pod, &volume.name),
+            files: &files,
+            group: group(pod),
+        })
+        .map_err(|source| VolumeError::Projected { volume: named(), source });
+    }
     // Other kinds are refused when the manifest is read.
+    Ok(())
+}
+
+/// Makes the parts of volumes that a container mounts by themselves, where they are not there.
+pub(crate) fn make_sub_paths(
+    pod: &Pod,
+    container: &Container,
+    envs: &[(String, String)],
+    facts: &NodeFacts,
+) -> Result<(), VolumeError> {
+    for mount in container.volume_mounts.iter().flatten() {
+        // What cannot be asked for as it stands is refused in the kubelet's words when it is translated.
+        let Ok(Some(path)) = translate::sub_path(mount, envs) else { continue };
+        let mut volumes = pod.spec().volumes.iter().flatten();
+        let volume = volumes.find(|volume| volume.name == mount.name);
+        let Some(volume) = volume.and_then(|it| facts.volume_path(pod.uid(), it)) else { continue };
+        sub_path::prepare(&volume, Path::new(&path)).map_err(|source| VolumeError::SubPath {
+            volume: mount.name.clone(),
+            container: container.name.clone(),
+            source,
+        })?;
+    }
     Ok(())
 }
 

@@ -29,6 +29,7 @@ use mainstay_plan::pod::{
     Memory, PodKey, RunGoal, SeenPod, StopReason, Waiting, has_started, plan,
 };
 use mainstay_plan::probe::probed;
+use mainstay_plan::projection;
 use mainstay_plan::status::{self, Facts};
 use mainstay_pod::{Diagnostic, Pod, RestartPolicy};
 use tokio::sync::{mpsc, watch};
@@ -37,6 +38,7 @@ use tokio::task::{AbortHandle, JoinSet};
 pub(crate) use perform::Performer;
 use perform::{Done, PerformError};
 
+use crate::objects::{Following, Objects};
 use crate::probe::{self, Line};
 use crate::publish::{EventKind, PodReport, Publication, about, of_failure, waits};
 
@@ -71,6 +73,16 @@ pub(crate) struct WorkerGoal {
     pub(crate) manifest: Option<crate::publish::Manifest>,
 }
 
+/// What a goal's pod takes from elsewhere.
+#[derive(Default)]
+struct Sources {
+    pod: Option<Arc<Pod>>,
+    /// The objects that it refers to.
+    following: Option<Following>,
+    /// Whether some of its volumes show what may change.
+    has_volumes: bool,
+}
+
 /// Actions that are being carried out.
 #[derive(Default)]
 struct InFlight {
@@ -85,12 +97,15 @@ impl Worker {
         let mut grace = None;
         self.remember_health().await;
         let mut evictions = self.performer.evictions();
+        let mut sources = Sources::default();
         loop {
             if let Some(known) = self.probes.news() {
                 self.memory.health = (*known).clone();
             }
             evictions.mark_unchanged();
             let goal = self.goal.borrow_and_update().clone();
+            let pod = goal.goal.pod().map(|run| &run.pod);
+            let renewed = sources.turn_to(pod, &self.performer.objects);
             let seen = self.seen.borrow_and_update().clone();
             let now = Timestamp::now();
             let version = self.memory.version.clone();
@@ -106,6 +121,7 @@ impl Worker {
                     in_flight.abort_stops();
                 }
             }
+            self.memory.outdated |= renewed;
             self.memory.forget_gone(&seen);
             if let Some(run) = goal.goal.pod() {
                 self.memory.begin(run, &seen, now);
@@ -138,13 +154,17 @@ impl Worker {
                 tracing::debug!(pod = %self.key, ?action, "begins");
                 self.memory.in_flight.insert(action.key());
                 self.note_stop(&action, &seen, now);
+                if matches!(action, Action::Prepare { .. } | Action::UpdateVolumes) {
+                    // They go by what is known from now on.
+                    self.memory.outdated = false;
+                }
                 in_flight.start(&self.performer, &self.key, &wanted, &seen, action);
             }
             if plan.done && matches!(goal.goal, Goal::Gone) {
                 return;
             }
             self.tell_probes(&goal.goal, &seen);
-            let cause = self.wait(&mut in_flight, &mut evictions, plan.wake_at).await;
+            let cause = self.wait(&mut in_flight, &mut evictions, &mut sources, plan.wake_at).await;
             tracing::trace!(pod = %self.key, cause, "wakes");
         }
     }
@@ -181,6 +201,7 @@ impl Worker {
         &mut self,
         in_flight: &mut InFlight,
         evictions: &mut Evictions,
+        sources: &mut Sources,
         wake_at: Option<Timestamp>,
     ) -> &'static str {
         let sleep = async {
@@ -209,6 +230,12 @@ impl Worker {
             }
             // Cancel-safe, as it says.
             () = self.probes.changed() => "probes",
+            // Cancel-safe, as its documentation says.
+            () = sources.changed() => {
+                self.memory.retry_sources(Timestamp::now());
+                self.memory.outdated |= sources.has_volumes;
+                "objects"
+            }
             // Cancel-safe per docs on `JoinSet::join_next_with_id`.
             (action, result) = in_flight.next() => {
                 self.take_in(action, result);
@@ -233,6 +260,7 @@ impl Worker {
             | Action::RunSandbox { .. }
             | Action::StartContainer { .. }
             | Action::PostStart { .. }
+            | Action::UpdateVolumes
             | Action::RemoveContainer { .. }
             | Action::RecordFinished { .. }
             | Action::CleanUp { .. } => None,
@@ -267,13 +295,17 @@ impl Worker {
             // It ends anyway.
             Some(Err(_)) if matches!(&key, Key::Hook(id) if self.memory.ending.contains_key(id)) => {
             }
-            Some(Err(error)) => self.remember_failure(&key, error),
+            Some(Err(error)) => {
+                self.memory.outdated |= action == Action::UpdateVolumes;
+                self.remember_failure(&key, error);
+            }
         }
     }
 
     fn remember(&mut self, action: Action, done: Done) {
         match (action, done) {
-            (Action::Prepare { uid }, Done::AsAsked) => {
+            (Action::Prepare { uid }, done) => {
+                self.memory.outdated |= matches!(done, Done::PreparedInPart);
                 self.memory.hosted.insert(uid.clone());
                 self.memory.prepared = Some(uid);
             }
@@ -314,6 +346,7 @@ impl Worker {
         let longest = match key {
             Key::Image(_) => LONGEST_IMAGE_RETRY,
             Key::Host(_)
+            | Key::Volumes
             | Key::Ledger
             | Key::Sandbox
             | Key::Container(_)
@@ -344,7 +377,12 @@ impl Worker {
         let name = match key {
             Key::Image(name) | Key::Container(name) => Some(name.as_str()),
             Key::Hook(id) => all.find(|it| it.id == *id).map(|it| it.name.as_str()),
-            Key::Host(_) | Key::Ledger | Key::Sandbox | Key::Dead(_) | Key::DeadSandbox(_) => None,
+            Key::Host(_)
+            | Key::Volumes
+            | Key::Ledger
+            | Key::Sandbox
+            | Key::Dead(_)
+            | Key::DeadSandbox(_) => None,
         };
         let container = name.and_then(|name| run.pod.container(name));
         let image = container.and_then(|(_, container)| container.image.as_deref());
@@ -455,6 +493,32 @@ impl Worker {
 /// Whether a status says that the pod was ended by its deadline.
 fn is_late(status: &PodStatus) -> bool {
     status.reason.as_deref() == Some(DEADLINE_EXCEEDED)
+}
+
+impl Sources {
+    /// Turns to a goal's pod. Answers whether its volumes may have to show something else, since the pod
+    /// itself has changed.
+    fn turn_to(&mut self, pod: Option<&Arc<Pod>>, objects: &Objects) -> bool {
+        let before = match (&self.pod, pod) {
+            (Some(before), Some(pod)) if Arc::ptr_eq(before, pod) => return false,
+            (None, None) => return false,
+            (before, _) => before.as_ref().map(|before| before.uid().to_owned()),
+        };
+        // Before the old ones are let go, so that what both refer to stays known.
+        let following = pod.and_then(|pod| objects.follow(pod));
+        let has_volumes = pod.is_some_and(|pod| projection::has_any(pod));
+        *self = Self { pod: pod.cloned(), following, has_volumes };
+        self.has_volumes && before.as_deref() == pod.map(|pod| pod.uid())
+    }
+
+    /// Resolves when one of the objects has changed; never if there are none. Cancel-safe, as
+    /// [`Following::changed`] is.
+    async fn changed(&mut self) {
+        match &mut self.following {
+            Some(following) => following.changed().await,
+            None => std::future::pending().await,
+        }
+    }
 }
 
 impl InFlight {

@@ -11,6 +11,7 @@ use std::net::IpAddr;
 
 use k8s_openapi::api::core::v1::NodeStatus;
 use mainstay_cri::{Image, RuntimeCondition};
+use mainstay_pod::Amounts;
 use serde_json::{Value, json};
 
 pub use conditions::{Transition, transitions};
@@ -48,6 +49,18 @@ pub struct Machine {
     pub storage: u64,
     /// Bytes that are reserved, by the page's size as resources name it: `2Mi`.
     pub huge_pages: BTreeMap<String, u64>,
+}
+
+impl Machine {
+    /// What of it pods can have, as its Node says.
+    pub fn allocatable(&self) -> Amounts {
+        let whole = |bytes: u64| Some(bytes / 1024 * 1024);
+        Amounts {
+            cpu_milli: Some(self.processors.saturating_mul(1000)),
+            memory_bytes: whole(self.memory),
+            ephemeral_storage_bytes: whole(self.storage),
+        }
+    }
 }
 
 /// All that a node's status is made from.

@@ -2,11 +2,13 @@
 //!
 //! Source: `pkg/kubelet/kuberuntime/{kuberuntime_sandbox,kuberuntime_container,security_context}.go`.
 
+mod environment;
 pub(crate) mod expand;
 mod host_name;
 mod security;
 
-use std::collections::BTreeMap;
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
@@ -17,8 +19,9 @@ use mainstay_cri::{
     LinuxSandboxSecurityContext, Mount, MountPropagation, NamespaceMode, NamespaceOptions,
     PodSandboxConfig, PodSandboxMetadata, PortMapping, Protocol, SeccompProfile,
 };
-use mainstay_pod::{Pod, Role};
+use mainstay_pod::{Amounts, Pod, Role};
 
+pub use environment::environment;
 pub use host_name::HostName;
 pub use security::{RunsAsRoot, verify_non_root};
 
@@ -27,6 +30,7 @@ use crate::dns::ClusterDns;
 use crate::labels;
 use crate::lifecycle;
 use crate::pod::{ContainerPlan, RunGoal, SourceKind};
+use crate::projection::Projection;
 use crate::resources::{Limits, PERIOD, oom_score_adj};
 use crate::sysctls;
 use crate::termination_message;
@@ -48,6 +52,8 @@ pub struct NodeFacts {
     pub cgroup_root: String,
     /// Bytes.
     pub machine_memory: u64,
+    /// What of the machine pods can have: what its Node says.
+    pub allocatable: Amounts,
     /// Where the files of `seccompProfile.localhostProfile` are: `<root-dir>/seccomp`.
     pub seccomp_directory: PathBuf,
     /// What containers get that say nothing: `seccompDefault` of the configuration.
@@ -85,9 +91,11 @@ impl NodeFacts {
         if let Some(host_path) = &volume.host_path {
             return Some(PathBuf::from(&host_path.path));
         }
-        volume.empty_dir.as_ref()?;
-        let kind = "volumes/kubernetes.io~empty-dir";
-        Some(self.pod_directory(uid).join(kind).join(&volume.name))
+        let kind = match Projection::of(volume) {
+            Some(projection) => projection.directory(),
+            None => volume.empty_dir.as_ref().map(|_| "kubernetes.io~empty-dir")?,
+        };
+        Some(self.pod_directory(uid).join("volumes").join(kind).join(&volume.name))
     }
 }
 
@@ -97,6 +105,10 @@ impl NodeFacts {
 pub enum TranslateError {
     /// A mount of a volume that the pod does not have.
     NoSuchVolume(String),
+    /// A sub path that refers to variables that are not there, or are empty.
+    MissingVariables(Vec<String>),
+    /// A sub path that leads out of its volume.
+    SubPath(String),
     /// A field with a value that there is not.
     Invalid {
         /// The field, as in the manifest.
@@ -124,6 +136,13 @@ impl fmt::Display for TranslateError {
                     f,
                     "the pod has no volume {name:?}; name one of spec.volumes, or add it there"
                 )
+            }
+            Self::MissingVariables(names) => write!(f, "missing value for {}", names.join(", ")),
+            Self::SubPath(path) if path.starts_with('/') => {
+                write!(f, "error SubPath `{path}` must not be an absolute path")
+            }
+            Self::SubPath(path) => {
+                write!(f, "unable to provision SubPath `{path}`: must not contain '..'")
             }
             Self::Invalid { field, value } => {
                 write!(f, "{field} cannot be {value:?}; correct it in the manifest")
@@ -214,7 +233,7 @@ fn is(field: Option<bool>) -> bool {
     field.unwrap_or(false)
 }
 
-/// A container of a pod.
+/// A container of a pod, with the variables that [`environment`] says.
 ///
 /// # Errors
 ///
@@ -224,6 +243,7 @@ pub fn container(
     container: &Container,
     plan: &ContainerPlan,
     facts: &NodeFacts,
+    envs: Vec<(String, String)>,
 ) -> Result<ContainerConfig, TranslateError> {
     let mut annotations = BTreeMap::new();
     annotations.insert(labels::RESTART_COUNT.to_owned(), plan.restart_count.to_string());
@@ -237,7 +257,7 @@ pub fn container(
         let note = lifecycle::note(handler, container);
         annotations.insert(labels::PRE_STOP_HANDLER.to_owned(), note);
     }
-    let mut mounts = mounts(pod, container, facts)?;
+    let mut mounts = mounts(pod, container, facts, &envs)?;
     if let Some(path) = termination_message::path(container) {
         let policy = container.termination_message_policy.clone().unwrap_or_default();
         annotations.insert(labels::TERMINATION_MESSAGE_PATH.to_owned(), path.to_owned());
@@ -250,11 +270,11 @@ pub fn container(
             readonly: false,
             recursive_read_only: false,
             propagation: MountPropagation::Private,
+            sub_path: String::new(),
         });
     }
     let mut labels: BTreeMap<String, String> = pod_labels(pod).into_iter().collect();
     labels.insert(labels::CONTAINER_NAME.to_owned(), container.name.clone());
-    let envs = environment(container);
     let expand = |list: &Option<Vec<String>>| {
         let list = list.iter().flatten();
         list.map(|text| expand::expand(text, |name| lookup(&envs, name))).collect::<Vec<_>>()
@@ -317,17 +337,6 @@ fn port_mappings(pod: &Pod) -> Result<Vec<PortMapping>, TranslateError> {
     pod.host_ports().into_iter().filter(lasts).map(mapping).collect()
 }
 
-/// Variables in order; a later one may refer to earlier ones.
-fn environment(container: &Container) -> Vec<(String, String)> {
-    let mut variables: Vec<(String, String)> = Vec::new();
-    for variable in container.env.iter().flatten() {
-        let value = variable.value.as_deref().unwrap_or_default();
-        let value = expand::expand(value, |name| lookup(&variables, name));
-        variables.push((variable.name.clone(), value));
-    }
-    variables
-}
-
 fn lookup(variables: &[(String, String)], name: &str) -> Option<String> {
     variables.iter().rev().find(|(known, _)| known == name).map(|(_, value)| value.clone())
 }
@@ -336,6 +345,7 @@ fn mounts(
     pod: &Pod,
     container: &Container,
     facts: &NodeFacts,
+    envs: &[(String, String)],
 ) -> Result<Vec<Mount>, TranslateError> {
     let mut mounts = Vec::new();
     for mount in container.volume_mounts.iter().flatten() {
@@ -343,12 +353,15 @@ fn mounts(
         let volume = volumes.find(|volume| volume.name == mount.name);
         let path = volume.and_then(|volume| facts.volume_path(pod.uid(), volume));
         let path = path.ok_or_else(|| TranslateError::NoSuchVolume(mount.name.clone()))?;
+        // What is in it is the agent's alone to change.
+        let is_made = volume.is_some_and(|volume| Projection::of(volume).is_some());
         mounts.push(Mount {
             container_path: absolute(&mount.mount_path),
             host_path: text(&path),
-            readonly: is(mount.read_only),
+            readonly: is(mount.read_only) || is_made,
             recursive_read_only: is_recursively_read_only(mount),
             propagation: propagation(mount)?,
+            sub_path: sub_path(mount, envs)?.unwrap_or_default(),
         });
     }
     let own_hosts = mounts.iter().any(|mount| mount.container_path == "/etc/hosts");
@@ -359,6 +372,7 @@ fn mounts(
             readonly: security::is_rootfs_readonly(container),
             recursive_read_only: false,
             propagation: MountPropagation::Private,
+            sub_path: String::new(),
         });
     }
     Ok(mounts)
@@ -379,6 +393,44 @@ fn propagation(mount: &VolumeMount) -> Result<MountPropagation, TranslateError> 
 pub(crate) fn is_recursively_read_only(mount: &VolumeMount) -> bool {
     let asked = mount.recursive_read_only.as_deref();
     is(mount.read_only) && matches!(asked, Some("Enabled" | "IfPossible"))
+}
+
+/// What of its volume a mount is of; `None` for all of it.
+///
+/// # Errors
+///
+/// When it cannot be told, or leads out of the volume by its words. Where links lead is found out when it is
+/// opened.
+pub fn sub_path(
+    mount: &VolumeMount,
+    envs: &[(String, String)],
+) -> Result<Option<String>, TranslateError> {
+    let some = |text: &Option<String>| text.clone().filter(|text| !text.is_empty());
+    let path = match some(&mount.sub_path_expr) {
+        None => some(&mount.sub_path),
+        Some(expression) => {
+            let missing = RefCell::new(BTreeSet::new());
+            // Source: `ExpandContainerVolumeMounts` in `pkg/kubelet/container/helpers.go`.
+            let path = expand::expand(&expression, |name| {
+                let value = lookup(envs, name).filter(|value| !value.is_empty());
+                if value.is_none() {
+                    missing.borrow_mut().insert(name.to_owned());
+                }
+                value
+            });
+            let missing = missing.into_inner();
+            if !missing.is_empty() {
+                return Err(TranslateError::MissingVariables(missing.into_iter().collect()));
+            }
+            some(&Some(path))
+        }
+    };
+    match path {
+        Some(path) if path.starts_with('/') || path.split('/').any(|name| name == "..") => {
+            Err(TranslateError::SubPath(path))
+        }
+        path => Ok(path),
+    }
 }
 
 /// A relative mount path counts from the root, as the kubelet has it (`makeMounts`).

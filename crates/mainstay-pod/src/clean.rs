@@ -63,6 +63,16 @@ pub(crate) fn clean(pod: &mut Node) -> Option<Finding> {
     dropped.into_warning()
 }
 
+/// The same of a ConfigMap or a Secret.
+pub(crate) fn clean_object(object: &mut Node) -> Option<Finding> {
+    let mut dropped = Dropped::default();
+    let pasted = is_pasted(object);
+    if let Some(metadata) = object.get_mut("metadata") {
+        clean_metadata(metadata, pasted, &mut dropped);
+    }
+    dropped.into_warning()
+}
+
 /// Whether the manifest carries what only an API server writes.
 fn is_pasted(pod: &Node) -> bool {
     let metadata = pod.get("metadata");

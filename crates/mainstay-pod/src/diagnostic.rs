@@ -150,6 +150,12 @@ impl Finding {
 // === impl Diagnostic ===
 
 impl Diagnostic {
+    /// Something to know about a file as a whole.
+    pub fn warning(file: &str, message: impl Into<String>, hint: Option<String>) -> Self {
+        let (severity, cause) = (Severity::Warning, Cause::Adjusted);
+        Self { severity, cause, ..Self::of_file(file, message, hint) }
+    }
+
     /// Trouble with a file as a whole, for which no line can be named.
     pub(crate) fn of_file(file: &str, message: impl Into<String>, hint: Option<String>) -> Self {
         Self {

@@ -1,14 +1,18 @@
-//! Finds the Pods in a file's documents: single ones, and those in a `List` or `PodList`.
+//! Finds the Pods, ConfigMaps and Secrets in a file's documents: single ones, and those in a `List` or
+//! `PodList`.
 
 use std::collections::HashMap;
 
 use crate::diagnostic::{Cause, Finding};
+use crate::object::ObjectKind;
 use crate::tree::{Entry, Node, Span, Value};
 
-/// One thing in a file that is, or should have been, a Pod.
+/// One thing in a file that is, or should have been, a Pod, or what Pods refer to.
 pub(crate) enum Candidate {
     /// `apiVersion: v1`, `kind: Pod`.
     Pod(Node),
+    /// `apiVersion: v1`, and this kind. With errors it is not to be used.
+    Object { kind: ObjectKind, node: Node, errors: Vec<Finding> },
     /// Something else; the tree is kept for whatever name it may have.
     Other { node: Node, errors: Vec<Finding> },
 }
@@ -33,6 +37,10 @@ pub(crate) fn candidates(root: Node, number: usize) -> Vec<Candidate> {
     while let Some((node, typed)) = left.pop() {
         match judge(&node, number, typed) {
             Judged::Pod => found.push(Candidate::Pod(with_type(node))),
+            Judged::Object(kind, errors) => {
+                let errors = errors.into_iter().map(|it| it.cause(Cause::Kind)).collect();
+                found.push(Candidate::Object { kind, node, errors });
+            }
             Judged::List { typed } => {
                 left.extend(items(node).into_iter().rev().map(|item| (item, typed)));
             }
@@ -47,6 +55,7 @@ pub(crate) fn candidates(root: Node, number: usize) -> Vec<Candidate> {
 
 enum Judged {
     Pod,
+    Object(ObjectKind, Vec<Finding>),
     /// The items of a `PodList` need not say that they are Pods.
     List {
         typed: bool,
@@ -84,6 +93,7 @@ fn judge(node: &Node, number: usize, typed: bool) -> Judged {
     let ((kind, kind_readable), (version, version_readable)) =
         (take(text("kind")), take(text("apiVersion")));
     let place = |key: &str| node.locate(key);
+    let mut object = None;
     match kind {
         Some("List" | "PodList")
             if version.is_none_or(|version| version == "v1") && version_readable =>
@@ -95,6 +105,8 @@ fn judge(node: &Node, number: usize, typed: bool) -> Judged {
             return Judged::List { typed: kind == Some("PodList") };
         }
         Some("Pod") => {}
+        Some("ConfigMap") if !typed => object = Some(ObjectKind::ConfigMap),
+        Some("Secret") if !typed => object = Some(ObjectKind::Secret),
         None if typed && kind_readable => return Judged::Pod,
         None => {
             if kind_readable {
@@ -106,7 +118,8 @@ fn judge(node: &Node, number: usize, typed: bool) -> Judged {
         }
         Some(kind) => {
             let message = format!(
-                "document {number} is of kind {kind}; a manifest directory takes Pods only"
+                "document {number} is of kind {kind}; a manifest directory takes Pods, ConfigMaps \
+                 and Secrets only"
             );
             let finding = Finding::error(place("kind"), "kind", message).hint(kind_hint(kind));
             return Judged::Refused(vec![finding]);
@@ -120,9 +133,12 @@ fn judge(node: &Node, number: usize, typed: bool) -> Judged {
         }
         None if version_readable => errors.push(
             Finding::error(place("apiVersion"), "apiVersion", "Required value")
-                .hint("a Pod has apiVersion: v1".to_owned()),
+                .hint(format!("a {} has apiVersion: v1", kind.unwrap_or("Pod"))),
         ),
         None => {}
+    }
+    if let Some(kind) = object {
+        return Judged::Object(kind, errors);
     }
     if errors.is_empty() { Judged::Pod } else { Judged::Refused(errors) }
 }

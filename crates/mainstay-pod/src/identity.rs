@@ -26,6 +26,10 @@ pub const CONFIG_MIRROR_ANNOTATION: &str = "kubernetes.io/config.mirror";
 /// The manifest's path.
 pub const CONFIG_PATH_ANNOTATION: &str = "mainstay.dev/config.path";
 
+/// The ConfigMaps and Secrets that a static pod refers to and its mirror does not show, as
+/// `configmaps/app,secrets/db`: those beside its manifest, of which an API knows nothing.
+pub const CONFIG_REFERENCES_ANNOTATION: &str = "mainstay.dev/config.references";
+
 /// The longest name of a pod, in bytes.
 const NAME_MAX: usize = 253;
 

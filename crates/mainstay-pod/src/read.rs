@@ -1,13 +1,20 @@
-//! From the bytes of a file to the pods in it.
+//! From the bytes of a file to the pods in it, and to the ConfigMaps and Secrets.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::Pod as KubernetesPod;
+use k8s_openapi::ByteString;
+use k8s_openapi::api::core::v1::{ConfigMap, Pod as KubernetesPod, Secret};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use serde::Deserialize;
+use serde::de::IntoDeserializer;
+use serde::de::value::{self, StrDeserializer};
 
 use crate::diagnostic::{Cause, Diagnostic, Finding, Severity};
 use crate::documents::{self, Candidate};
-use crate::identity::{self, Facts, FullName, NodeName, SourceKind};
+use crate::identity::{self, CONFIG_REFERENCES_ANNOTATION, Facts, FullName, NodeName, SourceKind};
+use crate::object::{Object, ObjectKind, ObjectName};
+use crate::path::Path;
 use crate::pod::Pod;
 use crate::source::Source;
 use crate::tree::{MAX_FILE_BYTES, Node};
@@ -49,7 +56,7 @@ pub struct Outcome {
     pub diagnostics: Vec<Diagnostic>,
 }
 
-/// One pod of a file, or what was to be one.
+/// One pod of a file, or what was to be one; or what pods refer to.
 #[derive(Clone, Debug)]
 pub enum Entry {
     /// A pod to run.
@@ -64,6 +71,25 @@ pub enum Entry {
         /// What it would have been called, if that could be read. It may equal the name of a pod before
         /// it in the same file, which then is the one that counts.
         identity: Option<FullName>,
+        /// Why; never empty.
+        errors: Vec<Diagnostic>,
+        /// What else there is to say.
+        warnings: Vec<Diagnostic>,
+    },
+    /// A ConfigMap or a Secret that pods may refer to.
+    Object {
+        /// Which.
+        name: ObjectName,
+        /// What is in it.
+        object: Arc<Object>,
+        /// What was read otherwise than written.
+        warnings: Vec<Diagnostic>,
+    },
+    /// One that is not to be used as it is; what was there before counts.
+    RefusedObject {
+        /// Which, if that could be read. It may equal the name of one before it in the same file, which
+        /// then is the one that counts.
+        name: Option<ObjectName>,
         /// Why; never empty.
         errors: Vec<Diagnostic>,
         /// What else there is to say.
@@ -107,7 +133,14 @@ pub fn read(file: &str, bytes: &[u8], options: &ReadOptions) -> Outcome {
         return Outcome { entries: Vec::new(), diagnostics: vec![diagnostic] };
     }
     let source = Source::new(file, text);
-    let mut reading = Reading { source, file, options, entries: Vec::new(), names: HashMap::new() };
+    let mut reading = Reading {
+        source,
+        file,
+        options,
+        entries: Vec::new(),
+        names: HashMap::new(),
+        objects: HashMap::new(),
+    };
     for (number, candidates, error) in documents {
         reading.document(candidates, error, number);
     }
@@ -190,6 +223,8 @@ struct Reading<'a> {
     entries: Vec<Entry>,
     /// The accepted pods so far, and their documents.
     names: HashMap<FullName, usize>,
+    /// The same of ConfigMaps and Secrets.
+    objects: HashMap<ObjectName, usize>,
 }
 
 // === impl Reading ===
@@ -200,35 +235,84 @@ impl Reading<'_> {
             for candidate in candidates {
                 let entry = match candidate {
                     Candidate::Pod(node) => self.pod(node, number),
+                    Candidate::Object { kind, node, errors } if errors.is_empty() => {
+                        self.object(kind, node, number)
+                    }
+                    Candidate::Object { kind, node, errors } => {
+                        self.refused_object(object_name(kind, &node), errors, number)
+                    }
                     Candidate::Other { node, errors } => self.refused(&node, errors, number),
                 };
                 self.entries.push(entry);
             }
             return;
         };
-        // Whatever pods the document was to hold are refused, by name where it could be read.
-        let named: Vec<Node> = candidates
-            .into_iter()
-            .map(|candidate| match candidate {
-                Candidate::Pod(node) | Candidate::Other { node, .. } => node,
-            })
-            .filter(|node| documents::identity(node).is_some())
-            .collect();
-        if named.is_empty() {
-            let errors = vec![error.into_diagnostic(&self.source, number)];
-            self.entries.push(Entry::Refused { identity: None, errors, warnings: Vec::new() });
-            return;
-        }
-        for node in named {
-            let entry = self.refused(&node, vec![error.clone()], number);
+        // Whatever the document was to hold is refused, by name where it could be read.
+        let mut named = false;
+        for candidate in candidates {
+            let errors = vec![error.clone()];
+            let entry = match &candidate {
+                Candidate::Object { kind, node, .. } => {
+                    self.refused_object(object_name(*kind, node), errors, number)
+                }
+                Candidate::Pod(node) | Candidate::Other { node, .. } => {
+                    if documents::identity(node).is_none() {
+                        continue;
+                    }
+                    self.refused(node, errors, number)
+                }
+            };
+            named = true;
             self.entries.push(entry);
         }
+        if !named {
+            let errors = vec![error.into_diagnostic(&self.source, number)];
+            self.entries.push(Entry::Refused { identity: None, errors, warnings: Vec::new() });
+        }
+    }
+
+    /// A ConfigMap or a Secret, from cleaning to what is in it.
+    fn object(&mut self, kind: ObjectKind, mut node: Node, number: usize) -> Entry {
+        let name = object_name(kind, &node);
+        let mut findings: Vec<Finding> = clean::clean_object(&mut node).into_iter().collect();
+        let validation = self.options.validation;
+        let shape = schema::object(kind);
+        let fits = schema::check(&mut node, shape, &self.source, validation, &mut findings);
+        let object = (fits && is_base64(&node, kind, &mut findings))
+            .then(|| decode_object(kind, &node, &mut findings))
+            .flatten();
+        let accepted = findings.iter().all(|it| it.severity == Severity::Warning);
+        let (Some(object), Some(name)) = (object.filter(|_| accepted), name.clone()) else {
+            return self.refused_object(name, findings, number);
+        };
+        if let Some(first) = self.objects.get(&name) {
+            let message = format!(
+                "Duplicate value: document {first} of this file is the same {}",
+                kind.as_str()
+            );
+            findings.push(Finding::error(node.locate("metadata.name"), "metadata.name", message));
+            return self.refused_object(Some(name), findings, number);
+        }
+        self.objects.insert(name.clone(), number);
+        let (_, warnings) = self.diagnostics(findings, number);
+        Entry::Object { name, object: Arc::new(object), warnings }
+    }
+
+    fn refused_object(
+        &self,
+        name: Option<ObjectName>,
+        findings: Vec<Finding>,
+        number: usize,
+    ) -> Entry {
+        let (errors, warnings) = self.diagnostics(findings, number);
+        Entry::RefusedObject { name, errors, warnings }
     }
 
     /// A Pod, from cleaning to identity.
     fn pod(&mut self, mut node: Node, number: usize) -> Entry {
         let given = documents::identity(&node);
-        let mut findings: Vec<Finding> = clean::clean(&mut node).into_iter().collect();
+        let mut findings: Vec<Finding> = of_mirror(&node).into_iter().collect();
+        findings.extend(clean::clean(&mut node));
         let validation = self.options.validation;
         let fits = schema::check(&mut node, schema::pod(), &self.source, validation, &mut findings);
         let mut pod = None;
@@ -298,7 +382,8 @@ impl Reading<'_> {
             findings.push(Finding::error(node.locate("metadata.name"), "metadata.name", message));
         }
         pod.metadata.name = static_name;
-        let references = validate::api_references(&pod);
+        let mut references = validate::api_references(&pod);
+        references.retain(|it| !it.is_local());
         for reference in &references {
             let finding = Finding::error(
                 node.locate(&reference.field),
@@ -344,6 +429,83 @@ impl Reading<'_> {
         let (errors, warnings) =
             findings.into_iter().partition(|finding| finding.severity == Severity::Error);
         (shown(errors, &self.source, number), shown(warnings, &self.source, number))
+    }
+}
+
+/// A mirror does not show what its pod takes from ConfigMaps and Secrets, so it is not the pod.
+fn of_mirror(node: &Node) -> Option<Finding> {
+    let annotations = node.get("metadata")?.get("annotations")?;
+    let names = annotations.get_str(CONFIG_REFERENCES_ANNOTATION)?;
+    let path = Path::new("metadata");
+    let path = path.field("annotations");
+    let message = format!(
+        "it is of a mirror pod, which leaves out what the pod takes from ConfigMaps and Secrets \
+         ({names})"
+    );
+    let span = annotations.span;
+    let hint = "copy the manifest that the mirror is of, not the mirror".to_owned();
+    Some(Finding::error(span, path.key(CONFIG_REFERENCES_ANNOTATION), message).hint(hint))
+}
+
+fn object_name(kind: ObjectKind, node: &Node) -> Option<ObjectName> {
+    let (namespace, name) = documents::identity(node)?;
+    Some(ObjectName { kind, namespace, name })
+}
+
+/// Whether what is to be base64 is. The value is not shown: it may be a secret.
+fn is_base64(node: &Node, kind: ObjectKind, findings: &mut Vec<Finding>) -> bool {
+    let map = match kind {
+        ObjectKind::ConfigMap => "binaryData",
+        ObjectKind::Secret => "data",
+    };
+    let before = findings.len();
+    for entry in node.get(map).map(Node::entries).unwrap_or_default() {
+        let text = entry.node.as_str().unwrap_or_default();
+        let text: StrDeserializer<'_, value::Error> = text.into_deserializer();
+        if ByteString::deserialize(text).is_err() {
+            let path = Path::new(map);
+            let finding = Finding::error(entry.node.span, path.key(&entry.key), "it is not base64");
+            let hint = match kind {
+                ObjectKind::ConfigMap => "text goes into data",
+                ObjectKind::Secret => "text goes into stringData",
+            };
+            findings.push(finding.hint(hint.to_owned()).cause(Cause::WrongType));
+        }
+    }
+    findings.len() == before
+}
+
+fn decode_object(kind: ObjectKind, node: &Node, findings: &mut Vec<Finding>) -> Option<Object> {
+    let json = node.to_json();
+    let namespace = |metadata: &mut ObjectMeta| {
+        let namespace = metadata.namespace.get_or_insert_default();
+        if namespace.is_empty() {
+            "default".clone_into(namespace);
+        }
+    };
+    let decoded = match kind {
+        ObjectKind::ConfigMap => serde_json::from_value(json).map(|mut object: ConfigMap| {
+            namespace(&mut object.metadata);
+            (validate::config_map(&object), Object::from(object))
+        }),
+        ObjectKind::Secret => serde_json::from_value(json).map(|mut object: Secret| {
+            namespace(&mut object.metadata);
+            (validate::secret(&object), Object::from(object))
+        }),
+    };
+    match decoded {
+        Ok((errors, object)) => {
+            findings.extend(errors.into_iter().map(|error| {
+                let span = node.locate(error.place.as_ref().unwrap_or(&error.field));
+                Finding::error(span, &error.field, error.message)
+            }));
+            Some(object)
+        }
+        Err(error) => {
+            let message = format!("cannot be decoded as a {}: {error}", kind.as_str());
+            findings.push(Finding::error(node.locate(""), "", message).cause(Cause::WrongType));
+            None
+        }
     }
 }
 

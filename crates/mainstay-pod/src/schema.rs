@@ -6,9 +6,16 @@ mod hint;
 pub(crate) use check::check;
 pub(crate) use mainstay_schema::types::{Shape, Type};
 
+use crate::object::ObjectKind;
+
 /// The schema of a Pod.
 pub(crate) fn pod() -> &'static Type {
     mainstay_schema::of("", "v1", "Pod").expect("the table has all kinds that mainstay knows")
+}
+
+/// The schema of a ConfigMap or a Secret.
+pub(crate) fn object(kind: ObjectKind) -> &'static Type {
+    mainstay_schema::of("", "v1", kind.as_str()).expect("as above")
 }
 
 /// `a string`, `a list`.

@@ -11,6 +11,7 @@ mod affinity;
 mod annotations;
 mod claims;
 mod container;
+mod data;
 mod env;
 mod error;
 mod handlers;
@@ -36,6 +37,7 @@ use k8s_openapi::api::core::v1::{Container, Pod, PodSpec};
 use crate::defaults;
 pub use crate::path::Path;
 
+pub use data::{config_map, secret};
 pub use error::{ErrorKind, Errors, FieldError, Json, Show, Shown};
 pub use references::{Reference, api_references};
 pub use resources::quantity_value;

@@ -91,6 +91,13 @@ pub enum MountSource {
         /// Absolute.
         path: String,
     },
+    /// A part of a directory of the host, without what is mounted in it.
+    Part {
+        /// The directory; absolute.
+        directory: String,
+        /// What below it. No link leads out of the directory.
+        path: String,
+    },
     /// A new instance of a file system that lives in memory.
     New {
         /// `proc`, `sysfs`, `tmpfs`, `devpts`, `mqueue` or `cgroup2`.

@@ -79,6 +79,7 @@ pub(crate) async fn node(config: NodeConfig, api: Option<ApiAccess>) -> anyhow::
         cgroup_root: config.cgroup_root.clone(),
         // What the kernel does not tell is not there.
         machine_memory: machine().unwrap_or_default().memory,
+        allocatable: mainstay_node::allocatable(&instance.root_dir),
         seccomp_directory: instance.root_dir.join("seccomp"),
         seccomp_default: match config.config.seccomp_default {
             true => SeccompProfile::RuntimeDefault,

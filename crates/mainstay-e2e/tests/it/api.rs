@@ -10,14 +10,14 @@ use crate::node::{Node, wait_for};
 use crate::program::{Outcome, command, run};
 
 /// Asks the node's API.
-fn kubectl(node: &Node, arguments: &[&str]) -> Outcome {
+pub(crate) fn kubectl(node: &Node, arguments: &[&str]) -> Outcome {
     let mut command = command(tools::kubectl());
     command.arg("--kubeconfig").arg(node.path("root/kubeconfig")).args(arguments);
     run(&mut command)
 }
 
 /// Waits until the API tells a pod's phase.
-fn wait_for_phase(node: &Node, name: &str, phase: &str) {
+pub(crate) fn wait_for_phase(node: &Node, name: &str, phase: &str) {
     let shown = wait_for(|| {
         let arguments = ["get", "pod", name, "-o", "jsonpath={.status.phase}"];
         let outcome = kubectl(node, &arguments);

@@ -17,6 +17,7 @@ mod admission;
 mod api;
 mod bad_input;
 mod cli;
+mod config;
 mod container;
 mod controllers;
 mod images;

@@ -141,8 +141,8 @@ fn a_file_may_hold_several_pods_and_one_bad_document_harms_only_itself() {
     check(
         &node,
         &expect![[r#"
-        DIR/manifests/all.yaml:27:7: kind: document 2 is of kind Deployment; a manifest directory takes Pods only (static pods are Pods: write a Pod from the template of the Deployment, or apply the Deployment through the Kubernetes API)
-        DIR/manifests/all.yaml:35:9: kind: document 3 is of kind Service; a manifest directory takes Pods only (objects of kind Service are applied through the Kubernetes API: kubectl apply -f)
+        DIR/manifests/all.yaml:27:7: kind: document 2 is of kind Deployment; a manifest directory takes Pods, ConfigMaps and Secrets only (static pods are Pods: write a Pod from the template of the Deployment, or apply the Deployment through the Kubernetes API)
+        DIR/manifests/all.yaml:35:9: kind: document 3 is of kind Service; a manifest directory takes Pods, ConfigMaps and Secrets only (objects of kind Service are applied through the Kubernetes API: kubectl apply -f)
         DIR/manifests/all.yaml:57:5: spec.hostNetwrk: unknown field (did you mean hostNetwork?)"#]],
     );
     let before = node.status();

@@ -74,7 +74,13 @@ pub(super) fn list(from: &Ingredients<'_>, layout: Layout) -> Mounts {
         };
         let (readonly, recursive) = (mount.readonly, mount.recursive_read_only);
         let flags = MountFlags { readonly, recursive, propagation, ..PLAIN };
-        mounts.bind(&mount.container_path, &mount.host_path, flags);
+        if mount.sub_path.is_empty() {
+            mounts.bind(&mount.container_path, &mount.host_path, flags);
+        } else {
+            let (directory, path) = (mount.host_path.clone(), mount.sub_path.clone());
+            let source = MountSource::Part { directory, path };
+            mounts.list.push(Mount { destination: mount.container_path.clone(), source, flags });
+        }
     }
     mounts
 }

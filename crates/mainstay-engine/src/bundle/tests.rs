@@ -223,6 +223,7 @@ fn check_mounts(
                 kind.to_owned() + &options.collect::<String>()
             }
             MountSource::Bind { path } => path.clone(),
+            MountSource::Part { directory, path } => format!("{path} of {directory}"),
         };
         let flags = mount.flags;
         let flags = [
@@ -252,6 +253,7 @@ fn mounts_of_version_2_with_the_containers_own_last_and_the_outer_first() {
         readonly,
         recursive_read_only: false,
         propagation: MountPropagation::Private,
+        sub_path: String::new(),
     };
     check_mounts(
         &version_2(),

@@ -34,6 +34,7 @@ use super::{EventKind, Events};
 use crate::version;
 
 pub(crate) use lease::keep as keep_lease;
+pub use machine::allocatable;
 pub(crate) use machine::architecture;
 
 /// How often the node is looked at. Source: `nodeStatusUpdateFrequency`.

@@ -287,8 +287,14 @@ impl ApiSource {
 impl Decided {
     /// Takes in what may be changed of a pod that runs.
     fn update(&mut self, held: &KubernetesPod) {
+        let same = |pod: &Pod| {
+            let (known, held) = (pod.metadata(), &held.metadata);
+            known.generation == held.generation
+                && known.labels == held.labels
+                && known.annotations == held.annotations
+        };
         if let Ok(pod) = &mut self.pod
-            && pod.metadata().generation != held.metadata.generation
+            && !same(pod)
             && let Ok(newer) = Pod::from_api(held.clone())
         {
             *pod = Arc::new(newer);

@@ -40,8 +40,8 @@ pub(crate) type Batch = Vec<Change>;
 /// One thing that was found out.
 #[derive(Debug)]
 pub(crate) enum Change {
-    /// A manifest's bytes, and the directories that it lies in.
-    Read { path: PathBuf, bytes: Vec<u8>, place: Place },
+    /// A manifest's bytes, the directories that it lies in, and whether everybody may read it.
+    Read { path: PathBuf, bytes: Vec<u8>, place: Place, exposed: bool },
     /// A manifest is there and cannot be read.
     Unreadable { path: PathBuf, error: io::Error },
     /// A manifest was taken away: its directory is there, and it is not in it.
@@ -249,10 +249,10 @@ impl Source {
             let path = self.directory.join(&name);
             match order {
                 Order::Read => match Entry::read(&path) {
-                    Ok(Entry { stamp, bytes }) => {
+                    Ok(Entry { stamp, exposed, bytes }) => {
                         let place = self.place(&name);
                         self.known.insert(name, stamp);
-                        batch.push(Change::Read { path, bytes, place });
+                        batch.push(Change::Read { path, bytes, place, exposed });
                     }
                     Err(error) if error.kind() == io::ErrorKind::NotFound => gone.push(name),
                     Err(error) => {

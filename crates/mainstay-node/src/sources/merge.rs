@@ -17,7 +17,9 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use mainstay_plan::pod::{Incarnation, PodKey, SourceKind};
-use mainstay_pod::{Diagnostic, Entry, FullName, NodeName, Pod, ReadOptions, Validation};
+use mainstay_pod::{
+    Diagnostic, Entry, FullName, NodeName, Object, ObjectName, Pod, ReadOptions, Validation,
+};
 
 use super::manifest_dir::{Change, ManifestPaths, Place};
 
@@ -80,6 +82,8 @@ pub(crate) struct Merge {
     files: BTreeMap<PathBuf, File>,
     /// Which file each pod is taken from.
     winners: BTreeMap<PodKey, PathBuf>,
+    /// The same of what pods refer to.
+    object_winners: BTreeMap<ObjectName, PathBuf>,
     ignored: BTreeMap<PathBuf, BTreeSet<String>>,
     unreadable: BTreeMap<PathBuf, String>,
     /// The paths that have not been looked at yet.
@@ -93,10 +97,13 @@ pub(crate) struct Merge {
 struct File {
     /// The last good version of each pod that it has.
     pods: BTreeMap<PodKey, Claim>,
+    /// The last good version of what pods may refer to.
+    objects: BTreeMap<ObjectName, Arc<Object>>,
     notes: Vec<Note>,
     /// The directories that it was seen in.
     place: Place,
-    /// The bytes that were read last; `None` when they are from the ledger only.
+    /// The bytes that were read last; `None` when they are from the ledger only, or hold what is in
+    /// memory once already.
     bytes: Option<Vec<u8>>,
 }
 
@@ -128,6 +135,7 @@ impl Merge {
             manifests,
             files: BTreeMap::new(),
             winners: BTreeMap::new(),
+            object_winners: BTreeMap::new(),
             ignored: BTreeMap::new(),
             unreadable: BTreeMap::new(),
         };
@@ -150,7 +158,9 @@ impl Merge {
         let mut gone = Vec::new();
         for change in changes {
             match change {
-                Change::Read { path, bytes, place } => self.read(path, bytes, place, now),
+                Change::Read { path, bytes, place, exposed } => {
+                    self.read(path, bytes, place, exposed, now);
+                }
                 Change::Unreadable { path, error } => self.keep(path, &error.to_string()),
                 Change::Gone { path } => gone.push(path),
                 Change::Ignored { directory, names } => {
@@ -186,7 +196,7 @@ impl Merge {
         file.bytes = None;
     }
 
-    fn read(&mut self, path: PathBuf, bytes: Vec<u8>, place: Place, now: Timestamp) {
+    fn read(&mut self, path: PathBuf, bytes: Vec<u8>, place: Place, exposed: bool, now: Timestamp) {
         if let Some(file) = self.files.get_mut(&path)
             && file.bytes.as_ref() == Some(&bytes)
         {
@@ -204,6 +214,8 @@ impl Merge {
             outcome.diagnostics.iter().cloned().map(Note::Diagnostic).collect();
         let mut pods: BTreeMap<PodKey, Claim> = BTreeMap::new();
         let mut refused: BTreeMap<PodKey, Arc<[Diagnostic]>> = BTreeMap::new();
+        let mut objects: BTreeMap<ObjectName, Arc<Object>> = BTreeMap::new();
+        let mut refused_objects: BTreeSet<ObjectName> = BTreeSet::new();
         // Refused documents of which not even the name is known may be any pod of the file.
         let mut nameless: Option<Arc<[Diagnostic]>> =
             (!outcome.diagnostics.is_empty()).then(|| outcome.diagnostics.into());
@@ -221,9 +233,25 @@ impl Merge {
                         None => nameless = Some(errors.into()),
                     }
                 }
+                Entry::Object { name, object, warnings } => {
+                    notes.extend(warnings.into_iter().map(Note::Diagnostic));
+                    let exposure = name.exposure(&path.to_string_lossy()).filter(|_| exposed);
+                    notes.extend(exposure.map(Note::Diagnostic));
+                    objects.insert(name, object);
+                }
+                Entry::RefusedObject { name, errors, warnings } => {
+                    notes.extend(errors.into_iter().chain(warnings).map(Note::Diagnostic));
+                    refused_objects.extend(name);
+                }
             }
         }
         let file = self.files.entry(path).or_default();
+        for (name, object) in std::mem::take(&mut file.objects) {
+            if nameless.is_some() || refused_objects.contains(&name) {
+                objects.entry(name).or_insert(object);
+            }
+        }
+        let bytes = Some(bytes).filter(|_| objects.is_empty());
         for (key, claim) in std::mem::take(&mut file.pods) {
             let why = refused.get(&key).or(nameless.as_ref());
             if let Some(why) = why
@@ -232,7 +260,7 @@ impl Merge {
                 pods.insert(key, Claim { invalid: Some(why.clone()), ..claim });
             }
         }
-        *file = File { pods, notes, place, bytes: Some(bytes) };
+        *file = File { pods, objects, notes, place, bytes };
     }
 
     /// A valid pod of a file. The same version as before stays what it was.
@@ -259,22 +287,23 @@ impl Merge {
         self.files.get(self.winners.get(key)?)?.pods.get(key)
     }
 
-    /// Settles which file each pod is taken from.
+    /// Settles which file each pod is taken from, and each object that they refer to.
     fn elect(&mut self) {
-        let mut candidates: BTreeMap<PodKey, Vec<&PathBuf>> = BTreeMap::new();
-        for (path, file) in &self.files {
-            for key in file.pods.keys() {
-                candidates.entry(key.clone()).or_default().push(path);
-            }
-        }
-        let before = std::mem::take(&mut self.winners);
-        for (key, paths) in candidates {
-            // Paths come in order, so the first one is the lowest.
-            let stays = before.get(&key).filter(|path| paths.contains(path));
-            if let Some(winner) = stays.or(paths.first().copied()) {
-                self.winners.insert(key, winner.clone());
-            }
-        }
+        let files = || self.files.iter();
+        let pods = files().flat_map(|(path, file)| file.pods.keys().map(move |key| (key, path)));
+        let winners = elect(pods, &self.winners);
+        let objects =
+            files().flat_map(|(path, file)| file.objects.keys().map(move |name| (name, path)));
+        self.object_winners = elect(objects, &self.object_winners);
+        self.winners = winners;
+    }
+
+    /// What static pods may refer to.
+    pub(crate) fn objects(&self) -> BTreeMap<ObjectName, Arc<Object>> {
+        let object = |(name, path): (&ObjectName, &PathBuf)| {
+            Some((name.clone(), self.files.get(path)?.objects.get(name)?.clone()))
+        };
+        self.object_winners.iter().filter_map(object).collect()
     }
 
     /// What should run.
@@ -310,7 +339,14 @@ impl Merge {
                 let pod = FullName { namespace: key.namespace.clone(), name: key.name.clone() };
                 Some(Note::Shadowed { pod, by: winner.clone() })
             });
-            let notes: Vec<Note> = file.notes.iter().cloned().chain(shadowed).collect();
+            let shadowed_objects = file.objects.keys().filter_map(|name| {
+                let winner = self.object_winners.get(name).filter(|winner| *winner != path)?;
+                let message =
+                    format!("{name} is taken from {}; remove one of the two", winner.display());
+                Some(Note::Diagnostic(Diagnostic::warning(&path.to_string_lossy(), message, None)))
+            });
+            let notes = file.notes.iter().cloned().chain(shadowed).chain(shadowed_objects);
+            let notes: Vec<Note> = notes.collect();
             if !notes.is_empty() {
                 files.insert(path.clone(), notes);
             }
@@ -320,6 +356,22 @@ impl Merge {
         unreadable.extend(hanging.map(|path| (path.clone(), HANGING.to_owned())));
         Notes { files, ignored: self.ignored.clone(), unreadable }
     }
+}
+
+/// Which of several files each thing is taken from: the one that it was taken from before, else the lowest.
+/// The things of one file after the other, in the order of their paths.
+fn elect<'a, K: Clone + Ord + 'a>(
+    claims: impl Iterator<Item = (&'a K, &'a PathBuf)>,
+    before: &BTreeMap<K, PathBuf>,
+) -> BTreeMap<K, PathBuf> {
+    let mut winners = BTreeMap::new();
+    for (key, path) in claims {
+        let stays = before.get(key) == Some(path);
+        if stays || !winners.contains_key(key) {
+            winners.insert(key.clone(), path.clone());
+        }
+    }
+    winners
 }
 
 pub(crate) fn key_of(pod: &Pod) -> PodKey {

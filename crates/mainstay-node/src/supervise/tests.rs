@@ -67,6 +67,7 @@ fn config(root: &Path) -> AgentConfig {
             log_directory: root.join("log"),
             cgroup_root: "/cg".into(),
             machine_memory: 1 << 30,
+            allocatable: Default::default(),
             seccomp_directory: root.join("seccomp"),
             ..NodeFacts::default()
         },

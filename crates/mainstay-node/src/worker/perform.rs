@@ -3,9 +3,10 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Container, PodStatus};
@@ -16,12 +17,14 @@ use mainstay_cri::{
 use mainstay_linux::cgroup::Hierarchies;
 use mainstay_plan::admission::{Rejection, admit_static};
 use mainstay_plan::dns::{self, PodDns};
+use mainstay_plan::downward::Surroundings;
 use mainstay_plan::image::{self, Decision, Presence, PullPolicy};
 use mainstay_plan::lifecycle;
 use mainstay_plan::node_status::labels;
 use mainstay_plan::pod::{
     Action, ContainerPlan, Finished, Goal, PodKey, RunGoal, SeenPod, SeenSandbox, StopReason,
 };
+use mainstay_plan::references::{Referenced, SourceError};
 use mainstay_plan::resources;
 use mainstay_plan::status::NodeAddresses;
 use mainstay_plan::translate::{self, NodeFacts};
@@ -32,6 +35,7 @@ use crate::agent::AgentConfig;
 use crate::dns as host_dns;
 use crate::ledger::{Ledger, Record};
 use crate::logs;
+use crate::objects::Objects;
 use crate::observe::Observer;
 use crate::publish::node::architecture;
 use crate::publish::{self, About, EventKind, Events, about, field_path};
@@ -56,6 +60,7 @@ pub(crate) struct Performer {
     pub(crate) hierarchies: Hierarchies,
     pub(crate) ledger: Ledger,
     pub(crate) events: Events,
+    pub(crate) objects: Objects,
     starts: Semaphore,
     /// The last status of each pod, for the record of its end.
     statuses: Mutex<BTreeMap<PodKey, PodStatus>>,
@@ -78,6 +83,8 @@ pub(super) enum Done {
     },
     /// The image of a container of this version can be run under this name.
     Image { version: String, image: String },
+    /// A version is prepared, and some of its volumes may not show what they should.
+    PreparedInPart,
     /// This end has been written down.
     Finished(Finished),
 }
@@ -133,6 +140,19 @@ impl PerformError {
         }
     }
 
+    /// Something that the pod is made of cannot be had.
+    fn source(reason: &'static str, error: &SourceError) -> Self {
+        let retry = match error {
+            SourceError::NotFound(_)
+            | SourceError::NoKey { .. }
+            | SourceError::NoItem { .. }
+            | SourceError::NotText { .. } => Retry::WhenChanged,
+            SourceError::Awaited(_) | SourceError::Unreadable { .. } => Retry::Soon,
+            SourceError::Unknown(_) | SourceError::Path(_) => Retry::Backoff,
+        };
+        Self { reason, message: error.to_string(), retry }
+    }
+
     /// The pod cannot be asked for as it stands.
     fn refused(reason: &'static str, error: &dyn fmt::Display) -> Self {
         Self { reason, message: error.to_string(), retry: Retry::Backoff }
@@ -166,6 +186,7 @@ impl Performer {
             hierarchies,
             ledger,
             events: Events::default(),
+            objects: Objects::default(),
             starts: Semaphore::new(processors * STARTS_PER_PROCESSOR),
             statuses: Mutex::default(),
             records: Mutex::new(records),
@@ -267,7 +288,8 @@ impl Performer {
         action: Action,
     ) -> Result<Done, PerformError> {
         match (action, &goal) {
-            (Action::Prepare { .. }, Goal::Run(run)) => self.prepare(run).await,
+            (Action::Prepare { .. }, Goal::Run(run)) => self.prepare(run, &seen).await,
+            (Action::UpdateVolumes, Goal::Run(run)) => self.update_volumes(run).await,
             (Action::EnsureImage { container }, Goal::Run(run)) => {
                 self.ensure_image(run, &container).await
             }
@@ -317,6 +339,7 @@ impl Performer {
             // The plan asks for these only with a goal to run.
             (
                 Action::Prepare { .. }
+                | Action::UpdateVolumes
                 | Action::EnsureImage { .. }
                 | Action::RunSandbox { .. }
                 | Action::StartContainer { .. }
@@ -327,12 +350,49 @@ impl Performer {
         }
     }
 
-    async fn prepare(self: &Arc<Self>, run: &RunGoal) -> Result<Done, PerformError> {
+    async fn prepare(
+        self: &Arc<Self>,
+        run: &RunGoal,
+        seen: &SeenPod,
+    ) -> Result<Done, PerformError> {
+        let runs = seen.sandboxes.iter().any(|it| it.ready && it.uid == run.pod.uid());
         let (performer, pod) = (self.clone(), run.pod.clone());
-        let prepared =
-            blocking(move || volumes::prepare(&pod, &performer.facts, &performer.hierarchies));
-        prepared.await?;
+        let (objects, node) = (self.referenced(&pod).await, self.node_addresses());
+        let prepared = blocking(move || {
+            let around = performer.surroundings(&node, &[], &objects);
+            volumes::prepare(&pod, &performer.facts, &performer.hierarchies, &around, runs)
+        });
+        Ok(if prepared.await? { Done::PreparedInPart } else { Done::AsAsked })
+    }
+
+    async fn update_volumes(self: &Arc<Self>, run: &RunGoal) -> Result<Done, PerformError> {
+        let (performer, pod) = (self.clone(), run.pod.clone());
+        let (objects, node) = (self.referenced(&pod).await, self.node_addresses());
+        let updated = blocking(move || {
+            let around = performer.surroundings(&node, &[], &objects);
+            volumes::update(&pod, &performer.facts, &around)
+        });
+        updated.await?;
         Ok(Done::AsAsked)
+    }
+
+    /// What is known of the objects that a pod refers to.
+    async fn referenced(&self, pod: &Pod) -> Arc<Referenced> {
+        /// Source: `objectCache.Get` in `pkg/kubelet/util/manager/watch_based_manager.go`.
+        const PATIENCE: Duration = Duration::from_secs(1);
+        let Some(mut following) = self.objects.follow(pod) else { return Arc::default() };
+        // What is not known by then is said to be so.
+        let _ = tokio::time::timeout(PATIENCE, following.known()).await;
+        following.now()
+    }
+
+    fn surroundings<'a>(
+        &self,
+        node: &'a NodeAddresses,
+        pod_ips: &'a [IpAddr],
+        objects: &'a Referenced,
+    ) -> Surroundings<'a> {
+        Surroundings { allocatable: self.facts.allocatable, node, pod_ips, objects }
     }
 
     async fn clean_up(self: &Arc<Self>, uid: String) -> Result<Done, PerformError> {
@@ -496,18 +556,21 @@ impl Performer {
         let current = seen.sandboxes.iter().find(|it| it.id == *sandbox);
         let addresses = current.map(|it| it.ips.clone()).unwrap_or_default();
         let attempt = current.map_or(0, |it| it.attempt);
+        let envs = self.environment(run, container, &addresses).await?;
         let logs = self.unnumbered(run, seen, plan);
         let (performer, pod) = (self.clone(), run.pod.clone());
         let (name, planned) = (plan.name.clone(), plan.restart_count);
-        let counted = blocking(move || {
+        let (mounting, known) = (container.clone(), envs.clone());
+        let made = blocking(move || {
             volumes::write_hosts(&pod, &performer.facts, &addresses)?;
             let number = logs.map_or(planned, |logs| logs::runs(&logs));
             volumes::make_termination_message(&pod, &name, number, &performer.facts)?;
+            volumes::make_sub_paths(&pod, &mounting, &known, &performer.facts)?;
             Ok(number)
         });
-        let restart_count = counted.await?;
+        let restart_count = made.await?;
         let plan = &ContainerPlan { restart_count, ..plan.clone() };
-        let config = translate::container(&run.pod, container, plan, &self.facts)
+        let config = translate::container(&run.pod, container, plan, &self.facts, envs)
             .map_err(|error| refused(&error))?;
         let (sandbox_config, _) = self.sandbox_config(run, attempt)?;
         let created = self.runtime.create_container(sandbox, &config, &sandbox_config).await;
@@ -542,6 +605,19 @@ impl Performer {
                 Ok(Done::AsAsked)
             }
         }
+    }
+
+    /// The variables of a container of a goal's pod, whose sandbox has these addresses.
+    async fn environment(
+        &self,
+        run: &RunGoal,
+        container: &Container,
+        pod_ips: &[IpAddr],
+    ) -> Result<Vec<(String, String)>, PerformError> {
+        let (objects, node) = (self.referenced(&run.pod).await, self.node_addresses());
+        let around = self.surroundings(&node, pod_ips, &objects);
+        translate::environment(&run.pod, container, &around)
+            .map_err(|error| PerformError::source("CreateContainerConfigError", &error))
     }
 
     /// Shows what went well with a container of a goal's pod.
@@ -680,10 +756,27 @@ fn presence_of(image: Option<&Image>) -> Presence {
 async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, VolumeError> + Send + 'static,
 ) -> Result<T, PerformError> {
-    let failed =
-        |message: String| PerformError { reason: "FailedMount", message, retry: Retry::Soon };
+    let failed = |error: VolumeError| {
+        let message = mainstay_cri::chain(&error);
+        match error {
+            VolumeError::Source { why, .. } => {
+                PerformError { message, ..PerformError::source("FailedMount", &why) }
+            }
+            VolumeError::SubPath { .. } => {
+                let reason = "CreateContainerConfigError";
+                PerformError { reason, message, retry: Retry::Backoff }
+            }
+            VolumeError::File { .. }
+            | VolumeError::HostPath { .. }
+            | VolumeError::EmptyDir { .. }
+            | VolumeError::Projected { .. }
+            | VolumeError::Cgroup(_) => {
+                PerformError { reason: "FailedMount", message, retry: Retry::Soon }
+            }
+        }
+    };
     match tokio::task::spawn_blocking(work).await {
-        Ok(result) => result.map_err(|error| failed(mainstay_cri::chain(&error))),
+        Ok(result) => result.map_err(failed),
         Err(error) => Err(PerformError::panicked(&error)),
     }
 }

@@ -385,3 +385,30 @@ fn times_below_a_second_are_no_change() {
     let (ours, served) = (with("2026-01-01T00:00:00.25Z"), with("2026-01-01T00:00:00Z"));
     assert_eq!(patch_of(&served, &ours, "u"), None);
 }
+
+/// A server refuses mirrors that refer to ConfigMaps and Secrets.
+#[test]
+fn a_mirror_leaves_out_what_lies_beside_the_manifest() {
+    let pod = pod_of(
+        "apiVersion: v1\nkind: Pod\nmetadata: {name: web}\nspec:\n  containers:\n  - name: a\n    \
+         image: i\n    envFrom: [{configMapRef: {name: e}}]\n    env:\n    \
+         - {name: A, valueFrom: {secretKeyRef: {name: s, key: k}}}\n    \
+         - {name: B, valueFrom: {fieldRef: {fieldPath: metadata.name}}}\n    volumeMounts:\n    \
+         - {name: m, mountPath: /m}\n    - {name: s, mountPath: /s}\n    - {name: p, mountPath: /p}\n  \
+         volumes:\n  - {name: m, configMap: {name: m, defaultMode: 0400}}\n  \
+         - {name: s, secret: {secretName: s}}\n  - name: p\n    projected:\n      sources:\n      \
+         - {secret: {name: s}}\n      \
+         - {downwardAPI: {items: [{path: own, fieldRef: {fieldPath: metadata.name}}]}}\n",
+    );
+    let mirror = object(&pod, "n1", "node-uid");
+    assert_eq!(mainstay_pod::validate::api_references(&mirror), []);
+    assert_eq!(mainstay_pod::validate::create(&mirror), []);
+    let annotations = mirror.metadata.annotations.unwrap();
+    assert_eq!(
+        annotations["mainstay.dev/config.references"],
+        "configmaps/e,configmaps/m,secrets/s"
+    );
+    let spec = serde_json::to_value(mirror.spec).unwrap();
+    expect![[r#"{"a":[{"name":"A"},{"name":"B","valueFrom":{"fieldRef":{"apiVersion":"v1","fieldPath":"metadata.name"}}}],"v":[{"name":"m","projected":{"defaultMode":256}},{"name":"s","projected":{"defaultMode":420}},{"name":"p","projected":{"defaultMode":420,"sources":[{"downwardAPI":{"items":[{"fieldRef":{"apiVersion":"v1","fieldPath":"metadata.name"},"path":"own"}]}}]}}]}"#]]
+        .assert_eq(&serde_json::json!({"a": spec["containers"][0]["env"], "v": spec["volumes"]}).to_string());
+}

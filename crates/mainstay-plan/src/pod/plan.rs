@@ -196,6 +196,9 @@ impl Planner<'_> {
             self.ask(Action::Prepare { uid: uid.to_owned() });
             return;
         }
+        if self.memory.outdated {
+            self.ask(Action::UpdateVolumes);
+        }
         match current {
             None => {
                 let attempts = self.seen.sandboxes.iter().filter(|sandbox| sandbox.uid == uid);

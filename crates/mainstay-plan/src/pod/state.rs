@@ -224,6 +224,8 @@ pub struct Memory {
     pub hosted: BTreeSet<String>,
     /// The UID that is prepared: all that its sandbox and containers need on the host is there.
     pub prepared: Option<String>,
+    /// Whether what its volumes show is not, or may not be, what it should be any more.
+    pub outdated: bool,
     /// The version that images and failures are remembered for.
     pub version: Option<String>,
     /// Images of the goal's containers, by container name, since the last start of each.
@@ -252,6 +254,7 @@ impl Memory {
         let version = goal.pod().map(|run| run.pod.uid().to_owned());
         if self.version != version {
             self.version = version;
+            self.outdated = false;
             self.images.clear();
             self.failures
                 .retain(|key, _| matches!(key, Key::Dead(_) | Key::DeadSandbox(_) | Key::Host(_)));
@@ -292,7 +295,12 @@ impl Memory {
         self.failures.retain(|key, _| match key {
             Key::Dead(id) | Key::Hook(id) => exists(id),
             Key::DeadSandbox(id) => sandboxes.iter().any(|sandbox| sandbox.id == *id),
-            Key::Host(_) | Key::Ledger | Key::Sandbox | Key::Container(_) | Key::Image(_) => true,
+            Key::Host(_)
+            | Key::Volumes
+            | Key::Ledger
+            | Key::Sandbox
+            | Key::Container(_)
+            | Key::Image(_) => true,
         });
     }
 
@@ -310,6 +318,15 @@ impl Memory {
     /// Whether the goal's pod has run to its end for good.
     pub fn has_finished(&self, run: &RunGoal) -> bool {
         self.finished.as_ref().is_some_and(|it| run.is_own(&it.uid, it.incarnation))
+    }
+
+    /// What the pod refers to has changed, so what it could not be made of may be there now.
+    pub fn retry_sources(&mut self, now: Timestamp) {
+        for (key, failure) in &mut self.failures {
+            if matches!(key, Key::Host(_) | Key::Volumes | Key::Container(_)) {
+                failure.retry_at = Some(failure.retry_at.map_or(now, |due| due.min(now)));
+            }
+        }
     }
 
     /// Images came or went, so those that were missed may be there now.
@@ -386,6 +403,8 @@ pub struct Finished {
 pub enum Key {
     /// The place of a version of the pod on the host.
     Host(String),
+    /// What the volumes of the goal's pod show.
+    Volumes,
     /// What is written down of the pod.
     Ledger,
     /// The goal's own sandbox.
@@ -411,6 +430,8 @@ pub enum Action {
         /// The version.
         uid: String,
     },
+    /// Let the volumes of a pod that runs show what they are made of now.
+    UpdateVolumes,
     /// See to the image of the container of this name, as [`crate::image`] decides.
     EnsureImage {
         /// The container.
@@ -503,6 +524,7 @@ impl Action {
     pub fn key(&self) -> Key {
         match self {
             Self::Prepare { uid } | Self::CleanUp { uid } => Key::Host(uid.clone()),
+            Self::UpdateVolumes => Key::Volumes,
             Self::RecordFinished { .. } => Key::Ledger,
             Self::EnsureImage { container } => Key::Image(container.clone()),
             Self::RunSandbox { .. } => Key::Sandbox,

@@ -2,6 +2,9 @@ use expect_test::{Expect, expect};
 use mainstay_testkit::pods::pod as pod_of;
 
 use super::*;
+use crate::downward::Surroundings;
+use crate::references::Referenced;
+use crate::status::NodeAddresses;
 
 fn facts() -> NodeFacts {
     NodeFacts {
@@ -10,6 +13,7 @@ fn facts() -> NodeFacts {
         log_directory: "/log".into(),
         cgroup_root: "/mainstay".into(),
         machine_memory: 1 << 30,
+        allocatable: Amounts::default(),
         seccomp_directory: "/seccomp".into(),
         ..NodeFacts::default()
     }
@@ -36,7 +40,18 @@ fn plan() -> ContainerPlan {
 }
 
 fn first(pod: &Pod) -> ContainerConfig {
-    container(pod, &pod.spec().containers[0], &plan(), &facts()).unwrap()
+    made(pod, &pod.spec().containers[0]).unwrap()
+}
+
+fn made(pod: &Pod, container: &Container) -> Result<ContainerConfig, TranslateError> {
+    let around = Surroundings {
+        allocatable: Amounts::default(),
+        node: &NodeAddresses::default(),
+        pod_ips: &[],
+        objects: &Referenced::default(),
+    };
+    let envs = environment(pod, container, &around).unwrap();
+    super::container(pod, container, &plan(), &facts(), envs)
 }
 
 #[track_caller]
@@ -129,6 +144,7 @@ fn volumes_are_mounted_where_they_are_wanted() {
                 readonly: false,
                 recursive_read_only: false,
                 propagation: Private,
+                sub_path: "",
             },
             Mount {
                 container_path: "/h",
@@ -136,6 +152,7 @@ fn volumes_are_mounted_where_they_are_wanted() {
                 readonly: true,
                 recursive_read_only: false,
                 propagation: Private,
+                sub_path: "",
             },
             Mount {
                 container_path: "/etc/hosts",
@@ -143,6 +160,7 @@ fn volumes_are_mounted_where_they_are_wanted() {
                 readonly: false,
                 recursive_read_only: false,
                 propagation: Private,
+                sub_path: "",
             },
             Mount {
                 container_path: "/dev/termination-log",
@@ -150,6 +168,7 @@ fn volumes_are_mounted_where_they_are_wanted() {
                 readonly: false,
                 recursive_read_only: false,
                 propagation: Private,
+                sub_path: "",
             },
         ]"#]]
     .assert_eq(&text);
@@ -296,7 +315,7 @@ fn what_no_manifest_can_say_and_a_stored_pod_does_is_refused() {
         let dns = DnsConfig::default();
         let sandbox = sandbox(&goal(&pod), SourceKind::File, 0, &facts(), dns, "/cg").map(|_| ());
         let container = &pod.spec().containers[0];
-        let container = super::container(&pod, container, &plan(), &facts()).map(|_| ());
+        let container = made(&pod, container).map(|_| ());
         let text = |result: Result<(), TranslateError>| {
             result.map_or_else(|error| error.to_string(), |()| "fine".to_owned())
         };
@@ -328,4 +347,51 @@ fn what_no_manifest_can_say_and_a_stored_pod_does_is_refused() {
         fine | runAsGroup cannot be "-1"; correct it in the manifest
         fine | fsGroup cannot be "4294967296"; correct it in the manifest
         fine | supplementalGroups cannot be "-1"; correct it in the manifest"#]].assert_eq(&text);
+}
+
+#[test]
+fn a_mount_may_be_of_a_part_of_its_volume() {
+    let of = |mount: &str, envs: &[(&str, &str)]| {
+        let mount = serde_json::from_str(mount).unwrap();
+        let own = |text: &str| text.to_owned();
+        let envs: Vec<_> = envs.iter().map(|(name, value)| (own(name), own(value))).collect();
+        match sub_path(&mount, &envs) {
+            Ok(path) => path.unwrap_or_else(|| "all".into()),
+            Err(error) => error.to_string(),
+        }
+    };
+    let envs = &[("A", "a/b"), ("UP", "../x"), ("ROOT", "/etc"), ("EMPTY", "")][..];
+    for (mount, expected) in [
+        (r#"{"name": "v", "mountPath": "/v"}"#, "all"),
+        (r#"{"name": "v", "mountPath": "/v", "subPath": "a/b"}"#, "a/b"),
+        (
+            r#"{"name": "v", "mountPath": "/v", "subPath": "a/../b"}"#,
+            "unable to provision SubPath `a/../b`: must not contain '..'",
+        ),
+        (r#"{"name": "v", "mountPath": "/v", "subPathExpr": "$(A)/$$(A)"}"#, "a/b/$(A)"),
+        (
+            r#"{"name": "v", "mountPath": "/v", "subPathExpr": "$(UP)"}"#,
+            "unable to provision SubPath `../x`: must not contain '..'",
+        ),
+        (
+            r#"{"name": "v", "mountPath": "/v", "subPathExpr": "$(ROOT)"}"#,
+            "error SubPath `/etc` must not be an absolute path",
+        ),
+        (
+            r#"{"name": "v", "mountPath": "/v", "subPathExpr": "$(NONE)$(EMPTY)$(A)"}"#,
+            "missing value for EMPTY, NONE",
+        ),
+    ] {
+        assert_eq!(of(mount, envs), expected, "{mount}");
+    }
+    let pod = pod("volumes:\n- {name: v, emptyDir: {}}\n- {name: m, configMap: {name: m}}\n\
+                   containers:\n- name: c\n  image: i\n  volumeMounts:\n  - {name: v, mountPath: /v}\n  \
+                   - {name: v, mountPath: /w, subPath: a}\n  - {name: m, mountPath: /m}");
+    let mounts = first(&pod).mounts;
+    let directory = format!("/pods/{}", pod.uid());
+    let volume = format!("{directory}/volumes/kubernetes.io~empty-dir/v");
+    let parts = |at: usize| (mounts[at].host_path.as_str(), mounts[at].sub_path.as_str());
+    assert_eq!((parts(0), parts(1)), ((&*volume, ""), (&*volume, "a")));
+    assert_eq!(mounts[2].host_path, format!("{directory}/volumes/kubernetes.io~configmap/m"));
+    assert!(!mounts[1].readonly && mounts[2].readonly);
 }

@@ -13,7 +13,7 @@ fn pod(spec: &str) -> Pod {
     };
     match read("/etc/web.yaml", text.as_bytes(), &options).entries.remove(0) {
         Entry::Pod { pod, .. } => (*pod).clone(),
-        Entry::Refused { errors, .. } => panic!("refused: {errors:?}"),
+        other => panic!("refused: {other:?}"),
     }
 }
 

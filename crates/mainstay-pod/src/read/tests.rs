@@ -29,6 +29,14 @@ fn show(outcome: &Outcome) -> String {
                 let name = identity.as_ref().map_or_else(|| "?".to_owned(), FullName::to_string);
                 (format!("refused {name}"), errors.iter().chain(warnings).collect())
             }
+            Entry::Object { name, object, warnings } => {
+                (format!("{name} {object:?}"), warnings.iter().collect())
+            }
+            Entry::RefusedObject { name, errors, warnings } => {
+                assert!(!errors.is_empty());
+                let name = name.as_ref().map_or_else(|| "?".to_owned(), ToString::to_string);
+                (format!("refused object {name}"), errors.iter().chain(warnings).collect())
+            }
         };
         out.push_str(&title);
         out.push('\n');
@@ -78,7 +86,7 @@ fn documents_and_lists() {
             pod b-n1_default
             pod c-n1_default
             refused d-n1_default
-              web.yaml:33:11: kind: document 3 is of kind Service; a manifest directory takes Pods only (objects of kind Service are applied through the Kubernetes API: kubectl apply -f)
+              web.yaml:33:11: kind: document 3 is of kind Service; a manifest directory takes Pods, ConfigMaps and Secrets only (objects of kind Service are applied through the Kubernetes API: kubectl apply -f)
             pod e-n1_default
             refused f-n1_default
               web.yaml:41:3: spec.containers: Required value
@@ -109,11 +117,11 @@ fn other_kinds() {
         "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: web}\n---\napiVersion: v1\nkind: Service\n---\nkind: pod\n---\nmetadata: {name: x}\n---\napiVersion: v2\nkind: Pod\nmetadata: {name: x}\n---\nkind: Pod\n---\n- a\n---\njust text\n---\nkind: [x]\napiVersion: 1\n",
         expect![[r#"
             refused web-n1_default
-              web.yaml:2:7: kind: document 1 is of kind Deployment; a manifest directory takes Pods only (static pods are Pods: write a Pod from the template of the Deployment, or apply the Deployment through the Kubernetes API)
+              web.yaml:2:7: kind: document 1 is of kind Deployment; a manifest directory takes Pods, ConfigMaps and Secrets only (static pods are Pods: write a Pod from the template of the Deployment, or apply the Deployment through the Kubernetes API)
             refused ?
-              web.yaml:6:7: kind: document 2 is of kind Service; a manifest directory takes Pods only (objects of kind Service are applied through the Kubernetes API: kubectl apply -f)
+              web.yaml:6:7: kind: document 2 is of kind Service; a manifest directory takes Pods, ConfigMaps and Secrets only (objects of kind Service are applied through the Kubernetes API: kubectl apply -f)
             refused ?
-              web.yaml:8:7: kind: document 3 is of kind pod; a manifest directory takes Pods only (did you mean Pod?)
+              web.yaml:8:7: kind: document 3 is of kind pod; a manifest directory takes Pods, ConfigMaps and Secrets only (did you mean Pod?)
             refused x-n1_default
               web.yaml:10:1: kind: Required value (a static pod starts with apiVersion: v1 and kind: Pod)
               web.yaml:10:1: apiVersion: Required value (a Pod has apiVersion: v1)
@@ -130,6 +138,65 @@ fn other_kinds() {
               web.yaml:23:13: apiVersion: expected a string, found the number 1
         "#]],
     );
+}
+
+#[test]
+fn what_pods_refer_to_lies_beside_them() {
+    check(
+        "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: m, namespace: ns, uid: x}\ndata: {a: b}\n\
+         binaryData: {c: AA==}\n---\napiVersion: v1\nkind: List\nitems:\n- apiVersion: v1\n  \
+         kind: Secret\n  metadata: {name: s}\n  type: Opaque\n  stringData: {p: q}\n- apiVersion: v1\n  \
+         kind: Pod\n  metadata: {name: p}\n  spec: {containers: [{name: c, image: i, envFrom: \
+         [{secretRef: {name: s}}]}]}\n---\napiVersion: v1\nkind: Secret\nmetadata: {name: s}\n",
+        expect![[r#"
+            ConfigMap ns/m {"a", "c"}
+              web.yaml:3:36: dropped what a cluster had added: metadata.uid
+            Secret default/s {"p"}
+            pod p-n1_default
+            refused object Secret default/s
+              web.yaml:22:18: metadata.name: Duplicate value: document 2 of this file is the same Secret
+        "#]],
+    );
+    check(
+        "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: M}\ndata: {a b: c}\n---\n\
+         apiVersion: v1\nkind: Secret\nmetadata: {name: s}\ndata: {p: 'plain text'}\n---\n\
+         apiVersion: v1\nkind: ConfigMap\ndata: {'': x, a/b: z}\nbinaryData: {d: AA==}\n---\n\
+         apiVersion: v1\nkind: ConfigMap\nmetadata: {name: d}\ndata: {d: x, ..: z}\nbinaryData: {d: AA==}\n\
+         ---\napiVersion: v2\nkind: Secret\nmetadata: {name: t}\n---\napiVersion: v1\n\
+         kind: Secret\nmetadata: {name: u}\ndata: {a: [\n",
+        expect![[r#"
+            refused object ConfigMap default/M
+              web.yaml:3:18: metadata.name: Invalid value: "M": a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', and must start and end with an alphanumeric character (e.g. 'example.com', regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*')
+              web.yaml:4:13: data[a b]: Invalid value: "a b": a valid config key must consist of alphanumeric characters, '-', '_' or '.' (e.g. 'key.name',  or 'KEY_NAME',  or 'key-name', regex used for validation is '[-._a-zA-Z0-9]+')
+            refused object Secret default/s
+              web.yaml:9:11: data[p]: it is not base64 (text goes into stringData)
+            refused object ?
+              web.yaml:11:1: metadata.name: Required value: name or generateName is required
+              web.yaml:13:12: data[]: Invalid value: "": a valid config key must consist of alphanumeric characters, '-', '_' or '.' (e.g. 'key.name',  or 'KEY_NAME',  or 'key-name', regex used for validation is '[-._a-zA-Z0-9]+')
+              web.yaml:13:20: data[a/b]: Invalid value: "a/b": a valid config key must consist of alphanumeric characters, '-', '_' or '.' (e.g. 'key.name',  or 'KEY_NAME',  or 'key-name', regex used for validation is '[-._a-zA-Z0-9]+')
+            refused object ConfigMap default/d
+              web.yaml:19:11: data[d]: Invalid value: "d": duplicate of key present in binaryData
+              web.yaml:19:18: data[..]: Invalid value: "..": must not be '..'
+            refused object Secret default/t
+              web.yaml:22:13: apiVersion: Unsupported value: "v2": supported values: "v1"
+            refused object Secret default/u
+              web.yaml:29:11: unclosed bracket '['
+        "#]],
+    );
+}
+
+/// Above the limit an API server would refuse it.
+#[test]
+fn objects_are_small() {
+    let map = |length: usize| {
+        let value = "x".repeat(length);
+        show(&read_strictly(&format!(
+            "apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: m}}\ndata: {{a: {value}}}\n"
+        )))
+    };
+    assert_eq!(map(1 << 20), "ConfigMap default/m {\"a\"}\n");
+    let refused = map((1 << 20) + 1);
+    assert!(refused.contains("Too long: may not be more than 1048576 bytes"), "{refused}");
 }
 
 #[test]
@@ -219,8 +286,6 @@ fn every_error_has_its_place() {
               web.yaml:18:22: spec.containers[0].ports[0].containerPort: Required value
               web.yaml:20:7: spec.containers[0].volumeMounts.subPath: Invalid value: "/abs": must be a relative path
               web.yaml:20:13: spec.containers[0].volumeMounts[0].name: Not found: "nowhere"
-              web.yaml:22:7: spec.containers[0].volumeMounts[0].subPath: not supported by this version of mainstay yet
-              web.yaml:25:19: spec.containers[0].env[0].valueFrom.secretKeyRef: static pods may not reference secrets (write the value into the manifest, or mount a file of this machine with hostPath)
               web.yaml:28:5: spec.volumes[0].persistentVolumeClaim: static pods may not reference persistentvolumeclaims (use a hostPath volume for data of this machine)
         "#]],
     );
@@ -329,7 +394,7 @@ fn neither_file_nor_node_make_another_pod() {
         };
         match super::read(file, text.as_bytes(), &options).entries.remove(0) {
             Entry::Pod { pod, .. } => pod,
-            Entry::Refused { errors, .. } => panic!("{errors:?}"),
+            other => panic!("{other:?}"),
         }
     };
     let (one, two) = (read("a.yaml", "n1", "then"), read("b.yaml", "n2", "now"));
@@ -343,7 +408,7 @@ fn an_empty_pull_policy_is_not_written() {
         let text = format!("{}    imagePullPolicy: {policy}\n", manifest("web"));
         match read_strictly(&text).entries.remove(0) {
             Entry::Pod { pod, .. } => pod.has_written_pull_policy("c"),
-            Entry::Refused { errors, .. } => panic!("{errors:?}"),
+            other => panic!("{other:?}"),
         }
     };
     assert!(written("Always"));
@@ -359,7 +424,7 @@ fn a_field_that_is_not_known_yet_is_part_of_what_was_written() {
         .remove(0)
     {
         Entry::Pod { pod, .. } => pod.content_hash().to_owned(),
-        Entry::Refused { errors, .. } => panic!("{errors:?}"),
+        other => panic!("{other:?}"),
     };
     let text = manifest("web") + "    shiny: {new: 1}\n";
     let warned = hash(&text, Validation::Warn);
@@ -372,7 +437,7 @@ fn a_field_that_is_not_known_yet_is_part_of_what_was_written() {
 fn the_way_a_list_is_written_makes_no_other_pod() {
     let pod = |text: &str| match read_strictly(text).entries.remove(0) {
         Entry::Pod { pod, .. } => pod.uid().to_owned(),
-        Entry::Refused { errors, .. } => panic!("{errors:?}"),
+        other => panic!("{other:?}"),
     };
     let content = "metadata: {name: a}, spec: {containers: [{name: c, image: i}]}";
     let alone = pod(&format!("--- {{apiVersion: v1, kind: Pod, {content}}}"));
@@ -466,7 +531,8 @@ proptest! {
                         prop_assert_eq!(&Pod::from_stored(&pod.to_stored()).unwrap(), &*pod);
                         warnings
                     }
-                    Entry::Refused { errors, .. } => errors,
+                    Entry::Object { warnings, .. } => warnings,
+                    Entry::Refused { errors, .. } | Entry::RefusedObject { errors, .. } => errors,
                 };
                 for diagnostic in diagnostics {
                     prop_assert!(diagnostic.line > 0 && diagnostic.column > 0, "{}", diagnostic);

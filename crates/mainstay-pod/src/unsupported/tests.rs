@@ -100,19 +100,15 @@ fn refused_by_name() {
     check(
         "  hostIPC: false\n  hostUsers: false\n  initContainers: [{name: a, volumeDevices: [{name: b}]}]\n  os: {name: windows}\n  containers:\n  - name: a\n    livenessProbe: {exec: {}}\n    env: [{name: a, value: b}, {name: c, valueFrom: {fieldRef: {}}}]\n    envFrom: [{configMapRef: {name: x}}]\n    resources: {limits: {cpu: 1, nvidia.com/gpu: 1}, requests: {ephemeral-storage: 1Gi, hugepages-2Mi: 1}}\n    terminationMessagePath: /log\n    volumeMounts: [{name: a}, {name: b, subPath: c, mountPropagation: HostToContainer}]\n    securityContext: {procMount: Unmasked, seLinuxOptions: {level: a}, appArmorProfile: {type: RuntimeDefault}}\n  volumes:\n  - {name: a, emptyDir: {sizeLimit: 1Gi}}\n  - {name: b, emptyDir: {medium: Memory, sizeLimit: 1Gi}}\n  - {name: c, emptyDir: {medium: HugePages}}\n  - {name: d, projected: {}}\n  - {name: e, nfs: {server: a}}\n",
         expect![[r#"
-            spec.containers[0].envFrom[0].configMapRef: not supported by this version of mainstay yet
-            spec.containers[0].env[1].valueFrom.fieldRef: not supported by this version of mainstay yet
             spec.containers[0].resources.limits[nvidia.com/gpu]: not supported by this version of mainstay yet
             spec.containers[0].resources.requests[hugepages-2Mi]: not supported by this version of mainstay yet
             spec.containers[0].securityContext.appArmorProfile.type: RuntimeDefault is not supported by this version of mainstay yet
             spec.containers[0].securityContext.procMount: Unmasked is not supported by this version of mainstay yet
             spec.initContainers[0].volumeDevices: not supported by this version of mainstay yet
-            spec.containers[0].volumeMounts[1].subPath: not supported by this version of mainstay yet
             spec.hostUsers: false is not supported by this version of mainstay yet
             spec.os.name: windows is not supported by this version of mainstay yet
             spec.volumes[2].emptyDir.medium: HugePages is not supported by this version of mainstay yet
             spec.volumes[4].nfs: not supported by this version of mainstay yet
-            spec.volumes[3].projected: not supported by this version of mainstay yet
         "#]],
     );
 }

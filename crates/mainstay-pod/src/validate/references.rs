@@ -28,13 +28,16 @@ impl Reference {
             Some("leave it out: a static pod has no service account")
         } else if is("persistentvolumeclaims") {
             Some("use a hostPath volume for data of this machine")
-        } else if self.field.contains("imagePullSecrets") || self.field.contains("azureFile") {
-            None
-        } else if is("secrets") || is("configmaps") {
-            Some("write the value into the manifest, or mount a file of this machine with hostPath")
         } else {
             None
         }
+    }
+
+    /// Whether a ConfigMap or Secret that lies beside the manifest can take the place of the API's.
+    pub fn is_local(&self) -> bool {
+        const TAKEN: [&str; 6] =
+            ["configMap", "configMapKeyRef", "configMapRef", "secret", "secretKeyRef", "secretRef"];
+        self.field.rsplit('.').next().is_some_and(|field| TAKEN.contains(&field))
     }
 }
 

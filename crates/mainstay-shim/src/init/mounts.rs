@@ -11,7 +11,7 @@ use std::path::{Component, Path, PathBuf};
 
 use mainstay_linux::mount::{self, Attributes};
 use mainstay_linux::namespace::in_mounts;
-use mainstay_linux::path::{ensure_directory, open_directory, open_in_root};
+use mainstay_linux::path::{ensure_directory, open_beneath, open_directory, open_in_root};
 use mainstay_shim_protocol::{Container, Device, Mount, MountFlags, MountSource, Propagation};
 use rustix::fs::{
     AtFlags, CWD, FileType, Gid, Mode, OFlags, ResolveFlags, Uid, chownat, fstat, makedev, mknodat,
@@ -48,13 +48,13 @@ pub(super) fn mount_one(
 ) -> Result<(), InitError> {
     let named = |verb: &str| format!("{verb} {}", mount.destination);
     let tree = match &mount.source {
-        MountSource::Bind { path } => {
-            let take = || mount::copy_tree(CWD, Path::new(path));
+        MountSource::Bind { path } | MountSource::Part { directory: path, .. } => {
+            let taken = || take(&mount.source);
             let tree = match (mount.flags.propagation, host_mounts) {
                 // The mounts of this process only receive; what the host is to receive has to come
                 // from where the host's are.
-                (Propagation::Both, Some(host)) => in_mounts(host, take),
-                _ => take(),
+                (Propagation::Both, Some(host)) => in_mounts(host, taken),
+                _ => taken(),
             };
             let tree =
                 tree.map_err(step(format!("take {path} for the mount at {}", mount.destination)))?;
@@ -78,11 +78,23 @@ pub(super) fn mount_one(
     // What is done later below `/dev`, `/proc` and `/sys` relies on their being there. A link might
     // lead into a volume, where another container can exchange what is found; runc refuses it too.
     let links = match &mount.source {
-        MountSource::Bind { .. } => ResolveFlags::NO_MAGICLINKS,
+        MountSource::Bind { .. } | MountSource::Part { .. } => ResolveFlags::NO_MAGICLINKS,
         MountSource::New { .. } => ResolveFlags::NO_SYMLINKS,
     };
     let target = mount_point(root, &mount.destination, is_directory, links)?;
     mount::attach(&tree, &target).map_err(step(named("mount at")))
+}
+
+/// Takes what is there already.
+fn take(source: &MountSource) -> io::Result<OwnedFd> {
+    match source {
+        MountSource::Bind { path } => mount::copy_tree(CWD, Path::new(path)),
+        MountSource::Part { directory, path } => {
+            let directory = open_directory(Path::new(directory))?;
+            mount::copy_one(open_beneath(&directory, Path::new(path), OFlags::PATH)?)
+        }
+        MountSource::New { .. } => Err(io::ErrorKind::InvalidInput.into()),
+    }
 }
 
 fn attributes(flags: MountFlags) -> Attributes {

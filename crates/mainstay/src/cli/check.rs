@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io::{IsTerminal, Write};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -38,8 +39,10 @@ struct Verdict {
     file: String,
     accepted: bool,
     pods: Vec<String>,
+    /// ConfigMaps and Secrets, with their kind in front.
+    objects: Vec<String>,
     diagnostics: Vec<serde_json::Value>,
-    /// Pods of this file that another one has, with that other one. At a first start they would be
+    /// Pods and objects of this file that another one has, with that other one. At a first start they would be
     /// taken from there.
     duplicates: BTreeMap<String, String>,
 }
@@ -54,29 +57,33 @@ impl Check {
         for path in self.files()? {
             let bytes =
                 std::fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
-            let (pods, diagnostics, accepted) = judge(&path, &bytes, self.validate)?;
+            let Judged { pods, objects, diagnostics, accepted } =
+                judge(&path, &bytes, self.validate)?;
             let file = path.display().to_string();
             let other = |pod: &String| Some((pod.clone(), places.get(pod)?.clone()));
-            let duplicates: BTreeMap<String, String> = pods.iter().filter_map(other).collect();
+            let all = || pods.iter().chain(&objects);
+            let duplicates: BTreeMap<String, String> = all().filter_map(other).collect();
             let accepted = accepted && duplicates.is_empty();
             if self.output == Output::Text {
                 let text = String::from_utf8_lossy(&bytes);
                 for diagnostic in &diagnostics {
                     writeln!(out, "{}", diagnostic.render(&text, color))?;
                 }
-                for (pod, other) in &duplicates {
-                    writeln!(out, "{file}: pod {pod} is in {other} too; remove one of the two")?;
+                for (one, other) in &duplicates {
+                    let pod = if pods.contains(one) { "pod " } else { "" };
+                    writeln!(out, "{file}: {pod}{one} is in {other} too; remove one of the two")?;
                 }
                 let word = if accepted { "ok" } else { "refused" };
-                writeln!(out, "{file}: {word}{}", listed(&pods))?;
+                writeln!(out, "{file}: {word}{}", listed(&pods, &objects))?;
             }
-            for pod in &pods {
-                places.entry(pod.clone()).or_insert_with(|| file.clone());
+            for one in all() {
+                places.entry(one.clone()).or_insert_with(|| file.clone());
             }
             verdicts.push(Verdict {
                 file,
                 accepted,
                 pods,
+                objects,
                 diagnostics: diagnostics
                     .iter()
                     .map(|diagnostic| serde_json::to_value(wire::Diagnostic::from(diagnostic)))
@@ -113,11 +120,15 @@ impl Check {
     }
 }
 
-fn judge(
-    path: &Path,
-    bytes: &[u8],
-    validate: Validate,
-) -> anyhow::Result<(Vec<String>, Vec<Diagnostic>, bool)> {
+/// What is in a file.
+struct Judged {
+    pods: Vec<String>,
+    objects: Vec<String>,
+    diagnostics: Vec<Diagnostic>,
+    accepted: bool,
+}
+
+fn judge(path: &Path, bytes: &[u8], validate: Validate) -> anyhow::Result<Judged> {
     let options = ReadOptions {
         validation: validate.into(),
         node_name: NodeName::new("node")?,
@@ -127,7 +138,8 @@ fn judge(
     let outcome = mainstay_pod::read(&path.to_string_lossy(), bytes, &options);
     let mut accepted = outcome.diagnostics.is_empty();
     let mut diagnostics = outcome.diagnostics;
-    let mut pods = Vec::new();
+    let exposed = std::fs::metadata(path).is_ok_and(|it| it.permissions().mode() & 0o004 != 0);
+    let (mut pods, mut objects) = (Vec::new(), Vec::new());
     for entry in outcome.entries {
         match entry {
             Entry::Pod { pod, warnings } => {
@@ -135,18 +147,27 @@ fn judge(
                 pods.push(format!("{}/{name}", pod.namespace()));
                 diagnostics.extend(warnings);
             }
-            Entry::Refused { errors, warnings, .. } => {
+            Entry::Object { name, warnings, .. } => {
+                objects.push(name.to_string());
+                diagnostics.extend(name.exposure(&path.to_string_lossy()).filter(|_| exposed));
+                diagnostics.extend(warnings);
+            }
+            Entry::Refused { errors, warnings, .. }
+            | Entry::RefusedObject { errors, warnings, .. } => {
                 accepted = false;
                 diagnostics.extend(errors);
                 diagnostics.extend(warnings);
             }
         }
     }
-    Ok((pods, diagnostics, accepted))
+    Ok(Judged { pods, objects, diagnostics, accepted })
 }
 
-fn listed(pods: &[String]) -> String {
-    if pods.is_empty() { String::new() } else { format!(" (pod {})", pods.join(", ")) }
+fn listed(pods: &[String], objects: &[String]) -> String {
+    let pods = (!pods.is_empty()).then(|| format!("pod {}", pods.join(", ")));
+    let all: Vec<&str> =
+        pods.iter().map(String::as_str).chain(objects.iter().map(String::as_str)).collect();
+    if all.is_empty() { String::new() } else { format!(" ({})", all.join(", ")) }
 }
 
 #[cfg(test)]
@@ -161,7 +182,8 @@ mod tests {
         assert!(!examples.is_empty());
         for path in examples {
             let bytes = std::fs::read(&path).unwrap();
-            let (pods, diagnostics, accepted) = judge(&path, &bytes, Validate::Strict).unwrap();
+            let judged = judge(&path, &bytes, Validate::Strict).unwrap();
+            let Judged { pods, diagnostics, accepted, .. } = judged;
             assert!(accepted && pods.len() == 1 && diagnostics.is_empty(), "{diagnostics:?}");
         }
     }

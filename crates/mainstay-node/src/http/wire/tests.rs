@@ -44,6 +44,7 @@ fn notes_say_whether_they_matter() {
         match entry {
             mainstay_pod::Entry::Pod { warnings, .. } => found.extend(warnings),
             mainstay_pod::Entry::Refused { errors, .. } => found.extend(errors),
+            other => panic!("{other:?}"),
         }
     }
     let mut notes: Vec<_> = found.into_iter().map(merge::Note::Diagnostic).collect();

@@ -38,8 +38,8 @@ struct State {
     version: u64,
     /// By path.
     objects: BTreeMap<String, Value>,
-    /// Everything that happened to pods: version, kind, object.
-    log: Vec<(u64, &'static str, Value)>,
+    /// Everything that happened to what is watched: version, path, kind, object.
+    log: Vec<(u64, String, &'static str, Value)>,
     /// Versions up to this one cannot be watched from any more.
     compacted: u64,
     /// Breaks every watch when it changes.
@@ -171,14 +171,22 @@ impl FakeApi {
         let query = parts.uri.query().unwrap_or_default().to_owned();
         if parts.method == Method::GET {
             return match query.contains("watch=true") {
-                true => self.watch(&query),
+                true => self.watch(&path, &query),
                 false => self.state.lock().unwrap().get(&path, &query),
             };
         }
         self.with(|state| state.write(&parts.method, &path, body))
     }
 
-    fn watch(&self, query: &str) -> Response<Body> {
+    fn watch(&self, path: &str, query: &str) -> Response<Body> {
+        // Pods are watched in all namespaces.
+        let (kind, namespace) = (path.rsplit('/').next().unwrap(), path.to_owned());
+        let (kind, name) = (format!("/{kind}/"), selected(query));
+        let ours = move |path: &str| {
+            path.contains(&kind)
+                && (kind == "/pods/"
+                    || path.strip_prefix(&format!("{namespace}/")) == name.as_deref())
+        };
         let from: u64 = query
             .split('&')
             .find_map(|part| part.strip_prefix("resourceVersion="))
@@ -196,8 +204,9 @@ impl FakeApi {
         }
         let changed = self.changed.subscribe();
         let api = self.clone();
+        let ours = Arc::new(ours);
         let events = stream::unfold((from, changed), move |(from, mut changed)| {
-            let api = api.clone();
+            let (api, ours) = (api.clone(), ours.clone());
             async move {
                 loop {
                     {
@@ -205,8 +214,9 @@ impl FakeApi {
                         if state.epoch != epoch {
                             return None;
                         }
-                        let next = state.log.iter().find(|(version, _, _)| *version > from);
-                        if let Some((version, kind, object)) = next {
+                        let mut log = state.log.iter();
+                        let next = log.find(|(version, path, ..)| *version > from && ours(path));
+                        if let Some((version, _, kind, object)) = next {
                             let line = format!("{}\n", json!({"type": kind, "object": object}));
                             return Some((Bytes::from(line), (*version, changed)));
                         }
@@ -224,6 +234,13 @@ impl State {
     fn get(&self, path: &str, query: &str) -> Response<Body> {
         if let Some(object) = self.objects.get(path) {
             return answer(200, object);
+        }
+        if path.ends_with("/configmaps") || path.ends_with("/secrets") {
+            let name = selected(query).unwrap_or_default();
+            let items: Vec<&Value> =
+                self.objects.get(&format!("{path}/{name}")).into_iter().collect();
+            let version = self.version.to_string();
+            return answer(200, &json!({"metadata": {"resourceVersion": version}, "items": items}));
         }
         if !path.ends_with("/pods") {
             return status(404, "NotFound", &format!("{path} not found"));
@@ -326,10 +343,17 @@ impl State {
     }
 
     fn tell(&mut self, path: &str, kind: &'static str, object: &Value) {
-        if path.contains("/pods/") && object["spec"]["nodeName"] == "n1" {
-            self.log.push((self.version, kind, object.clone()));
+        let pod = path.contains("/pods/") && object["spec"]["nodeName"] == "n1";
+        if pod || path.contains("/configmaps/") || path.contains("/secrets/") {
+            self.log.push((self.version, path.to_owned(), kind, object.clone()));
         }
     }
+}
+
+/// The name that a query selects.
+fn selected(query: &str) -> Option<String> {
+    let mut parts = query.split('&');
+    parts.find_map(|it| it.strip_prefix("fieldSelector=metadata.name%3D")).map(str::to_owned)
 }
 
 /// A strategic merge, as far as statuses need one.

@@ -10,6 +10,7 @@ use std::time::Duration;
 use mainstay_linux::machine;
 use mainstay_plan::node_status::Machine;
 use mainstay_plan::pressure::{Level, Levels, Pressure, Thresholds};
+use mainstay_pod::Amounts;
 use rustix::fs::statvfs;
 use tokio::time::Instant;
 
@@ -80,6 +81,11 @@ fn processes() -> Option<Level> {
 pub(super) async fn look(directory: &Path) -> Machine {
     let directory: PathBuf = directory.to_owned();
     tokio::task::spawn_blocking(move || find(&directory)).await.unwrap_or_default()
+}
+
+/// What of this machine pods can have, with the file system of a directory.
+pub fn allocatable(directory: &Path) -> Amounts {
+    find(directory).allocatable()
 }
 
 fn find(directory: &Path) -> Machine {

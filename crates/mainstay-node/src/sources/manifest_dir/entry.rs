@@ -31,6 +31,8 @@ pub(crate) struct Stamp {
 /// A manifest's bytes and the stamp that goes with them.
 pub(crate) struct Entry {
     pub(crate) stamp: Stamp,
+    /// Whether everybody on the machine may read it, as far as its own rights go.
+    pub(crate) exposed: bool,
     pub(crate) bytes: Vec<u8>,
 }
 
@@ -105,7 +107,8 @@ impl Entry {
         }
         let mut bytes = Vec::new();
         (&mut file).take(LARGEST + 1).read_to_end(&mut bytes)?;
-        Ok(Self { stamp: Stamp::from(&status), bytes })
+        let exposed = status.mode() & 0o004 != 0;
+        Ok(Self { stamp: Stamp::from(&status), exposed, bytes })
     }
 }
 

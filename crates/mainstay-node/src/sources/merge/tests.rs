@@ -30,7 +30,7 @@ fn paths() -> ManifestPaths {
 
 fn read(file: &str, text: &str) -> Change {
     let (path, bytes) = (format!("/m/{file}").into(), text.as_bytes().to_vec());
-    Change::Read { path, bytes, place: vec![(1, 2)] }
+    Change::Read { path, bytes, place: vec![(1, 2)], exposed: false }
 }
 
 fn ready() -> Change {
@@ -84,6 +84,10 @@ impl Story {
                 write!(text, ", kept: {}", errors[0]).unwrap();
             }
             text.push('\n');
+        }
+        for (name, object) in self.merge.objects() {
+            let value = String::from_utf8_lossy(object.values["k"].as_bytes()).into_owned();
+            writeln!(text, "{name} is {value}").unwrap();
         }
         for (path, notes) in self.merge.notes().files {
             for note in notes {
@@ -227,7 +231,12 @@ fn a_goal_knows_where_its_manifest_was_seen_last() {
     // Elsewhere, with the same bytes.
     for somewhere in [vec![(1, 2)], vec![(3, 4), (5, 6)]] {
         let bytes = text.as_bytes().to_vec();
-        story.then([Change::Read { path: "/m/a.yaml".into(), bytes, place: somewhere.clone() }]);
+        story.then([Change::Read {
+            path: "/m/a.yaml".into(),
+            bytes,
+            place: somewhere.clone(),
+            exposed: false,
+        }]);
         assert_eq!(place(&story), somewhere);
     }
 }
@@ -238,6 +247,7 @@ fn a_path_that_hangs_holds_up_no_other_and_keeps_its_pods() {
         path: format!("/other/{file}").into(),
         bytes: manifest("b", "i:2").into_bytes(),
         place: vec![(3, 4)],
+        exposed: false,
     };
     let story = || {
         let mut story = Story::remembering([("/m/a.yaml", manifest("a", "i:1"))]);
@@ -270,4 +280,48 @@ fn a_path_that_hangs_holds_up_no_other_and_keeps_its_pods() {
             b-n1 runs i:1 from /m/c.yaml
             - /other/b.yaml: b-n1 is taken from /m/c.yaml
         "#]]);
+}
+
+#[test]
+fn what_pods_refer_to_is_kept_as_they_are() {
+    let map = |name: &str, value: &str| {
+        format!(
+            "apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: {name}}}\ndata: {{k: {value}}}\n---\n"
+        )
+    };
+    let mut story = Story::new();
+    story
+        .then([ready(), read("b.yaml", &format!("{}{}", map("one", "b1"), map("two", "b2")))])
+        // Another file with the same one: what was there first counts.
+        .then([read("a.yaml", &map("one", "a1"))])
+        .check(&expect![[r#"
+            ConfigMap default/one is b1
+            ConfigMap default/two is b2
+            - /m/a.yaml: ConfigMap default/one is taken from /m/b.yaml; remove one of the two
+        "#]])
+        // One document breaks, and then the whole file.
+        .then([read("b.yaml", &format!("{}{}", map("one", "[]"), map("two", "b3")))])
+        .then([read("b.yaml", &format!("{}{}", map("one", "b4"), "}"))])
+        .check(&expect![[r#"
+            ConfigMap default/one is b4
+            ConfigMap default/two is b3
+            - /m/a.yaml: ConfigMap default/one is taken from /m/b.yaml; remove one of the two
+            - /m/b.yaml:6:1: misplaced bracket
+        "#]])
+        .then([gone("b.yaml")])
+        .check(&expect![[r#"
+            ConfigMap default/one is a1
+        "#]]);
+    let secret = "apiVersion: v1\nkind: Secret\nmetadata: {name: s}\nstringData: {k: v}\n";
+    for (exposed, warned) in [(true, 1), (false, 0), (true, 1)] {
+        let (path, bytes) = ("/m/s.yaml".into(), secret.as_bytes().to_vec());
+        story.then([Change::Read { path, bytes, place: vec![], exposed }]);
+        let notes = story.merge.notes().files;
+        assert_eq!(notes.get(Path::new("/m/s.yaml")).map_or(0, Vec::len), warned);
+    }
+    story.check(&expect![[r#"
+        ConfigMap default/one is a1
+        Secret default/s is v
+        - /m/s.yaml: Secret default/s can be read by everybody on this machine (chmod 600 /m/s.yaml)
+    "#]]);
 }

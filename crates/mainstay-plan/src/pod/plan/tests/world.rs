@@ -438,6 +438,7 @@ impl World {
             Action::Prepare { uid } => {
                 self.memory.hosted.insert(uid.clone());
             }
+            Action::UpdateVolumes => self.memory.outdated = false,
             Action::EnsureImage { .. }
             | Action::RecordFinished { .. }
             | Action::PostStart { .. }

@@ -1,0 +1,296 @@
+//! What pods take from ConfigMaps and Secrets, from themselves, and from parts of volumes.
+
+use std::fs;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+
+use serde_json::{Value, json};
+
+use crate::api::{kubectl, wait_for_phase};
+use crate::manifest::{Manifest, pod};
+use crate::node::{Node, wait_for};
+
+fn config_map(name: &str, data: Value) -> Value {
+    json!({ "apiVersion": "v1", "kind": "ConfigMap", "metadata": { "name": name }, "data": data })
+}
+
+fn secret(name: &str, data: Value) -> Value {
+    json!({ "apiVersion": "v1", "kind": "Secret", "metadata": { "name": name }, "stringData": data })
+}
+
+/// Puts a file that nobody else may read.
+fn put_secret(node: &Node, file: &str, object: &Value) {
+    let staged = node.path("staging").join(file);
+    fs::write(&staged, object.to_string()).unwrap();
+    fs::set_permissions(&staged, fs::Permissions::from_mode(0o600)).unwrap();
+    fs::rename(staged, node.manifests().join(file)).unwrap();
+}
+
+/// Waits until a file on the host says this.
+fn wait_for_text(node: &Node, file: &str, expected: &str) {
+    let path = node.host().join(file);
+    let read = || fs::read_to_string(&path).unwrap_or_default();
+    let told = wait_for(|| (read() == expected).then_some(()));
+    assert!(told.is_some(), "{file}: {:?} instead of {expected:?}\n{}", read(), node.log());
+}
+
+/// Adds a volume and its mount at `/<name>`.
+fn with_volume(manifest: Manifest, at: usize, volume: Value) -> Manifest {
+    let name = volume["name"].as_str().unwrap().to_owned();
+    let mount = json!({ "name": name, "mountPath": format!("/{name}") });
+    manifest.set(&format!("spec.volumes.{at}"), volume).main(&format!("volumeMounts.{at}"), mount)
+}
+
+/// Copies what a file of the container says to one of the host, whenever it changes.
+const FOLLOW: &str = "follow() { while :; do cat $1 > /host/.$2 2>/dev/null && mv /host/.$2 \
+                      /host/$2; sleep 0.05; done; }\n";
+
+/// A pod that waits for all that it refers to, starts when it is there, and sees it change.
+#[test]
+fn static_pods_take_what_lies_beside_them() {
+    let Some(mut node) = Node::start() else { return };
+    let script = format!(
+        "{FOLLOW}env > /host/env.new; mv /host/env.new /host/env; echo start >> /host/starts\n\
+         stat -L -c '%a %u %g' /secret/..data/password /secret/..data > /host/rights\n\
+         grep ' /secret ' /proc/mounts > /host/mounts\n\
+         touch /map/new 2> /host/touch\n\
+         follow /map/app.conf map & follow /all/d/note note & follow /all/pass pass &"
+    );
+    let value_from =
+        |kind: &str, name: &str, key: &str| json!({ kind: { "name": name, "key": key } });
+    let web = pod("web")
+        .with_host_directory(&node.host())
+        .script(&script)
+        .set("metadata.labels", json!({ "app": "web" }))
+        .set("spec.securityContext", json!({ "fsGroup": 4321 }))
+        .main(
+            "env",
+            json!([
+                { "name": "COLOR", "valueFrom": value_from("configMapKeyRef", "app", "color") },
+                { "name": "PASS", "valueFrom": value_from("secretKeyRef", "db", "password") },
+                { "name": "NONE", "valueFrom": { "configMapKeyRef":
+                    { "name": "none", "key": "x", "optional": true } } },
+                { "name": "POD", "valueFrom": { "fieldRef": { "fieldPath": "metadata.name" } } },
+                { "name": "APP", "valueFrom":
+                    { "fieldRef": { "fieldPath": "metadata.labels['app']" } } },
+                { "name": "MEMORY", "valueFrom": { "resourceFieldRef":
+                    { "resource": "limits.memory", "divisor": "1Mi" } } },
+                { "name": "BOTH", "value": "$(COLOR) on $(POD) $(NONE)" },
+            ]),
+        )
+        .main("resources", json!({ "limits": { "memory": "64Mi" } }))
+        .main("envFrom", json!([{ "prefix": "ALL_", "configMapRef": { "name": "app" } }]));
+    let web = with_volume(web, 1, json!({ "name": "map", "configMap": { "name": "app" } }));
+    let mode = json!({ "secretName": "db", "defaultMode": 0o400 });
+    let web = with_volume(web, 2, json!({ "name": "secret", "secret": mode }));
+    let sources = json!([
+        { "secret": { "name": "db", "items": [{ "key": "password", "path": "pass" }] } },
+        { "downwardAPI": { "items":
+            [{ "path": "d/note", "fieldRef": { "fieldPath": "metadata.labels" } }] } },
+    ]);
+    let web = with_volume(web, 3, json!({ "name": "all", "projected": { "sources": sources } }));
+    node.put("web.yaml", &web);
+    let waiting = node.wait_for_state("web", "FailedMount");
+    let problem = waiting.problem.unwrap();
+    assert!(
+        problem
+            .contains("MountVolume.SetUp failed for volume \"map\" : configmap \"app\" not found"),
+        "{problem}"
+    );
+
+    node.put("app.yaml", &config_map("app", json!({ "color": "red", "app.conf": "one" })));
+    let problem = || node.status().pod("web").and_then(|pod| pod.problem.clone());
+    let told = wait_for(|| problem().filter(|it| it.contains("secret \"db\" not found")));
+    assert!(told.is_some(), "{:?}", problem());
+    put_secret(&node, "db.yaml", &secret("db", json!({ "other": "x" })));
+    let missing = "references non-existent secret key: password";
+    let told = wait_for(|| problem().filter(|it| it.contains(missing)));
+    assert!(told.is_some(), "{:?}", problem());
+    put_secret(&node, "db.yaml", &secret("db", json!({ "password": "p1" })));
+    let running = node.wait_for_running("web");
+    assert!(node.status().manifests.is_empty(), "{:?}", node.status().manifests);
+
+    let env = node.wait_for_told("env", 1).join("\n");
+    for line in [
+        "COLOR=red",
+        "PASS=p1",
+        "POD=web-n1",
+        "APP=web",
+        "MEMORY=64",
+        "BOTH=red on web-n1 $(NONE)",
+        "ALL_color=red",
+    ] {
+        assert!(env.lines().any(|it| it == line), "{line} is not in {env}");
+    }
+    assert!(!env.contains("\nNONE="), "{env}");
+    wait_for_text(&node, "map", "one");
+    wait_for_text(&node, "note", "app=\"web\"");
+    assert_eq!(node.told("rights"), ["440 0 4321", "2755 0 4321"]);
+    assert!(
+        node.told("mounts")[0].starts_with("tmpfs /secret tmpfs ro"),
+        "{:?}",
+        node.told("mounts")
+    );
+    assert!(node.told("touch")[0].contains("Read-only file system"), "{:?}", node.told("touch"));
+
+    // Files change, variables and the container do not; also what changed while no agent ran.
+    node.put("app.yaml", &config_map("app", json!({ "color": "blue", "app.conf": "two" })));
+    put_secret(&node, "db.yaml", &secret("db", json!({ "password": "p2" })));
+    wait_for_text(&node, "map", "two");
+    wait_for_text(&node, "pass", "p2");
+    node.kill();
+    node.put("app.yaml", &config_map("app", json!({ "color": "blue", "app.conf": "three" })));
+    node.launch();
+    wait_for_text(&node, "map", "three");
+    // Broken, it is told of; taken away, what there was stays.
+    node.put(
+        "app.yaml",
+        &"apiVersion: v1\nkind: ConfigMap\nmetadata: {name: app}\ndata: {a b: c}\n",
+    );
+    node.wait_until("the file is told of", |status| {
+        status.notes("app.yaml").contains("Invalid value: \"a b\"")
+    });
+    node.take("app.yaml");
+    node.take("db.yaml");
+    node.kill();
+    node.launch();
+    let after = node.wait_for_running("web");
+    assert_eq!(after.container("main").container_id, running.container("main").container_id);
+    wait_for_text(&node, "map", "three");
+    assert_eq!(node.told("starts"), ["start"]);
+    // It comes back changed.
+    node.put("app.yaml", &config_map("app", json!({ "color": "blue", "app.conf": "four" })));
+    put_secret(&node, "db.yaml", &secret("db", json!({ "password": "p4" })));
+    wait_for_text(&node, "map", "four");
+    wait_for_text(&node, "pass", "p4");
+
+    // A machine that starts again has nothing but what is there.
+    node.cut_power();
+    node.take("app.yaml");
+    node.launch();
+    let waiting = node.wait_for_state("web", "FailedMount").problem.unwrap();
+    assert!(waiting.contains("configmap \"app\" not found"), "{waiting}");
+    node.put("app.yaml", &config_map("app", json!({ "color": "green", "app.conf": "five" })));
+    node.wait_for_running("web");
+    wait_for_text(&node, "map", "five");
+    node.take("web.yaml");
+    node.wait_for_gone("web");
+}
+
+#[test]
+fn the_mirror_is_shown_and_a_secret_that_all_can_read_is_told_of() {
+    let Some(node) = Node::start() else { return };
+    let web = pod("web").main("envFrom", json!([{ "secretRef": { "name": "db" } }]));
+    node.put(
+        "all.json",
+        &json!({ "apiVersion": "v1", "kind": "List", "items": [
+        secret("db", json!({ "A": "b" })),
+        serde_json::from_str::<Value>(&web.to_string()).unwrap(),
+    ] }),
+    );
+    node.wait_for_running("web");
+    let notes = node.wait_until("it is told of", |status| !status.notes("all.json").is_empty());
+    let notes = notes.notes("all.json");
+    assert!(
+        notes.contains("Secret default/db can be read by everybody on this machine"),
+        "{notes}"
+    );
+    let checked = node.mainstay(&["check", node.manifests().to_str().unwrap()]).success();
+    assert!(checked.contains("ok (pod default/web, Secret default/db)"), "{checked}");
+    wait_for_phase(&node, "web-n1", "Running");
+    let path = "jsonpath={.metadata.annotations.mainstay\\.dev/config\\.references}";
+    let shown = kubectl(&node, &["get", "pod", "web-n1", "-o", path]).success();
+    assert_eq!(shown, "secrets/db");
+}
+
+#[test]
+fn parts_of_volumes_are_mounted_and_lead_nowhere_else() {
+    let Some(node) = Node::start() else { return };
+    node.put("app.yaml", &config_map("app", json!({ "a": "1", "b": "2" })));
+    let volume = node.path("volume");
+    fs::create_dir(&volume).unwrap();
+    symlink("/etc", volume.join("out")).unwrap();
+    let mount = |name: &str, path: &str, sub: &str| json!({ "name": name, "mountPath": path, "subPath": sub });
+    let parts = |script: &str| {
+        pod("parts")
+            .with_host_directory(&node.host())
+            .script(script)
+            .set("spec.volumes.1", json!({ "name": "v", "hostPath": { "path": volume } }))
+            .set("spec.volumes.2", json!({ "name": "m", "configMap": { "name": "app" } }))
+    };
+    let good = parts(
+        "cat /etc/b.conf > /host/b; echo x > /made/file; echo y > /own/file; ls /own > /host/ls",
+    )
+    .main(
+        "env",
+        json!([{ "name": "POD", "valueFrom":
+            { "fieldRef": { "fieldPath": "metadata.name" } } }]),
+    )
+    .main("volumeMounts.1", mount("m", "/etc/b.conf", "b"))
+    .main("volumeMounts.2", mount("v", "/made", "new/dir"))
+    .main(
+        "volumeMounts.3",
+        json!({ "name": "v", "mountPath": "/own", "subPathExpr": "of-$(POD)" }),
+    );
+    node.put("parts.yaml", &good);
+    node.wait_for_running("parts");
+    wait_for_text(&node, "b", "2");
+    wait_for_text(&node, "ls", "file\n");
+    assert_eq!(fs::read_to_string(volume.join("new/dir/file")).unwrap(), "x\n");
+    assert_eq!(fs::read_to_string(volume.join("of-parts-n1/file")).unwrap(), "y\n");
+    let mode = |path: &str| fs::metadata(volume.join(path)).unwrap().mode() & 0o7777;
+    assert_eq!(mode("new/dir"), mode(""));
+    let bad = parts("").main("volumeMounts.1", mount("v", "/x", "out"));
+    node.put("parts.yaml", &bad);
+    let refused = node.wait_for_state("parts", "CreateContainerConfigError").problem.unwrap();
+    let words = "failed to prepare subPath for volumeMount \"v\" of container \"main\"";
+    assert!(refused.contains(words), "{refused}");
+}
+
+#[test]
+fn pods_of_the_api_take_what_the_api_has() {
+    let Some(mut node) = Node::start() else { return };
+    let script =
+        format!("{FOLLOW}env > /host/env; follow /map/k map & follow /down/labels labels &");
+    let web = pod("web")
+        .with_host_directory(&node.host())
+        .script(&script)
+        .set("metadata.labels", json!({ "a": "1" }))
+        .set("spec.nodeName", "n1")
+        .main("imagePullPolicy", "Never")
+        .main("envFrom", json!([{ "secretRef": { "name": "db" } }]));
+    let web = with_volume(web, 1, json!({ "name": "map", "configMap": { "name": "app" } }));
+    let items = json!([{ "path": "labels", "fieldRef": { "fieldPath": "metadata.labels" } }]);
+    let web = with_volume(web, 2, json!({ "name": "down", "downwardAPI": { "items": items } }));
+    let file = node.path("web.json");
+    fs::write(&file, web.to_string()).unwrap();
+    // What lies beside manifests is not for it.
+    node.put("app.yaml", &config_map("app", json!({ "k": "of the disk" })));
+    let apply = ["create", "-f", file.to_str().unwrap()];
+    let made = wait_for(|| kubectl(&node, &apply).status.success().then_some(()));
+    assert!(made.is_some(), "{}", kubectl(&node, &apply).stderr);
+    let events = || kubectl(&node, &["get", "events", "-o", "jsonpath={.items[*].message}"]).stdout;
+    let missing = "MountVolume.SetUp failed for volume \"map\" : configmap \"app\" not found";
+    assert!(wait_for(|| events().contains(missing).then_some(())).is_some(), "{}", events());
+
+    let ok = |arguments: &[&str]| drop(kubectl(&node, arguments).success());
+    ok(&["create", "configmap", "app", "--from-literal=k=one"]);
+    let missing = "Error: secret \"db\" not found";
+    assert!(wait_for(|| events().contains(missing).then_some(())).is_some(), "{}", events());
+    ok(&["create", "secret", "generic", "db", "--from-literal=PASS=p"]);
+    wait_for_phase(&node, "web", "Running");
+    assert!(node.wait_for_told("env", 1).contains(&"PASS=p".to_owned()));
+    wait_for_text(&node, "map", "one");
+    ok(&["patch", "configmap", "app", "-p", r#"{"data": {"k": "two"}}"#]);
+    wait_for_text(&node, "map", "two");
+    wait_for_text(&node, "labels", "a=\"1\"");
+    ok(&["label", "pod", "web", "b=2"]);
+    wait_for_text(&node, "labels", "a=\"1\"\nb=\"2\"");
+    node.kill();
+    node.launch();
+    let ready = wait_for(|| {
+        let patch = ["patch", "configmap", "app", "-p", r#"{"data": {"k": "three"}}"#];
+        kubectl(&node, &patch).status.success().then_some(())
+    });
+    assert!(ready.is_some());
+    wait_for_text(&node, "map", "three");
+}

@@ -1,0 +1,162 @@
+//! ConfigMaps and Secrets, as far as a pod sees them.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use k8s_openapi::api::core::v1::{ConfigMap, Secret};
+
+use crate::diagnostic::Diagnostic;
+
+/// What a pod can take values and files from.
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub enum ObjectKind {
+    /// A ConfigMap.
+    ConfigMap,
+    /// A Secret.
+    Secret,
+}
+
+/// Which object it is.
+#[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub struct ObjectName {
+    /// Its kind.
+    pub kind: ObjectKind,
+    /// Its namespace.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+}
+
+/// What is in it.
+#[derive(Clone, Default, Eq, PartialEq)]
+pub struct Object {
+    /// By key.
+    pub values: BTreeMap<String, ObjectValue>,
+    /// Whether it never changes again.
+    pub immutable: bool,
+}
+
+/// One value. The `data` of a ConfigMap is text; its `binaryData`, and all that is in a Secret, is bytes.
+#[derive(Clone, Eq, PartialEq)]
+pub enum ObjectValue {
+    /// Text.
+    Text(Box<str>),
+    /// Bytes, of which nothing is known.
+    Bytes(Box<[u8]>),
+}
+
+// === impl ObjectKind ===
+
+impl ObjectKind {
+    /// As objects and messages name it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::ConfigMap => "ConfigMap",
+            Self::Secret => "Secret",
+        }
+    }
+
+    /// As an API server names one that is not there.
+    pub const fn singular(self) -> &'static str {
+        match self {
+            Self::ConfigMap => "configmap",
+            Self::Secret => "secret",
+        }
+    }
+
+    /// As a path of the API has it.
+    pub const fn plural(self) -> &'static str {
+        match self {
+            Self::ConfigMap => "configmaps",
+            Self::Secret => "secrets",
+        }
+    }
+}
+
+// === impl ObjectName ===
+
+impl ObjectName {
+    /// The warning that everybody on the machine may read the file that it is in; `None` if that is no
+    /// secret.
+    pub fn exposure(&self, file: &str) -> Option<Diagnostic> {
+        let message = format!("{self} can be read by everybody on this machine");
+        let hint = format!("chmod 600 {file}");
+        let warning = || Diagnostic::warning(file, message, Some(hint));
+        (self.kind == ObjectKind::Secret).then(warning)
+    }
+}
+
+impl fmt::Display for ObjectName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}/{}", self.kind.as_str(), self.namespace, self.name)
+    }
+}
+
+// === impl Object ===
+
+/// What it says is nobody's business.
+impl fmt::Debug for Object {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_set().entries(self.values.keys()).finish()
+    }
+}
+
+impl From<ConfigMap> for Object {
+    fn from(object: ConfigMap) -> Self {
+        let text = object.data.into_iter().flatten();
+        let text = text.map(|(key, value)| (key, ObjectValue::Text(value.into())));
+        let bytes = object.binary_data.into_iter().flatten();
+        let bytes = bytes.map(|(key, value)| (key, ObjectValue::Bytes(value.0.into())));
+        Self { values: text.chain(bytes).collect(), immutable: object.immutable == Some(true) }
+    }
+}
+
+/// As a server would have it: what is written as text counts more.
+impl From<Secret> for Object {
+    fn from(object: Secret) -> Self {
+        let bytes = object.data.into_iter().flatten().map(|(key, value)| (key, value.0));
+        let text = object.string_data.into_iter().flatten();
+        let text = text.map(|(key, value)| (key, value.into_bytes()));
+        let values = bytes.chain(text);
+        Self {
+            values: values.map(|(key, value)| (key, ObjectValue::Bytes(value.into()))).collect(),
+            immutable: object.immutable == Some(true),
+        }
+    }
+}
+
+// === impl ObjectValue ===
+
+impl ObjectValue {
+    /// The bytes of it.
+    pub fn as_bytes(&self) -> &[u8] {
+        match self {
+            Self::Text(text) => text.as_bytes(),
+            Self::Bytes(bytes) => bytes,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn what_a_secret_says_as_text_counts_and_nobody_prints_it() {
+        let secret = json!({"data": {"a": "YQ==", "b": "Yg=="}, "stringData": {"b": "text"}});
+        let object = Object::from(serde_json::from_value::<Secret>(secret).unwrap());
+        assert_eq!(object.values["a"].as_bytes(), b"a");
+        assert_eq!(object.values["b"].as_bytes(), b"text");
+        assert_eq!(format!("{object:?}"), r#"{"a", "b"}"#);
+    }
+
+    #[test]
+    fn a_config_map_tells_text_from_bytes() {
+        let map = json!({"data": {"a": "x"}, "binaryData": {"b": "/w=="}, "immutable": true});
+        let object = Object::from(serde_json::from_value::<ConfigMap>(map).unwrap());
+        assert!(object.values["a"] == ObjectValue::Text("x".into()) && object.immutable);
+        assert!(object.values["b"] == ObjectValue::Bytes([0xff].into()));
+    }
+}
