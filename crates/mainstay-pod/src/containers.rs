@@ -124,7 +124,7 @@ mod tests {
         };
         match read("web.yaml", text.as_bytes(), &options).entries.remove(0) {
             Entry::Pod { pod, .. } => pod,
-            Entry::Refused { errors, .. } => panic!("refused: {errors:?}"),
+            other => panic!("{other:?}"),
         }
     }
 
