@@ -339,3 +339,27 @@ fn what_no_manifest_can_say_and_a_stored_pod_does_is_refused() {
         fine | fsGroup cannot be "4294967296"; correct it in the manifest
         fine | supplementalGroups cannot be "-1"; correct it in the manifest"#]].assert_eq(&text);
 }
+
+#[test]
+fn what_outlives_the_manifest_is_noted_with_sandbox_and_containers() {
+    let pod = pod("os: {name: linux}\ninitContainers:\n\
+                   - {name: i, image: i, ports: [{containerPort: 1, hostPort: 1}]}\n\
+                   - {name: s, image: i, restartPolicy: Always, ports: [{containerPort: 2, hostPort: 2}]}\n\
+                   - {name: t, image: i, restartPolicy: Always}\n\
+                   containers:\n- name: c\n  image: i\n  ports: [{containerPort: 3, hostPort: 1}]\n  \
+                   lifecycle: {stopSignal: SIGUSR1, preStop: {sleep: {seconds: 5}}}");
+    let config =
+        sandbox(&goal(&pod), SourceKind::File, 0, &facts(), DnsConfig::default(), "/cg").unwrap();
+    assert_eq!(config.annotations[labels::SIDECARS], "s,t");
+    assert_eq!(config.annotations[labels::CONTAINERS], "c");
+    // What only prepares the pod is not reached through the host.
+    let ports = config.port_mappings.iter().map(|it| (it.host_port, it.container_port));
+    assert_eq!(ports.collect::<Vec<_>>(), [(2, 2), (1, 3)]);
+    let config = first(&pod);
+    assert_eq!(config.annotations[labels::PRE_STOP_HANDLER], r#"{"sleep":{"seconds":5}}"#);
+    assert_eq!(config.stop_signal.as_deref(), Some("SIGUSR1"));
+    assert!(!config.annotations.contains_key(labels::ROUND));
+    let again = ContainerPlan { round: 2, ..plan() };
+    let config = container(&pod, &pod.spec().containers[0], &again, &facts()).unwrap();
+    assert_eq!(config.annotations[labels::ROUND], "2");
+}
