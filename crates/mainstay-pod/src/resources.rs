@@ -122,7 +122,7 @@ impl Amounts {
     }
 
     /// What a pod may use as a whole. Of a resource that some container may use without limit, there is
-    /// none, unless the pod itself sets one.
+    /// none, unless the pod itself sets one (`ResourceConfigForPod`).
     pub fn limit_of_pod(spec: &PodSpec) -> Self {
         Self::of_list(&enforced_limits_of(spec))
     }
@@ -207,8 +207,13 @@ fn enforced_limits_of(spec: &PodSpec) -> ResourceList {
             let limits = container.resources.as_ref().and_then(|it| it.limits.as_ref());
             limits.is_some_and(|limits| limits.contains_key(name))
         };
-        spec.containers.iter().all(limits)
-            && spec.init_containers.iter().flatten().filter(|it| restarts_always(it)).all(limits)
+        // One that runs before the others may use any amount, unless a sidecar beside it is limited.
+        let mut beside = false;
+        let mut init = spec.init_containers.iter().flatten().map(|container| {
+            beside |= restarts_always(container) && limits(container);
+            limits(container) || beside && !restarts_always(container)
+        });
+        spec.containers.iter().all(limits) && init.all(|limited| limited)
     });
     limits_of(spec, total)
 }

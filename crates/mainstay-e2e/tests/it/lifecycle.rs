@@ -126,7 +126,7 @@ fn a_container_can_name_the_signal_that_ends_it() {
     let container = container(
         "main",
         "trap 'echo usr1 >> /host/web; exit' USR1",
-        json!({ "stopSignal": "SIGUSR1" }),
+        &json!({ "stopSignal": "SIGUSR1" }),
     );
     node.put("web.yaml", &web(&node, &[container]).set("spec.os.name", "linux"));
     node.wait_for_running("web");

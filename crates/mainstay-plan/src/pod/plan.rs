@@ -248,8 +248,8 @@ impl Planner<'_> {
         history: &History<'_>,
     ) {
         let restarts = Restarts::AsSaid(&run.pod);
+        let round = current.map(|it| Round::of(&run.pod, it, self.memory)).unwrap_or_default();
         for (role, container) in turn {
-            let round = current.map(|it| Round::of(&run.pod, it, self.memory)).unwrap_or_default();
             let due = match history.counting(*role, &container.name, current, round) {
                 None => true,
                 Some(newest) => match restarts.after(*role, container, newest, self.now) {

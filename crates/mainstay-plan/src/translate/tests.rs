@@ -395,3 +395,27 @@ fn a_mount_may_be_of_a_part_of_its_volume() {
     assert_eq!(mounts[2].host_path, format!("{directory}/volumes/kubernetes.io~configmap/m"));
     assert!(!mounts[1].readonly && mounts[2].readonly);
 }
+
+#[test]
+fn what_outlives_the_manifest_is_noted_with_sandbox_and_containers() {
+    let pod = pod("os: {name: linux}\ninitContainers:\n\
+                   - {name: i, image: i, ports: [{containerPort: 1, hostPort: 1}]}\n\
+                   - {name: s, image: i, restartPolicy: Always, ports: [{containerPort: 2, hostPort: 2}]}\n\
+                   - {name: t, image: i, restartPolicy: Always}\n\
+                   containers:\n- name: c\n  image: i\n  ports: [{containerPort: 3, hostPort: 1}]\n  \
+                   lifecycle: {stopSignal: SIGUSR1, preStop: {sleep: {seconds: 5}}}");
+    let config =
+        sandbox(&goal(&pod), SourceKind::File, 0, &facts(), DnsConfig::default(), "/cg").unwrap();
+    assert_eq!(config.annotations[labels::SIDECARS], "s,t");
+    assert_eq!(config.annotations[labels::CONTAINERS], "c");
+    // What only prepares the pod is not reached through the host.
+    let ports = config.port_mappings.iter().map(|it| (it.host_port, it.container_port));
+    assert_eq!(ports.collect::<Vec<_>>(), [(2, 2), (1, 3)]);
+    let config = first(&pod);
+    assert_eq!(config.annotations[labels::PRE_STOP_HANDLER], r#"{"sleep":{"seconds":5}}"#);
+    assert_eq!(config.stop_signal.as_deref(), Some("SIGUSR1"));
+    assert!(!config.annotations.contains_key(labels::ROUND));
+    let again = ContainerPlan { round: 2, ..plan() };
+    let config = container(&pod, &pod.spec().containers[0], &again, &facts(), Vec::new()).unwrap();
+    assert_eq!(config.annotations[labels::ROUND], "2");
+}

@@ -67,6 +67,18 @@ fn amounts_of_a_pod() {
         "containers: [{name: a, resources: {requests: {cpu: 100m}}}], initContainers: [{name: b, resources: {requests: {cpu: 50m}}, restartPolicy: Always}, {name: c, resources: {requests: {cpu: 200m}}}], overhead: {cpu: 10m}",
     );
     assert_eq!(Amounts::requested_by_pod(&init).cpu_milli, Some(260));
+    let limit = |init: &str| {
+        let main = "containers: [{name: a, resources: {limits: {cpu: 1}}}]";
+        Amounts::limit_of_pod(&spec(&format!("{main}, initContainers: [{init}]"))).cpu_milli
+    };
+    let (limited, free) = ("resources: {limits: {cpu: 2}}", "resources: {}");
+    let sidecar = "restartPolicy: Always";
+    assert_eq!(limit(&format!("{{name: b, {limited}}}")), Some(2000));
+    assert_eq!(limit(&format!("{{name: b, {free}}}")), None);
+    assert_eq!(limit(&format!("{{name: b, {limited}, {sidecar}}}")), Some(3000));
+    assert_eq!(limit(&format!("{{name: b, {free}, {sidecar}}}")), None);
+    let both = format!("{{name: b, {limited}, {sidecar}}}, {{name: c, {free}}}");
+    assert_eq!(limit(&both), Some(3000));
     let whole = spec(
         "containers: [{name: a, resources: {limits: {cpu: 1}}}], resources: {limits: {cpu: 3}}",
     );
