@@ -27,7 +27,7 @@ pub fn disk_usage(path: &Path) -> io::Result<u64> {
     let mut walk = Walk { device: status.st_dev, seen: BTreeSet::new(), blocks: 0 };
     walk.blocks += blocks(status.st_blocks);
     if FileType::from_raw_mode(status.st_mode) == FileType::Directory {
-        walk.directory(open(&top, c".")?, 0)?;
+        walk.directory(&open(&top, c".")?, 0)?;
     }
     // Whatever the block size of the file system is. Source: stat(2).
     Ok(walk.blocks.saturating_mul(512))
@@ -41,20 +41,20 @@ struct Walk {
 }
 
 impl Walk {
-    fn directory(&mut self, directory: OwnedFd, depth: usize) -> io::Result<()> {
+    fn directory(&mut self, directory: &OwnedFd, depth: usize) -> io::Result<()> {
         if depth >= DEPTH_MAX {
             return Err(io::Error::other(format!(
                 "directories are nested deeper than {DEPTH_MAX}, where nothing is counted any more"
             )));
         }
-        for entry in Dir::read_from(&directory)? {
+        for entry in Dir::read_from(directory)? {
             let entry = entry?;
             let name = entry.file_name();
             if [c".", c".."].contains(&name) {
                 continue;
             }
             // What goes while it is counted takes nothing.
-            let status = match statat(&directory, name, AtFlags::SYMLINK_NOFOLLOW) {
+            let status = match statat(directory, name, AtFlags::SYMLINK_NOFOLLOW) {
                 Err(Errno::NOENT) => continue,
                 other => other?,
             };
@@ -67,8 +67,8 @@ impl Walk {
             }
             self.blocks = self.blocks.saturating_add(blocks(status.st_blocks));
             if is_directory {
-                match open(&directory, name) {
-                    Ok(inner) => self.directory(inner, depth + 1)?,
+                match open(directory, name) {
+                    Ok(inner) => self.directory(&inner, depth + 1)?,
                     Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => {}
                     Err(error) => return Err(error.into()),
                 }
