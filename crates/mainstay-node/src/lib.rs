@@ -41,6 +41,7 @@ mod observe;
 mod publish;
 mod sources;
 mod supervise;
+mod tokens;
 mod volumes;
 mod worker;
 

@@ -159,7 +159,7 @@ impl Following {
     pub(crate) async fn changed(&mut self) {
         if self.seen.changed().await.is_err() {
             // The sender is on the shelf for as long as this is there.
-            std::future::pending().await
+            std::future::pending::<()>().await;
         }
     }
 

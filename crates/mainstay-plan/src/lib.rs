@@ -22,4 +22,5 @@ pub mod references;
 pub mod resources;
 pub mod status;
 pub mod termination_message;
+pub mod tokens;
 pub mod translate;

@@ -9,11 +9,11 @@ use crate::api::{kubectl, wait_for_phase};
 use crate::manifest::{Manifest, pod};
 use crate::node::{Node, wait_for};
 
-fn config_map(name: &str, data: Value) -> Value {
+fn config_map(name: &str, data: &Value) -> Value {
     json!({ "apiVersion": "v1", "kind": "ConfigMap", "metadata": { "name": name }, "data": data })
 }
 
-fn secret(name: &str, data: Value) -> Value {
+fn secret(name: &str, data: &Value) -> Value {
     json!({ "apiVersion": "v1", "kind": "Secret", "metadata": { "name": name }, "stringData": data })
 }
 
@@ -97,15 +97,15 @@ fn static_pods_take_what_lies_beside_them() {
         "{problem}"
     );
 
-    node.put("app.yaml", &config_map("app", json!({ "color": "red", "app.conf": "one" })));
+    node.put("app.yaml", &config_map("app", &json!({ "color": "red", "app.conf": "one" })));
     let problem = || node.status().pod("web").and_then(|pod| pod.problem.clone());
     let told = wait_for(|| problem().filter(|it| it.contains("secret \"db\" not found")));
     assert!(told.is_some(), "{:?}", problem());
-    put_secret(&node, "db.yaml", &secret("db", json!({ "other": "x" })));
+    put_secret(&node, "db.yaml", &secret("db", &json!({ "other": "x" })));
     let missing = "references non-existent secret key: password";
     let told = wait_for(|| problem().filter(|it| it.contains(missing)));
     assert!(told.is_some(), "{:?}", problem());
-    put_secret(&node, "db.yaml", &secret("db", json!({ "password": "p1" })));
+    put_secret(&node, "db.yaml", &secret("db", &json!({ "password": "p1" })));
     let running = node.wait_for_running("web");
     assert!(node.status().manifests.is_empty(), "{:?}", node.status().manifests);
 
@@ -133,12 +133,12 @@ fn static_pods_take_what_lies_beside_them() {
     assert!(node.told("touch")[0].contains("Read-only file system"), "{:?}", node.told("touch"));
 
     // Files change, variables and the container do not; also what changed while no agent ran.
-    node.put("app.yaml", &config_map("app", json!({ "color": "blue", "app.conf": "two" })));
-    put_secret(&node, "db.yaml", &secret("db", json!({ "password": "p2" })));
+    node.put("app.yaml", &config_map("app", &json!({ "color": "blue", "app.conf": "two" })));
+    put_secret(&node, "db.yaml", &secret("db", &json!({ "password": "p2" })));
     wait_for_text(&node, "map", "two");
     wait_for_text(&node, "pass", "p2");
     node.kill();
-    node.put("app.yaml", &config_map("app", json!({ "color": "blue", "app.conf": "three" })));
+    node.put("app.yaml", &config_map("app", &json!({ "color": "blue", "app.conf": "three" })));
     node.launch();
     wait_for_text(&node, "map", "three");
     // Broken, it is told of; taken away, what there was stays.
@@ -158,8 +158,8 @@ fn static_pods_take_what_lies_beside_them() {
     wait_for_text(&node, "map", "three");
     assert_eq!(node.told("starts"), ["start"]);
     // It comes back changed.
-    node.put("app.yaml", &config_map("app", json!({ "color": "blue", "app.conf": "four" })));
-    put_secret(&node, "db.yaml", &secret("db", json!({ "password": "p4" })));
+    node.put("app.yaml", &config_map("app", &json!({ "color": "blue", "app.conf": "four" })));
+    put_secret(&node, "db.yaml", &secret("db", &json!({ "password": "p4" })));
     wait_for_text(&node, "map", "four");
     wait_for_text(&node, "pass", "p4");
 
@@ -169,7 +169,7 @@ fn static_pods_take_what_lies_beside_them() {
     node.launch();
     let waiting = node.wait_for_state("web", "FailedMount").problem.unwrap();
     assert!(waiting.contains("configmap \"app\" not found"), "{waiting}");
-    node.put("app.yaml", &config_map("app", json!({ "color": "green", "app.conf": "five" })));
+    node.put("app.yaml", &config_map("app", &json!({ "color": "green", "app.conf": "five" })));
     node.wait_for_running("web");
     wait_for_text(&node, "map", "five");
     node.take("web.yaml");
@@ -183,7 +183,7 @@ fn the_mirror_is_shown_and_a_secret_that_all_can_read_is_told_of() {
     node.put(
         "all.json",
         &json!({ "apiVersion": "v1", "kind": "List", "items": [
-        secret("db", json!({ "A": "b" })),
+        secret("db", &json!({ "A": "b" })),
         serde_json::from_str::<Value>(&web.to_string()).unwrap(),
     ] }),
     );
@@ -205,7 +205,7 @@ fn the_mirror_is_shown_and_a_secret_that_all_can_read_is_told_of() {
 #[test]
 fn parts_of_volumes_are_mounted_and_lead_nowhere_else() {
     let Some(node) = Node::start() else { return };
-    node.put("app.yaml", &config_map("app", json!({ "a": "1", "b": "2" })));
+    node.put("app.yaml", &config_map("app", &json!({ "a": "1", "b": "2" })));
     let volume = node.path("volume");
     fs::create_dir(&volume).unwrap();
     symlink("/etc", volume.join("out")).unwrap();
@@ -264,7 +264,7 @@ fn pods_of_the_api_take_what_the_api_has() {
     let file = node.path("web.json");
     fs::write(&file, web.to_string()).unwrap();
     // What lies beside manifests is not for it.
-    node.put("app.yaml", &config_map("app", json!({ "k": "of the disk" })));
+    node.put("app.yaml", &config_map("app", &json!({ "k": "of the disk" })));
     let apply = ["create", "-f", file.to_str().unwrap()];
     let made = wait_for(|| kubectl(&node, &apply).status.success().then_some(()));
     assert!(made.is_some(), "{}", kubectl(&node, &apply).stderr);
@@ -293,4 +293,47 @@ fn pods_of_the_api_take_what_the_api_has() {
     });
     assert!(ready.is_some());
     wait_for_text(&node, "map", "three");
+}
+
+/// A token of the pod's account, with which it asks the API.
+#[test]
+fn a_pod_of_the_api_has_a_token_where_it_asks_for_one() {
+    let Some(node) = Node::start() else { return };
+    let sources = json!([
+        { "serviceAccountToken": { "path": "token", "expirationSeconds": 600 } },
+        { "configMap": { "name": "kube-root-ca.crt",
+            "items": [{ "key": "ca.crt", "path": "ca.crt" }] } },
+    ]);
+    let web = pod("web")
+        .with_host_directory(&node.host())
+        .script("cp /access/token /host/token; cp /access/ca.crt /host/ca; stat -L -c '%a %u' /access/token > /host/rights")
+        .set("spec.nodeName", "n1")
+        .set("spec.securityContext", json!({ "runAsUser": 0 }))
+        .main("imagePullPolicy", "Never");
+    let volume = json!({ "name": "access", "projected": { "sources": sources } });
+    let web = with_volume(web, 1, volume);
+    let file = node.path("web.json");
+    fs::write(&file, web.to_string()).unwrap();
+    let apply = ["create", "-f", file.to_str().unwrap()];
+    let made = wait_for(|| kubectl(&node, &apply).status.success().then_some(()));
+    assert!(made.is_some(), "{}", kubectl(&node, &apply).stderr);
+    wait_for_phase(&node, "web", "Running");
+    assert_eq!(node.wait_for_told("rights", 1), ["600 0"]);
+    let token = fs::read_to_string(node.host().join("token")).unwrap();
+    assert!(fs::read_to_string(node.host().join("ca")).unwrap().contains("BEGIN CERTIFICATE"));
+    let path = "jsonpath={.status.userInfo.username}";
+    let who = kubectl(&node, &["--token", &token, "auth", "whoami", "-o", path]);
+    let by_certificate = who.stdout == "kubernetes-admin";
+    assert!(
+        by_certificate || who.stdout == "system:serviceaccount:default:default",
+        "{}",
+        who.stdout
+    );
+
+    // A static pod can have none, and says so.
+    node.put("own.yaml", &web.set("metadata.name", "own"));
+    let notes = node.wait_until("it is refused", |status| !status.notes("own.yaml").is_empty());
+    let notes = notes.notes("own.yaml");
+    let words = "static pods may not reference serviceaccounts (via projected volumes)";
+    assert!(notes.contains(words), "{notes}");
 }
