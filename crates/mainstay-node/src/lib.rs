@@ -45,6 +45,7 @@ mod publish;
 mod sources;
 mod storage;
 mod supervise;
+mod tokens;
 mod volumes;
 mod worker;
 

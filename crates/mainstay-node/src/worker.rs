@@ -15,7 +15,7 @@
 mod hooks;
 mod perform;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -81,6 +81,10 @@ struct Sources {
     following: Option<Following>,
     /// Whether some of its volumes show what may change.
     has_volumes: bool,
+    /// When they have to be made anew, since something in them expires.
+    renew_at: Option<Timestamp>,
+    /// Actions that were in flight when something changed, which they may not know of.
+    surprised: BTreeSet<Key>,
 }
 
 /// Actions that are being carried out.
@@ -234,11 +238,12 @@ impl Worker {
             () = sources.changed() => {
                 self.memory.retry_sources(Timestamp::now());
                 self.memory.outdated |= sources.has_volumes;
+                sources.surprised = self.memory.in_flight.clone();
                 "objects"
             }
             // Cancel-safe per docs on `JoinSet::join_next_with_id`.
             (action, result) = in_flight.next() => {
-                self.take_in(action, result);
+                self.take_in(action, result, sources);
                 "action"
             }
             // Dropping a sleep loses nothing: the plan says anew when to wake.
@@ -275,9 +280,15 @@ impl Worker {
     }
 
     /// Takes in how an action ended.
-    fn take_in(&mut self, action: Action, result: Option<Result<Done, PerformError>>) {
+    fn take_in(
+        &mut self,
+        action: Action,
+        result: Option<Result<Done, PerformError>>,
+        sources: &mut Sources,
+    ) {
         let key = action.key();
         self.memory.in_flight.remove(&key);
+        let surprised = sources.surprised.remove(&key);
         if let Action::PreStop { id, .. } = &action
             && let Some(ending) = self.memory.ending.get_mut(id)
         {
@@ -290,6 +301,10 @@ impl Worker {
             Some(Ok(done)) => {
                 tracing::debug!(pod = %self.key, ?action, "done");
                 self.memory.failures.remove(&key);
+                if let Done::Volumes { left, renew_at } = done {
+                    self.memory.outdated |= left;
+                    sources.renew_at = renew_at;
+                }
                 self.remember(action, done);
             }
             // It ends anyway.
@@ -298,14 +313,17 @@ impl Worker {
             Some(Err(error)) => {
                 self.memory.outdated |= action == Action::UpdateVolumes;
                 self.remember_failure(&key, error);
+                if surprised {
+                    // What it waits for may be what it did not know of.
+                    self.memory.retry_sources(Timestamp::now());
+                }
             }
         }
     }
 
     fn remember(&mut self, action: Action, done: Done) {
         match (action, done) {
-            (Action::Prepare { uid }, done) => {
-                self.memory.outdated |= matches!(done, Done::PreparedInPart);
+            (Action::Prepare { uid }, _) => {
                 self.memory.hosted.insert(uid.clone());
                 self.memory.prepared = Some(uid);
             }
@@ -507,16 +525,34 @@ impl Sources {
         // Before the old ones are let go, so that what both refer to stays known.
         let following = pod.and_then(|pod| objects.follow(pod));
         let has_volumes = pod.is_some_and(|pod| projection::has_any(pod));
-        *self = Self { pod: pod.cloned(), following, has_volumes };
-        self.has_volumes && before.as_deref() == pod.map(|pod| pod.uid())
+        let same = before.as_deref() == pod.map(|pod| pod.uid());
+        let renew_at = self.renew_at.filter(|_| same);
+        let surprised = std::mem::take(&mut self.surprised);
+        *self = Self { pod: pod.cloned(), following, has_volumes, renew_at, surprised };
+        self.has_volumes && same
     }
 
-    /// Resolves when one of the objects has changed; never if there are none. Cancel-safe, as
-    /// [`Following::changed`] is.
+    /// Resolves when one of the objects has changed, or has to be made anew; never if there are none.
+    /// Cancel-safe, as [`Following::changed`] is.
     async fn changed(&mut self) {
-        match &mut self.following {
-            Some(following) => following.changed().await,
-            None => std::future::pending().await,
+        let following = async {
+            match &mut self.following {
+                Some(following) => following.changed().await,
+                None => std::future::pending().await,
+            }
+        };
+        let renewal = async {
+            match self.renew_at {
+                Some(at) => {
+                    let rest = at.duration_since(Timestamp::now());
+                    tokio::time::sleep(Duration::try_from(rest).unwrap_or_default()).await;
+                }
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = following => {}
+            () = renewal => self.renew_at = None,
         }
     }
 }

@@ -13,6 +13,7 @@ use mainstay_pod::{Amounts, Pod, Quantity};
 
 use crate::references::{Referenced, SourceError};
 use crate::status::NodeAddresses;
+use crate::tokens::Tokens;
 
 /// What a pod does not know by itself, and its variables and files may tell.
 #[derive(Clone, Copy, Debug)]
@@ -25,6 +26,8 @@ pub struct Surroundings<'a> {
     pub pod_ips: &'a [IpAddr],
     /// What is known of the objects that it refers to.
     pub objects: &'a Referenced,
+    /// The tokens that it wants. Variables know of none.
+    pub tokens: &'a Tokens,
 }
 
 /// The value of a field for a variable.
@@ -201,8 +204,13 @@ mod tests {
             ephemeral_storage_bytes: Some(1 << 30),
         };
         let (pod_ips, objects) = ([[172, 16, 0, 2].into()], Referenced::default());
-        let around =
-            Surroundings { allocatable, node: &node, pod_ips: &pod_ips, objects: &objects };
+        let around = Surroundings {
+            allocatable,
+            node: &node,
+            pod_ips: &pod_ips,
+            objects: &objects,
+            tokens: &Tokens::new(),
+        };
         check(&pod(MANIFEST), &around)
     }
 

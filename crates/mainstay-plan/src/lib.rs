@@ -27,4 +27,5 @@ pub mod resources;
 pub mod status;
 pub mod sysctls;
 pub mod termination_message;
+pub mod tokens;
 pub mod translate;

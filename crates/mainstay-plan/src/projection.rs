@@ -8,12 +8,14 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::{
     ConfigMapVolumeSource, DownwardAPIVolumeFile, DownwardAPIVolumeSource, KeyToPath,
-    ProjectedVolumeSource, SecretVolumeSource, Volume, VolumeProjection,
+    ProjectedVolumeSource, SecretVolumeSource, ServiceAccountTokenProjection, Volume,
+    VolumeProjection,
 };
 use mainstay_pod::{ObjectKind, Pod};
 
 use crate::downward::{self, Surroundings};
 use crate::references::SourceError;
+use crate::tokens::WantedToken;
 
 /// The permission bits of a file of which nobody says any. Source: `pkg/apis/core/v1/defaults.go`,
 /// `ConfigMapVolumeSourceDefaultMode` and its like.
@@ -31,6 +33,8 @@ pub struct File<'a> {
     pub content: Cow<'a, [u8]>,
     /// Its permission bits.
     pub mode: u32,
+    /// The user whose it is; root's if nobody's.
+    pub owner: Option<u32>,
 }
 
 /// The files of a volume by their paths in it, which stay in it: names with a slash between them.
@@ -133,7 +137,7 @@ impl<'a> Collected<'a, '_> {
         let mode = mode.unwrap_or(self.default);
         // Validation keeps it between 0 and 0777.
         let mode = u32::try_from(mode).unwrap_or(0) & 0o7777;
-        self.files.insert(path, File { content, mode });
+        self.files.insert(path, File { content, mode, owner: None });
         Ok(())
     }
 
@@ -179,6 +183,25 @@ impl<'a> Collected<'a, '_> {
         Ok(())
     }
 
+    /// A token, for those only who are to use it.
+    fn token(&mut self, source: &ServiceAccountTokenProjection) -> Result<(), SourceError> {
+        let token = match self.around.tokens.get(&WantedToken::of(source)) {
+            Some(Ok(token)) => token,
+            Some(Err(why)) => return Err(SourceError::NoToken(why.clone())),
+            None => return Err(SourceError::NoToken("failed to fetch token".into())),
+        };
+        let owner = user(self.pod);
+        let security = self.pod.spec().security_context.as_ref();
+        let grouped = security.is_some_and(|security| security.fs_group.is_some());
+        // The group's rights come with its volumes.
+        let mode = (owner.is_some() || grouped).then_some(0o600);
+        self.put(&source.path, mode, Cow::Borrowed(token.as_bytes()))?;
+        if let Some(file) = clean(&source.path).and_then(|path| self.files.get_mut(&path)) {
+            file.owner = owner;
+        }
+        Ok(())
+    }
+
     fn projected(&mut self, source: &VolumeProjection) -> Result<(), SourceError> {
         if let Some(source) = &source.secret {
             let items = source.items.as_deref();
@@ -188,11 +211,27 @@ impl<'a> Collected<'a, '_> {
             self.object(ObjectKind::ConfigMap, &source.name, items, source.optional)
         } else if let Some(source) = &source.downward_api {
             self.downward(source.items.as_deref())
+        } else if let Some(source) = &source.service_account_token {
+            self.token(source)
         } else {
             // Others are refused when the pod is read.
             Ok(())
         }
     }
+}
+
+/// The user that all containers of a pod run as, if they say one and the same. Source: `FsUserFrom` in
+/// `pkg/volume/util/util.go`.
+fn user(pod: &Pod) -> Option<u32> {
+    let spec = pod.spec();
+    let of_pod = spec.security_context.as_ref().and_then(|it| it.run_as_user);
+    let all = spec.containers.iter().chain(spec.init_containers.iter().flatten());
+    let mut users = all.map(|container| {
+        let own = container.security_context.as_ref().and_then(|it| it.run_as_user);
+        own.or(of_pod)
+    });
+    let first = users.next()??;
+    users.all(|user| user == Some(first)).then(|| u32::try_from(first).ok()).flatten()
 }
 
 /// A path without what means nothing; `None` for one that is none of a file in a volume. Names that begin

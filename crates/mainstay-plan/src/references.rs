@@ -157,6 +157,8 @@ pub enum SourceError {
     },
     /// A field of the pod, or a resource of a container, that there is not.
     Unknown(String),
+    /// A token that was not given.
+    NoToken(Arc<str>),
     /// A volume's file whose path leads out of the volume, or that cannot be one.
     Path(String),
 }
@@ -193,6 +195,7 @@ impl fmt::Display for SourceError {
                  nothing else; mount it as a file"
             ),
             Self::Unknown(what) => f.write_str(what),
+            Self::NoToken(why) => f.write_str(why),
             Self::Path(path) => write!(f, "invalid path {path:?} of a file in a volume"),
         }
     }

@@ -294,3 +294,46 @@ fn pods_of_the_api_take_what_the_api_has() {
     assert!(ready.is_some());
     wait_for_text(&node, "map", "three");
 }
+
+/// A token of the pod's account, with which it asks the API.
+#[test]
+fn a_pod_of_the_api_has_a_token_where_it_asks_for_one() {
+    let Some(node) = Node::start() else { return };
+    let sources = json!([
+        { "serviceAccountToken": { "path": "token", "expirationSeconds": 600 } },
+        { "configMap": { "name": "kube-root-ca.crt",
+            "items": [{ "key": "ca.crt", "path": "ca.crt" }] } },
+    ]);
+    let web = pod("web")
+        .with_host_directory(&node.host())
+        .script("cp /access/token /host/token; cp /access/ca.crt /host/ca; stat -L -c '%a %u' /access/token > /host/rights")
+        .set("spec.nodeName", "n1")
+        .set("spec.securityContext", json!({ "runAsUser": 0 }))
+        .main("imagePullPolicy", "Never");
+    let volume = json!({ "name": "access", "projected": { "sources": sources } });
+    let web = with_volume(web, 1, volume);
+    let file = node.path("web.json");
+    fs::write(&file, web.to_string()).unwrap();
+    let apply = ["create", "-f", file.to_str().unwrap()];
+    let made = wait_for(|| kubectl(&node, &apply).status.success().then_some(()));
+    assert!(made.is_some(), "{}", kubectl(&node, &apply).stderr);
+    wait_for_phase(&node, "web", "Running");
+    assert_eq!(node.wait_for_told("rights", 1), ["600 0"]);
+    let token = fs::read_to_string(node.host().join("token")).unwrap();
+    assert!(fs::read_to_string(node.host().join("ca")).unwrap().contains("BEGIN CERTIFICATE"));
+    let path = "jsonpath={.status.userInfo.username}";
+    let who = kubectl(&node, &["--token", &token, "auth", "whoami", "-o", path]);
+    let by_certificate = who.stdout == "kubernetes-admin";
+    assert!(
+        by_certificate || who.stdout == "system:serviceaccount:default:default",
+        "{}",
+        who.stdout
+    );
+
+    // A static pod can have none, and says so.
+    node.put("own.yaml", &web.set("metadata.name", "own"));
+    let notes = node.wait_until("it is refused", |status| !status.notes("own.yaml").is_empty());
+    let notes = notes.notes("own.yaml");
+    let words = "static pods may not reference serviceaccounts (via projected volumes)";
+    assert!(notes.contains(words), "{notes}");
+}

@@ -187,6 +187,9 @@ fn write(version: &Path, wanted: &Wanted<'_>) -> io::Result<()> {
         let mut file =
             options.write(true).create_new(true).mode(0o600).open(directory.join(name))?;
         file.write_all(&content.content)?;
+        if content.owner.is_some() {
+            fchown(&file, content.owner, None)?;
+        }
         set_rights(&file, content.mode, group, GROUP_FILE)?;
     }
     own(version)

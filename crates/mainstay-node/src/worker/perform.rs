@@ -27,6 +27,7 @@ use mainstay_plan::pod::{
 use mainstay_plan::references::{Referenced, SourceError};
 use mainstay_plan::resources;
 use mainstay_plan::status::NodeAddresses;
+use mainstay_plan::tokens;
 use mainstay_plan::translate::{self, NodeFacts};
 use mainstay_pod::{Pod, Role};
 use tokio::sync::{Semaphore, watch};
@@ -40,6 +41,7 @@ use crate::observe::Observer;
 use crate::publish::node::architecture;
 use crate::publish::{self, About, EventKind, Events, about, field_path};
 use crate::sources::merge::key_of;
+use crate::tokens::Tokens;
 use crate::volumes::{self, VolumeError};
 
 /// How many pods may be in the middle of being started. More than the processors there are would
@@ -61,6 +63,7 @@ pub(crate) struct Performer {
     pub(crate) ledger: Ledger,
     pub(crate) events: Events,
     pub(crate) objects: Objects,
+    tokens: Tokens,
     starts: Semaphore,
     /// The last status of each pod, for the record of its end.
     statuses: Mutex<BTreeMap<PodKey, PodStatus>>,
@@ -83,8 +86,13 @@ pub(super) enum Done {
     },
     /// The image of a container of this version can be run under this name.
     Image { version: String, image: String },
-    /// A version is prepared, and some of its volumes may not show what they should.
-    PreparedInPart,
+    /// The volumes of the pod show what they are made of.
+    Volumes {
+        /// Whether some of them may not.
+        left: bool,
+        /// When they have to be made anew, since something in them expires.
+        renew_at: Option<Timestamp>,
+    },
     /// This end has been written down.
     Finished(Finished),
 }
@@ -147,7 +155,9 @@ impl PerformError {
             | SourceError::NoKey { .. }
             | SourceError::NoItem { .. }
             | SourceError::NotText { .. } => Retry::WhenChanged,
-            SourceError::Awaited(_) | SourceError::Unreadable { .. } => Retry::Soon,
+            SourceError::Awaited(_) | SourceError::Unreadable { .. } | SourceError::NoToken(_) => {
+                Retry::Soon
+            }
             SourceError::Unknown(_) | SourceError::Path(_) => Retry::Backoff,
         };
         Self { reason, message: error.to_string(), retry }
@@ -187,6 +197,9 @@ impl Performer {
             ledger,
             events: Events::default(),
             objects: Objects::default(),
+            tokens: Tokens::new(
+                config.api.as_ref().map(|it| publish::api::calls(it.client.clone())),
+            ),
             starts: Semaphore::new(processors * STARTS_PER_PROCESSOR),
             statuses: Mutex::default(),
             records: Mutex::new(records),
@@ -358,22 +371,24 @@ impl Performer {
         let runs = seen.sandboxes.iter().any(|it| it.ready && it.uid == run.pod.uid());
         let (performer, pod) = (self.clone(), run.pod.clone());
         let (objects, node) = (self.referenced(&pod).await, self.node_addresses());
+        let (tokens, renew_at) = self.tokens.of(&pod).await;
         let prepared = blocking(move || {
-            let around = performer.surroundings(&node, &[], &objects);
+            let around = performer.surroundings(&node, &[], &objects, &tokens);
             volumes::prepare(&pod, &performer.facts, &performer.hierarchies, &around, runs)
         });
-        Ok(if prepared.await? { Done::PreparedInPart } else { Done::AsAsked })
+        Ok(Done::Volumes { left: prepared.await?, renew_at })
     }
 
     async fn update_volumes(self: &Arc<Self>, run: &RunGoal) -> Result<Done, PerformError> {
         let (performer, pod) = (self.clone(), run.pod.clone());
         let (objects, node) = (self.referenced(&pod).await, self.node_addresses());
+        let (tokens, renew_at) = self.tokens.of(&pod).await;
         let updated = blocking(move || {
-            let around = performer.surroundings(&node, &[], &objects);
+            let around = performer.surroundings(&node, &[], &objects, &tokens);
             volumes::update(&pod, &performer.facts, &around)
         });
         updated.await?;
-        Ok(Done::AsAsked)
+        Ok(Done::Volumes { left: false, renew_at })
     }
 
     /// What is known of the objects that a pod refers to.
@@ -391,12 +406,14 @@ impl Performer {
         node: &'a NodeAddresses,
         pod_ips: &'a [IpAddr],
         objects: &'a Referenced,
+        tokens: &'a tokens::Tokens,
     ) -> Surroundings<'a> {
-        Surroundings { allocatable: self.facts.allocatable, node, pod_ips, objects }
+        Surroundings { allocatable: self.facts.allocatable, node, pod_ips, objects, tokens }
     }
 
     async fn clean_up(self: &Arc<Self>, uid: String) -> Result<Done, PerformError> {
         let performer = self.clone();
+        self.tokens.forget(&uid);
         blocking(move || volumes::clean_up(&uid, &performer.facts, &performer.hierarchies)).await?;
         Ok(Done::AsAsked)
     }
@@ -615,7 +632,8 @@ impl Performer {
         pod_ips: &[IpAddr],
     ) -> Result<Vec<(String, String)>, PerformError> {
         let (objects, node) = (self.referenced(&run.pod).await, self.node_addresses());
-        let around = self.surroundings(&node, pod_ips, &objects);
+        let none = tokens::Tokens::new();
+        let around = self.surroundings(&node, pod_ips, &objects, &none);
         translate::environment(&run.pod, container, &around)
             .map_err(|error| PerformError::source("CreateContainerConfigError", &error))
     }

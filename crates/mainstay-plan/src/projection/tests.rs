@@ -10,6 +10,7 @@ use serde_json::json;
 use super::*;
 use crate::references::{Known, Referenced};
 use crate::status::NodeAddresses;
+use crate::tokens::Token;
 
 fn objects() -> Referenced {
     let name =
@@ -42,6 +43,7 @@ fn of(volume: &str) -> String {
         node: &node,
         pod_ips: &[],
         objects: &objects,
+        tokens: &Default::default(),
     };
     let volume = &pod.spec().volumes.as_ref().unwrap()[0];
     let line = |(path, file): (&String, &File<'_>)| {
@@ -149,4 +151,48 @@ proptest! {
             prop_assert_eq!(names.join("/"), clean);
         }
     }
+}
+
+#[test]
+fn tokens_are_for_those_who_use_them() {
+    let of = |spec: &str, given: Option<Token>| {
+        let manifest = format!(
+            "{{\"metadata\": {{\"name\": \"p\", \"namespace\": \"ns\", \"uid\": \"u\"}}, \"spec\": \
+             {{\"serviceAccountName\": \"a\", {spec}, \"volumes\": [{{\"name\": \"v\", \"projected\": \
+             {{\"defaultMode\": 420, \"sources\": [{{\"serviceAccountToken\": {{\"path\": \"token\", \
+             \"expirationSeconds\": 600}}}}]}}}}]}}}}"
+        );
+        let pod = mainstay_pod::Pod::from_api(serde_json::from_str(&manifest).unwrap()).unwrap();
+        let wanted = crate::tokens::wanted(&pod).pop_first().unwrap();
+        assert_eq!((wanted.audience.as_str(), wanted.seconds), ("", 600));
+        let (objects, node) = (Referenced::default(), NodeAddresses::default());
+        let around = Surroundings {
+            allocatable: Amounts::default(),
+            node: &node,
+            pod_ips: &[],
+            objects: &objects,
+            tokens: &given.into_iter().map(|token| (wanted.clone(), token)).collect(),
+        };
+        let volume = &pod.spec().volumes.as_ref().unwrap()[0];
+        match Projection::of(volume).unwrap().files(&pod, &around) {
+            Ok(files) => format!("{:o} {:?}", files["token"].mode, files["token"].owner),
+            Err(error) => error.to_string(),
+        }
+    };
+    let token = || Some(Ok("t".into()));
+    let containers = |users: [Option<u32>; 2]| {
+        let one = |user: Option<u32>| match user {
+            Some(user) => format!(r#"{{"name": "c", "securityContext": {{"runAsUser": {user}}}}}"#),
+            None => r#"{"name": "d"}"#.to_owned(),
+        };
+        format!("\"containers\": [{}, {}]", one(users[0]), one(users[1]))
+    };
+    assert_eq!(of(&containers([None, None]), token()), "644 None");
+    assert_eq!(of(&containers([Some(7), Some(7)]), token()), "600 Some(7)");
+    assert_eq!(of(&containers([Some(7), Some(8)]), token()), "644 None");
+    assert_eq!(of(&containers([Some(7), None]), token()), "644 None");
+    let group = format!("{}, \"securityContext\": {{\"fsGroup\": 5}}", containers([None, None]));
+    assert_eq!(of(&group, token()), "600 None");
+    let refused = Some(Err("failed to fetch token: no".into()));
+    assert_eq!(of(&containers([None, None]), refused), "failed to fetch token: no");
 }

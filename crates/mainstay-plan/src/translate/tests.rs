@@ -49,6 +49,7 @@ fn made(pod: &Pod, container: &Container) -> Result<ContainerConfig, TranslateEr
         node: &NodeAddresses::default(),
         pod_ips: &[],
         objects: &Referenced::default(),
+        tokens: &Default::default(),
     };
     let envs = environment(pod, container, &around).unwrap();
     super::container(pod, container, &plan(), &facts(), envs)

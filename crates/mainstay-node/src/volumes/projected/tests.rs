@@ -10,7 +10,7 @@ use super::*;
 fn files(list: &[(&str, &str, u32)]) -> Files<'static> {
     let file = |(path, content, mode): &(&str, &str, u32)| {
         let content = Cow::Owned(content.as_bytes().to_vec());
-        ((*path).to_owned(), Made { content, mode: *mode })
+        ((*path).to_owned(), Made { content, mode: *mode, owner: None })
     };
     list.iter().map(file).collect()
 }

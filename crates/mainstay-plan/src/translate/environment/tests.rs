@@ -51,6 +51,7 @@ fn of(container: &str) -> String {
         node: &node,
         pod_ips: &[[10, 0, 0, 7].into()],
         objects: &objects,
+        tokens: &Default::default(),
     };
     match environment(&pod, &pod.spec().containers[0], &around) {
         Ok(list) => list.iter().map(|(name, value)| format!("{name}={value}\n")).collect(),
