@@ -7,6 +7,7 @@ mod certificates;
 mod mirror;
 mod namespace;
 pub(crate) mod node_restriction;
+mod node_taint;
 mod priority;
 mod service_account;
 mod tolerations;
@@ -65,6 +66,7 @@ impl Inner {
             priority::admit(self, attributes, new, old).await?;
             tolerations::admit(new);
         }
+        node_taint::admit(attributes, new);
         certificates::admit(attributes, new);
         mirror::admit(attributes, new, old)
     }

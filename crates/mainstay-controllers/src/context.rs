@@ -10,6 +10,7 @@ use tokio::task::JoinSet;
 
 use crate::events::Events;
 use crate::informers::Informers;
+use crate::node_lifecycle::NodeTimes;
 
 /// Who reads for all of them.
 const READER: &str = "system:kube-controller-manager";
@@ -33,6 +34,8 @@ pub struct Facts {
     pub signing_duration: SignedDuration,
     /// The names and addresses of the API, which no node can have.
     pub api_names: BTreeSet<SubjectName>,
+    /// How long nodes are waited for.
+    pub node_times: NodeTimes,
 }
 
 /// What one controller is given.

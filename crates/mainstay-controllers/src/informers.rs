@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use k8s_openapi::api::apps::v1::{DaemonSet, Deployment, ReplicaSet};
 use k8s_openapi::api::certificates::v1::CertificateSigningRequest;
+use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{Namespace, Node, Pod, Secret, Service, ServiceAccount};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -119,6 +120,7 @@ impl Informers {
             whole::<CertificateSigningRequest>(),
             whole::<DaemonSet>(),
             whole::<Deployment>(),
+            whole::<Lease>(),
             whole::<Namespace>(),
             whole::<Node>(),
             whole::<Pod>(),

@@ -6,6 +6,7 @@
 //! | [`daemon_set`] | one pod of a template on each node that takes it | `daemon-set-controller` |
 //! | [`deployment`] | the ReplicaSets of a Deployment, one for each template | `deployment-controller` |
 //! | [`disruption`] | how many pods of a budget may be disrupted | `disruption-controller` |
+//! | [`node_lifecycle`] | nodes that are not heard of are told from those that are | `node-controller` |
 //! | [`owner_gc`] | what is owned goes with its owners | `generic-garbage-collector` |
 //! | [`pod_gc`] | pods that nobody runs any more go | `pod-garbage-collector` |
 //! | [`replica_set`] | as many pods of a template as a ReplicaSet says | `replicaset-controller` |
@@ -13,6 +14,7 @@
 //! | [`scheduler`] | each pod has a node that can run it | `system:kube-scheduler` |
 //! | [`token_cleaner`] | bootstrap tokens go when they have expired | `token-cleaner` |
 //! | [`root_ca`] | each namespace has the authority's certificate | `root-ca-cert-publisher` |
+//! | [`taint_eviction`] | pods do not stay where a taint does not let them | `node-controller` |
 //!
 //! # Flow
 //!
@@ -42,6 +44,7 @@ mod informer;
 mod informers;
 mod keep;
 mod namespaces;
+mod node_lifecycle;
 mod outage;
 mod owner;
 mod owner_gc;
@@ -54,6 +57,7 @@ mod root_ca;
 mod scheduler;
 mod selection;
 mod service_account;
+mod taint_eviction;
 mod token_cleaner;
 mod written;
 
@@ -63,6 +67,7 @@ use tokio::task::JoinSet;
 
 use context::Contexts;
 pub use context::{Clients, Facts};
+pub use node_lifecycle::NodeTimes;
 pub use selection::{Selection, UnknownController};
 
 /// All of them.
@@ -116,6 +121,12 @@ const CONTROLLERS: &[Controller] = &[
         run: |it| Box::pin(scheduler::run(it)),
     },
     Controller {
+        name: "node-lifecycle-controller",
+        user: "node-controller",
+        component: "node-controller",
+        run: |it| Box::pin(node_lifecycle::run(it)),
+    },
+    Controller {
         name: "pod-garbage-collector-controller",
         user: "pod-garbage-collector",
         component: "pod-garbage-collector",
@@ -138,6 +149,12 @@ const CONTROLLERS: &[Controller] = &[
         user: "service-account-controller",
         component: "serviceaccount-controller",
         run: |it| Box::pin(service_account::run(it)),
+    },
+    Controller {
+        name: "taint-eviction-controller",
+        user: "node-controller",
+        component: "taint-eviction-controller",
+        run: |it| Box::pin(taint_eviction::run(it)),
     },
     Controller {
         name: "token-cleaner-controller",

@@ -83,7 +83,7 @@ fn of_pod(nodes: &Informer<Node>, change: &Change<'_, Pod>) -> Vec<About> {
     if pods::is_over(pod) && !change.old.is_some_and(|old| pods::is_over(old)) {
         about.push(About::Over);
     }
-    match decide::node(pod) {
+    match pods::node(pod) {
         node if !node.is_empty() && nodes.get(&ObjectKey::new("", node)).is_none() => {
             about.push(About::Node(node.to_owned()));
         }
@@ -112,7 +112,7 @@ impl Controller {
         match about {
             About::Pod(key) => {
                 let Some(pod) = self.pods.get(&key) else { return Ok(None) };
-                let name = decide::node(&pod);
+                let name = pods::node(&pod);
                 let node = self.nodes.get(&ObjectKey::new("", name));
                 let place = match &node {
                     Some(node) => Place::On(node),
@@ -135,7 +135,7 @@ impl Controller {
 
     async fn look_at_node(&self, name: &str) -> Result<Option<Duration>, CallError> {
         let mut pods = self.pods.all();
-        pods.retain(|pod| decide::node(pod) == name);
+        pods.retain(|pod| pods::node(pod) == name);
         let node = self.nodes.get(&ObjectKey::new("", name));
         let place = match &node {
             Some(node) => {

@@ -6,14 +6,22 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Pod, PodCondition, PodTemplateSpec};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference, Time};
+use serde_json::{Value, json};
 
 /// The longest name of a pod.
 const LONGEST_NAME: usize = 253;
 
+const DISRUPTION_TARGET: &str = "DisruptionTarget";
+
 /// The phase; empty before the API has set one.
 pub(crate) fn phase(pod: &Pod) -> &str {
     pod.status.as_ref().and_then(|status| status.phase.as_deref()).unwrap_or_default()
+}
+
+/// The name of its node; empty when it has none.
+pub(crate) fn node(pod: &Pod) -> &str {
+    pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref()).unwrap_or_default()
 }
 
 /// Whether it is over.
@@ -63,6 +71,23 @@ pub(crate) fn next_available<'a>(
     let next = times.filter(|from| *from > now).min()?;
     // It is later than now.
     Duration::try_from(next.duration_since(now)).ok()
+}
+
+/// The condition of a pod that is to be disrupted, as a patch of its conditions has it: since when
+/// does not change if it said so before. Source: `UpdatePodCondition` in `pkg/api/v1/pod/util.go`.
+pub(crate) fn disruption_target(pod: &Pod, reason: &str, message: &str, now: Timestamp) -> Value {
+    let mut condition = json!({
+        "type": DISRUPTION_TARGET,
+        "status": "True",
+        "reason": reason,
+        "message": message,
+        "observedGeneration": pod.metadata.generation,
+    });
+    let mut known = pod.status.iter().flat_map(|status| status.conditions.iter().flatten());
+    if !known.any(|it| it.type_ == DISRUPTION_TARGET && it.status == "True") {
+        condition["lastTransitionTime"] = json!(Time(now));
+    }
+    condition
 }
 
 /// A pod of a template, which the API names. Source: `GetPodFromTemplate` in

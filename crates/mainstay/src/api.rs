@@ -25,7 +25,7 @@ use anyhow::Context;
 use jiff::{SignedDuration, Timestamp};
 use mainstay_apiserver::{Access, ApiServer, Config, Nodes, User, serve};
 use mainstay_client::Calls;
-use mainstay_controllers::{Facts, Selection};
+use mainstay_controllers::{Facts, NodeTimes, Selection};
 use mainstay_linux::netlink::RouteSocket;
 use mainstay_node::node_api::{self, NodeApi};
 use mainstay_pki::{Kubeconfig, Note, Pki, StaticTokens, SubjectName, Wanted};
@@ -74,6 +74,8 @@ pub(crate) struct ApiConfig {
     pub(crate) controllers: Selection,
     /// For how long certificates are good at most that are signed for others.
     pub(crate) signing_duration: SignedDuration,
+    /// How long they wait for nodes.
+    pub(crate) node_times: NodeTimes,
     pub(crate) root_dir: PathBuf,
     pub(crate) run_dir: PathBuf,
 }
@@ -183,6 +185,7 @@ impl Api {
                     authority: Some(pki.authority().clone()),
                     signing_duration: config.signing_duration,
                     api_names: pki.api_server_names().clone(),
+                    node_times: config.node_times,
                 });
                 self.server.send_replace(Some(server.clone()));
                 tracing::info!(%address, port, kubeconfig = %config.kubeconfig.display(), "the Kubernetes API is there");

@@ -4,14 +4,12 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Node, Pod};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use serde_json::{Value, json};
 
 use crate::pods;
 
 /// Somebody says of a node with this taint that it is off. Source: `TaintNodeOutOfService`.
 const OUT_OF_SERVICE: &str = "node.kubernetes.io/out-of-service";
-const TARGET: &str = "DisruptionTarget";
 
 /// Where a pod is.
 pub(super) enum Place<'a> {
@@ -32,11 +30,6 @@ pub(super) enum Why {
     OutOfService,
     /// It is over, and one of too many.
     TooMany,
-}
-
-/// The name of a pod's node; empty when it has none.
-pub(super) fn node(pod: &Pod) -> &str {
-    pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref()).unwrap_or_default()
 }
 
 /// Why a pod goes, if it does. Source: `gcUnscheduledTerminating`, `gcOrphaned`, `gcTerminating`.
@@ -96,17 +89,8 @@ pub(super) fn failed(pod: &Pod, why: Why, now: Timestamp) -> Option<Value> {
     let generation = pod.metadata.generation;
     let mut status = json!({ "phase": "Failed", "observedGeneration": generation });
     if why == Why::Orphaned {
-        let mut condition = json!({
-            "type": TARGET,
-            "status": "True",
-            "reason": "DeletionByPodGC",
-            "message": "PodGC: node no longer exists",
-            "observedGeneration": generation,
-        });
-        let mut known = pod.status.iter().flat_map(|status| status.conditions.iter().flatten());
-        if !known.any(|it| it.type_ == TARGET && it.status == "True") {
-            condition["lastTransitionTime"] = json!(Time(now));
-        }
+        let message = "PodGC: node no longer exists";
+        let condition = pods::disruption_target(pod, "DeletionByPodGC", message, now);
         status["conditions"] = json!([condition]);
     }
     Some(status)

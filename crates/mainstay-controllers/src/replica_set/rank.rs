@@ -9,7 +9,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 
-use crate::pods;
+use crate::pods::{self, node};
 
 /// What it costs to lose a pod, as people say it.
 const COST: &str = "controller.kubernetes.io/pod-deletion-cost";
@@ -73,10 +73,6 @@ fn age(
         nanoseconds.checked_ilog2()
     };
     power(of_one).cmp(&power(of_other)).then_with(|| one.metadata.uid.cmp(&other.metadata.uid))
-}
-
-fn node(pod: &Pod) -> &str {
-    pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref()).unwrap_or_default()
 }
 
 fn phase(pod: &Pod) -> i64 {

@@ -3,14 +3,16 @@
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::Context;
 use clap::Args;
 use jiff::SignedDuration;
-use mainstay_controllers::Selection;
+use mainstay_controllers::{NodeTimes, Selection};
 use mainstay_linux::cgroup::{Hierarchies, Layout};
 use mainstay_node::ManifestPaths;
 use mainstay_pki::{JoinToken, SubjectName};
+use mainstay_plan::node_status::LEASE_DURATION;
 use mainstay_pod::NodeName;
 use rustix::fs::Mode;
 use tokio::signal::unix::{SignalKind, signal};
@@ -76,7 +78,7 @@ struct JoinFlags {
         value_name = "URL",
         conflicts_with_all = [
             "bind_address", "secure_port", "write_kubeconfig", "tls_san", "controllers",
-            "cluster_signing_duration", "token_auth_file",
+            "cluster_signing_duration", "node_monitor_grace_period", "token_auth_file",
         ],
     )]
     server: Option<Server>,
@@ -121,9 +123,22 @@ struct ApiFlags {
     /// nodes.
     #[arg(long, value_name = "DURATION", default_value = "8760h", value_parser = signing_duration)]
     cluster_signing_duration: SignedDuration,
+    /// How long a node may say nothing before it is taken to be away, such as 50s.
+    #[arg(long, value_name = "DURATION", default_value = "50s", value_parser = node_grace_period)]
+    node_monitor_grace_period: Duration,
     /// Users with tokens, a line for each: token,name,uid,"group,group".
     #[arg(long, value_name = "FILE")]
     token_auth_file: Option<PathBuf>,
+}
+
+/// Nodes renew their leases every ten seconds; who waits less moves pods for nothing.
+fn node_grace_period(text: &str) -> anyhow::Result<Duration> {
+    let period = duration(text)?;
+    anyhow::ensure!(
+        period > LEASE_DURATION / 4,
+        "{text} is less than a node takes to renew its lease; give it some more than 10s"
+    );
+    Ok(period)
 }
 
 /// What one node has to do does not need more, and each has a stack.
@@ -266,6 +281,10 @@ impl ApiFlags {
             token_auth_file: self.token_auth_file,
             controllers: self.controllers,
             signing_duration: self.cluster_signing_duration,
+            node_times: NodeTimes {
+                monitor_grace_period: self.node_monitor_grace_period,
+                ..NodeTimes::default()
+            },
             root_dir: instance.root_dir.clone(),
             run_dir: instance.run_dir.clone(),
         }

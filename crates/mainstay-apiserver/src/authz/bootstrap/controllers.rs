@@ -74,6 +74,16 @@ pub(super) const CONTROLLERS: &[(&str, &[RuleText])] = &[
     ),
     ("generic-garbage-collector", &[on("get list watch patch update delete", "*", "*"), EVENTS]),
     (
+        "node-controller",
+        &[
+            on("get list watch update delete patch", "core", "nodes"),
+            on("patch update", "core", "nodes/status"),
+            on("patch update", "core", "pods/status"),
+            on("list watch get delete", "core", "pods"),
+            EVENTS,
+        ],
+    ),
+    (
         "pod-garbage-collector",
         &[
             on("list watch delete", "core", "pods"),

@@ -8,7 +8,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use mainstay_apiserver::{Access, ApiServer, Config, Peer, User, boxed};
 use mainstay_client::{CallError, CallErrorKind, Calls, Deletion};
-use mainstay_controllers::{Clients, Facts};
+use mainstay_controllers::{Clients, Facts, NodeTimes};
 use mainstay_pki::{Pki, StaticTokens, Wanted};
 use mainstay_store::embedded::{EmbeddedStore, Options};
 use serde_json::{Value, json};
@@ -58,6 +58,13 @@ impl Cluster {
         cluster
     }
 
+    /// With all controllers, that wait for nodes so long.
+    pub(crate) async fn with_node_times(node_times: NodeTimes) -> Self {
+        let mut cluster = Self::without_controllers().await;
+        cluster.start(Facts { node_times, ..Facts::default() });
+        cluster
+    }
+
     pub(crate) async fn without_controllers() -> Self {
         let directory = TempDir::new().unwrap();
         let store = EmbeddedStore::open(&directory.path().join("api.redb"), Options::default());
@@ -80,9 +87,13 @@ impl Cluster {
     }
 
     pub(crate) fn start_controllers(&mut self) {
+        self.start(Facts::default());
+    }
+
+    fn start(&mut self, facts: Facts) {
         let server = Server(self.server.clone());
         self.controllers.spawn(async move {
-            let facts = Facts { root_ca: ROOT_CA.to_owned(), ..Facts::default() };
+            let facts = Facts { root_ca: ROOT_CA.to_owned(), ..facts };
             mainstay_controllers::run(&server, facts, &"*".parse().unwrap()).await;
         });
     }
@@ -121,6 +132,17 @@ impl Cluster {
             "apiVersion": "policy/v1", "kind": "Eviction", "metadata": { "name": pod },
         });
         self.calls.post::<Value, _>(&path, &eviction).await.map(drop)
+    }
+
+    /// Sends requests as somebody who may do everything.
+    pub(crate) fn calls(&self) -> Calls {
+        self.calls.clone()
+    }
+
+    /// A strategic merge patch.
+    pub(crate) fn patch(&self, path: &str, patch: Value) -> impl Future<Output = ()> + use<> {
+        let (calls, path) = (self.calls.clone(), path.to_owned());
+        async move { drop(calls.patch::<Value>(&path, &patch).await.unwrap()) }
     }
 
     pub(crate) async fn merge(&self, path: &str, patch: Value) -> Value {

@@ -10,7 +10,11 @@ const PODS: &str = "/api/v1/namespaces/default/pods";
 fn pod(name: &str, node: &str) -> Value {
     json!({
         "metadata": { "name": name, "finalizers": ["example.com/held"] },
-        "spec": { "nodeName": node, "containers": [{ "name": "main", "image": "a" }] },
+        "spec": {
+            "nodeName": node,
+            "containers": [{ "name": "main", "image": "a" }],
+            "tolerations": [{ "operator": "Exists" }],
+        },
     })
 }
 
