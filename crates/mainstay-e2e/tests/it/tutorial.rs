@@ -27,6 +27,9 @@ const NODES: [&str; 3] = ["control", "node1", "node2"];
 /// Takes the nodes down when its input ends without a word, which is when the test was killed.
 const WATCHDOG: &str = r#"read -r word || exec docs/tutorial/three-nodes down"#;
 
+/// Runs `$2` until something in it fails, with what `$1` has exported, and writes there what it exports.
+const SHELL: &str = r#"trap 's=$?; export -p > "$1"; exit $s' EXIT; . "$1"; set -e; eval "$2""#;
+
 /// One thing to do.
 #[derive(Debug, PartialEq)]
 enum Step {
@@ -104,7 +107,7 @@ impl Reader {
         let path = std::env::var("PATH").unwrap();
         let path = format!("{}:{path}", kubectl.parent().unwrap().display());
         let mut shell = enter(&self.space.path(), "bash");
-        shell.args(["-c", ". \"$1\"; eval \"$2\"; s=$?; export -p > \"$1\"; exit $s", "bash"]);
+        shell.args(["-c", SHELL, "bash"]);
         shell.arg(&env).arg(format!("exec 2>&1\n{script}"));
         shell.current_dir(top()).env("PATH", path);
         shell.env("THREE_NODES", &self.set).env("MAINSTAY", program::mainstay());

@@ -79,7 +79,7 @@ struct JoinFlags {
         value_name = "URL",
         conflicts_with_all = [
             "bind_address", "secure_port", "write_kubeconfig", "tls_san", "controllers",
-            "cluster_signing_duration", "token_auth_file",
+            "cluster_signing_duration", "node_monitor_grace_period", "token_auth_file",
         ],
     )]
     server: Option<Server>,
