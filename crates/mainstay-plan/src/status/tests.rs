@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use mainstay_pod::Pod;
 
 use super::*;
-use crate::pod::{Began, Failure, Health, Key, SeenContainer};
+use crate::pod::{Began, Eviction, Failure, Health, Key, SeenContainer};
 
 fn at(second: i64) -> Timestamp {
     Timestamp::from_second(second).unwrap()
@@ -312,6 +312,25 @@ fn what_a_container_left_to_say_is_told_and_has_an_end() {
     assert_eq!(message(&containers[0].last_state).as_deref(), Some("no\n"));
     // Two containers have half of it each.
     assert_eq!(message(&containers[1].state).map(|it| it.len()), Some(6144));
+}
+
+#[test]
+fn what_took_too_much_has_failed_whatever_its_containers_say() {
+    let pod = pod_of(
+        "apiVersion: v1\nkind: Pod\nmetadata: {name: p}\nspec:\n  containers:\n  \
+         - {name: a, image: i}\n",
+    );
+    let (uid, message) = (pod.uid().to_owned(), "Container a took too much.".to_owned());
+    let evicted = Some(Eviction { uid, incarnation: None, message: message.clone() });
+    let memory = Memory { evicted, ..Memory::default() };
+    for state in [running(), ended(0)] {
+        let status = status(&pod, &seen(&pod, &[("a", 0, state)]), &memory, None, 20);
+        assert_eq!(status.phase.as_deref(), Some("Failed"));
+        assert_eq!(
+            (status.reason.as_deref(), status.message),
+            (Some("Evicted"), Some(message.clone()))
+        );
+    }
 }
 
 #[test]

@@ -10,7 +10,7 @@ use mainstay_testkit::pods::pod;
 
 use crate::backoff::{Backoff, FIRST};
 use crate::pod::{
-    Began, Ending, Failure, Finished, Goal, Health, ImageMemory, Key, Memory, RunGoal,
+    Began, Ending, Eviction, Failure, Finished, Goal, Health, ImageMemory, Key, Memory, RunGoal,
     SeenContainer, SeenPod, SeenSandbox, plan,
 };
 
@@ -270,6 +270,42 @@ fn a_pod_that_is_through_is_written_down_and_then_its_sandbox_goes() {
     check(&goal, stopped, &memory, &expect!["done"]);
     // After a reboot nothing of it is there, and it stays so.
     check(&goal, vec![], &memory, &expect!["done"]);
+}
+
+#[test]
+fn a_pod_that_took_too_much_is_ended_at_once_and_that_is_written_down() {
+    let manifest = "apiVersion: v1\nkind: Pod\nmetadata: {name: p}\n\
+                    spec: {containers: [{name: a, image: i}]}";
+    let goal = Goal::Run(RunGoal { pod: pod(manifest), incarnation: Some(at(1)) });
+    let evicted = |uid: String, incarnation| {
+        let eviction = Eviction { uid, incarnation: Some(incarnation), message: "much".into() };
+        Memory { evicted: Some(eviction), ..ready(&goal) }
+    };
+    let memory = evicted(uid(&goal), at(1));
+    let seen = |ready, containers: &[&str]| {
+        let mut sandbox = sandbox("s", &uid(&goal), ready, containers);
+        sandbox.incarnation = Some(at(1));
+        vec![sandbox]
+    };
+    let rows = [
+        answer(&goal, seen(true, &["a0 running"]), &memory),
+        answer(&goal, seen(true, &["a0 exited 137 at 100"]), &memory),
+        answer(&goal, seen(false, &["a0 exited 137 at 100"]), &memory),
+        // Another version of it did, or the pod before its restart was asked for.
+        answer(&goal, seen(true, &["a0 running"]), &evicted("other".into(), at(1))),
+        answer(&goal, seen(true, &["a0 running"]), &evicted(uid(&goal), at(0))),
+    ];
+    expect![[r#"
+        StopContainer { id: ContainerId("a0"), grace: 1s }
+
+        StopSandbox { id: SandboxId("s") }
+
+        RecordFinished { at: 1970-01-01T00:01:40Z }
+
+
+
+        "#]]
+    .assert_eq(&rows.join("\n\n"));
 }
 
 #[test]
