@@ -118,6 +118,10 @@ impl Worker {
                 // Images of a version that is not wanted any more need not be waited for.
                 in_flight.abort_images();
             }
+            if self.memory.version != version || !matches!(goal.goal, Goal::Run(_)) {
+                // The end of the pod has a grace period of its own.
+                in_flight.abort_unhealthy();
+            }
             if let Goal::Stop { grace: now, .. } = &goal.goal {
                 in_flight.abort_images();
                 if grace.replace(*now).is_some_and(|before| before > *now) {
@@ -596,6 +600,12 @@ impl InFlight {
     fn abort_stops(&self) {
         self.abort(|action| {
             matches!(action, Action::PreStop { .. } | Action::StopContainer { .. })
+        });
+    }
+
+    fn abort_unhealthy(&self) {
+        self.abort(|action| {
+            matches!(action, Action::StopContainer { why: StopReason::Unhealthy { .. }, .. })
         });
     }
 

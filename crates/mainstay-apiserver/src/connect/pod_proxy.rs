@@ -12,11 +12,10 @@ use std::sync::Arc;
 use http::header::{HOST, HeaderValue, LOCATION};
 use http::request::Parts;
 use http::{Method, Response, StatusCode, Uri};
+use mainstay_pki::unverified_client;
 use rustls::pki_types::ServerName;
 
 use super::backend::{self, Backend};
-use mainstay_pki::unverified_client;
-
 use super::with_query;
 use crate::body::{self, Body};
 use crate::kinds;

@@ -33,6 +33,9 @@ const EXCLUDED: [&str; 4] = ["host", "content-length", "transfer-encoding", "tra
 /// What is said of a server that speaks no TLS.
 pub(crate) const PLAIN_ANSWER: &str = "http: server gave HTTP response to HTTPS client";
 
+/// How many bytes of an answer's headers are read.
+const MOST_HEADERS: usize = 64 << 10;
+
 const LATE: &str = "(Client.Timeout exceeded while awaiting headers)";
 
 /// What one request brought.
@@ -175,7 +178,7 @@ async fn http1<S: AsyncRead + AsyncWrite + Unpin>(
     };
     let mut builder = hyper::client::conn::http1::Builder::new();
     // As Go writes them; servers that are small may know no other.
-    builder.title_case_headers(true);
+    builder.title_case_headers(true).max_buf_size(MOST_HEADERS);
     let (mut sender, connection) = match builder.handshake(TokioIo::new(stream)).await {
         Ok(both) => both,
         Err(error) => return Outcome::Failed(hyper_error(&error, way)),

@@ -154,6 +154,7 @@ async fn what_cannot_be_had_is_told_in_gos_words() {
     let server = Server::start(|path| match path {
         "/garbage" => "220 smtp.example.com ESMTP\r\n".into(),
         "/nothing" => String::new(),
+        "/headers" => format!("HTTP/1.1 200 OK\r\nX: {}hang", "x".repeat(1 << 20)),
         "/cut" => "HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nshort".into(),
         "/stalled" => "HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\nhang".into(),
         "/endless" => {
@@ -172,6 +173,8 @@ async fn what_cannot_be_had_is_told_in_gos_words() {
     assert_eq!(server.ask("/endless", LONG).await, Answer::Success);
     let Answer::Failure(garbage) = server.ask("/garbage", LONG).await else { panic!() };
     assert!(garbage.contains("malformed response"), "{garbage}");
+    let Answer::Failure(long) = server.ask("/headers", LONG).await else { panic!() };
+    assert!(long.contains("malformed response"), "{long}");
     let error = |message: &str| Answer::Error { state: "failure", message: message.into() };
     assert_eq!(server.ask("/cut", LONG).await, error("unexpected EOF"));
     let body =
