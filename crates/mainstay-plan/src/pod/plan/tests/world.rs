@@ -46,6 +46,8 @@ enum Step {
     SetBack(u16),
     /// From now on the sandboxes that are there cannot be removed.
     Stick,
+    /// What the pod refers to changes.
+    Change,
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -62,6 +64,7 @@ fn step() -> impl Strategy<Value = Step> {
         1 => Just(Step::Reboot),
         1 => any::<u16>().prop_map(Step::SetBack),
         1 => Just(Step::Stick),
+        1 => Just(Step::Change),
     ]
 }
 
@@ -182,6 +185,10 @@ impl World {
                 let back = Duration::from_secs(u64::from(*seconds));
                 self.now = self.now.checked_sub(back).unwrap();
             }
+            Step::Change => {
+                self.memory.retry_sources(self.now);
+                self.memory.outdated = true;
+            }
             Step::Stick => {
                 self.stuck.extend(self.seen.sandboxes.iter().map(|sandbox| sandbox.id.clone()));
             }
@@ -210,6 +217,7 @@ impl World {
 
     fn fail(&mut self, action: &Action) {
         self.memory.in_flight.remove(&action.key());
+        self.memory.outdated |= *action == Action::UpdateVolumes;
         let retry_at = self.now.checked_add(Duration::from_secs(1)).ok();
         let failure = Failure { reason: "X".into(), message: "x".into(), count: 1, retry_at };
         self.memory.failures.insert(action.key(), failure);
@@ -246,6 +254,11 @@ impl World {
         for action in plan.actions {
             let fresh = self.memory.in_flight.insert(action.key());
             assert!(fresh, "{action:?} is under way already");
+            if action == Action::UpdateVolumes {
+                let prepared = self.memory.prepared.as_deref();
+                assert_eq!(prepared, self.goal.pod().map(|run| run.pod.uid()), "before Prepare");
+                self.memory.outdated = false;
+            }
             self.check_start(&action);
             let stops = match &action {
                 Action::StopSandbox { id } | Action::RemoveSandbox { id } => Some(id.clone()),
@@ -286,8 +299,7 @@ impl World {
             Action::Prepare { uid } => {
                 self.memory.hosted.insert(uid.clone());
             }
-            Action::UpdateVolumes => self.memory.outdated = false,
-            Action::EnsureImage { .. } | Action::RecordFinished { .. } => {}
+            Action::UpdateVolumes | Action::EnsureImage { .. } | Action::RecordFinished { .. } => {}
             Action::RunSandbox { attempt } => {
                 // The goal may have changed since; the sandbox is of the one that it was asked for.
                 let Goal::Run(run) = goal else { return };
