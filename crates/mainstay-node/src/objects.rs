@@ -99,14 +99,17 @@ impl Shelf {
     pub(crate) fn replace(&self, all: BTreeMap<ObjectName, Arc<Object>>) {
         let mut state = self.lock();
         state.complete = true;
-        state.known = all.into_iter().map(|(name, object)| (name, Known::Found(object))).collect();
+        let all = all.into_iter().map(|(name, object)| (name, Known::Found(object)));
+        state.known = all.collect();
         state.tell(|_| true);
     }
 
     /// Takes in what is known of one object, if it is still referred to.
     fn put(&self, name: &ObjectName, known: Known) {
         let mut state = self.lock();
-        if state.followers.values().any(|it| it.names.contains(name)) {
+        // The same again would be in memory twice.
+        let news = state.known.get(name) != Some(&known);
+        if news && state.followers.values().any(|it| it.names.contains(name)) {
             state.known.insert(name.clone(), known);
             state.tell(|names| names.contains(name));
         }

@@ -430,6 +430,43 @@ fn links_in_an_image_do_not_lead_a_mount_out_of_it() {
     assert_eq!((exit_code, &log[0][..]), (0, "stdout F mountedmountedmountedbelow"));
 }
 
+#[test]
+fn a_part_of_a_directory_leads_nowhere_out_of_it() {
+    if !tools::is_root() {
+        return;
+    }
+    let mut shim = Shim::start();
+    let volume = shim.path().join("volume");
+    fs::create_dir_all(volume.join("real/part")).unwrap();
+    fs::write(volume.join("real/part/file"), "inside").unwrap();
+    fs::write(shim.path().join("secret"), "outside").unwrap();
+    for (link, target) in [("within", "real/part"), ("up", "../secret"), ("root", "/etc")] {
+        std::os::unix::fs::symlink(target, volume.join(link)).unwrap();
+    }
+    let mut container = shim.container("a", "busybox cat /part/file");
+    let mut with = |path: &str| {
+        let directory = volume.to_str().unwrap().to_owned();
+        container.mounts.retain(|mount| mount.destination != "/part");
+        container.mounts.push(Mount {
+            destination: "/part".into(),
+            source: MountSource::Part { directory, path: path.into() },
+            flags: MountFlags::default(),
+        });
+        container.clone()
+    };
+    for path in ["up", "root", "root/passwd", "../secret", "real/../../secret"] {
+        let container = with(path);
+        let id = container.id.clone();
+        let failure = shim.call(Command::CreateContainer(Box::new(container))).unwrap_err();
+        let Failure::Failed(text) = failure else { panic!("{failure:?}") };
+        assert!(text.contains("for the mount at /part: Invalid cross-device link"), "{text}");
+        shim.exit_of(&id);
+        shim.call(Command::RemoveContainer { id }).unwrap();
+    }
+    let (exit_code, log) = shim.run(&with("within"));
+    assert_eq!((exit_code, &log[0][..]), (0, "stdout F inside"));
+}
+
 /// CVE-2024-21626: a directory of the host that is open when the program is looked up, or the
 /// working directory, is a way to the host for whoever chooses their names.
 #[test]

@@ -300,3 +300,36 @@ async fn the_service_of_the_api_says_where_it_is() {
         assert_eq!(server.ask("GET", path, None).await.code, 404, "{path}");
     }
 }
+
+/// As a node follows what its pods refer to, one by one.
+#[tokio::test]
+async fn a_node_lists_and_watches_what_its_pods_refer_to_by_name() {
+    let server = server().await;
+    let maps = "/api/v1/namespaces/default/configmaps";
+    for name in ["own", "other"] {
+        let map = json!({ "metadata": { "name": name }, "data": { "k": name } });
+        assert_eq!(server.ask("POST", maps, Some(&map)).await.code, 201);
+    }
+    let container =
+        json!({ "name": "c", "image": "i", "envFrom": [{ "configMapRef": { "name": "own" } }] });
+    let pod = json!({
+        "metadata": { "name": "p" }, "spec": { "nodeName": "n1", "containers": [container] },
+    });
+    let made = server.ask("POST", "/api/v1/namespaces/default/pods", Some(&pod)).await;
+    assert_eq!(made.code, 201, "{made:?}");
+    for (query, code) in [
+        ("?fieldSelector=metadata.name%3Down", 200),
+        ("?limit=250&fieldSelector=metadata.name%3Down", 200),
+        ("?fieldSelector=metadata.name%3Dother", 403),
+        ("?fieldSelector=metadata.name%21%3Down", 403),
+        ("?fieldSelector=metadata.namespace%3Ddefault", 403),
+        ("", 403),
+    ] {
+        let path = format!("{maps}{query}");
+        let answer = server.ask_as(User::node("n1"), "GET", &path, "application/json", None).await;
+        assert_eq!(answer.code, code, "{query}: {answer:?}");
+        if code == 200 {
+            assert_eq!(answer.body["items"].as_array().unwrap().len(), 1);
+        }
+    }
+}

@@ -246,9 +246,15 @@ impl Merge {
             }
         }
         let file = self.files.entry(path).or_default();
-        for (name, object) in std::mem::take(&mut file.objects) {
-            if nameless.is_some() || refused_objects.contains(&name) {
-                objects.entry(name).or_insert(object);
+        for (name, before) in std::mem::take(&mut file.objects) {
+            match objects.get_mut(&name) {
+                // It is in memory once.
+                Some(object) if *object == before => *object = before,
+                Some(_) => {}
+                None if nameless.is_some() || refused_objects.contains(&name) => {
+                    objects.insert(name, before);
+                }
+                None => {}
             }
         }
         let bytes = Some(bytes).filter(|_| objects.is_empty());

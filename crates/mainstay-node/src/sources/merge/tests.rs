@@ -312,6 +312,16 @@ fn what_pods_refer_to_is_kept_as_they_are() {
         .check(&expect![[r#"
             ConfigMap default/one is a1
         "#]]);
+    // What was read again and is the same is in memory once.
+    let name = |name: &str| {
+        let (kind, namespace) = (mainstay_pod::ObjectKind::ConfigMap, "default".to_owned());
+        ObjectName { kind, namespace, name: name.to_owned() }
+    };
+    let one = |story: &Story| story.merge.objects()[&name("one")].clone();
+    let before = one(&story);
+    story.then([read("a.yaml", &format!("{}{}", map("one", "a1"), map("new", "x")))]);
+    assert!(Arc::ptr_eq(&before, &story.merge.files[Path::new("/m/a.yaml")].objects[&name("one")]));
+    story.then([read("a.yaml", &map("one", "a1"))]);
     let secret = "apiVersion: v1\nkind: Secret\nmetadata: {name: s}\nstringData: {k: v}\n";
     for (exposed, warned) in [(true, 1), (false, 0), (true, 1)] {
         let (path, bytes) = ("/m/s.yaml".into(), secret.as_bytes().to_vec());

@@ -52,6 +52,8 @@ enum Step {
     SetBack(u16),
     /// From now on the sandboxes that are there cannot be removed.
     Stick,
+    /// What the pod refers to changes.
+    Change,
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -70,6 +72,7 @@ fn step() -> impl Strategy<Value = Step> {
         1 => Just(Step::Reboot),
         1 => any::<u16>().prop_map(Step::SetBack),
         1 => Just(Step::Stick),
+        1 => Just(Step::Change),
     ]
 }
 
@@ -241,6 +244,10 @@ impl World {
                 let back = Duration::from_secs(u64::from(*seconds));
                 self.now = self.now.checked_sub(back).unwrap();
             }
+            Step::Change => {
+                self.memory.retry_sources(self.now);
+                self.memory.outdated = true;
+            }
             Step::Stick => {
                 self.stuck.extend(self.seen.sandboxes.iter().map(|sandbox| sandbox.id.clone()));
             }
@@ -269,6 +276,7 @@ impl World {
 
     fn fail(&mut self, action: &Action) {
         self.memory.in_flight.remove(&action.key());
+        self.memory.outdated |= *action == Action::UpdateVolumes;
         self.note_pre_stop(action);
         // What is done before an end does not fail; and of what ends nobody wants to know.
         let ends = |id| self.memory.ending.contains_key(id);
@@ -325,6 +333,11 @@ impl World {
         for action in plan.actions {
             let fresh = self.memory.in_flight.insert(action.key());
             assert!(fresh, "{action:?} is under way already");
+            if action == Action::UpdateVolumes {
+                let prepared = self.memory.prepared.as_deref();
+                assert_eq!(prepared, self.goal.pod().map(|run| run.pod.uid()), "before Prepare");
+                self.memory.outdated = false;
+            }
             self.check_start(&action);
             self.check_order(&action);
             self.check_stop(&action);
@@ -438,8 +451,8 @@ impl World {
             Action::Prepare { uid } => {
                 self.memory.hosted.insert(uid.clone());
             }
-            Action::UpdateVolumes => self.memory.outdated = false,
-            Action::EnsureImage { .. }
+            Action::UpdateVolumes
+            | Action::EnsureImage { .. }
             | Action::RecordFinished { .. }
             | Action::PostStart { .. }
             | Action::PreStop { .. } => {}
