@@ -249,7 +249,7 @@ impl Agent {
             counts,
             pods_directory: performer.facts.pods_directory.clone(),
         };
-        tasks.spawn(probe::run(probing, hears));
+        tasks.spawn(probe::serve(probing, hears));
         let supervisor =
             Supervisor::new(performer.clone(), reports, images.clone(), hosted, prober);
         tasks.spawn(supervisor.run(goals_seen, api_goals_seen, requested));

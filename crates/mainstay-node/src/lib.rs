@@ -13,7 +13,7 @@
 //! | [`observe::follow`] | the runtime's events | one picture for each pod (`watch`) → its worker |
 //! | [`supervise::Supervisor`] | goals, pods that appear, requests, workers that end | a goal for each worker (`watch`) |
 //! | one [`worker::Worker`] for each pod | its goal, its picture, its actions, what probes find, time | reports → board; what runs → prober |
-//! | [`probe::run`] | what runs of each pod, time, containers' answers | what is found (`watch`) → the pod's worker |
+//! | [`probe::serve`], with the thread `probes` | what runs of each pod, time, containers' answers | what is found (`watch`) → the pod's worker |
 //! | [`publish::keep`] | reports, notes | the board (`watch`) → control socket |
 //! | [`http::serve`] | the control socket | requests → supervisor |
 //! | [`logs::rotate_all`] | time | |

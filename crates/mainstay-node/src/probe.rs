@@ -4,8 +4,9 @@
 //!
 //! # Flow
 //!
-//! Each pod's worker tells what runs of its pod ([`Line`]). One task ([`prober`]) keeps the times of all
-//! probes of the node, begins those that are due, and asks them beside each other. What they find goes back to the worker at once when it changes something, and into a file of the pod's
+//! Each pod's worker tells what runs of its pod ([`Line`]). One task ([`prober`]), on a thread of its
+//! own once there is something to probe, keeps the times of all probes of the node, begins those that are
+//! due, and asks them beside each other. What they find goes back to the worker at once when it changes something, and into a file of the pod's
 //! directory, from which the next agent goes on ([`kept`]).
 //!
 //! # Guarantees
@@ -29,4 +30,4 @@ pub(crate) use counts::{BUCKETS, Counts};
 pub(crate) use get::{PLAIN_ANSWER, reach};
 pub(crate) use kept::read as remembered;
 pub(crate) use line::Line;
-pub(crate) use prober::{Context, Prober, run};
+pub(crate) use prober::{Context, Prober, serve};

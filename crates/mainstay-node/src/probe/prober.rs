@@ -17,7 +17,7 @@ use mainstay_plan::pod::{Health, PodKey};
 use mainstay_plan::probe::{ProbeKind, Probes, Start, Target, probed};
 use mainstay_pod::Pod;
 use rustls::ClientConfig;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
@@ -108,8 +108,28 @@ struct Task {
     writing: JoinSet<()>,
 }
 
-/// Probes for ever.
-pub(crate) async fn run(context: Context, mut hears: mpsc::UnboundedReceiver<Told>) {
+/// Probes for ever, from the first pod with probes on, and on a thread of its own: on the agent's threads
+/// every answer would wake two of them, which costs more than the answer.
+pub(crate) async fn serve(context: Context, mut hears: mpsc::UnboundedReceiver<Told>) {
+    let Some(first) = hears.recv().await else { return };
+    let (alive, ended) = oneshot::channel::<()>();
+    let probing = move || {
+        // Dropped when this ends, in whatever way.
+        let _alive = alive;
+        match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+            Ok(runtime) => runtime.block_on(run(context, first, hears)),
+            Err(error) => tracing::error!(%error, "cannot probe"),
+        }
+    };
+    match std::thread::Builder::new().name("probes".into()).spawn(probing) {
+        // Nothing is ever sent.
+        Ok(_) => drop(ended.await),
+        Err(error) => tracing::error!(%error, "cannot start the thread that probes"),
+    }
+}
+
+/// Probes until nobody is left who could tell anything. `first` was told already.
+async fn run(context: Context, first: Told, mut hears: mpsc::UnboundedReceiver<Told>) {
     let means = Means { runtime: context.runtime.clone(), tls: context.tls.clone() };
     let mut task = Task {
         context,
@@ -123,6 +143,7 @@ pub(crate) async fn run(context: Context, mut hears: mpsc::UnboundedReceiver<Tol
         unwritten: BTreeSet::new(),
         writing: JoinSet::new(),
     };
+    task.hear(first);
     loop {
         let due = task.heap.peek().map(|Reverse((due, _))| task.origin + *due);
         let sleep = async {
@@ -134,8 +155,7 @@ pub(crate) async fn run(context: Context, mut hears: mpsc::UnboundedReceiver<Tol
         tokio::select! {
             // Cancel-safe per docs on `UnboundedReceiver::recv`.
             told = hears.recv() => match told {
-                Some(Told::Sight(sight)) => task.see(*sight),
-                Some(Told::Gone(key)) => task.forget(&key),
+                Some(told) => task.hear(told),
                 None => return,
             },
             // Cancel-safe: a stream's `next` holds nothing. One that was given up says nothing.
@@ -155,6 +175,13 @@ pub(crate) async fn run(context: Context, mut hears: mpsc::UnboundedReceiver<Tol
 impl Task {
     fn now(&self) -> Duration {
         self.origin.elapsed()
+    }
+
+    fn hear(&mut self, told: Told) {
+        match told {
+            Told::Sight(sight) => self.see(*sight),
+            Told::Gone(key) => self.forget(&key),
+        }
     }
 
     /// Takes in what runs of a pod.

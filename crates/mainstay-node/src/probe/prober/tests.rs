@@ -55,7 +55,12 @@ impl Probed {
             pods_directory: directory.path().to_owned(),
         };
         let mut tasks = JoinSet::new();
-        tasks.spawn(run(context, hears));
+        tasks.spawn(async move {
+            let mut hears = hears;
+            if let Some(first) = hears.recv().await {
+                run(context, first, hears).await;
+            }
+        });
         let line = Line::new(prober, key_of(&pod));
         let run = RunGoal { pod, incarnation: None };
         Self { runtime, run, seen, line, events, counts, directory, _tasks: tasks }
