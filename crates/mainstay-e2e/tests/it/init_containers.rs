@@ -9,7 +9,7 @@ use crate::manifest::{Manifest, command, exactly, pod};
 use crate::node::{Node, Pod, wait_for};
 
 /// A container that has the host directory.
-fn container(name: &str, command: Value) -> Value {
+fn container(name: &str, command: &Value) -> Value {
     json!({
         "name": name, "image": "local/busybox:1", "command": command,
         "volumeMounts": [{ "name": "host", "mountPath": "/host" }],
@@ -18,7 +18,7 @@ fn container(name: &str, command: Value) -> Value {
 
 /// A container that tells in the pod's file that it has begun, and does as the script says.
 fn telling(pod: &str, name: &str, script: &str) -> Value {
-    container(name, exactly(&format!("echo {name} >> /host/{pod}; {script}")))
+    container(name, &exactly(&format!("echo {name} >> /host/{pod}; {script}")))
 }
 
 /// One that runs until it is told to end, and tells of that.
@@ -227,7 +227,7 @@ fn an_agent_that_is_killed_meanwhile_goes_on_where_it_was() {
 fn a_sandbox_that_is_made_anew_is_initialized_anew() {
     let Some(node) = Node::start() else { return };
     let init = json!([telling("web", "init", "true"), sidecar("web", "log")]);
-    let main = json!([lasting("web", "main"), container("other", command("true")),]);
+    let main = json!([lasting("web", "main"), container("other", &command("true")),]);
     node.put("web.yaml", &with("web", &node.host(), init, main));
     let before = node.wait_for_running("web");
     assert_eq!(node.wait_for_told("web", 3), ["init", "log", "main"]);
