@@ -389,8 +389,8 @@ impl World {
         let all: Vec<_> = run.pod.containers().collect();
         let made =
             |at: usize| sandbox.newest(&all[at].1.name).filter(|it| it.round == container.round);
-        let old = sandbox.containers.iter().filter(|it| it.round < container.round);
-        assert!(old.clone().all(SeenContainer::has_ended), "{action:?} beside the last round");
+        let mut old = sandbox.containers.iter().filter(|it| it.round < container.round);
+        assert!(old.all(SeenContainer::has_ended), "{action:?} beside the last round");
         let own = all.iter().position(|(_, it)| it.name == container.name).unwrap();
         let role = all[own].0;
         let Some(last) = (0..all.len()).rfind(|at| made(*at).is_some()) else {
