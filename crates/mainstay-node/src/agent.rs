@@ -22,7 +22,7 @@ use crate::logs::{LogBounds, rotate_all};
 use crate::node_api::{self, BoardHealth, BoardPods, NodeApi, NodeAuth};
 use crate::observe::{Observer, follow};
 use crate::publish::api::ApiPods;
-use crate::publish::{self, ApiAccess, Board, Shown};
+use crate::publish::{self, ApiAccess, Board, PodNetwork, Shown};
 use crate::sources::manifest_dir::{self, Batch, ManifestPaths};
 use crate::sources::merge::{Goals, Merge, Note, Notes, Reading, Remembered};
 use crate::supervise::Supervisor;
@@ -67,6 +67,8 @@ pub struct AgentConfig {
     /// The Kubernetes API that this node belongs to; `None` without one. Pods of manifests run as
     /// they do whether it answers or not.
     pub api: Option<ApiAccess>,
+    /// The network of pods across the API's nodes, if this node makes it.
+    pub pod_network: Option<Arc<dyn PodNetwork>>,
 }
 
 /// The agent, with everything opened and nothing begun.
@@ -253,6 +255,7 @@ impl Agent {
                 board: board_seen.clone(),
                 performer: performer.clone(),
                 pods: api_pods,
+                network: config.pod_network,
                 goals,
             };
             publish::show(access, shown, &mut tasks);

@@ -9,6 +9,7 @@
 pub(crate) mod api;
 mod events;
 pub(crate) mod mirror;
+mod network;
 pub(crate) mod node;
 mod notes;
 mod recorder;
@@ -27,6 +28,7 @@ use tokio::sync::{mpsc, watch};
 
 pub use api::ApiAccess;
 pub(crate) use events::{About, Event, EventKind, Events, about, duration, of_failure, waits};
+pub use network::PodNetwork;
 pub(crate) use show::{Shown, show};
 
 use crate::sources::merge::Notes;

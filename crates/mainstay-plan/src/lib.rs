@@ -15,6 +15,7 @@ pub mod mirror;
 pub mod node_status;
 pub mod patch;
 pub mod pod;
+pub mod pod_network;
 pub mod pressure;
 pub mod resources;
 pub mod status;
