@@ -6,6 +6,7 @@
 //! | [`daemon_set`] | one pod of a template on each node that takes it | `daemon-set-controller` |
 //! | [`deployment`] | the ReplicaSets of a Deployment, one for each template | `deployment-controller` |
 //! | [`disruption`] | how many pods of a budget may be disrupted | `disruption-controller` |
+//! | [`node_ipam`] | each node has a range of addresses for its pods | `node-controller` |
 //! | [`node_lifecycle`] | nodes that are not heard of are told from those that are | `node-controller` |
 //! | [`owner_gc`] | what is owned goes with its owners | `generic-garbage-collector` |
 //! | [`pod_gc`] | pods that nobody runs any more go | `pod-garbage-collector` |
@@ -44,6 +45,7 @@ mod informer;
 mod informers;
 mod keep;
 mod namespaces;
+mod node_ipam;
 mod node_lifecycle;
 mod outage;
 mod owner;
@@ -119,6 +121,12 @@ const CONTROLLERS: &[Controller] = &[
         user: scheduler::USER,
         component: "default-scheduler",
         run: |it| Box::pin(scheduler::run(it)),
+    },
+    Controller {
+        name: "node-ipam-controller",
+        user: "node-controller",
+        component: "cidrAllocator",
+        run: |it| Box::pin(node_ipam::run(it)),
     },
     Controller {
         name: "node-lifecycle-controller",

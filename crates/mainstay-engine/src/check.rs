@@ -23,12 +23,19 @@ pub(crate) fn network(instance: &Arc<Instance>) -> Result<NetworkHealth> {
     // A visitor does not look after it.
     let Ok(network) = instance.network() else { return Ok(NetworkHealth::default()) };
     let (mut failures, mut told) = (Vec::new(), Vec::new());
-    for finding in network.check() {
+    for mut finding in network.check() {
+        if let Finding::OlderRange { sandboxes, .. } = &mut finding {
+            sandboxes.iter_mut().for_each(|id| *id = pod_of(instance, id));
+        }
         match &finding {
             Finding::Dropped { .. } | Finding::NotRepaired { .. } => {
                 failures.push(finding.to_string());
             }
-            Finding::OtherRange { .. } | Finding::PortNotReserved { .. } => {
+            Finding::OtherRange { .. }
+            | Finding::OlderRange { .. }
+            | Finding::RefusedRange { .. }
+            | Finding::Unreachable { .. }
+            | Finding::PortNotReserved { .. } => {
                 told.push(finding.to_string());
             }
             // Told once, by the log.
@@ -43,6 +50,13 @@ pub(crate) fn network(instance: &Arc<Instance>) -> Result<NetworkHealth> {
     }
     let failures = (!failures.is_empty()).then(|| failures.join("; "));
     Ok(NetworkHealth { failures, told: told.join("; ") })
+}
+
+/// What people call the pod of a sandbox.
+fn pod_of(instance: &Arc<Instance>, id: &str) -> String {
+    let Ok(sandbox) = instance.sandbox(&SandboxId(id.to_owned())) else { return id.to_owned() };
+    let metadata = &sandbox.state().record.metadata;
+    format!("{}/{}", metadata.namespace, metadata.name)
 }
 
 /// Gives a sandbox its link again.

@@ -58,7 +58,7 @@ use tokio_stream::wrappers::BroadcastStream;
 pub use images::{EngineImages, ImagesConfig, Keyrings, KeyringsError};
 
 use launch::Launcher;
-use network::{Network, NetworkConfig, NetworkError};
+use network::{Cluster, Network, NetworkConfig, NetworkError, Range};
 use sandbox::Sandbox;
 
 /// Where an engine keeps things, and what it is made with.
@@ -144,6 +144,23 @@ impl Engine {
     /// The images of this instance.
     pub fn store(&self) -> &Arc<Store> {
         self.0.store()
+    }
+
+    /// The range that new pods get addresses of; `None` while there is none, and for a visitor.
+    pub fn pod_range(&self) -> Option<Range> {
+        self.0.network().ok()?.range()
+    }
+
+    /// Takes in which range this machine was given, and which other machines there are; see
+    /// [`Network::join`].
+    ///
+    /// # Errors
+    ///
+    /// What could not be done is tried again now and then.
+    pub async fn join(&self, cluster: Cluster) -> Result<()> {
+        let instance = self.0.clone();
+        let failed = network_failed("cannot make the ways to other machines' pods");
+        blocking(move || instance.network()?.join(cluster).map_err(failed)).await
     }
 
     /// Removes all that is not a sandbox's: the network, the control groups, the directories of

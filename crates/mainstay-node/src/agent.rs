@@ -24,7 +24,7 @@ use crate::objects::{self, Shelf};
 use crate::observe::{Observer, follow};
 use crate::probe::{self, Counts, Line, Prober};
 use crate::publish::api::ApiPods;
-use crate::publish::{self, ApiAccess, Board, Shown};
+use crate::publish::{self, ApiAccess, Board, PodNetwork, Shown};
 use crate::sources::manifest_dir::{self, Batch, ManifestPaths};
 use crate::sources::merge::{Goals, Merge, Note, Notes, Reading, Remembered};
 use crate::supervise::Supervisor;
@@ -69,6 +69,8 @@ pub struct AgentConfig {
     /// The Kubernetes API that this node belongs to; `None` without one. Pods of manifests run as
     /// they do whether it answers or not.
     pub api: Option<ApiAccess>,
+    /// The network of pods across the API's nodes, if this node makes it.
+    pub pod_network: Option<Arc<dyn PodNetwork>>,
 }
 
 /// The agent, with everything opened and nothing begun.
@@ -279,6 +281,7 @@ impl Agent {
                 board: board_seen.clone(),
                 performer: performer.clone(),
                 pods: api_pods,
+                network: config.pod_network,
                 goals,
             };
             publish::show(access, shown, &mut tasks);

@@ -52,7 +52,7 @@ mod worker;
 pub use agent::{Agent, AgentConfig, STOP_PATIENCE};
 pub use logs::{LogBounds, LogOptions, LogReader, LogStream};
 pub use mainstay_plan::pod::PodKey;
-pub use publish::{ApiAccess, allocatable};
+pub use publish::{ApiAccess, PodNetwork, allocatable};
 pub use sources::manifest_dir::{ManifestPaths, manifests_in};
 pub use volumes::unmount_below;
 

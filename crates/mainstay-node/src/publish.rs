@@ -9,6 +9,7 @@
 pub(crate) mod api;
 mod events;
 pub(crate) mod mirror;
+mod network;
 pub(crate) mod node;
 mod notes;
 mod recorder;
@@ -29,6 +30,7 @@ pub use api::ApiAccess;
 pub(crate) use events::{
     About, Event, EventKind, Events, about, duration, field_path, of_failure, waits,
 };
+pub use network::PodNetwork;
 pub use node::allocatable;
 pub(crate) use show::{Shown, show};
 

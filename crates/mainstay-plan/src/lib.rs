@@ -19,6 +19,7 @@ pub mod mirror;
 pub mod node_status;
 pub mod patch;
 pub mod pod;
+pub mod pod_network;
 pub mod pressure;
 pub mod probe;
 pub mod projection;

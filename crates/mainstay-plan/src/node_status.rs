@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 
 pub use conditions::{Transition, transitions};
 pub use lease::{DURATION as LEASE_DURATION, NAMESPACE as LEASE_NAMESPACE, lease};
-pub use object::{labels, labels_patch, node, status};
+pub use object::{labels, metadata_patch, node, status};
 
 use crate::patch;
 use crate::pressure::Pressure;
@@ -84,6 +84,9 @@ pub struct NodeFacts {
     pub port: Option<u16>,
     /// All images of the machine.
     pub images: Vec<Image>,
+    /// The range of addresses that its pods have, such as `10.201.7.0/24`; `None` when the node does
+    /// not know.
+    pub pod_range: Option<String>,
 }
 
 /// The strategic merge patch of a Node that makes one status into another, and whether they differ

@@ -25,6 +25,8 @@ pub const CONFIG_SEEN_ANNOTATION: &str = "kubernetes.io/config.seen";
 pub const CONFIG_MIRROR_ANNOTATION: &str = "kubernetes.io/config.mirror";
 /// The manifest's path.
 pub const CONFIG_PATH_ANNOTATION: &str = "mainstay.dev/config.path";
+/// In which a Node proposes a range of addresses for its pods, such as `10.201.7.0/24`.
+pub const PROPOSED_POD_CIDR_ANNOTATION: &str = "mainstay.dev/proposed-pod-cidr";
 
 /// The ConfigMaps and Secrets that a static pod refers to and its mirror does not show, as
 /// `configmaps/app,secrets/db`: those beside its manifest, of which an API knows nothing.

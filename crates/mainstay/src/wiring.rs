@@ -2,14 +2,17 @@
 
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
+use std::pin::Pin;
 use std::sync::Arc;
 
 use anyhow::Context;
 use mainstay_cri::SeccompProfile;
+use mainstay_engine::network::{Cluster, Peer};
 use mainstay_engine::{Engine, EngineImages, ImagesConfig, Keyrings};
 use mainstay_linux::machine::machine;
-use mainstay_node::{Agent, AgentConfig, ApiAccess, ManifestPaths};
+use mainstay_node::{Agent, AgentConfig, ApiAccess, ManifestPaths, PodNetwork};
 use mainstay_plan::admission::Kernel;
+use mainstay_plan::pod_network::PodCluster;
 use mainstay_plan::translate::NodeFacts;
 use mainstay_pod::{NodeName, Validation};
 
@@ -103,12 +106,40 @@ pub(crate) async fn node(config: NodeConfig, api: Option<ApiAccess>) -> anyhow::
         addresses: config.node_ips.clone(),
         log_bounds: config.config.log_bounds,
         eviction_hard: config.config.eviction_hard,
+        pod_network: Some(Arc::new(EngineNetwork(engine.clone()))),
         api,
     };
     let runtime = Arc::new(engine.clone());
     let agent =
         Agent::open(agent, runtime, Arc::new(images)).await.context("cannot open the agent")?;
     Ok(Node { agent, engine })
+}
+
+/// The engine's network, as the agent tells it of other nodes.
+struct EngineNetwork(Engine);
+
+impl std::fmt::Debug for EngineNetwork {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("EngineNetwork")
+    }
+}
+
+impl PodNetwork for EngineNetwork {
+    fn range(&self) -> Option<String> {
+        self.0.pod_range().map(|range| range.to_string())
+    }
+
+    fn join(
+        &self,
+        cluster: PodCluster,
+    ) -> Pin<Box<dyn Future<Output = mainstay_cri::Result<()>> + Send + '_>> {
+        let peers = cluster.peers.into_iter().filter_map(|peer| {
+            let IpAddr::V4(address) = peer.address else { return None };
+            Some(Peer { name: peer.name, range: peer.range.parse().ok()?, address })
+        });
+        let range = cluster.range.and_then(|range| range.parse().ok());
+        Box::pin(self.0.join(Cluster { range, peers: peers.collect() }))
+    }
 }
 
 /// Where credentials for registries come from. Source for the order: the kubelet's

@@ -6,7 +6,9 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use mainstay_linux::netlink::{self, Address, Bridge, Link, RouteSocket};
 
-use super::{Names, NetworkError, Range};
+use super::peers::PROTOCOL;
+use super::range::Ranges;
+use super::{Names, NetworkError};
 
 /// The switch for forwarding IPv4 packets between any two links of this network namespace.
 const FORWARDING: &str = "/proc/sys/net/ipv4/ip_forward";
@@ -20,12 +22,12 @@ pub(super) enum Ensured {
     Made,
 }
 
-/// Sees to it that the bridge exists, is on, and has the gateway's address, and returns its
+/// Sees to it that the bridge exists, is on, and has the gateways' addresses, and returns its
 /// number. `found` is the link that has its name now.
 pub(super) fn ensure(
     socket: &mut RouteSocket,
     names: &Names,
-    range: Range,
+    ranges: &Ranges,
     found: Option<Link>,
 ) -> Result<(u32, Ensured), NetworkError> {
     let name = names.bridge.as_str();
@@ -36,8 +38,11 @@ pub(super) fn ensure(
         Some(link) => link,
         None => {
             ensured = Ensured::Made;
-            let bridge =
-                Bridge { name, address: hardware_address(range.gateway()), group: names.group };
+            let bridge = Bridge {
+                name,
+                address: hardware_address(ranges.current.gateway()),
+                group: names.group,
+            };
             socket.create_bridge(bridge).map_err(failed("create"))?
         }
     };
@@ -53,11 +58,15 @@ pub(super) fn ensure(
         ensured = ensured.max(Ensured::Mended);
     }
     socket.set_route_localnet(link.index).map_err(failed("route 127.0.0.0/8 over"))?;
-    let gateway =
-        Address { link: link.index, address: range.gateway().into(), prefix: range.prefix() };
+    let gateways = ranges.all().map(|range| Address {
+        link: link.index,
+        address: range.gateway().into(),
+        prefix: range.prefix(),
+    });
+    let gateways: Vec<_> = gateways.collect();
     let addresses = socket.addresses().map_err(failed("read the addresses of"))?;
     let ours = |address: &&Address| address.link == link.index && address.address.is_ipv4();
-    for other in addresses.iter().filter(ours).filter(|address| **address != gateway) {
+    for other in addresses.iter().filter(ours).filter(|address| !gateways.contains(address)) {
         match socket.delete_address(*other) {
             Err(error) if !error.is_not_found() => {
                 return Err(failed("take an address from")(error));
@@ -65,7 +74,7 @@ pub(super) fn ensure(
             _ => {}
         }
     }
-    if !addresses.contains(&gateway) {
+    for gateway in gateways.into_iter().filter(|gateway| !addresses.contains(gateway)) {
         match socket.add_address(gateway) {
             Err(error) if !error.is_exists() => return Err(failed("give an address to")(error)),
             _ => {}
@@ -77,7 +86,10 @@ pub(super) fn ensure(
 
 /// The IPv4 networks that this machine has addresses in or routes to.
 pub(super) fn taken(socket: &mut RouteSocket) -> Result<Vec<(Ipv4Addr, u8)>, netlink::Error> {
-    let routes = socket.routes()?.into_iter().map(|route| (route.destination, route.prefix));
+    let routes = socket.routes()?.into_iter();
+    // What leads to other machines' sandboxes comes and goes with them.
+    let routes = routes.filter(|route| route.protocol != PROTOCOL);
+    let routes = routes.map(|route| (route.destination, route.prefix));
     let addresses = socket.addresses()?;
     let addresses = addresses.into_iter().map(|address| (address.address, address.prefix));
     Ok(routes

@@ -10,10 +10,10 @@ use mainstay_linux::nftables::{
     Rule, Table, Verdict, legacy_forward,
 };
 
+use super::NetworkError;
 use super::finding::{Finding, Repair, Traffic};
-use super::firewall::{self, Dropping};
-use super::ruleset::{self, HOST_PORTS, HOST_PORTS_BY_ADDRESS};
-use super::{NetworkError, Range};
+use super::firewall::{self, Dropping, Others};
+use super::ruleset::{self, HOST_PORTS, HOST_PORTS_BY_ADDRESS, Territory};
 
 /// Frames between ports of a bridge go through the hooks of IPv4, too, if this says 1; the file
 /// is there while the module br_netfilter is.
@@ -42,6 +42,8 @@ pub(super) struct Filter {
     untold: Vec<Finding>,
     /// Whether the table has been made: until then its absence is no damage.
     made: bool,
+    /// What the rules were made for last.
+    territory: Option<Territory>,
 }
 
 /// The way to the kernel.
@@ -69,6 +71,7 @@ impl Filter {
             dropped: Vec::new(),
             untold: Vec::new(),
             made,
+            territory: None,
         }
     }
 
@@ -76,14 +79,24 @@ impl Filter {
     /// traffic pass where that is ours to arrange.
     ///
     /// Costs one request if nobody changed any rule since the last time.
-    pub(super) fn ensure(&mut self, range: Range, elements: &Elements) -> Result<(), NetworkError> {
+    pub(super) fn ensure(
+        &mut self,
+        territory: &Territory,
+        elements: &Elements,
+    ) -> Result<(), NetworkError> {
+        let told = self.territory.as_ref() != Some(territory);
+        if told {
+            self.verified = None;
+        }
         for _ in 0..PASSES {
             let generation = self.kernel.generation()?;
             if self.verified == Some(generation) {
                 return Ok(());
             }
-            let changed = self.restore(range, elements)? || self.open_others()?;
+            let changed =
+                self.restore(territory, elements, told)? || self.open_others(territory)?;
             if !changed {
+                self.territory = Some(territory.clone());
                 self.verified = Some(generation);
                 return Ok(());
             }
@@ -133,6 +146,7 @@ impl Filter {
         }
         self.made = false;
         self.verified = None;
+        self.territory = None;
         self.dropped.clear();
         self.kernel.commit("delete everything", batch)
     }
@@ -172,9 +186,16 @@ impl Filter {
     ///
     /// Replacing it as a whole disturbs nothing that runs: translated connections are remembered
     /// elsewhere, and the batch takes effect at one moment.
-    fn restore(&mut self, range: Range, wanted: &Elements) -> Result<bool, NetworkError> {
+    ///
+    /// `told` says that it is we who want other rules now.
+    fn restore(
+        &mut self,
+        territory: &Territory,
+        wanted: &Elements,
+        told: bool,
+    ) -> Result<bool, NetworkError> {
         let there = self.kernel.elements()?;
-        let intact = there.is_some() && self.is_intact(range)?;
+        let intact = there.is_some() && self.is_intact(territory)?;
         let batch = match there {
             Some(there) if intact => {
                 let mut batch = Batch::new();
@@ -190,12 +211,13 @@ impl Filter {
             }
             _ => {
                 let elements = (wanted.0.as_slice(), wanted.1.as_slice());
-                ruleset::replace(&self.table, &self.bridge, range, elements)
+                ruleset::replace(&self.table, &self.bridge, territory, elements)
             }
         };
         let changed = !batch.is_empty();
         self.kernel.commit("write the rules", batch)?;
-        if changed && self.made {
+        let expected = told && self.territory.is_some();
+        if changed && self.made && !expected {
             self.untold.push(Finding::Repaired(Repair::Table));
         }
         self.made = true;
@@ -203,7 +225,7 @@ impl Filter {
     }
 
     /// Whether our chains and rules are as they should be.
-    fn is_intact(&mut self, range: Range) -> Result<bool, NetworkError> {
+    fn is_intact(&mut self, territory: &Territory) -> Result<bool, NetworkError> {
         let mut chains = self.kernel.chains()?;
         chains.retain(|chain| chain.family == Family::Inet && chain.table == self.table);
         let wanted = ruleset::chains(&self.table);
@@ -211,7 +233,7 @@ impl Filter {
             return Ok(false);
         }
         let rules = self.kernel.rules(Family::Inet, &self.table)?;
-        let wanted = ruleset::rules(&self.bridge, range);
+        let wanted = ruleset::rules(&self.bridge, territory);
         let in_chain = |rules: &[Rule], chain: &Chain| -> Vec<_> {
             let rules = rules.iter().filter(|rule| rule.chain == chain.name);
             rules.map(|rule| (rule.expressions.clone(), rule.comment.clone())).collect()
@@ -221,7 +243,7 @@ impl Filter {
 
     /// Looks for other programs' chains that drop our traffic, and opens the one that may be
     /// opened; tells whether it did.
-    fn open_others(&mut self) -> Result<bool, NetworkError> {
+    fn open_others(&mut self, territory: &Territory) -> Result<bool, NetworkError> {
         let tables = self.kernel.tables()?;
         let mut chains = self.kernel.chains()?;
         chains.retain(|chain| {
@@ -236,7 +258,8 @@ impl Filter {
             }
         }
         let bridged = fs::read_to_string(BRIDGED).is_ok_and(|text| text.trim() == "1");
-        let dropping = firewall::dropping(&chains, &rules, &self.bridge, bridged);
+        let others = Others { bridged, peers: !territory.peers.is_empty() };
+        let dropping = firewall::dropping(&chains, &rules, &self.bridge, others);
         if let Some((chain, missing)) = opening(&dropping, &chains, &rules, &self.bridge) {
             let mut batch = Batch::new();
             for expressions in missing {

@@ -61,6 +61,30 @@ pub enum Finding {
         /// Why, and what to do about it.
         reason: String,
     },
+    /// Sandboxes have addresses of a range that is not this node's any more. Stays until they are
+    /// gone.
+    OlderRange {
+        /// That range.
+        range: Range,
+        /// The one that new sandboxes get addresses of.
+        current: Range,
+        /// The sandboxes.
+        sandboxes: Vec<String>,
+    },
+    /// The range that was given to this node cannot be used. Stays.
+    RefusedRange {
+        /// The one that was given.
+        given: Range,
+        /// The one that is in use instead.
+        used: Range,
+    },
+    /// The sandboxes of another machine cannot be reached. Stays.
+    Unreachable {
+        /// What that machine is called.
+        machine: String,
+        /// Why.
+        reason: String,
+    },
     /// Something is wrong and could not be put right. Stays until it can.
     NotRepaired {
         /// The error and its causes.
@@ -84,6 +108,8 @@ pub enum Traffic {
     Leaving,
     /// Connections from other machines to host ports.
     Entering,
+    /// Connections from the sandboxes of other machines.
+    FromPeers,
     /// Connections from sandbox to sandbox.
     Between,
     /// Connections from sandboxes to this machine itself.
@@ -143,10 +169,32 @@ impl fmt::Display for Finding {
             Self::OtherRange { used, reason } => {
                 write!(f, "sandboxes have addresses of {used}: {reason}")
             }
+            Self::OlderRange { range, current, sandboxes } => write!(
+                f,
+                "{} of {range}, which is not this node's range any more: they are reached on \
+                 this node only, until they are restarted and get addresses of {current}",
+                have_addresses(sandboxes),
+            ),
+            Self::RefusedRange { given, used } => write!(
+                f,
+                "the range {given} that was given to this node overlaps with a network of this \
+                 machine, so sandboxes have addresses of {used} and are reached on this node \
+                 only; let the node have another podCIDR by deleting its Node object"
+            ),
+            Self::Unreachable { machine, reason } => {
+                write!(f, "the sandboxes of {machine} cannot be reached: {reason}")
+            }
             Self::NotRepaired { error } => {
                 write!(f, "the network of the sandboxes is not as it should be: {error}")
             }
         }
+    }
+}
+
+fn have_addresses(sandboxes: &[String]) -> String {
+    match sandboxes {
+        [sandbox] => format!("{sandbox} has an address"),
+        sandboxes => format!("{} have addresses", sandboxes.join(", ")),
     }
 }
 
@@ -155,6 +203,7 @@ impl fmt::Display for Traffic {
         f.write_str(match self {
             Self::Leaving => "connections from sandboxes to other machines",
             Self::Entering => "connections from other machines to host ports",
+            Self::FromPeers => "connections from sandboxes of other machines",
             Self::Between => "connections between sandboxes",
             Self::ToMachine => "connections from sandboxes to this machine",
         })

@@ -40,20 +40,18 @@ pub(super) struct Dropping {
 /// Which chains drop which traffic of the sandboxes behind `bridge`.
 ///
 /// `rules` holds the rules of the tables of all base chains in `chains` that [`matters`].
-/// `bridged` says that frames between two ports of a bridge go through these hooks too
-/// (`net.bridge.bridge-nf-call-iptables`).
 pub(super) fn dropping(
     chains: &[Chain],
     rules: &BTreeMap<(Family, String), Vec<Rule>>,
     bridge: &str,
-    bridged: bool,
+    others: Others,
 ) -> Vec<Dropping> {
     let mut found = Vec::new();
     for chain in chains.iter().filter(|chain| matters(chain)) {
         let Some(base) = chain.base else { continue };
         let Some(rules) = rules.get(&(chain.family, chain.table.clone())) else { continue };
         let mut dropping: Option<Dropping> = None;
-        for (traffic, packet) in packets(bridge, base.hook, bridged) {
+        for (traffic, packet) in packets(bridge, base.hook, others) {
             let mut run = Run { rules, packet, certain: true };
             let rule = match run.chain(&chain.name, 0) {
                 Some(Fate::Accepted) => continue,
@@ -76,6 +74,16 @@ pub(super) fn dropping(
         found.extend(dropping);
     }
     found
+}
+
+/// Whose packets there are besides those that are always there.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Others {
+    /// Frames between two ports of a bridge go through these hooks too
+    /// (`net.bridge.bridge-nf-call-iptables`).
+    pub(super) bridged: bool,
+    /// Other machines' sandboxes talk to those of this one.
+    pub(super) peers: bool,
 }
 
 /// Whether a chain decides on IPv4 packets that pass through the machine or are for it.
@@ -107,7 +115,7 @@ enum Value {
 }
 
 /// The packets of both directions of a connection, new ones and answers, at the given hook.
-fn packets(bridge: &str, hook: Hook, bridged: bool) -> Vec<(Traffic, Packet)> {
+fn packets(bridge: &str, hook: Hook, others: Others) -> Vec<(Traffic, Packet)> {
     let here = || Value::Is(link_name(bridge));
     let elsewhere = || Value::IsNot(link_name(bridge));
     let packet = |input, output, state, status| Packet { input, output, state, status };
@@ -120,7 +128,11 @@ fn packets(bridge: &str, hook: Hook, bridged: bool) -> Vec<(Traffic, Packet)> {
         (Traffic::Entering, packet(elsewhere(), here(), NEW, TRANSLATED)),
         (Traffic::Entering, packet(here(), elsewhere(), ESTABLISHED, TRANSLATED)),
     ];
-    if bridged {
+    if others.peers {
+        packets.push((Traffic::FromPeers, packet(elsewhere(), here(), NEW, 0)));
+        packets.push((Traffic::FromPeers, packet(here(), elsewhere(), ESTABLISHED, 0)));
+    }
+    if others.bridged {
         packets.push((Traffic::Between, packet(here(), here(), NEW, 0)));
     }
     packets

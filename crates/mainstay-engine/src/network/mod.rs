@@ -17,7 +17,8 @@
 //!
 //! # Guarantees
 //!
-//! - Until the first sandbox needs it, nothing on the machine is touched.
+//! - Until the first sandbox needs it, or there are other machines ([`Network::join`]), nothing on
+//!   the machine is touched.
 //! - Who holds which address and port is known from the living sandboxes alone; there is no file
 //!   of it. Only the range is remembered, in a file.
 //! - An address stays taken until its link is gone, and is used again as late as possible.
@@ -49,6 +50,7 @@ mod holder;
 mod host_ports;
 mod leases;
 mod names;
+mod peers;
 mod range;
 mod reconcile;
 mod ruleset;
@@ -59,11 +61,14 @@ mod tests;
 pub use error::{Holder, NetworkError};
 pub use finding::{DroppingRule, Finding, Repair, Traffic};
 pub use names::Names;
+pub use peers::{Cluster, Peer};
 pub use range::{InvalidRange, Range, RangeFileError};
 
 use filter::Filter;
 use host_ports::{HostPort, HostPorts};
 use leases::{Leases, Stage};
+use range::Ranges;
+use ruleset::Territory;
 use settle::Settling;
 
 /// What a [`Network`] needs to know.
@@ -119,11 +124,17 @@ pub struct Network {
 #[derive(Debug)]
 struct Base {
     /// `None` until one could be chosen.
-    range: Option<Range>,
+    ranges: Option<Ranges>,
     /// What the file says.
-    remembered: Option<Range>,
+    remembered: Option<Ranges>,
+    /// What is known of other machines; `None` until that is said.
+    cluster: Option<Cluster>,
+    /// The ranges of those to which there is a way.
+    routed: Vec<Range>,
     /// The number of the bridge when it was last seen whole.
     bridge: Option<u32>,
+    /// Whether the bridge is to get an address that it did not have: that is no damage.
+    moving: bool,
     /// What [`Network::check`] has to tell once.
     untold: Vec<Finding>,
     /// What it has to tell each time.
@@ -177,20 +188,21 @@ impl Network {
     ) -> Result<SandboxNetwork, NetworkError> {
         let (master, range, lease) = {
             let mut base = self.base();
-            let (master, range) = self.ensure(&mut base)?;
+            let (master, ranges) = self.ensure(&mut base)?;
             let mut leases = self.leases();
             let lease = match leases.get(sandbox) {
                 Some(lease) => lease,
                 None => {
+                    let range = ranges.current;
                     leases.lease(range, sandbox).ok_or(NetworkError::RangeExhausted { range })?
                 }
             };
-            (master, range, lease)
+            (master, ranges.of_address(lease.address).unwrap_or(ranges.current), lease)
         };
         let address = lease.address;
         self.claim(sandbox, address, mappings)?;
         attach::attach(&self.names, sandbox, namespace, master, (range, address))?;
-        self.publish(sandbox, range)?;
+        self.publish(sandbox)?;
         self.leases().set_stage(sandbox, Stage::Attached);
         Ok(SandboxNetwork {
             addresses: vec![address.into()],
@@ -209,6 +221,11 @@ impl Network {
         drop(ports);
         self.leases().set_stage(sandbox, Stage::Releasing);
         Ok(())
+    }
+
+    /// The range that new sandboxes get addresses of; `None` while none could be chosen.
+    pub fn range(&self) -> Option<Range> {
+        self.base().ranges.as_ref().map(|ranges| ranges.current)
     }
 
     /// The address of a sandbox, if it has one.
@@ -242,13 +259,15 @@ impl Network {
     }
 
     /// Makes the sandbox's host ports lead into it.
-    fn publish(&self, sandbox: &str, range: Range) -> Result<(), NetworkError> {
+    fn publish(&self, sandbox: &str) -> Result<(), NetworkError> {
+        let territory = self.base().territory();
         let mut ports = self.ports();
         let Ports { book, filter } = &mut *ports;
         book.publish(sandbox);
         if filter.add(&book.of_sandbox(sandbox)).is_err() {
             // The table is not as it was a moment ago: put all of it right, or fail at that.
-            filter.ensure(range, &book.published())?;
+            let territory = territory.ok_or(NetworkError::NoFreeRange)?;
+            filter.ensure(&territory, &book.published())?;
         }
         Ok(())
     }
@@ -272,6 +291,13 @@ impl Network {
 
     fn leases(&self) -> MutexGuard<'_, Leases> {
         lock(&self.leases)
+    }
+}
+
+impl Base {
+    /// Whose addresses are whose, if there are any.
+    fn territory(&self) -> Option<Territory> {
+        Some(Territory { ranges: self.ranges.clone()?, peers: self.routed.clone() })
     }
 }
 

@@ -16,7 +16,7 @@ pub struct Names {
     /// The table of nf_tables: `mainstay`, or `mainstay-` and the same digits.
     pub table: String,
     /// The link group of the bridge and its ports, by which they are known even when the bridge
-    /// is gone.
+    /// is gone; and the priority of the instance's routes.
     pub group: u32,
     /// The link group of ports that are about to be deleted, all together.
     pub doomed: u32,

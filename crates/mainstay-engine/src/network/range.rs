@@ -122,6 +122,11 @@ impl Range {
         networks.iter().any(|(address, prefix)| *prefix > 0 && self.overlaps(*address, *prefix))
     }
 
+    /// Whether two ranges have addresses in common.
+    pub(super) fn overlaps_range(self, other: Self) -> bool {
+        self.overlaps(other.network, other.prefix)
+    }
+
     /// Whether the network `address`/`prefix` has addresses in common with this range.
     fn overlaps(self, address: Ipv4Addr, prefix: u8) -> bool {
         (address.to_bits() ^ self.network.to_bits()) & mask(prefix.min(self.prefix)) == 0
@@ -180,10 +185,38 @@ const VERSION: u32 = 1;
 struct RangeFile {
     version: u32,
     range: String,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    older: Vec<String>,
 }
 
-/// Reads the range that [`remember`] wrote; `None` if it never did.
-pub(super) fn remembered(path: &Path) -> Result<Option<Range>, RangeFileError> {
+/// The ranges of an instance's sandboxes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Ranges {
+    /// New ones get addresses of this one.
+    pub(super) current: Range,
+    /// Some have addresses of these still.
+    pub(super) older: Vec<Range>,
+}
+
+impl Ranges {
+    /// One range for all.
+    pub(super) fn of(current: Range) -> Self {
+        Self { current, older: Vec::new() }
+    }
+
+    /// All of them, the current one first.
+    pub(super) fn all(&self) -> impl Iterator<Item = Range> {
+        std::iter::once(self.current).chain(self.older.iter().copied())
+    }
+
+    /// The one that a sandbox has its address of.
+    pub(super) fn of_address(&self, address: Ipv4Addr) -> Option<Range> {
+        self.all().find(|range| range.holds(address))
+    }
+}
+
+/// Reads the ranges that [`remember`] wrote; `None` if it never did.
+pub(super) fn remembered(path: &Path) -> Result<Option<Ranges>, RangeFileError> {
     let bytes = match fs::read(path) {
         Ok(bytes) => bytes,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -195,14 +228,18 @@ pub(super) fn remembered(path: &Path) -> Result<Option<Range>, RangeFileError> {
         let text = format!("version {} instead of {VERSION}", file.version);
         return Err(malformed(serde::de::Error::custom(text)));
     }
-    let range: Result<Range, InvalidRange> = file.range.parse();
-    range.map(Some).map_err(|error| malformed(serde::de::Error::custom(error)))
+    let parse = || -> Result<Ranges, InvalidRange> {
+        let older = file.older.iter().map(|text| text.parse()).collect::<Result<_, _>>();
+        Ok(Ranges { current: file.range.parse()?, older: older? })
+    };
+    parse().map(Some).map_err(|error| malformed(serde::de::Error::custom(error)))
 }
 
-/// Writes the range so that after a power cut the old or the new one is there.
-pub(super) fn remember(path: &Path, range: Range) -> Result<(), RangeFileError> {
+/// Writes the ranges so that after a power cut the old or the new one is there.
+pub(super) fn remember(path: &Path, ranges: &Ranges) -> Result<(), RangeFileError> {
     let failed = |step| move |source| RangeFileError::Io { step, path: path.into(), source };
-    let file = RangeFile { version: VERSION, range: range.to_string() };
+    let older = ranges.older.iter().map(ToString::to_string).collect();
+    let file = RangeFile { version: VERSION, range: ranges.current.to_string(), older };
     let bytes = serde_json::to_vec(&file)
         .map_err(|source| RangeFileError::Malformed { path: path.into(), source })?;
     replace(path, &path.with_extension("tmp"), &bytes).map_err(failed("write"))
@@ -280,11 +317,15 @@ mod tests {
         let path = directory.path().join("network.json");
         assert_eq!(remembered(&path).unwrap(), None);
         for text in ["10.88.0.0/24", "10.89.0.0/16"] {
-            remember(&path, range(text)).unwrap();
-            assert_eq!(remembered(&path).unwrap(), Some(range(text)));
+            remember(&path, &Ranges::of(range(text))).unwrap();
+            assert_eq!(remembered(&path).unwrap(), Some(Ranges::of(range(text))));
         }
         assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1);
         assert_eq!(fs::read_to_string(&path).unwrap(), r#"{"version":1,"range":"10.89.0.0/16"}"#);
+        let older = vec![range("10.87.0.0/24"), range("10.86.0.0/24")];
+        let ranges = Ranges { current: range("10.89.0.0/16"), older };
+        remember(&path, &ranges).unwrap();
+        assert_eq!(remembered(&path).unwrap(), Some(ranges));
         for text in ["", "{", r#"{"version":2,"range":"10.89.0.0/16"}"#] {
             fs::write(&path, text).unwrap();
             assert!(remembered(&path).is_err(), "{text}");

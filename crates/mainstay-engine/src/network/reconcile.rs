@@ -12,6 +12,8 @@ use super::bridge::{self, Ensured};
 use super::filter::Filter;
 use super::host_ports::{HostPort, HostPorts};
 use super::leases::{Leases, Stage};
+use super::range::Ranges;
+use super::ruleset::Territory;
 use super::settle::Settling;
 use super::{
     Base, Finding, LiveSandbox, Names, Network, NetworkConfig, NetworkError, Ports, Range, Repair,
@@ -33,8 +35,9 @@ impl Network {
             None
         });
         let addresses: Vec<_> = live.iter().filter_map(ipv4).collect();
-        let (range, reason) = decide(config.range, remembered, &addresses);
-        if let (Some(used), Some(reason)) = (range, reason) {
+        let (ranges, reason) = decide(config.range, remembered.as_ref(), &addresses);
+        if let (Some(ranges), Some(reason)) = (&ranges, reason) {
+            let used = ranges.current;
             lasting.push(Finding::OtherRange { used, reason });
         }
         let mut leases = Leases::starting_at(random());
@@ -57,7 +60,17 @@ impl Network {
         let network = Self {
             config,
             names,
-            base: Base { range, remembered, bridge: None, untold, lasting }.into(),
+            base: Base {
+                ranges,
+                remembered,
+                cluster: None,
+                routed: Vec::new(),
+                bridge: None,
+                moving: false,
+                untold,
+                lasting,
+            }
+            .into(),
             ports: Ports { book, filter }.into(),
             leases: leases.into(),
             settling: Settling::default().into(),
@@ -77,6 +90,7 @@ impl Network {
                 return self.settle_range(&mut base, &mut self.socket()?);
             }
             let mut base = self.base();
+            self.take_over_routes(&mut base)?;
             let (bridge, _) = self.ensure(&mut base)?;
             self.mend_links(&mut base, &mut self.socket()?, bridge, live)
         };
@@ -98,6 +112,11 @@ impl Network {
         }
         let mut base = self.base();
         let in_use = !self.leases().is_empty();
+        if base.cluster.is_some()
+            && let Err(error) = self.look_at_cluster(&mut base)
+        {
+            failed(error);
+        }
         if in_use {
             // Have it looked at more closely than a setup does.
             base.bridge = None;
@@ -111,6 +130,7 @@ impl Network {
         }
         findings.append(&mut base.untold);
         findings.extend(base.lasting.iter().cloned());
+        findings.extend(self.on_older_ranges(&base));
         if in_use {
             findings.extend(self.ports().filter.findings());
         }
@@ -136,6 +156,7 @@ impl Network {
         let mut leases = self.leases();
         ports.filter.remove()?;
         let mut socket = self.socket()?;
+        self.delete_routes(&mut socket)?;
         let mut links = socket.links().map_err(self.failed("find the links of"))?;
         links.retain(|link| self.is_ours(link));
         self.delete_links(&mut socket, &links)?;
@@ -143,32 +164,38 @@ impl Network {
         ports.book.clear();
         *leases = Leases::starting_at(random());
         base.bridge = None;
+        base.cluster = None;
+        base.routed.clear();
+        if let Some(ranges) = &mut base.ranges {
+            ranges.older.clear();
+        }
         Ok(links.iter().filter(|link| link.name != self.names.bridge).count())
     }
 
     /// Sees to it that all that sandboxes share is there, and returns the number of the bridge
-    /// and the range.
-    pub(super) fn ensure(&self, base: &mut Base) -> Result<(u32, Range), NetworkError> {
+    /// and the ranges.
+    pub(super) fn ensure(&self, base: &mut Base) -> Result<(u32, Ranges), NetworkError> {
         let mut socket = self.socket()?;
         let found = socket.link(&self.names.bridge).map_err(self.failed("find"))?;
         let whole = found.as_ref().filter(|link| link.up && base.bridge == Some(link.index));
-        let (bridge, range) = match (whole, base.range) {
-            (Some(link), Some(range)) => (link.index, range),
+        let (bridge, ranges) = match (whole, base.ranges.clone()) {
+            (Some(link), Some(ranges)) => (link.index, ranges),
             _ => {
-                if found.is_none() || base.range.is_none() {
+                if found.is_none() || base.ranges.is_none() {
                     self.settle_range(base, &mut socket)?;
                 }
-                let range = base.range.ok_or(NetworkError::NoFreeRange)?;
+                let ranges = base.ranges.clone().ok_or(NetworkError::NoFreeRange)?;
                 let in_use = !self.leases().is_empty();
-                let (bridge, ensured) = bridge::ensure(&mut socket, &self.names, range, found)?;
+                let (bridge, ensured) = bridge::ensure(&mut socket, &self.names, &ranges, found)?;
                 base.bridge = Some(bridge);
-                if in_use && ensured != Ensured::Found {
+                let moved = std::mem::take(&mut base.moving) && ensured == Ensured::Mended;
+                if in_use && ensured != Ensured::Found && !moved {
                     base.untold.push(Finding::Repaired(Repair::Bridge));
                 }
                 if in_use && ensured == Ensured::Made {
                     self.mend_links(base, &mut socket, bridge, &[])?;
                 }
-                (bridge, range)
+                (bridge, ranges)
             }
         };
         if bridge::ensure_forwarding()? {
@@ -176,34 +203,47 @@ impl Network {
         }
         let mut ports = self.ports();
         let elements = ports.book.published();
-        ports.filter.ensure(range, &elements)?;
-        Ok((bridge, range))
+        let territory = Territory { ranges: ranges.clone(), peers: base.routed.clone() };
+        ports.filter.ensure(&territory, &elements)?;
+        Ok((bridge, ranges))
     }
 
     /// Chooses a range if there is none, or if nobody uses it and it came to overlap with a
     /// network that the machine is in now; and remembers it.
     fn settle_range(&self, base: &mut Base, socket: &mut RouteSocket) -> Result<(), NetworkError> {
-        let settled = self.config.range.is_some() || !self.leases().is_empty();
-        if !settled || base.range.is_none() {
+        let given = base.cluster.as_ref().and_then(|cluster| cluster.range);
+        let is_given = given.is_some() && given == base.ranges.as_ref().map(|it| it.current);
+        let settled = self.config.range.is_some() || is_given || !self.leases().is_empty();
+        if !settled || base.ranges.is_none() {
             let taken = bridge::taken(socket).map_err(self.failed("find a range for"))?;
             let overlaps = |range: &Range| range.overlaps_any(&taken);
-            base.range = base
-                .range
+            let range = base.ranges.take().map(|ranges| ranges.current);
+            base.ranges = range
                 .filter(|range| !overlaps(range))
-                .or_else(|| range::choose(&self.config.machine_id, &self.config.root_dir, &taken));
+                .or_else(|| range::choose(&self.config.machine_id, &self.config.root_dir, &taken))
+                .map(Ranges::of);
         }
-        let range = base.range.ok_or(NetworkError::NoFreeRange)?;
-        if base.remembered != Some(range) {
-            match range::remember(&self.config.range_file, range) {
-                Ok(()) => base.remembered = Some(range),
-                // Without the file it may be another one after a restart, and that is all.
-                Err(error) => {
-                    let error = NetworkError::RangeFile(error);
-                    base.untold.push(Finding::NotRepaired { error: chain(&error) });
-                }
+        if base.ranges.is_none() {
+            return Err(NetworkError::NoFreeRange);
+        }
+        self.remember(base);
+        Ok(())
+    }
+
+    /// Keeps the ranges over a restart.
+    pub(super) fn remember(&self, base: &mut Base) {
+        let Some(ranges) = base.ranges.clone() else { return };
+        if base.remembered.as_ref() == Some(&ranges) {
+            return;
+        }
+        match range::remember(&self.config.range_file, &ranges) {
+            Ok(()) => base.remembered = Some(ranges),
+            // Without the file they may be others after a restart, and that is all.
+            Err(error) => {
+                let error = NetworkError::RangeFile(error);
+                base.untold.push(Finding::NotRepaired { error: chain(&error) });
             }
         }
-        Ok(())
     }
 
     /// Puts the links of attached sandboxes back on the bridge, makes those of `live` sandboxes
@@ -253,7 +293,8 @@ impl Network {
                 continue;
             }
             let live = live.iter().find(|live| live.id == *sandbox);
-            match (live, base.range) {
+            let range = base.ranges.as_ref().and_then(|it| it.of_address(lease.address));
+            match (live, range) {
                 (Some(live), Some(range)) => {
                     let address = (range, lease.address);
                     attach(&self.names, sandbox, live.namespace, bridge, address)?;
@@ -295,28 +336,35 @@ impl Network {
     }
 }
 
-/// Which range to use, and what to tell if it is not the wanted one. Addresses that sandboxes
-/// hold cannot be changed, so theirs goes before all others.
+/// Which ranges to use, and what to tell if the current one is not the wanted one. Addresses that
+/// sandboxes hold cannot be changed, so theirs go before all others.
 fn decide(
     wanted: Option<Range>,
-    remembered: Option<Range>,
+    remembered: Option<&Ranges>,
     live: &[Ipv4Addr],
-) -> (Option<Range>, Option<String>) {
-    let holds_all = |range: &Range| live.iter().all(|address| range.holds(*address));
-    if let Some(range) = wanted.or(remembered)
-        && holds_all(&range)
-    {
-        return (Some(range), None);
+) -> (Option<Ranges>, Option<String>) {
+    let with_older = |mut ranges: Ranges| {
+        ranges.older.retain(|range| live.iter().any(|address| range.holds(*address)));
+        live.iter().all(|address| ranges.of_address(*address).is_some()).then_some(ranges)
+    };
+    let older = remembered.map(|ranges| ranges.older.clone()).unwrap_or_default();
+    let wanted_now = wanted.map(|current| Ranges { current, older });
+    let as_wanted = wanted_now.or_else(|| remembered.cloned()).map(with_older);
+    match as_wanted {
+        None if live.is_empty() => return (None, None),
+        Some(Some(ranges)) => return (Some(ranges), None),
+        _ => {}
     }
-    if let Some(range) = remembered.filter(holds_all) {
+    if let Some(ranges) = remembered.cloned().and_then(with_older) {
         let wanted = wanted.map(|range| range.to_string()).unwrap_or_default();
         let reason = format!("podCIDR {wanted} takes effect when all of them are gone");
-        return (Some(range), Some(reason));
+        return (Some(ranges), Some(reason));
     }
-    let derived = live.first().and_then(|address| Range::new(*address, 24));
+    let derived = live.first().and_then(|address| Range::new(*address, 24)).map(Ranges::of);
     let reason = "the file that remembers the range does not fit the sandboxes that run; it is \
                   written anew when they are gone";
-    (derived, derived.map(|_| reason.into()))
+    let reason = derived.as_ref().map(|_| reason.into());
+    (derived, reason)
 }
 
 fn ipv4(sandbox: &LiveSandbox<'_>) -> Option<Ipv4Addr> {
@@ -343,10 +391,18 @@ mod tests {
     fn check(wanted: &str, remembered: &str, live: &[&str], used: &str) {
         let range = |text: &str| (!text.is_empty()).then(|| text.parse().unwrap());
         let live: Vec<_> = live.iter().map(|address| address.parse().unwrap()).collect();
-        let (found, reason) = decide(range(wanted), range(remembered), &live);
+        let remembered = remembered.split_once('<').map_or_else(
+            || range(remembered).map(Ranges::of),
+            |(current, older)| {
+                let older = older.split(',').filter_map(range).collect();
+                Some(Ranges { current: range(current).unwrap(), older })
+            },
+        );
+        let (found, reason) = decide(range(wanted), remembered.as_ref(), &live);
         let mark = if reason.is_some() { "!" } else { "" };
-        let found = found.map(|range| range.to_string()).unwrap_or_default();
-        assert_eq!(format!("{mark}{found}"), used, "{wanted} {remembered} {live:?}");
+        let found = found.map(|ranges| ranges.all().map(|it| it.to_string()).collect::<Vec<_>>());
+        let found = found.unwrap_or_default().join("<");
+        assert_eq!(format!("{mark}{found}"), used, "{wanted} {remembered:?} {live:?}");
     }
 
     #[test]
@@ -360,5 +416,14 @@ mod tests {
         check("", a, &[in_b], "!10.2.0.0/24");
         check("", "", &[in_b], "!10.2.0.0/24");
         check(a, "", &[in_b], "!10.2.0.0/24");
+        // Sandboxes in a range that the node had before.
+        let (both, c) = ("10.1.0.0/16<10.2.0.0/24,10.4.0.0/24", "10.3.0.0/24");
+        check("", both, &[], a);
+        check("", both, &[in_a], a);
+        check("", both, &[in_a, in_b], "10.1.0.0/16<10.2.0.0/24");
+        check(a, both, &[in_b], "10.1.0.0/16<10.2.0.0/24");
+        check(c, both, &[in_b], "10.3.0.0/24<10.2.0.0/24");
+        check(c, both, &[in_a, in_b], "!10.1.0.0/16<10.2.0.0/24");
+        check("", both, &[in_a, "10.9.0.1"], "!10.1.7.0/24");
     }
 }

@@ -23,6 +23,7 @@
 //!         fib daddr type local jump host_ports
 //!     }
 //!     chain postrouting { type nat hook postrouting priority srcnat
+//!         ip saddr RANGE ip daddr PEER accept
 //!         ip saddr RANGE oifname != "mainstay0" masquerade
 //!         ip saddr RANGE ip daddr RANGE ct status dnat masquerade
 //!         ip saddr 127.0.0.0/8 oifname "mainstay0" masquerade
@@ -30,6 +31,8 @@
 //! }
 //! ```
 //!
+//! - Sandboxes of other machines that know the way back (PEER) see who talks to them; only those with
+//!   an address of the current range are known there. The rest stands there for each range.
 //! - A sandbox that talks to a host port of a sandbox, perhaps its own, gets its answers from the
 //!   machine's address only if they pass through the machine, hence the second masquerade.
 //! - `127.0.0.1` of the machine reaches host ports by way of the bridge's `route_localnet`, which
@@ -44,6 +47,7 @@ use mainstay_linux::nftables::{
 };
 
 use super::Range;
+use super::range::Ranges;
 
 pub(super) const HOST_PORTS: &str = "host_ports";
 pub(super) const HOST_PORTS_BY_ADDRESS: &str = "host_ports_by_address";
@@ -86,11 +90,19 @@ pub(super) fn chains(table: &str) -> Vec<Chain> {
     ]
 }
 
+/// Whose addresses are whose.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Territory {
+    pub(super) ranges: Ranges,
+    /// Of machines that know the way to the current range.
+    pub(super) peers: Vec<Range>,
+}
+
 /// The rules, in the order of the chains. Their handles are 0.
-pub(super) fn rules(bridge: &str, range: Range) -> Vec<Rule> {
+pub(super) fn rules(bridge: &str, territory: &Territory) -> Vec<Rule> {
     let jump = || Expression::Verdict(Verdict::Jump(HOST_PORTS.into()));
     let drop = || Expression::Verdict(Verdict::Drop);
-    let inside = (range.network().to_bits(), range.mask());
+    let of = |range: Range| (range.network().to_bits(), range.mask());
     let translate = |map: &str| {
         [
             Expression::Lookup { set: map.into(), from: R0, to: Some(R0), inverted: false },
@@ -102,7 +114,7 @@ pub(super) fn rules(bridge: &str, range: Range) -> Vec<Rule> {
         all.extend(expressions);
         Rule { chain: chain.into(), handle: 0, expressions: all, comment: comment.into() }
     };
-    vec![
+    let mut rules = vec![
         rule(
             HOST_PORTS,
             "ports of one address",
@@ -153,7 +165,22 @@ pub(super) fn rules(bridge: &str, range: Range) -> Vec<Rule> {
             "host ports, from this machine",
             [local_destination().to_vec(), vec![jump()]].concat(),
         ),
-        rule(
+    ];
+    let current = of(territory.ranges.current);
+    for peer in &territory.peers {
+        rules.push(rule(
+            "postrouting",
+            "to the sandboxes of another machine",
+            [
+                address(SOURCE, Comparison::Equal, current).to_vec(),
+                address(DESTINATION, Comparison::Equal, of(*peer)).to_vec(),
+                vec![Expression::Verdict(Verdict::Accept)],
+            ]
+            .concat(),
+        ));
+    }
+    for inside in territory.ranges.all().map(of) {
+        rules.push(rule(
             "postrouting",
             "out into the world",
             [
@@ -162,8 +189,8 @@ pub(super) fn rules(bridge: &str, range: Range) -> Vec<Rule> {
                 vec![Expression::Masquerade],
             ]
             .concat(),
-        ),
-        rule(
+        ));
+        rules.push(rule(
             "postrouting",
             "host ports, from a sandbox",
             [
@@ -173,25 +200,26 @@ pub(super) fn rules(bridge: &str, range: Range) -> Vec<Rule> {
                 vec![Expression::Masquerade],
             ]
             .concat(),
-        ),
-        rule(
-            "postrouting",
-            "host ports, from 127.0.0.1",
-            [
-                address(SOURCE, Comparison::Equal, LOOPBACK).to_vec(),
-                output(Comparison::Equal, bridge).to_vec(),
-                vec![Expression::Masquerade],
-            ]
-            .concat(),
-        ),
-    ]
+        ));
+    }
+    rules.push(rule(
+        "postrouting",
+        "host ports, from 127.0.0.1",
+        [
+            address(SOURCE, Comparison::Equal, LOOPBACK).to_vec(),
+            output(Comparison::Equal, bridge).to_vec(),
+            vec![Expression::Masquerade],
+        ]
+        .concat(),
+    ));
+    rules
 }
 
 /// Everything, in place of what is there now.
 pub(super) fn replace(
     table: &str,
     bridge: &str,
-    range: Range,
+    territory: &Territory,
     (anywhere, by_address): (&[Element], &[Element]),
 ) -> Batch {
     let mut batch = Batch::new();
@@ -207,7 +235,7 @@ pub(super) fn replace(
     for chain in chains(table) {
         batch.add_chain(&chain);
     }
-    for Rule { chain, expressions, comment, .. } in rules(bridge, range) {
+    for Rule { chain, expressions, comment, .. } in rules(bridge, territory) {
         batch.append_rule(Family::Inet, table, &chain, &expressions, &comment);
     }
     batch.add_elements(Family::Inet, table, HOST_PORTS, anywhere);

@@ -9,7 +9,8 @@ use super::host_ports::HostPort;
 use super::leases::Stage;
 use mainstay_cri::chain;
 
-use super::{Finding, Network, NetworkError, Range, lock};
+use super::range::Ranges;
+use super::{Finding, Network, NetworkError, lock};
 
 /// The number of UDP.
 const UDP: u8 = 17;
@@ -83,8 +84,8 @@ impl Network {
                 IpAddr::V6(_) => None,
             })
             .collect();
-        let Some(range) = self.base().range else { return Ok(()) };
-        let stale = |connection: &Connection| is_stale(connection, &local, udp, range);
+        let Some(ranges) = self.base().ranges.clone() else { return Ok(()) };
+        let stale = |connection: &Connection| is_stale(connection, &local, udp, &ranges);
         let result = match &mut settling.connections {
             Some(socket) => socket.forget(UDP, stale),
             none => {
@@ -141,13 +142,13 @@ impl Settling {
 }
 
 /// Whether a connection to one of the machine's `local` addresses leads elsewhere than the ports
-/// `udp` do now: to the machine itself, or to a sandbox (an address of `range`) that no longer has
+/// `udp` do now: to the machine itself, or to a sandbox (an address of `ranges`) that no longer has
 /// the port.
 fn is_stale(
     connection: &Connection,
     local: &BTreeSet<Ipv4Addr>,
     udp: &[(HostPort, SocketAddrV4)],
-    range: Range,
+    ranges: &Ranges,
 ) -> bool {
     let Connection { destination, answers_from } = *connection;
     let port = udp.iter().find(|(port, _)| {
@@ -157,7 +158,7 @@ fn is_stale(
     local.contains(destination.ip())
         && match port {
             Some((_, target)) => *target.ip() != answers_from,
-            None => range.holds(answers_from),
+            None => ranges.of_address(answers_from).is_some(),
         }
 }
 
@@ -175,7 +176,7 @@ mod tests {
             (HostPort { protocol: Protocol::Udp, address, port }, target.parse().unwrap())
         };
         let udp = [port(None, 53, "10.88.0.2:5353"), port(Some("127.0.0.1"), 54, "10.88.0.3:5353")];
-        let range = "10.88.0.0/24".parse().unwrap();
+        let ranges = Ranges::of("10.88.0.0/24".parse().unwrap());
         for (destination, answers_from, stale) in [
             ("192.0.2.1:53", "10.88.0.2", false),
             ("192.0.2.1:53", "10.88.0.9", true),
@@ -194,7 +195,7 @@ mod tests {
                 destination: destination.parse().unwrap(),
                 answers_from: answers_from.parse().unwrap(),
             };
-            let found = is_stale(&connection, &local, &udp, range);
+            let found = is_stale(&connection, &local, &udp, &ranges);
             assert_eq!(found, stale, "{destination} {answers_from}");
         }
     }

@@ -3,5 +3,6 @@
 mod firewall;
 mod life;
 mod machine;
+mod peers;
 mod repair;
 mod traffic;

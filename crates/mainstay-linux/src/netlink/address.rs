@@ -58,8 +58,11 @@ pub struct Route {
     pub link: u32,
     /// Lower is preferred.
     pub priority: u32,
-    /// The number of the routing table; 254 is the main one.
+    /// The number of the routing table; [`Route::MAIN`] is the main one.
     pub table: u32,
+    /// Who made it. Source: rtnetlink(7), `rtm_protocol`; numbers from 5 on are for programs to
+    /// choose.
+    pub protocol: u8,
 }
 
 impl RouteSocket {
@@ -178,14 +181,24 @@ impl Address {
 // === impl Route ===
 
 impl Route {
+    /// The main routing table.
+    pub const MAIN: u32 = RT_TABLE_MAIN as u32;
+
     /// The default route of the main table through `gateway` on the link with the given number.
     pub fn default_through(gateway: IpAddr, link: u32) -> Self {
         let destination = match gateway {
             IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
             IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
         };
-        let table = RT_TABLE_MAIN.into();
-        Self { destination, prefix: 0, gateway: Some(gateway), link, priority: 0, table }
+        Self {
+            destination,
+            prefix: 0,
+            gateway: Some(gateway),
+            link,
+            priority: 0,
+            table: Self::MAIN,
+            protocol: RTPROT_BOOT,
+        }
     }
 
     fn message(&self, kind: u16, flags: u16) -> Message {
@@ -195,7 +208,7 @@ impl Route {
         fixed[1] = self.prefix;
         // The byte is too small for some tables; the attribute below counts.
         fixed[4] = u8::try_from(self.table).unwrap_or_default();
-        fixed[5] = RTPROT_BOOT;
+        fixed[5] = self.protocol;
         fixed[6] = scope;
         fixed[7] = RTN_UNICAST;
         let mut message = Message::new(kind, flags, &fixed);
@@ -230,6 +243,7 @@ impl Route {
             link: attributes.u32(RTA_OIF).unwrap_or_default(),
             priority: attributes.u32(RTA_PRIORITY).unwrap_or_default(),
             table: attributes.u32(RTA_TABLE).unwrap_or_else(|| message.body[4].into()),
+            protocol: *message.body.get(5)?,
         })
     }
 }

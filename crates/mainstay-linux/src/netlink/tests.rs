@@ -155,6 +155,7 @@ fn addresses_and_routes_come_and_go() {
             link,
             priority: 7,
             table: 1000,
+            protocol: 77,
         };
         socket.add_route(route).unwrap();
         assert!(socket.routes().unwrap().contains(&route));

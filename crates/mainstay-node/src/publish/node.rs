@@ -30,7 +30,7 @@ use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
 use super::api::{CallError, CallErrorKind, Calls, Trouble};
-use super::{EventKind, Events};
+use super::{EventKind, Events, PodNetwork};
 use crate::version;
 
 pub(crate) use lease::keep as keep_lease;
@@ -66,6 +66,8 @@ pub(crate) struct NodeKeeper {
     pub(crate) events: Events,
     /// The Node's UID, when there is one.
     pub(crate) uid: watch::Sender<Option<String>>,
+    /// The network of pods, if the node makes it.
+    pub(crate) network: Option<Arc<dyn PodNetwork>>,
     /// Notified by whoever has reason to think that the Node is another one.
     pub(crate) doubt: Arc<Notify>,
 }
@@ -135,6 +137,7 @@ impl NodeKeeper {
             kubelet_version: version(),
             port: self.port,
             images: memory.images.clone(),
+            pod_range: self.network.as_ref().and_then(|network| network.range()),
         }
     }
 
@@ -157,7 +160,7 @@ impl NodeKeeper {
             uid.clone_from(&held.metadata.uid);
             changed
         });
-        if let Some(patch) = node_status::labels_patch(&held, facts) {
+        if let Some(patch) = node_status::metadata_patch(&held, facts) {
             self.calls.patch::<Node>(&path, &patch).await?;
         }
         let before = held.status.unwrap_or_default();

@@ -11,7 +11,7 @@ use tokio::task::JoinSet;
 use super::api::{ApiAccess, ApiPods, calls, follow};
 use super::mirror::Mirrors;
 use super::node::{NodeKeeper, keep_lease};
-use super::{Board, notes, recorder};
+use super::{Board, PodNetwork, network, notes, recorder};
 use crate::sources::api::{ApiGoals, ApiSource};
 use crate::worker::Performer;
 
@@ -29,6 +29,8 @@ pub(crate) struct Shown {
     pub(crate) performer: Arc<Performer>,
     /// The API's pods of this node, as far as is known.
     pub(crate) pods: Arc<ApiPods>,
+    /// The network of pods, if the node makes it.
+    pub(crate) network: Option<Arc<dyn PodNetwork>>,
     /// What is to become of the API's pods of this node.
     pub(crate) goals: watch::Sender<Option<Arc<ApiGoals>>>,
 }
@@ -54,6 +56,9 @@ pub(crate) fn show(access: ApiAccess, shown: Shown, tasks: &mut JoinSet<()>) {
     tasks.spawn(source.run());
     tasks.spawn(follow(calls.clone(), node_name.clone(), pods.clone()));
     tasks.spawn(keep_lease(calls.clone(), node_name.clone(), node.clone()));
+    if let Some(network) = shown.network.clone() {
+        tasks.spawn(network::keep(calls.clone(), node_name.clone(), network));
+    }
     let reachable = pods.reachable();
     tasks.spawn(recorder::record(
         calls.clone(),
@@ -92,6 +97,7 @@ pub(crate) fn show(access: ApiAccess, shown: Shown, tasks: &mut JoinSet<()>) {
             addresses: performer.addresses.clone(),
             reachable,
             events,
+            network: shown.network,
             uid,
             doubt,
         };

@@ -76,6 +76,7 @@ fn config(root: &Path) -> AgentConfig {
         log_bounds: LogBounds::default(),
         eviction_hard: Thresholds::NONE,
         api: None,
+        pod_network: None,
     }
 }
 

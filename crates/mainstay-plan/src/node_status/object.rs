@@ -10,6 +10,7 @@ use k8s_openapi::api::core::v1::{
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use mainstay_pod::identity::PROPOSED_POD_CIDR_ANNOTATION;
 use serde_json::{Value, json};
 
 use super::{MAX_PODS, Machine, NodeFacts, conditions};
@@ -25,6 +26,7 @@ pub fn node(facts: &NodeFacts, now: Timestamp) -> Node {
         metadata: ObjectMeta {
             name: Some(facts.name.clone()),
             labels: Some(labels(&facts.name, &facts.machine.architecture)),
+            annotations: Some(annotations(facts)).filter(|it| !it.is_empty()),
             ..ObjectMeta::default()
         },
         spec: Some(NodeSpec::default()),
@@ -32,15 +34,35 @@ pub fn node(facts: &NodeFacts, now: Timestamp) -> Node {
     }
 }
 
-/// The merge patch that gives a Node the labels that it is registered with; `None` if it has them.
-/// Those of others stay.
-pub fn labels_patch(held: &Node, facts: &NodeFacts) -> Option<Value> {
-    let known = held.metadata.labels.as_ref();
-    let missing: BTreeMap<String, String> = labels(&facts.name, &facts.machine.architecture)
-        .into_iter()
-        .filter(|(key, value)| known.and_then(|labels| labels.get(key)) != Some(value))
-        .collect();
-    (!missing.is_empty()).then(|| json!({"metadata": {"labels": missing}}))
+/// The merge patch that gives a Node the labels and annotations that it is registered with; `None`
+/// if it has them. Those of others stay.
+pub fn metadata_patch(held: &Node, facts: &NodeFacts) -> Option<Value> {
+    let missing = |known: Option<&BTreeMap<String, String>>, mut wanted: BTreeMap<_, _>| {
+        wanted.retain(|key, value| known.and_then(|known| known.get(key)) != Some(value));
+        wanted
+    };
+    let mut patch = serde_json::Map::new();
+    for (field, missing) in [
+        (
+            "labels",
+            missing(
+                held.metadata.labels.as_ref(),
+                labels(&facts.name, &facts.machine.architecture),
+            ),
+        ),
+        ("annotations", missing(held.metadata.annotations.as_ref(), annotations(facts))),
+    ] {
+        if !missing.is_empty() {
+            patch.insert(field.to_owned(), json!(missing));
+        }
+    }
+    (!patch.is_empty()).then(|| json!({ "metadata": patch }))
+}
+
+/// What the node would have.
+fn annotations(facts: &NodeFacts) -> BTreeMap<String, String> {
+    let range = facts.pod_range.iter();
+    range.map(|range| (PROPOSED_POD_CIDR_ANNOTATION.to_owned(), range.clone())).collect()
 }
 
 /// What a node says of itself, by its name and its architecture in Go's words. Source: `initialNode`.

@@ -50,6 +50,7 @@ fn facts() -> NodeFacts {
         kubelet_version: "v1.36.0+mainstay-0.1.0".into(),
         port: Some(10250),
         images: vec![image("small", 1), image("large", 2)],
+        pod_range: Some("10.201.7.0/24".into()),
     }
 }
 
@@ -61,6 +62,9 @@ fn a_node_is_registered_with_all_that_tools_look_for() {
           "apiVersion": "v1",
           "kind": "Node",
           "metadata": {
+            "annotations": {
+              "mainstay.dev/proposed-pod-cidr": "10.201.7.0/24"
+            },
             "labels": {
               "beta.kubernetes.io/arch": "amd64",
               "beta.kubernetes.io/os": "linux",
@@ -191,9 +195,9 @@ fn a_node_is_registered_with_all_that_tools_look_for() {
         }"#]]
     .assert_eq(&serde_json::to_string_pretty(&node).unwrap());
     // What it has is not given to it again.
-    assert_eq!(labels_patch(&node, &facts()), None);
+    assert_eq!(metadata_patch(&node, &facts()), None);
     let bare = Node::default();
-    let patch = labels_patch(&bare, &facts()).unwrap();
+    let patch = metadata_patch(&bare, &facts()).unwrap();
     assert_eq!(patch["metadata"]["labels"]["kubernetes.io/hostname"], "n1");
 }
 

@@ -189,6 +189,9 @@ pub(super) const ROLES: &[(&str, &[RuleText])] = &[
         ],
     ),
     ("system:kube-scheduler", SCHEDULER),
+    // Not of Kubernetes, where the ways between pods of different nodes are somebody else's matter:
+    // here each node makes its own.
+    ("mainstay:routes", &[on("list watch", "core", "nodes")]),
 ];
 
 /// Whom the roles of the same names are bound to.
@@ -203,6 +206,7 @@ pub(super) const BINDINGS: &[(&str, &[&str])] = &[
     ("system:kube-dns", &["ServiceAccount kube-system/kube-dns"]),
     ("system:kube-scheduler", &["User system:kube-scheduler"]),
     ("system:volume-scheduler", &["User system:kube-scheduler"]),
+    ("mainstay:routes", &["Group system:nodes"]),
     ("system:node", &[]),
     // Those of nodes that join, as kubeadm makes them. Source: `cmd/kubeadm/app/phases/bootstraptoken`.
     ("system:node-bootstrapper", &["Group system:bootstrappers"]),

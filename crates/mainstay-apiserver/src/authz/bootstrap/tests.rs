@@ -29,7 +29,7 @@ fn all_are_labelled_and_bound_to_roles_that_exist() {
         }
     }
     let roles = objects.iter().filter(|(resource, _)| *resource == "clusterroles").count();
-    assert_eq!(roles, 31 + CONTROLLERS.len());
+    assert_eq!(roles, 32 + CONTROLLERS.len());
     let binding = find("clusterrolebindings", "system:controller:replicaset-controller");
     let account = json!({
         "kind": "ServiceAccount", "name": "replicaset-controller", "namespace": "kube-system",

@@ -70,6 +70,7 @@ impl World {
             addresses: addresses_seen,
             reachable: reachable_seen,
             events: Events::default(),
+            network: None,
             uid,
             doubt: doubt.clone(),
         };

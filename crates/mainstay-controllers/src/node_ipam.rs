@@ -1,0 +1,106 @@
+//! Each node has a range of addresses for its pods that no other node has.
+//!
+//! A node says in an annotation ([`PROPOSED_POD_CIDR_ANNOTATION`]) which range its pods have addresses of. It gets that one
+//! if no other node has a part of it, and otherwise another one of the same size; what it gets stands in
+//! `spec.podCIDRs`, and is its own until its Node object goes. A node that proposes nothing gets nothing:
+//! the network of its pods is somebody else's matter.
+//!
+//! # Guarantees
+//!
+//! - One node at a time gets one, and only after all that were given before have been heard of.
+//! - What a node has is never changed.
+//!
+//! [`PROPOSED_POD_CIDR_ANNOTATION`]: mainstay_pod::identity::PROPOSED_POD_CIDR_ANNOTATION
+//!
+//! Source: `pkg/controller/nodeipam/ipam/range_allocator.go`, for the words.
+
+mod decide;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::Node;
+use mainstay_client::{CallError, CallErrorKind, Partial};
+use serde_json::json;
+
+use crate::context::Context;
+use crate::events::EventType;
+use crate::informer::{Informer, ObjectKey};
+use crate::informers::path;
+use crate::queue::Queue;
+use crate::written::Written;
+use decide::{Assignment, decide};
+
+/// The controller at work.
+struct Controller {
+    context: Context,
+    nodes: Arc<Informer<Node>>,
+    written: Written,
+}
+
+pub(crate) async fn run(context: Context) {
+    let nodes = context.informers.of::<Node>();
+    let queue = Arc::new(Queue::new("node_ipam"));
+    let _fed = [
+        nodes.feed(&queue, |change| change.new.map(|it| ObjectKey::of(&it.metadata).name)),
+        // Who had to go without may get what another one had.
+        nodes.feed(&queue, {
+            let nodes = nodes.clone();
+            move |change| match change.new {
+                None => nodes.all().iter().map(|it| ObjectKey::of(&it.metadata).name).collect(),
+                Some(_) => Vec::new(),
+            }
+        }),
+    ];
+    nodes.complete().await;
+    let controller = Controller { context, nodes, written: Written::default() };
+    queue.work(1, |name| controller.sync(name)).await;
+}
+
+impl Controller {
+    async fn sync(&self, name: String) -> Result<Option<Duration>, CallError> {
+        let key = ObjectKey::new("", &name);
+        let Some(node) = self.nodes.get(&key) else { return Ok(None) };
+        // Of all nodes together: a range that was given to another one is taken.
+        if !self.written.is_seen(&ObjectKey::default(), self.nodes.reached()) {
+            return Ok(Some(SOON));
+        }
+        let range = match decide(&node, &self.nodes.all()) {
+            Assignment::None => return Ok(None),
+            Assignment::Full => {
+                self.tell(&node, "CIDRNotAvailable");
+                return Ok(None);
+            }
+            Assignment::Range(range) => range,
+        };
+        let patch = json!({
+            "metadata": { "uid": node.metadata.uid },
+            "spec": { "podCIDR": range, "podCIDRs": [range] },
+        });
+        match self.context.calls.patch::<Partial>(&path::<Node>("", &name), &patch).await {
+            Ok(answer) => {
+                tracing::info!(node = name, range, "a node has a range for its pods");
+                self.written.note(&ObjectKey::default(), &answer.metadata);
+                Ok(None)
+            }
+            Err(error) if error.kind == CallErrorKind::NotFound => Ok(None),
+            Err(error) => {
+                self.tell(&node, "CIDRAssignmentFailed");
+                Err(error)
+            }
+        }
+    }
+
+    /// Source: `RecordNodeStatusChange`.
+    fn tell(&self, node: &Node, reason: &str) {
+        let name = node.metadata.name.as_deref().unwrap_or_default();
+        let message = format!("Node {name} status is now: {reason}");
+        self.context.events.tell(node, EventType::Normal, reason, message);
+    }
+}
+
+/// How long it takes at most until what was written is heard of, as a rule.
+const SOON: Duration = Duration::from_millis(20);
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,222 @@
+//! Other machines whose sandboxes reach those of this one: which range each has, and the way there.
+//!
+//! There is no overlay: a machine is reached if it is on one network with this one. What leads there
+//! are routes of the main table that carry a protocol number of our own ([`PROTOCOL`]) and the
+//! instance's number as their priority; no others are ever touched.
+
+use std::net::{IpAddr, Ipv4Addr};
+
+use mainstay_linux::netlink::{Route, RouteSocket};
+
+use super::range::Ranges;
+use super::{Base, Finding, Network, NetworkError, Range, bridge};
+
+/// Who made a route, as `ip route` shows it: `proto 109`. Nobody else is known to use that number.
+pub(super) const PROTOCOL: u8 = 109;
+
+/// What is known of the machines that this one belongs to.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Cluster {
+    /// The range that was given to this machine, if one was.
+    pub range: Option<Range>,
+    /// The others.
+    pub peers: Vec<Peer>,
+}
+
+/// Another machine.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Peer {
+    /// What people call it.
+    pub name: String,
+    /// The addresses of its sandboxes.
+    pub range: Range,
+    /// Its own address.
+    pub address: Ipv4Addr,
+}
+
+impl Network {
+    /// Takes in which range this machine was given, and which others there are: new sandboxes get
+    /// addresses of that range, and there are routes to the sandboxes of the others, and to no more.
+    ///
+    /// # Errors
+    ///
+    /// What could not be done is tried again by [`check`](Self::check).
+    pub fn join(&self, cluster: Cluster) -> Result<(), NetworkError> {
+        let mut base = self.base();
+        base.cluster = Some(cluster);
+        self.look_at_cluster(&mut base)?;
+        let in_use = !self.leases().is_empty();
+        match in_use {
+            true => self.ensure(&mut base).map(drop),
+            false => Ok(()),
+        }
+    }
+
+    /// Sees to the range and to the routes.
+    pub(super) fn look_at_cluster(&self, base: &mut Base) -> Result<(), NetworkError> {
+        let mut socket = self.socket()?;
+        let taken = bridge::taken(&mut socket).map_err(self.failed("find a range for"))?;
+        base.lasting
+            .retain(|it| !matches!(it, Finding::RefusedRange { .. } | Finding::Unreachable { .. }));
+        self.adopt(base, &taken);
+        self.leave_ranges(base);
+        self.route(base, &mut socket, &taken)
+    }
+
+    /// Has new sandboxes get addresses of the range that this machine was given.
+    fn adopt(&self, base: &mut Base, taken: &[(Ipv4Addr, u8)]) {
+        let given = base.cluster.as_ref().and_then(|cluster| cluster.range);
+        let Some(given) = given else { return };
+        let mut ranges = base.ranges.clone().unwrap_or_else(|| Ranges::of(given));
+        if ranges.current != given {
+            // The addresses of our own bridge are no hindrance, unless they are others'.
+            let own = |network: &(Ipv4Addr, u8)| {
+                ranges.all().any(|range| range.overlaps_any(&[*network]))
+            };
+            let others: Vec<_> = taken.iter().copied().filter(|network| !own(network)).collect();
+            if given.overlaps_any(&others) || ranges.all().any(|it| is_part(it, given)) {
+                let used = ranges.current;
+                base.lasting.push(Finding::RefusedRange { given, used });
+                return;
+            }
+            let before = std::mem::replace(&mut ranges.current, given);
+            ranges.older.retain(|range| *range != given);
+            ranges.older.push(before);
+            base.bridge = None;
+            base.moving = true;
+        }
+        base.ranges = Some(ranges);
+        self.remember(base);
+    }
+
+    /// Lets go of ranges that no sandbox has an address of any more.
+    fn leave_ranges(&self, base: &mut Base) {
+        let Some(ranges) = &mut base.ranges else { return };
+        let before = ranges.older.len();
+        let leases = self.leases();
+        ranges.older.retain(|range| leases.iter().any(|(_, lease)| range.holds(lease.address)));
+        drop(leases);
+        if ranges.older.len() != before {
+            base.bridge = None;
+            self.remember(base);
+        }
+    }
+
+    /// Makes the routes be those to the other machines.
+    fn route(
+        &self,
+        base: &mut Base,
+        socket: &mut RouteSocket,
+        taken: &[(Ipv4Addr, u8)],
+    ) -> Result<(), NetworkError> {
+        let Some(cluster) = base.cluster.clone() else { return Ok(()) };
+        let addresses = socket.addresses().map_err(self.failed("find the addresses besides"))?;
+        let mut wanted = Vec::new();
+        for Peer { name, range, address } in &cluster.peers {
+            let address = IpAddr::from(*address);
+            // An instance on this machine, whose bridge is here.
+            if addresses.iter().any(|own| own.address == address) {
+                continue;
+            }
+            let mut unreachable = |reason: String| {
+                base.lasting.push(Finding::Unreachable { machine: name.clone(), reason });
+            };
+            if range.overlaps_any(taken) {
+                unreachable(format!("their range {range} overlaps with a network of this machine"));
+                continue;
+            }
+            let way = socket.route_to(address).map_err(self.failed("find the machines besides"))?;
+            match way.filter(|way| way.gateway.is_none() && way.link != 0) {
+                Some(way) => wanted.push(self.route_through(*range, address, way.link)),
+                None => unreachable(format!("{address} is on none of this machine's networks")),
+            }
+        }
+        let there = self.own_routes(socket)?;
+        for route in there.iter().filter(|route| !wanted.contains(route)) {
+            self.delete_route(socket, *route)?;
+        }
+        for route in wanted.iter().filter(|route| !there.contains(route)) {
+            match socket.add_route(*route) {
+                Err(error) if !error.is_exists() => {
+                    return Err(self.failed("add a route besides")(error));
+                }
+                _ => {}
+            }
+        }
+        // They know a way back to what this machine was given only.
+        let current = base.ranges.as_ref().map(|ranges| ranges.current);
+        base.routed = match cluster.range.is_some() && cluster.range == current {
+            true => wanted.iter().filter_map(range_of).collect(),
+            false => Vec::new(),
+        };
+        Ok(())
+    }
+
+    /// What the routes that there are say of other machines, before anybody else does.
+    pub(super) fn take_over_routes(&self, base: &mut Base) -> Result<(), NetworkError> {
+        let routes = self.own_routes(&mut self.socket()?)?;
+        base.routed = routes.iter().filter_map(range_of).collect();
+        Ok(())
+    }
+
+    /// Deletes all routes of this instance.
+    pub(super) fn delete_routes(&self, socket: &mut RouteSocket) -> Result<(), NetworkError> {
+        for route in self.own_routes(socket)? {
+            self.delete_route(socket, route)?;
+        }
+        Ok(())
+    }
+
+    fn delete_route(&self, socket: &mut RouteSocket, route: Route) -> Result<(), NetworkError> {
+        match socket.delete_route(route) {
+            Err(error) if !error.is_not_found() => {
+                Err(self.failed("delete a route besides")(error))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn own_routes(&self, socket: &mut RouteSocket) -> Result<Vec<Route>, NetworkError> {
+        let mut routes = socket.routes().map_err(self.failed("find the routes besides"))?;
+        routes.retain(|it| it.protocol == PROTOCOL && it.priority == self.names.group);
+        Ok(routes)
+    }
+
+    fn route_through(&self, range: Range, gateway: IpAddr, link: u32) -> Route {
+        Route {
+            destination: range.network().into(),
+            prefix: range.prefix(),
+            gateway: Some(gateway),
+            link,
+            priority: self.names.group,
+            table: Route::MAIN,
+            protocol: PROTOCOL,
+        }
+    }
+
+    /// Which sandboxes are on ranges that this machine has no more.
+    pub(super) fn on_older_ranges(&self, base: &Base) -> Vec<Finding> {
+        let Some(ranges) = &base.ranges else { return Vec::new() };
+        let leases = self.leases();
+        let of = |range: Range| -> Vec<String> {
+            let held = leases.iter().filter(|(_, lease)| range.holds(lease.address));
+            held.map(|(sandbox, _)| sandbox.to_owned()).collect()
+        };
+        let current = ranges.current;
+        let found = ranges.older.iter().map(|range| (*range, of(*range)));
+        let found = found.filter(|(_, sandboxes)| !sandboxes.is_empty());
+        found.map(|(range, sandboxes)| Finding::OlderRange { range, current, sandboxes }).collect()
+    }
+}
+
+/// Whether one of two ranges is a part of the other, and not the same.
+fn is_part(one: Range, other: Range) -> bool {
+    one != other && one.overlaps_range(other)
+}
+
+fn range_of(route: &Route) -> Option<Range> {
+    match route.destination {
+        IpAddr::V4(network) => Range::new(network, route.prefix),
+        IpAddr::V6(_) => None,
+    }
+}

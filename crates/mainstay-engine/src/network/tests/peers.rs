@@ -1,0 +1,175 @@
+//! Sandboxes of two machines on one network: the host, and its neighbour outside.
+
+use std::net::{IpAddr, Ipv4Addr};
+
+use mainstay_linux::netlink::{Route, RouteSocket};
+
+use super::super::{Cluster, Finding, Network, Peer, Range};
+use super::machine::{FAR, HOST, Machine, NEIGHBOUR, Place, Sandbox, answers, on_machine, seen_as};
+
+/// Does something on the neighbour.
+fn there<T: Send>(machine: &Machine, call: impl FnOnce() -> T + Send) -> T {
+    Place::In(&machine.outside).open(|| Ok(call())).unwrap()
+}
+
+fn peer(name: &str, range: Range, address: Ipv4Addr) -> Peer {
+    Peer { name: name.into(), range, address }
+}
+
+fn cluster(range: Option<Range>, peers: &[Peer]) -> Cluster {
+    Cluster { range, peers: peers.to_vec() }
+}
+
+/// Where the routes lead that an instance made.
+fn routes() -> Vec<(IpAddr, Option<IpAddr>)> {
+    let routes = RouteSocket::open().unwrap().routes().unwrap().into_iter();
+    let ours = routes.filter(|route| route.protocol == super::super::peers::PROTOCOL);
+    ours.map(|route| (route.destination, route.gateway)).collect()
+}
+
+#[test]
+fn sandboxes_of_two_machines_see_each_other_as_they_are() {
+    on_machine(|machine| {
+        let here = machine.open(&[]);
+        let a = Sandbox::start(&here, "a", &[]);
+        let config = machine.config("b");
+        let (other, b) = there(machine, || {
+            let other = Network::open(config, &[]);
+            let b = Sandbox::start(&other, "b", &[]);
+            (other, b)
+        });
+        let (in_a, in_b) = (a.listen(80), b.listen(80));
+        assert_eq!(here.check(), [Finding::ForwardingSwitchedOn]);
+        // The neighbour happens to be where everything goes.
+        assert_eq!(seen_as(a.place(), b.address(), 80, &in_b), IpAddr::from(HOST));
+
+        let (range, other_range) = (here.range().unwrap(), other.range().unwrap());
+        let neighbour = peer("n2", other_range, NEIGHBOUR);
+        here.join(cluster(Some(range), &[neighbour.clone()])).unwrap();
+        there(machine, || {
+            other.join(cluster(Some(other_range), &[peer("n1", range, HOST)])).unwrap()
+        });
+        assert_eq!(seen_as(a.place(), b.address(), 80, &in_b), IpAddr::from(a.address()));
+        assert_eq!(seen_as(b.place(), a.address(), 80, &in_a), IpAddr::from(b.address()));
+        assert_eq!(seen_as(Place::Host, b.address(), 80, &in_b), IpAddr::from(HOST));
+        assert_eq!(routes(), [(other_range.network().into(), Some(NEIGHBOUR.into()))]);
+        // Elsewhere they are the machine still.
+        let outside = Place::In(&machine.outside).listen(81);
+        assert_eq!(seen_as(a.place(), NEIGHBOUR, 81, &outside), IpAddr::from(HOST));
+        assert_eq!(here.check(), []);
+
+        // Another agent on the same machine knows it all before anybody says it.
+        drop(here);
+        let here = machine.open(&[&a]);
+        assert_eq!(here.check(), []);
+        assert_eq!(seen_as(a.place(), b.address(), 80, &in_b), IpAddr::from(a.address()));
+
+        // A route that goes comes back, and those of others stay.
+        let mut socket = RouteSocket::open().unwrap();
+        let all = socket.routes().unwrap();
+        let ours = all.into_iter().find(|it| it.destination == IpAddr::from(other_range.network()));
+        let ours = ours.unwrap();
+        socket.delete_route(ours).unwrap();
+        let elsewhere = Route { destination: "10.99.0.0".parse().unwrap(), ..ours };
+        let by_hand = Route { protocol: 3, ..elsewhere };
+        let another_instances = Route { priority: 7, ..elsewhere };
+        socket.add_route(by_hand).unwrap();
+        socket.add_route(another_instances).unwrap();
+        here.join(cluster(Some(range), &[neighbour])).unwrap();
+        assert_eq!(seen_as(a.place(), b.address(), 80, &in_b), IpAddr::from(a.address()));
+        here.join(cluster(Some(range), &[])).unwrap();
+        let left = socket.routes().unwrap();
+        assert!(!left.contains(&ours));
+        assert!(left.contains(&by_hand) && left.contains(&another_instances));
+    });
+}
+
+#[test]
+fn running_sandboxes_keep_the_range_that_another_machine_has_now() {
+    on_machine(|machine| {
+        let here = machine.open(&[]);
+        let old = Sandbox::start(&here, "old", &[]);
+        assert_eq!(here.check(), [Finding::ForwardingSwitchedOn]);
+        let before = here.range().unwrap();
+        let config = machine.config("b");
+        let (other, b) = there(machine, || {
+            let other = Network::open(config, &[]);
+            let b = Sandbox::start(&other, "b", &[]);
+            (other, b)
+        });
+        let given: Range = "10.77.0.0/24".parse().unwrap();
+        let neighbour = peer("n2", other.range().unwrap(), NEIGHBOUR);
+        let joined = || cluster(Some(given), &[neighbour.clone()]);
+        here.join(joined()).unwrap();
+        there(machine, || {
+            other.join(cluster(other.range(), &[peer("n1", given, HOST)])).unwrap();
+        });
+        let new = Sandbox::start(&here, "new", &[]);
+        assert!(given.holds(new.address()) && before.holds(old.address()));
+        let older =
+            Finding::OlderRange { range: before, current: given, sandboxes: vec!["old".into()] };
+        assert_eq!(here.check(), [older.clone()]);
+
+        let (in_old, in_new, in_b) = (old.listen(80), new.listen(80), b.listen(80));
+        assert_eq!(seen_as(old.place(), new.address(), 80, &in_new), IpAddr::from(old.address()));
+        assert_eq!(seen_as(new.place(), old.address(), 80, &in_old), IpAddr::from(new.address()));
+        assert_eq!(seen_as(Place::Host, old.address(), 80, &in_old), old.gateway());
+        assert_eq!(seen_as(new.place(), b.address(), 80, &in_b), IpAddr::from(new.address()));
+        assert_eq!(seen_as(b.place(), new.address(), 80, &in_new), IpAddr::from(b.address()));
+        // It reaches others as the machine, and is not reached.
+        assert_eq!(seen_as(old.place(), b.address(), 80, &in_b), IpAddr::from(HOST));
+        assert!(!answers(b.place(), old.address(), 80));
+
+        drop(here);
+        let here = machine.open(&[&old, &new]);
+        assert_eq!(here.check(), [older]);
+        here.join(joined()).unwrap();
+        assert_eq!(here.range(), Some(given));
+        assert_eq!(seen_as(new.place(), old.address(), 80, &in_old), IpAddr::from(new.address()));
+        assert_eq!(seen_as(new.place(), b.address(), 80, &in_b), IpAddr::from(new.address()));
+
+        here.teardown("old").unwrap();
+        here.settle().unwrap();
+        assert_eq!(here.check(), []);
+        let gateway = IpAddr::from(before.gateway());
+        let addresses = RouteSocket::open().unwrap().addresses().unwrap();
+        assert!(!addresses.iter().any(|address| address.address == gateway));
+        assert_eq!(seen_as(new.place(), b.address(), 80, &in_b), IpAddr::from(new.address()));
+        here.remove_all().unwrap();
+        assert_eq!(routes(), []);
+    });
+}
+
+#[test]
+fn what_cannot_be_is_told_and_left() {
+    on_machine(|machine| {
+        let here = machine.open(&[]);
+        let range = here.range().unwrap();
+        let lan: Range = "192.0.2.0/25".parse().unwrap();
+        let free: Range = "10.77.0.0/24".parse().unwrap();
+        let peers =
+            [peer("far", free, FAR), peer("greedy", lan, NEIGHBOUR), peer("self", free, HOST)];
+        here.join(cluster(Some(lan), &peers)).unwrap();
+        assert_eq!(here.range(), Some(range));
+        assert_eq!(routes(), []);
+        let told: Vec<String> = here.check().iter().map(ToString::to_string).collect();
+        let expected = [
+            format!(
+                "the range 192.0.2.0/25 that was given to this node overlaps with a network of this \
+                 machine, so sandboxes have addresses of {range} and are reached on this node only; \
+                 let the node have another podCIDR by deleting its Node object"
+            ),
+            "the sandboxes of far cannot be reached: 203.0.113.5 is on none of this machine's \
+             networks"
+                .to_owned(),
+            "the sandboxes of greedy cannot be reached: their range 192.0.2.0/25 overlaps with a \
+             network of this machine"
+                .to_owned(),
+        ];
+        assert_eq!(told, expected);
+        here.join(cluster(Some(free), &[])).unwrap();
+        assert_eq!((here.check(), here.range()), (vec![], Some(free)));
+        let a = Sandbox::start(&here, "a", &[]);
+        assert!(free.holds(a.address()));
+    });
+}
