@@ -605,7 +605,7 @@ impl InFlight {
 
     fn abort_unhealthy(&self) {
         self.abort(|action| {
-            matches!(action, Action::StopContainer { why: StopReason::Unhealthy { .. }, .. })
+            matches!(action, Action::StopContainer { why: Some(StopReason::Unhealthy { .. }), .. })
         });
     }
 
