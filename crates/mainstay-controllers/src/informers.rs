@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use k8s_openapi::api::apps::v1::{DaemonSet, Deployment, ReplicaSet};
+use k8s_openapi::api::apps::v1::{ControllerRevision, DaemonSet, Deployment, ReplicaSet};
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{Namespace, Node, Pod, Service, ServiceAccount};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
@@ -111,6 +111,7 @@ impl Informers {
             (collection_path::<K>, |informers| informers.of::<K>())
         }
         let whole = [
+            whole::<ControllerRevision>(),
             whole::<DaemonSet>(),
             whole::<Deployment>(),
             whole::<Lease>(),

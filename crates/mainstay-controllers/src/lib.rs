@@ -57,6 +57,7 @@ mod scheduler;
 mod selection;
 mod service_account;
 mod taint_eviction;
+mod template_hash;
 mod written;
 
 use std::pin::Pin;
