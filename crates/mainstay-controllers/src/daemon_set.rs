@@ -10,13 +10,16 @@
 //!   that no node gets two pods.
 //! - A pod that fails again and again is replaced more and more rarely.
 //!
-//! Not there yet: revisions, to which `kubectl rollout undo` goes back, and `maxSurge`.
+//! Each template that it had is kept as a revision ([`history`]), to which `kubectl rollout undo` goes
+//! back.
 //!
 //! Source: `pkg/controller/daemon`.
 
 mod decide;
+mod history;
 mod place;
 mod status;
+mod surge;
 mod template;
 
 use std::collections::BTreeMap;
@@ -24,10 +27,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use jiff::Timestamp;
-use k8s_openapi::api::apps::v1::DaemonSet;
+use k8s_openapi::api::apps::v1::{ControllerRevision, DaemonSet};
 use k8s_openapi::api::core::v1::{Node, Pod};
-use mainstay_client::{CallError, CallErrorKind};
+use mainstay_client::{CallError, CallErrorKind, Deletion, Partial};
 use mainstay_pod::scheduling::selector::Selector;
+use serde_json::{Value, json};
 
 use crate::claim::{Claims, claim, claimants};
 use crate::context::Context;
@@ -38,10 +42,14 @@ use crate::pod_control::{BURST, PodControl};
 use crate::queue::Queue;
 use crate::written::Written;
 use decide::{Decision, Why, decide};
+use history::{HASH, History};
 
 /// How many DaemonSets are looked at at a time. Source: the default of
 /// `--concurrent-daemonset-syncs`.
 const AT_ONCE: usize = 2;
+
+/// How long it takes at most until what was written is heard of, as a rule.
+const SOON: Duration = Duration::from_millis(20);
 
 /// How long a pod that failed is left there: first, and at the longest. Source:
 /// `startDaemonSetController` in `cmd/kube-controller-manager/app/apps.go`.
@@ -60,7 +68,9 @@ struct Controller {
     sets: Arc<Informer<DaemonSet>>,
     pods: Arc<Informer<Pod>>,
     nodes: Arc<Informer<Node>>,
+    revisions: Arc<Informer<ControllerRevision>>,
     written: Written,
+    revised: Written,
     holds: Mutex<BTreeMap<(ObjectKey, String), Hold>>,
 }
 
@@ -74,10 +84,15 @@ struct Hold {
 pub(crate) async fn run(context: Context) {
     let (sets, pods) = (context.informers.of::<DaemonSet>(), context.informers.of::<Pod>());
     let nodes = context.informers.of::<Node>();
+    let revisions = context.informers.of::<ControllerRevision>();
     let queue = Arc::new(Queue::new("daemon_set"));
     let _fed = [
         sets.feed(&queue, |change| change.latest().map(|set| ObjectKey::of(&set.metadata))),
         pods.feed(&queue, {
+            let sets = sets.clone();
+            move |change| claimants(&sets, change)
+        }),
+        revisions.feed(&queue, {
             let sets = sets.clone();
             move |change| claimants(&sets, change)
         }),
@@ -92,8 +107,17 @@ pub(crate) async fn run(context: Context) {
     sets.complete().await;
     pods.complete().await;
     nodes.complete().await;
-    let (written, holds) = (Written::default(), Mutex::default());
-    let controller = Controller { context, sets, pods, nodes, written, holds };
+    revisions.complete().await;
+    let controller = Controller {
+        context,
+        sets,
+        pods,
+        nodes,
+        revisions,
+        written: Written::default(),
+        revised: Written::default(),
+        holds: Mutex::default(),
+    };
     queue.work(AT_ONCE, |key| controller.sync(key)).await;
 }
 
@@ -110,6 +134,7 @@ impl Controller {
     async fn sync(&self, key: ObjectKey) -> Result<Option<Duration>, CallError> {
         let Some(set) = self.sets.get(&key) else {
             self.written.forget(&key);
+            self.revised.forget(&key);
             self.holds().retain(|(set, _), _| *set != key);
             return Ok(None);
         };
@@ -123,6 +148,10 @@ impl Controller {
             self.context.events.tell(&*set, EventType::Warning, "SelectingAll", message);
             return Ok(None);
         }
+        if !self.revised.is_seen(&key, self.revisions.reached()) {
+            return Ok(Some(SOON));
+        }
+        let (hash, old) = self.revise(&key, &set).await?;
         // Asked before the pods are read.
         let is_current = self.written.is_seen(&key, self.pods.reached());
         let uid = set.metadata.uid.as_deref().unwrap_or_default();
@@ -135,11 +164,14 @@ impl Controller {
         let mut again = None;
         let mut managed = Ok(());
         if is_current {
-            let decision = decide(&set, &nodes, &pods, held, now);
+            let decision = decide(&set, &hash, &nodes, &pods, held, now);
             again = decision.again;
-            managed = self.perform(&key, &set, decision, now).await;
+            managed = self.perform(&key, &set, &hash, decision, now).await;
+            for surplus in old.surplus(&set, pods.values().flatten()) {
+                self.forget(&key, &surplus).await?;
+            }
         }
-        let status = status::compute(&set, &nodes, &pods, is_current, now);
+        let status = status::compute(&set, &hash, &nodes, &pods, is_current, now);
         if let Some(status) = status {
             let path = path::<DaemonSet>(&key.namespace, &key.name);
             match self.context.calls.put_status(&path, uid, &status).await {
@@ -151,10 +183,124 @@ impl Controller {
         Ok(again.into_iter().chain(status::next_available(&set, &pods, now)).min())
     }
 
+    /// Sees to it that there is one revision of the template as it is; answers its hash, and the others.
+    async fn revise(
+        &self,
+        key: &ObjectKey,
+        set: &DaemonSet,
+    ) -> Result<(String, History), CallError> {
+        let uid = set.metadata.uid.as_deref().unwrap_or_default();
+        let mut revisions = self.revisions.of_controller(uid);
+        revisions.extend(self.revisions.orphans(&key.namespace));
+        let revisions = claim(&self.context.calls, &self.revised, set, revisions).await?;
+        let mut history = History::of(set, revisions);
+        let current = match history.current.split_first() {
+            None => self.snapshot(key, set, history.number).await?,
+            Some((current, doubles)) => {
+                let hash = history::label(&current.metadata).unwrap_or_default();
+                if !doubles.is_empty() {
+                    self.relabel(uid, hash).await?;
+                }
+                for double in doubles {
+                    self.forget(key, double).await?;
+                }
+                if current.revision < history.number {
+                    let patch = json!({ "revision": history.number });
+                    self.patch_revision(key, current, &patch).await?;
+                }
+                if hash.is_empty() {
+                    let labels = json!({ HASH: current.metadata.name });
+                    let patch = json!({ "metadata": { "labels": labels } });
+                    self.patch_revision(key, current, &patch).await?;
+                    return Err(CallError::conflict("a revision has a hash only now".to_owned()));
+                }
+                hash.to_owned()
+            }
+        };
+        history.current.clear();
+        Ok((current, history))
+    }
+
+    /// Makes the revision of the template as it is; answers its hash. Source: `snapshot`.
+    async fn snapshot(
+        &self,
+        key: &ObjectKey,
+        set: &DaemonSet,
+        number: i64,
+    ) -> Result<String, CallError> {
+        let revision = history::revision(set, number);
+        let hash = history::label(&revision.metadata).unwrap_or_default().to_owned();
+        let collection = path::<ControllerRevision>(&key.namespace, "");
+        let error = match self.context.calls.post::<Partial, _>(&collection, &revision).await {
+            Ok(made) => {
+                self.revised.note(key, &made.metadata);
+                return Ok(hash);
+            }
+            Err(error) if error.kind == CallErrorKind::AlreadyExists => error,
+            Err(error) => return Err(error),
+        };
+        let name = revision.metadata.name.unwrap_or_default();
+        let path = path::<ControllerRevision>(&key.namespace, &name);
+        let there: ControllerRevision = self.context.calls.get(&path).await?;
+        if there.data == revision.data {
+            return Ok(hash);
+        }
+        // Another template has the same hash: with one more collision it has another one.
+        let mut status = set.status.clone().unwrap_or_default();
+        status.collision_count = Some(status.collision_count.unwrap_or_default() + 1);
+        let uid = set.metadata.uid.as_deref().unwrap_or_default();
+        let of_set = crate::informers::path::<DaemonSet>(&key.namespace, &key.name);
+        self.context.calls.put_status(&of_set, uid, &status).await?;
+        Err(error)
+    }
+
+    async fn patch_revision(
+        &self,
+        key: &ObjectKey,
+        revision: &ControllerRevision,
+        patch: &Value,
+    ) -> Result<(), CallError> {
+        let name = revision.metadata.name.as_deref().unwrap_or_default();
+        let path = path::<ControllerRevision>(&key.namespace, name);
+        let answer = self.context.calls.merge::<Partial>(&path, patch).await?;
+        self.revised.note(key, &answer.metadata);
+        Ok(())
+    }
+
+    async fn forget(
+        &self,
+        key: &ObjectKey,
+        revision: &ControllerRevision,
+    ) -> Result<(), CallError> {
+        let name = revision.metadata.name.as_deref().unwrap_or_default();
+        let uid = revision.metadata.uid.as_deref().unwrap_or_default();
+        let path = path::<ControllerRevision>(&key.namespace, name);
+        match self.context.calls.delete(&path, Deletion::of(uid)).await {
+            Err(error) if error.kind == CallErrorKind::NotFound => Ok(()),
+            answer => answer.map(drop),
+        }
+    }
+
+    /// Has all pods say that they are of the revision that stays.
+    async fn relabel(&self, uid: &str, hash: &str) -> Result<(), CallError> {
+        for pod in self.pods.of_controller(uid) {
+            if history::label(&pod.metadata) != Some(hash) {
+                let key = ObjectKey::of(&pod.metadata);
+                let patch = json!({ "metadata": {
+                    "uid": pod.metadata.uid, "labels": { HASH: hash },
+                } });
+                let path = path::<Pod>(&key.namespace, &key.name);
+                self.context.calls.merge::<Partial>(&path, &patch).await?;
+            }
+        }
+        Ok(())
+    }
+
     async fn perform(
         &self,
         key: &ObjectKey,
         set: &DaemonSet,
+        hash: &str,
         decision: Decision,
         now: Timestamp,
     ) -> Result<(), CallError> {
@@ -181,7 +327,7 @@ impl Controller {
                 Why::Surplus | Why::Unwanted | Why::Outdated => {}
             }
         }
-        let created = match template::pod(set) {
+        let created = match template::pod(set, hash) {
             Some(pod) => {
                 control.create(create.len(), |number| template::tied(&pod, &create[number])).await
             }

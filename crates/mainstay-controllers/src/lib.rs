@@ -60,6 +60,7 @@ mod scheduler;
 mod selection;
 mod service_account;
 mod taint_eviction;
+mod template_hash;
 mod token_cleaner;
 mod written;
 

@@ -23,7 +23,7 @@ pub(super) enum Takes {
 
 /// Source: `NodeShouldRunDaemonPod` in `pkg/controller/daemon/daemon_controller.go`.
 pub(super) fn takes(set: &DaemonSet, node: &Node) -> Takes {
-    let Some(spec) = template::pod(set).and_then(|pod| pod.spec) else { return Takes::No };
+    let Some(spec) = template::pod(set, "").and_then(|pod| pod.spec) else { return Takes::No };
     let name = node.metadata.name.as_deref().unwrap_or_default();
     let named = spec.node_name.as_deref().unwrap_or_default();
     if !(named.is_empty() || named == name) || !node_affinity::matches(&spec, node) {

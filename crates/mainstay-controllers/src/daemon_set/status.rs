@@ -19,6 +19,7 @@ use crate::pods;
 /// by the set as it is now.
 pub(super) fn compute(
     set: &DaemonSet,
+    hash: &str,
     nodes: &[Arc<Node>],
     pods: &BTreeMap<String, Vec<Arc<Pod>>>,
     is_current: bool,
@@ -48,7 +49,7 @@ pub(super) fn compute(
         status.number_ready += i32::from(pods::is_ready(pod));
         let from = pods::available_from(pod, min_ready(set));
         available += i32::from(from.is_some_and(|from| from <= now));
-        updated += i32::from(template::is_current(set, pod));
+        updated += i32::from(template::is_current(set, hash, pod));
     }
     let nonzero = |number: i32| (number != 0).then_some(number);
     status.updated_number_scheduled = nonzero(updated);

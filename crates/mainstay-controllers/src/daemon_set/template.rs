@@ -7,6 +7,7 @@ use k8s_openapi::api::core::v1::{
     NodeSelector, NodeSelectorRequirement, NodeSelectorTerm, Pod, PodSpec, Toleration,
 };
 
+use super::history::{HASH, label};
 use crate::{owner, pods};
 
 /// The annotation in which the API counts changes of the template, and the label that pods have of it.
@@ -25,12 +26,15 @@ const TOLERATED: [(&str, &str); 6] = [
 /// And of those that use the network of their node.
 const NETWORK: (&str, &str) = ("node.kubernetes.io/network-unavailable", "NoSchedule");
 
-/// A pod that is tied to no node yet; `None` if there is no template.
-pub(super) fn pod(set: &DaemonSet) -> Option<Pod> {
+/// A pod of the revision with this hash that is tied to no node yet; `None` if there is no template.
+pub(super) fn pod(set: &DaemonSet, hash: &str) -> Option<Pod> {
     let template = &set.spec.as_ref()?.template;
     let mut pod = pods::from_template(template, &set.metadata, owner::reference(set));
+    let labels = pod.metadata.labels.get_or_insert_default();
+    if !hash.is_empty() {
+        labels.insert(HASH.to_owned(), hash.to_owned());
+    }
     if let Some(generation) = generation(set) {
-        let labels = pod.metadata.labels.get_or_insert_default();
         labels.insert(GENERATION_LABEL.to_owned(), generation.to_owned());
     }
     tolerate(pod.spec.as_mut()?);
@@ -56,7 +60,10 @@ pub(super) fn tied(pod: &Pod, node: &str) -> Pod {
 }
 
 /// Whether a pod was made from the template as it is now. Source: `IsPodUpdated`.
-pub(super) fn is_current(set: &DaemonSet, pod: &Pod) -> bool {
+pub(super) fn is_current(set: &DaemonSet, hash: &str, pod: &Pod) -> bool {
+    if !hash.is_empty() && label(&pod.metadata) == Some(hash) {
+        return true;
+    }
     let label = pod.metadata.labels.as_ref().and_then(|labels| labels.get(GENERATION_LABEL));
     generation(set).is_some_and(|generation| label.is_some_and(|label| label == generation))
 }

@@ -1,4 +1,6 @@
-use k8s_openapi::api::apps::v1::{DaemonSetSpec, DaemonSetUpdateStrategy, RollingUpdateDaemonSet};
+use k8s_openapi::api::apps::v1::{
+    DaemonSetSpec, DaemonSetStatus, DaemonSetUpdateStrategy, RollingUpdateDaemonSet,
+};
 use k8s_openapi::api::core::v1::{
     NodeSpec, PodCondition, PodSpec, PodStatus, PodTemplateSpec, Taint, Toleration,
 };
@@ -7,6 +9,9 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
 use super::place::{Takes, takes};
 use super::*;
+
+/// Of the template as it is.
+const HASH_NOW: &str = "now";
 
 fn at(second: i64) -> Timestamp {
     Timestamp::from_second(1_700_000_000 + second).unwrap()
@@ -50,7 +55,7 @@ fn node(name: &str, taints: &[(&str, &str)]) -> Arc<Node> {
 
 /// A pod of the template of this generation, ready since the start.
 fn pod(name: &str, node: &str, generation: &str) -> Pod {
-    let mut pod = template::tied(&template::pod(&set()).unwrap(), node);
+    let mut pod = template::tied(&template::pod(&set(), "").unwrap(), node);
     pod.metadata.name = Some(name.into());
     pod.metadata.uid = Some(name.into());
     pod.metadata.creation_timestamp = Some(Time(at(0)));
@@ -94,7 +99,7 @@ fn decided_with(
     held: impl Fn(&str) -> Option<Duration>,
 ) -> (String, Option<Duration>) {
     let pods: Vec<Arc<Pod>> = pods.into_iter().map(Arc::new).collect();
-    let decision = decide(set, nodes, &place::by_node(&pods), held, at(10));
+    let decision = decide(set, HASH_NOW, nodes, &place::by_node(&pods), held, at(10));
     let created = decision.create.iter().map(|node| format!("+{node}"));
     let deleted = decision.delete.iter();
     let deleted =
@@ -141,10 +146,10 @@ fn pods_are_tied_to_their_node_and_stay_through_trouble() {
     };
     let spec = set.spec.as_mut().unwrap().template.spec.as_mut().unwrap();
     spec.tolerations = Some(vec![known]);
-    let pod = template::tied(&template::pod(&set).unwrap(), "n1");
+    let pod = template::tied(&template::pod(&set, "").unwrap(), "n1");
     assert_eq!(place::node_of(&pod), Some("n1"));
     assert_eq!(pod.metadata.generate_name.as_deref(), Some("set-"));
-    assert!(template::is_current(&set, &pod));
+    assert!(template::is_current(&set, "", &pod));
     let tolerations = pod.spec.unwrap().tolerations.unwrap();
     assert_eq!(tolerations.len(), 6);
     assert_eq!(tolerations[0].toleration_seconds, None);
@@ -239,7 +244,7 @@ fn the_status_counts_nodes() {
         [pod("a", "n1", "2"), with_phase(pod("b", "n2", "1"), "Pending"), pod("d", "n4", "2")];
     let pods = place::by_node(&pods.map(Arc::new));
     let mut set = set();
-    let status = status::compute(&set, &nodes, &pods, true, at(10)).unwrap();
+    let status = status::compute(&set, HASH_NOW, &nodes, &pods, true, at(10)).unwrap();
     assert_eq!(
         (status.desired_number_scheduled, status.current_number_scheduled, status.number_ready),
         (3, 2, 1)
@@ -249,11 +254,131 @@ fn the_status_counts_nodes() {
     assert_eq!((updated, status.number_available), (Some(1), Some(1)));
     assert_eq!(status.number_unavailable, Some(2));
     set.status = Some(status);
-    assert_eq!(status::compute(&set, &nodes, &pods, true, at(10)), None);
+    assert_eq!(status::compute(&set, HASH_NOW, &nodes, &pods, true, at(10)), None);
     set.metadata.generation = Some(6);
-    assert_eq!(status::compute(&set, &nodes, &pods, false, at(10)), None);
+    assert_eq!(status::compute(&set, HASH_NOW, &nodes, &pods, false, at(10)), None);
     set.spec.as_mut().unwrap().min_ready_seconds = Some(15);
-    let status = status::compute(&set, &nodes, &pods, true, at(10)).unwrap();
+    let status = status::compute(&set, HASH_NOW, &nodes, &pods, true, at(10)).unwrap();
     assert_eq!((status.number_available, status.observed_generation), (None, Some(6)));
     assert_eq!(status::next_available(&set, &pods, at(10)), Some(Duration::from_secs(5)));
+}
+
+/// A pod of the revision with this hash.
+fn revised(name: &str, node: &str, hash: &str) -> Pod {
+    let mut pod = pod(name, node, "-");
+    pod.metadata.labels = Some([(HASH.to_owned(), hash.to_owned())].into());
+    pod
+}
+
+#[test]
+fn new_pods_come_before_old_ones_go() {
+    let names = ["n1", "n2", "n3", "n4"];
+    let nodes = names.map(|name| node(name, &[]));
+    let with = |surge: IntOrString| {
+        let mut set = set();
+        set.spec.as_mut().unwrap().update_strategy = Some(DaemonSetUpdateStrategy {
+            type_: Some("RollingUpdate".into()),
+            rolling_update: Some(RollingUpdateDaemonSet {
+                max_surge: Some(surge),
+                max_unavailable: Some(IntOrString::Int(0)),
+            }),
+        });
+        set
+    };
+    let one = with(IntOrString::Int(1));
+    let old = || names.map(|name| revised(&format!("old-{name}"), name, "before")).to_vec();
+    let new = |node: &str| revised(&format!("new-{node}"), node, HASH_NOW);
+    let pending = |pod: Pod| with_phase(pod, "Pending");
+    assert_eq!(decided(&one, &nodes, old()), "+n1");
+    assert_eq!(decided(&with(IntOrString::String("40%".into())), &nodes, old()), "+n1 +n2");
+    // The new one has to be there first; until then no other node gets one.
+    let with_new = |pod: Pod| [old(), vec![pod]].concat();
+    assert_eq!(decided(&one, &nodes, with_new(pending(new("n1")))), "");
+    assert_eq!(decided(&one, &nodes, with_new(new("n1"))), "-old-n1:Outdated");
+    // What serves nobody is in nobody's way.
+    let mut pods = old();
+    pods[2] = pending(pods[2].clone());
+    assert_eq!(decided(&one, &nodes, pods.clone()), "+n3 +n1");
+    pods.push(pending(new("n3")));
+    assert_eq!(decided(&one, &nodes, pods), "-old-n3:Outdated");
+    // Of each template one is enough.
+    let more = with_new(revised("more", "n1", "before"));
+    assert_eq!(decided(&one, &nodes, more), "-old-n1:Surplus");
+    // One that goes is none.
+    let mut pods = old();
+    pods[0] = ending(pods[0].clone());
+    assert_eq!(decided(&one, &nodes, pods), "+n1");
+    // What is on a node that takes none any more goes when there are enough elsewhere.
+    let kept = [&nodes[..3], &[node("n4", &[("own", "NoSchedule")])]].concat();
+    assert_eq!(decided(&one, &kept, old()), "+n1 -old-n4:Outdated");
+    let mut pods = old();
+    pods[1] = pending(pods[1].clone());
+    assert_eq!(decided(&one, &kept, pods), "+n2 +n1");
+}
+
+#[test]
+fn a_pod_is_current_by_its_hash_or_its_generation() {
+    for (pod, expected) in [
+        (pod("a", "n1", "2"), true),
+        (pod("a", "n1", "1"), false),
+        (revised("a", "n1", HASH_NOW), true),
+        (revised("a", "n1", "before"), false),
+    ] {
+        assert_eq!(template::is_current(&set(), HASH_NOW, &pod), expected);
+    }
+    let labels = template::pod(&set(), HASH_NOW).unwrap().metadata.labels.unwrap();
+    assert_eq!(labels[HASH], HASH_NOW);
+    assert_eq!(labels["pod-template-generation"], "2");
+}
+
+#[test]
+fn templates_are_remembered_and_found_again() {
+    let mut set = set();
+    let of = |set: &DaemonSet, number| Arc::new(history::revision(set, number));
+    let first = of(&set, 1);
+    assert_eq!(
+        history::label(&first.metadata).map(str::len),
+        first.metadata.name.as_ref().map(|name| name.len() - 4)
+    );
+    assert_eq!(first.data.as_ref().unwrap().0["spec"]["template"]["$patch"], "replace");
+    let empty = History::of(&set, vec![]);
+    assert_eq!((empty.number, empty.current.len(), empty.old.len()), (1, 0, 0));
+    let known = History::of(&set, vec![first.clone()]);
+    assert_eq!((known.number, known.current, known.old.len()), (1, vec![first.clone()], 0));
+    let spec = set.spec.as_mut().unwrap();
+    spec.template.spec.as_mut().unwrap().host_network = Some(true);
+    let second = of(&set, 2);
+    assert_ne!(first.metadata.name, second.metadata.name);
+    let changed = History::of(&set, vec![first.clone()]);
+    assert_eq!((changed.number, changed.old.clone()), (2, vec![first.clone()]));
+    // As it was before: that revision is the newest then.
+    set.spec.as_mut().unwrap().template.spec.as_mut().unwrap().host_network = None;
+    let undone = History::of(&set, vec![second.clone(), first.clone()]);
+    assert_eq!((undone.number, undone.current), (3, vec![first.clone()]));
+    // With a collision it has another name.
+    set.status = Some(DaemonSetStatus { collision_count: Some(1), ..DaemonSetStatus::default() });
+    assert_ne!(of(&set, 1).metadata.name, first.metadata.name);
+}
+
+#[test]
+fn only_so_many_templates_are_remembered() {
+    let mut set = set();
+    let revisions = (1..=4).map(|number| {
+        set.spec.as_mut().unwrap().template.spec.as_mut().unwrap().priority = Some(number);
+        Arc::new(history::revision(&set, number.into()))
+    });
+    let revisions: Vec<_> = revisions.collect();
+    set.spec.as_mut().unwrap().template.spec.as_mut().unwrap().priority = Some(0);
+    let history = History::of(&set, revisions.clone());
+    let surplus = |limit, pods: &[Arc<Pod>]| {
+        let mut set = set.clone();
+        set.spec.as_mut().unwrap().revision_history_limit = limit;
+        history.surplus(&set, pods).iter().map(|it| it.revision).collect::<Vec<_>>()
+    };
+    assert!(surplus(None, &[]).is_empty());
+    assert_eq!(surplus(Some(3), &[]), [1]);
+    assert_eq!(surplus(Some(0), &[]), [1, 2, 3, 4]);
+    let used = history::label(&revisions[0].metadata).unwrap();
+    let used = Arc::new(revised("a", "n1", used));
+    assert_eq!(surplus(Some(2), &[used]), [2, 3]);
 }

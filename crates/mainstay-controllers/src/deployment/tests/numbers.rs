@@ -3,8 +3,9 @@
 use k8s_openapi::api::core::v1::PodTemplateSpec;
 
 use super::super::strategy::Strategy;
-use super::super::template::{hash, is_same, new_set};
+use super::super::template::{is_same, new_set};
 use super::*;
+use crate::template_hash::hash;
 
 fn parsed(value: Value) -> PodTemplateSpec {
     serde_json::from_value(value).unwrap()

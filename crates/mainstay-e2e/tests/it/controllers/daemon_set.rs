@@ -136,3 +136,103 @@ async fn a_new_template_comes_to_one_node_after_the_other() {
     until_on(&cluster, &nodes, "x:2").await;
     until_status(&cluster, &[("numberAvailable", 3), ("numberReady", 3)]).await;
 }
+
+const REVISIONS: &str = "/apis/apps/v1/namespaces/default/controllerrevisions";
+
+/// The revisions of a list, by their numbers.
+fn revisions(list: Option<&Value>) -> BTreeMap<u64, Value> {
+    let items = list.unwrap()["items"].as_array().unwrap().iter();
+    items.map(|it| (it["revision"].as_u64().unwrap(), it.clone())).collect()
+}
+
+fn hash(object: &Value) -> &str {
+    object["metadata"]["labels"]["controller-revision-hash"].as_str().unwrap()
+}
+
+/// Waits until a pod is to end.
+async fn until_one_goes(cluster: &Cluster) {
+    let goes = |list: Option<&Value>| {
+        let pods = list.unwrap()["items"].as_array().unwrap();
+        pods.iter().any(|pod| pod["metadata"]["deletionTimestamp"].is_string())
+    };
+    cluster.until(PODS, goes).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn templates_are_kept_and_come_back() {
+    let cluster = Cluster::new().await;
+    node(&cluster, "n1", json!([])).await;
+    cluster.create(SETS, set()).await;
+    until_on(&cluster, &["n1"], "x:1").await;
+    cluster.until(REVISIONS, |list| revisions(list).contains_key(&1)).await;
+    let first = revisions(cluster.get(REVISIONS).await.as_ref())[&1].clone();
+    assert_eq!(first["metadata"]["name"], format!("agents-{}", hash(&first)));
+    assert_eq!(first["metadata"]["ownerReferences"][0]["kind"], "DaemonSet");
+    assert_eq!(hash(&cluster.list(PODS).await[0]), hash(&first));
+
+    let path = format!("{SETS}/agents");
+    let template = json!({ "spec": { "containers": [{ "name": "main", "image": "x:2" }] } });
+    let change = json!({
+        "metadata": { "annotations": { "kubernetes.io/change-cause": "newer" } },
+        "spec": { "template": template, "revisionHistoryLimit": 1 },
+    });
+    cluster.merge(&path, change).await;
+    cluster.until(REVISIONS, |list| revisions(list).contains_key(&2)).await;
+    let second = revisions(cluster.get(REVISIONS).await.as_ref())[&2].clone();
+    assert_eq!(second["metadata"]["annotations"]["kubernetes.io/change-cause"], "newer");
+    until_one_goes(&cluster).await;
+    run_pods(&cluster).await;
+    until_on(&cluster, &["n1"], "x:2").await;
+    run_pods(&cluster).await;
+    until_status(&cluster, &[("updatedNumberScheduled", 1), ("numberAvailable", 1)]).await;
+
+    // As `kubectl rollout undo` does it.
+    cluster.patch(&path, first["data"].clone()).await;
+    let is_back = |list: Option<&Value>| {
+        let all = revisions(list);
+        all.len() == 2
+            && all.get(&3).is_some_and(|it| it["metadata"]["uid"] == first["metadata"]["uid"])
+    };
+    cluster.until(REVISIONS, is_back).await;
+    until_one_goes(&cluster).await;
+    run_pods(&cluster).await;
+    until_on(&cluster, &["n1"], "x:1").await;
+    assert_eq!(hash(&cluster.list(PODS).await[0]), hash(&first));
+
+    // Of those that no pod is of, only so many are kept.
+    let template = json!({ "spec": { "containers": [{ "name": "main", "image": "x:3" }] } });
+    cluster.merge(&path, json!({ "spec": { "template": template } })).await;
+    until_one_goes(&cluster).await;
+    run_pods(&cluster).await;
+    let are_left = |list: Option<&Value>| numbers(list) == [3, 4];
+    cluster.until(REVISIONS, are_left).await;
+}
+
+fn numbers(list: Option<&Value>) -> Vec<u64> {
+    revisions(list).into_keys().collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_new_pod_serves_before_the_old_one_goes() {
+    let cluster = Cluster::new().await;
+    node(&cluster, "n1", json!([])).await;
+    let mut surging = set();
+    surging["spec"]["updateStrategy"] =
+        json!({ "type": "RollingUpdate", "rollingUpdate": { "maxSurge": 1, "maxUnavailable": 0 } });
+    cluster.create(SETS, surging).await;
+    until_on(&cluster, &["n1"], "x:1").await;
+    run_pods(&cluster).await;
+    until_status(&cluster, &[("numberAvailable", 1)]).await;
+    let template = json!({ "spec": { "containers": [{ "name": "main", "image": "x:2" }] } });
+    cluster.merge(&format!("{SETS}/agents"), json!({ "spec": { "template": template } })).await;
+    let are = |list: Option<&Value>, ending: usize| {
+        let pods = list.unwrap()["items"].as_array().unwrap().clone();
+        let ends = |pod: &&Value| pod["metadata"]["deletionTimestamp"].is_string();
+        pods.len() == 2 && pods.iter().filter(ends).count() == ending
+    };
+    cluster.until(PODS, |list| are(list, 0)).await;
+    run_pods(&cluster).await;
+    cluster.until(PODS, |list| are(list, 1)).await;
+    run_pods(&cluster).await;
+    until_on(&cluster, &["n1"], "x:2").await;
+}
