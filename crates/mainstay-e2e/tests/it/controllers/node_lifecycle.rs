@@ -5,7 +5,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use mainstay_controllers::NodeTimes;
 use serde_json::{Value, json};
-use tokio::task::JoinHandle;
+use tokio::task::JoinSet;
 
 use super::cluster::Cluster;
 
@@ -45,12 +45,13 @@ async fn node(cluster: &Cluster, name: &str) {
 }
 
 /// Keeps a node's lease for as long as it is there.
-struct Heart(JoinHandle<()>);
+struct Heart(#[expect(dead_code, reason = "it ends with it")] JoinSet<()>);
 
 impl Heart {
     fn of(cluster: &Cluster, name: &str) -> Self {
         let (calls, name) = (cluster.calls(), name.to_owned());
-        Self(tokio::spawn(async move {
+        let mut tasks = JoinSet::new();
+        tasks.spawn(async move {
             let lease = json!({ "metadata": { "name": name } });
             calls.post::<Value, _>(LEASES, &lease).await.unwrap();
             loop {
@@ -61,13 +62,8 @@ impl Heart {
                 calls.merge::<Value>(&format!("{LEASES}/{name}"), &patch).await.unwrap();
                 tokio::time::sleep(GRACE / 10).await;
             }
-        }))
-    }
-}
-
-impl Drop for Heart {
-    fn drop(&mut self) {
-        self.0.abort();
+        });
+        Self(tasks)
     }
 }
 

@@ -45,9 +45,9 @@ fn sandboxes_of_two_machines_see_each_other_as_they_are() {
 
         let (range, other_range) = (here.range().unwrap(), other.range().unwrap());
         let neighbour = peer("n2", other_range, NEIGHBOUR);
-        here.join(cluster(Some(range), &[neighbour.clone()])).unwrap();
+        here.join(cluster(Some(range), std::slice::from_ref(&neighbour))).unwrap();
         there(machine, || {
-            other.join(cluster(Some(other_range), &[peer("n1", range, HOST)])).unwrap()
+            other.join(cluster(Some(other_range), &[peer("n1", range, HOST)])).unwrap();
         });
         assert_eq!(seen_as(a.place(), b.address(), 80, &in_b), IpAddr::from(a.address()));
         assert_eq!(seen_as(b.place(), a.address(), 80, &in_a), IpAddr::from(b.address()));
@@ -99,7 +99,7 @@ fn running_sandboxes_keep_the_range_that_another_machine_has_now() {
         });
         let given: Range = "10.77.0.0/24".parse().unwrap();
         let neighbour = peer("n2", other.range().unwrap(), NEIGHBOUR);
-        let joined = || cluster(Some(given), &[neighbour.clone()]);
+        let joined = || cluster(Some(given), std::slice::from_ref(&neighbour));
         here.join(joined()).unwrap();
         there(machine, || {
             other.join(cluster(other.range(), &[peer("n1", given, HOST)])).unwrap();
@@ -108,7 +108,7 @@ fn running_sandboxes_keep_the_range_that_another_machine_has_now() {
         assert!(given.holds(new.address()) && before.holds(old.address()));
         let older =
             Finding::OlderRange { range: before, current: given, sandboxes: vec!["old".into()] };
-        assert_eq!(here.check(), [older.clone()]);
+        assert_eq!(here.check(), std::slice::from_ref(&older));
 
         let (in_old, in_new, in_b) = (old.listen(80), new.listen(80), b.listen(80));
         assert_eq!(seen_as(old.place(), new.address(), 80, &in_new), IpAddr::from(old.address()));
