@@ -237,7 +237,8 @@ mod tests {
         let (nodes, nodes_seen) = watch::channel(None);
         let heard = Heard { nodes, trouble: Mutex::default() };
         let network = Network(told, Mutex::default());
-        let task = tokio::spawn(async move { join(nodes_seen, "n1", &network).await });
+        let mut tasks = tokio::task::JoinSet::new();
+        tasks.spawn(async move { join(nodes_seen, "n1", &network).await });
         // Before it is known which there are, there are none.
         heard.heard(node("n2", "10.2.0.0/24", "192.0.2.2"));
         tokio::time::sleep(PAUSE * 2).await;
@@ -255,6 +256,6 @@ mod tests {
         heard.deleted(node("n2", "10.2.0.0/24", "192.0.2.2"));
         assert_eq!(seen.recv().await.unwrap(), first);
         drop(heard);
-        task.await.unwrap();
+        tasks.join_next().await.unwrap().unwrap();
     }
 }

@@ -61,7 +61,7 @@ impl Cluster {
     /// With all controllers, that wait for nodes so long.
     pub(crate) async fn with_node_times(node_times: NodeTimes) -> Self {
         let mut cluster = Self::without_controllers().await;
-        cluster.start(Facts { node_times, ..Facts::default() });
+        cluster.start(node_times);
         cluster
     }
 
@@ -87,13 +87,13 @@ impl Cluster {
     }
 
     pub(crate) fn start_controllers(&mut self) {
-        self.start(Facts::default());
+        self.start(NodeTimes::default());
     }
 
-    fn start(&mut self, facts: Facts) {
+    fn start(&mut self, node_times: NodeTimes) {
         let server = Server(self.server.clone());
         self.controllers.spawn(async move {
-            let facts = Facts { root_ca: ROOT_CA.to_owned(), ..facts };
+            let facts = Facts { root_ca: ROOT_CA.to_owned(), node_times };
             mainstay_controllers::run(&server, facts, &"*".parse().unwrap()).await;
         });
     }

@@ -45,13 +45,13 @@ async fn node(cluster: &Cluster, name: &str) {
 }
 
 /// Keeps a node's lease for as long as it is there.
-struct Heart(#[expect(dead_code, reason = "it beats until it is dropped")] JoinSet<()>);
+struct Heart(#[expect(dead_code, reason = "it ends with it")] JoinSet<()>);
 
 impl Heart {
     fn of(cluster: &Cluster, name: &str) -> Self {
         let (calls, name) = (cluster.calls(), name.to_owned());
-        let mut beat = JoinSet::new();
-        beat.spawn(async move {
+        let mut tasks = JoinSet::new();
+        tasks.spawn(async move {
             let lease = json!({ "metadata": { "name": name } });
             calls.post::<Value, _>(LEASES, &lease).await.unwrap();
             loop {
@@ -63,7 +63,7 @@ impl Heart {
                 tokio::time::sleep(GRACE / 10).await;
             }
         });
-        Self(beat)
+        Self(tasks)
     }
 }
 
