@@ -134,8 +134,8 @@ mod tests {
         let held = pod(&json!({"initContainers": init, "hostUsers": false}));
         let error = Pod::from_api(held).unwrap_err();
         expect_test::expect![[
-            "spec.hostUsers: false is not supported by this version of mainstay yet; \
-             spec.initContainers[0].volumeDevices: not supported by this version of mainstay yet"
+            "spec.initContainers[0].volumeDevices: not supported by this version of mainstay yet; \
+             spec.hostUsers: false is not supported by this version of mainstay yet"
         ]]
         .assert_eq(&error.to_string());
         let debug = json!([{"name": "d", "image": "x"}]);

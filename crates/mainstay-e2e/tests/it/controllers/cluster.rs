@@ -93,7 +93,7 @@ impl Cluster {
     fn start(&mut self, node_times: NodeTimes) {
         let server = Server(self.server.clone());
         self.controllers.spawn(async move {
-            let facts = Facts { root_ca: ROOT_CA.to_owned(), node_times };
+            let facts = Facts { root_ca: ROOT_CA.to_owned(), node_times, ..Facts::default() };
             mainstay_controllers::run(&server, facts, &"*".parse().unwrap()).await;
         });
     }

@@ -296,7 +296,7 @@ fn a_pod_that_took_too_much_is_ended_at_once_and_that_is_written_down() {
         answer(&goal, seen(true, &["a0 running"]), &evicted(uid(&goal), at(0))),
     ];
     expect![[r#"
-        StopContainer { id: ContainerId("a0"), grace: 1s }
+        StopContainer { id: ContainerId("a0"), grace: 1s, why: Some(PodEnds) }
 
         StopSandbox { id: SandboxId("s") }
 
