@@ -190,7 +190,6 @@ mod tests {
     use mainstay_cri::{Error, ErrorKind};
     use serde_json::json;
     use tokio::sync::mpsc;
-    use tokio::task::JoinSet;
 
     use super::*;
 
