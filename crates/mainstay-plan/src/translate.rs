@@ -233,7 +233,7 @@ fn is(field: Option<bool>) -> bool {
     field.unwrap_or(false)
 }
 
-/// A container of a pod, with the variables that [`environment`] says.
+/// A container of a pod, with the variables that [`environment()`] says.
 ///
 /// # Errors
 ///
