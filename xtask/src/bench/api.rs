@@ -250,7 +250,7 @@ impl Writes {
     }
 }
 
-/// The namespaces, the pods that are listed and the one that is watched. They are on no node, so that
+/// The namespaces, the pods that are listed and the one that is watched. Nobody schedules them, so that
 /// none of them runs.
 fn objects(listed: usize) -> Vec<Value> {
     let namespace = |name: &str| {
@@ -262,7 +262,7 @@ fn objects(listed: usize) -> Vec<Value> {
             "apiVersion": "v1",
             "kind": "Pod",
             "metadata": { "name": name, "labels": { "app": "web", "tier": "front" } },
-            "spec": { "containers": [{
+            "spec": { "schedulerName": "nobody", "containers": [{
                 "name": "web",
                 "image": "registry.example/team/web:1.2.3",
                 "args": ["--listen=:8080", "--log-format=json"],

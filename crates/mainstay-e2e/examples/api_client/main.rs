@@ -23,6 +23,9 @@ const PATIENCE: Duration = Duration::from_secs(300);
 /// How long nothing is done between two looks whether the API is there.
 const LOOK: Duration = Duration::from_millis(1);
 
+/// Where the mirrors are; other pods are in other namespaces.
+const MIRRORS: &str = "/api/v1/namespaces/default/pods";
+
 /// What there is to do, and where.
 #[derive(Deserialize)]
 struct Job {
@@ -142,7 +145,7 @@ async fn ready_on(connection: &Connection) -> anyhow::Result<()> {
 
 /// The ids of the containers of all pods.
 async fn mirrors_on(connection: &Connection) -> anyhow::Result<BTreeMap<String, Vec<String>>> {
-    let body = connection.done(Method::GET, "/api/v1/pods", "", Vec::new()).await?;
+    let body = connection.done(Method::GET, MIRRORS, "", Vec::new()).await?;
     let list: Value = serde_json::from_slice(&body).context("a list is no JSON")?;
     let items = list["items"].as_array().into_iter().flatten();
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
