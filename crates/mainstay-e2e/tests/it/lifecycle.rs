@@ -2,24 +2,22 @@
 
 use serde_json::{Value, json};
 
-use crate::manifest::{Manifest, pod};
+use crate::manifest::{Manifest, container, exactly, pod};
 use crate::node::{Node, Pod};
 
 /// A container that tells when it starts and when it is asked to end, with these hooks.
-fn container(name: &str, script: &str, lifecycle: &Value) -> Value {
+fn telling(name: &str, script: &str, lifecycle: &Value) -> Value {
     let script = format!(
         "trap 'echo end {name} >> /host/web; exit' TERM; {script}; echo start {name} >> /host/web; \
          sleep infinity & wait"
     );
-    json!({
-        "name": name, "image": "local/busybox:1", "command": ["sh", "-c", script],
-        "volumeMounts": [{ "name": "host", "mountPath": "/host" }],
-        "lifecycle": lifecycle,
-    })
+    let mut container = container(name, &exactly(&script));
+    container["lifecycle"] = lifecycle.clone();
+    container
 }
 
 fn exec(script: &str) -> Value {
-    json!({ "exec": { "command": ["sh", "-c", script] } })
+    json!({ "exec": { "command": exactly(script) } })
 }
 
 fn web(node: &Node, containers: &[Value]) -> Manifest {
@@ -38,8 +36,8 @@ fn what_is_done_after_a_start_holds_up_the_next_containers() {
     let Some(node) = Node::start() else { return };
     let gate = "until [ -e /host/gate ]; do sleep 0.02; done; echo hook >> /host/web";
     let containers = [
-        container("first", "true", &json!({ "postStart": exec(gate) })),
-        container("second", "true", &Value::Null),
+        telling("first", "true", &json!({ "postStart": exec(gate) })),
+        telling("second", "true", &Value::Null),
     ];
     node.put("web.yaml", &web(&node, &containers));
     assert_eq!(node.wait_for_told("web", 1), ["start first"]);
@@ -69,8 +67,8 @@ fn what_fails_after_a_start_ends_the_container() {
         "preStop": exec("echo stop >> /host/web"),
     });
     let containers = [
-        container("first", "true", &hooks),
-        container("second", "until [ -e /host/gate ]; do sleep 0.02; done", &Value::Null),
+        telling("first", "true", &hooks),
+        telling("second", "until [ -e /host/gate ]; do sleep 0.02; done", &Value::Null),
     ];
     node.put("web.yaml", &web(&node, &containers));
     let pod = node.wait_for_state("web", "CrashLoopBackOff");
@@ -85,11 +83,11 @@ fn what_fails_after_a_start_ends_the_container() {
 fn what_is_done_before_an_end_is_waited_for_and_then_the_signal_comes() {
     let Some(mut node) = Node::start() else { return };
     let hook = "echo stop >> /host/web; until [ -e /host/gate ]; do sleep 0.02; done";
-    let containers = [container("main", "true", &json!({ "preStop": exec(hook) }))];
+    let containers = [telling("main", "true", &json!({ "preStop": exec(hook) }))];
     node.put("web.yaml", &web(&node, &containers));
     node.wait_for_running("web");
     // It is replaced.
-    let containers = [container("main", "true", &json!({ "preStop": exec("exit 3") }))];
+    let containers = [telling("main", "true", &json!({ "preStop": exec("exit 3") }))];
     node.put("web.yaml", &web(&node, &containers));
     assert_eq!(node.wait_for_told("web", 2), ["start main", "stop"]);
     // Not by an agent that comes in between and knows no more than what is noted with the container.
@@ -100,7 +98,7 @@ fn what_is_done_before_an_end_is_waited_for_and_then_the_signal_comes() {
     assert_eq!(told[1..], ["stop", "stop", "end main", "start main"]);
     // One that fails is told of, and changes nothing.
     node.wait_for_running("web");
-    node.put("web.yaml", &web(&node, &[container("main", "true", &json!({}))]));
+    node.put("web.yaml", &web(&node, &[telling("main", "true", &json!({}))]));
     let told = node.wait_for_told("web", 7);
     assert_eq!(told[5..], ["end main", "start main"]);
     let pod = node.wait_for_running("web");
@@ -111,7 +109,7 @@ fn what_is_done_before_an_end_is_waited_for_and_then_the_signal_comes() {
 fn what_is_done_before_an_end_has_the_grace_period_and_no_longer() {
     let Some(node) = Node::start() else { return };
     let hooks = json!({ "preStop": { "sleep": { "seconds": 1 } } });
-    let manifest = web(&node, &[container("main", "true", &hooks)]);
+    let manifest = web(&node, &[telling("main", "true", &hooks)]);
     node.put("web.yaml", &manifest.set("spec.terminationGracePeriodSeconds", 1));
     node.wait_for_running("web");
     node.take("web.yaml");
@@ -123,7 +121,7 @@ fn what_is_done_before_an_end_has_the_grace_period_and_no_longer() {
 #[test]
 fn a_container_can_name_the_signal_that_ends_it() {
     let Some(node) = Node::start() else { return };
-    let container = container(
+    let container = telling(
         "main",
         "trap 'echo usr1 >> /host/web; exit' USR1",
         &json!({ "stopSignal": "SIGUSR1" }),
@@ -143,16 +141,21 @@ fn hooks_over_http_reach_the_pod_by_its_address() {
                  printf '#!/bin/sh\\necho %s >> /host/web; echo; echo' $it > /www/cgi-bin/$it; \
                  chmod +x /www/cgi-bin/$it; done; httpd -p 8080 -h /www";
     let hook = |path: &str| json!({ "httpGet": { "port": "http", "path": format!("/cgi-bin/{path}"), "scheme": "HTTPS" } });
+    // There is a server before the first hook runs and until after the last one.
+    let mut server = telling("server", serve, &Value::Null);
+    server["restartPolicy"] = json!("Always");
+    server["startupProbe"] = json!({ "tcpSocket": { "port": 8080 }, "periodSeconds": 1 });
     let mut main =
-        container("main", serve, &json!({ "postStart": hook("up"), "preStop": hook("down") }));
+        telling("main", "true", &json!({ "postStart": hook("up"), "preStop": hook("down") }));
     main["ports"] = json!([{ "name": "http", "containerPort": 8080 }]);
-    node.put("web.yaml", &web(&node, &[main]).set("spec.hostNetwork", false));
-    // The first one may come before there is a server.
+    let manifest = web(&node, &[main]).set("spec.hostNetwork", false);
+    node.put("web.yaml", &manifest.set("spec.initContainers", json!([server])));
     node.wait_for_running("web");
     let told = node.told("web");
-    assert_eq!(told[told.len() - 1], "up", "{told:?}");
+    assert_eq!(told[..1], ["start server"], "{told:?}");
+    assert!(told.contains(&"up".to_owned()), "{told:?}");
     node.take("web.yaml");
     node.wait_for_gone("web");
     let told = node.told("web");
-    assert_eq!(told[told.len() - 2..], ["down", "end main"], "{told:?}");
+    assert_eq!(told[told.len() - 3..], ["down", "end main", "end server"], "{told:?}");
 }

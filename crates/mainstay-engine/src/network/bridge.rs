@@ -4,11 +4,11 @@ use std::fs;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr};
 
-use mainstay_linux::netlink::{self, Address, Bridge, Link, RouteSocket};
+use mainstay_linux::netlink::{self, Address, Bridge, Link, Route, RouteSocket};
 
 use super::peers::PROTOCOL;
 use super::range::Ranges;
-use super::{Names, NetworkError};
+use super::{Names, NetworkError, Range};
 
 /// The switch for forwarding IPv4 packets between any two links of this network namespace.
 const FORWARDING: &str = "/proc/sys/net/ipv4/ip_forward";
@@ -84,21 +84,31 @@ pub(super) fn ensure(
     Ok((link.index, ensured))
 }
 
+/// Whether another link has addresses of this range by now. Whoever gives its bridge an address and
+/// looks afterwards sees whoever did so at the same time, or is seen.
+pub(super) fn is_shared(
+    socket: &mut RouteSocket,
+    bridge: u32,
+    range: Range,
+) -> Result<bool, netlink::Error> {
+    let mut addresses = socket.addresses()?;
+    addresses.retain(|address| address.link != bridge);
+    Ok(range.overlaps_any(&taken(&[], &addresses)))
+}
+
 /// The IPv4 networks that this machine has addresses in or routes to.
-pub(super) fn taken(socket: &mut RouteSocket) -> Result<Vec<(Ipv4Addr, u8)>, netlink::Error> {
-    let routes = socket.routes()?.into_iter();
+pub(super) fn taken(routes: &[Route], addresses: &[Address]) -> Vec<(Ipv4Addr, u8)> {
     // What leads to other machines' sandboxes comes and goes with them.
-    let routes = routes.filter(|route| route.protocol != PROTOCOL);
+    let routes = routes.iter().filter(|route| route.protocol != PROTOCOL);
     let routes = routes.map(|route| (route.destination, route.prefix));
-    let addresses = socket.addresses()?;
-    let addresses = addresses.into_iter().map(|address| (address.address, address.prefix));
-    Ok(routes
+    let addresses = addresses.iter().map(|address| (address.address, address.prefix));
+    routes
         .chain(addresses)
         .filter_map(|(address, prefix)| match address {
             IpAddr::V4(address) => Some((address, prefix)),
             IpAddr::V6(_) => None,
         })
-        .collect())
+        .collect()
 }
 
 /// Keeps IPv6 off the bridge, whose range has none: otherwise any sandbox could tell the machine by

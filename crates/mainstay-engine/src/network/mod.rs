@@ -2,8 +2,9 @@
 //!
 //! Every sandbox that does not use the machine's own network gets a veth pair onto the instance's
 //! bridge and an IPv4 address of the instance's range. Sandboxes reach each other, the machine,
-//! and what the machine reaches, the latter under the machine's address; [`ruleset`] has the
-//! rules for that and for host ports. What an instance has on the machine carries names derived
+//! and what the machine reaches, the latter under the machine's address; those of machines that
+//! were joined see them under their own ([`peers`]). [`ruleset`] has the rules for that and for
+//! host ports. What an instance has on the machine carries names derived
 //! from its root-dir ([`Names`]), so several live side by side.
 //!
 //! # Flow
@@ -20,7 +21,7 @@
 //! - Until the first sandbox needs it, or there are other machines ([`Network::join`]), nothing on
 //!   the machine is touched.
 //! - Who holds which address and port is known from the living sandboxes alone; there is no file
-//!   of it. Only the range is remembered, in a file.
+//!   of it. Only the ranges are remembered, in a file.
 //! - An address stays taken until its link is gone, and is used again as late as possible.
 //! - Everything may be called again after it was cut off, by an error or by the agent's death.
 //! - No traffic of a running sandbox is disturbed by anything that is done for another one, by

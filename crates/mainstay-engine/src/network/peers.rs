@@ -6,7 +6,7 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
-use mainstay_linux::netlink::{Route, RouteSocket};
+use mainstay_linux::netlink::{Address, Route, RouteSocket};
 
 use super::range::Ranges;
 use super::{Base, Finding, Network, NetworkError, Range, bridge};
@@ -55,12 +55,14 @@ impl Network {
     /// Sees to the range and to the routes.
     pub(super) fn look_at_cluster(&self, base: &mut Base) -> Result<(), NetworkError> {
         let mut socket = self.socket()?;
-        let taken = bridge::taken(&mut socket).map_err(self.failed("find a range for"))?;
+        let routes = socket.routes().map_err(self.failed("find the routes besides"))?;
+        let addresses = socket.addresses().map_err(self.failed("find the addresses besides"))?;
+        let taken = bridge::taken(&routes, &addresses);
         base.lasting
             .retain(|it| !matches!(it, Finding::RefusedRange { .. } | Finding::Unreachable { .. }));
         self.adopt(base, &taken);
         self.leave_ranges(base);
-        self.route(base, &mut socket, &taken)
+        self.route(base, &mut socket, (&routes, &addresses), &taken)
     }
 
     /// Has new sandboxes get addresses of the range that this machine was given.
@@ -107,10 +109,10 @@ impl Network {
         &self,
         base: &mut Base,
         socket: &mut RouteSocket,
+        (routes, addresses): (&[Route], &[Address]),
         taken: &[(Ipv4Addr, u8)],
     ) -> Result<(), NetworkError> {
         let Some(cluster) = base.cluster.clone() else { return Ok(()) };
-        let addresses = socket.addresses().map_err(self.failed("find the addresses besides"))?;
         let mut wanted = Vec::new();
         for Peer { name, range, address } in &cluster.peers {
             let address = IpAddr::from(*address);
@@ -131,7 +133,7 @@ impl Network {
                 None => unreachable(format!("{address} is on none of this machine's networks")),
             }
         }
-        let there = self.own_routes(socket)?;
+        let there = self.own(routes);
         for route in there.iter().filter(|route| !wanted.contains(route)) {
             self.delete_route(socket, *route)?;
         }
@@ -177,9 +179,12 @@ impl Network {
     }
 
     fn own_routes(&self, socket: &mut RouteSocket) -> Result<Vec<Route>, NetworkError> {
-        let mut routes = socket.routes().map_err(self.failed("find the routes besides"))?;
-        routes.retain(|it| it.protocol == PROTOCOL && it.priority == self.names.group);
-        Ok(routes)
+        Ok(self.own(&socket.routes().map_err(self.failed("find the routes besides"))?))
+    }
+
+    fn own(&self, routes: &[Route]) -> Vec<Route> {
+        let is_own = |it: &&Route| it.protocol == PROTOCOL && it.priority == self.names.group;
+        routes.iter().filter(is_own).copied().collect()
     }
 
     fn route_through(&self, range: Range, gateway: IpAddr, link: u32) -> Route {

@@ -159,16 +159,18 @@ fn mask(prefix: u8) -> u32 {
 
 /// Chooses a range that has nothing in common with the networks `taken`; `None` if every one has.
 ///
-/// Where the search begins depends on the machine and on the instance, so that machines that are
-/// joined later, and instances that have no bridge yet, rarely meet.
+/// Where the search begins and its stride depend on the machine and on the instance, so that machines
+/// that are joined later rarely meet, and instances that met do not meet again.
 pub(super) fn choose(machine_id: &str, root_dir: &Path, taken: &[(Ipv4Addr, u8)]) -> Option<Range> {
     let root_dir = root_dir.as_os_str().as_encoded_bytes();
     let digest = Sha256::digest([machine_id.as_bytes(), b"\0", root_dir].concat());
-    let seed = u32::from_be_bytes([digest[0], digest[1], digest[2], digest[3]]);
+    let word = |at: usize| u32::from_be_bytes(std::array::from_fn(|byte| digest[at + byte]));
+    // An odd stride comes by every one of a power of two.
+    let (seed, stride) = (word(0), word(4) | 1);
     BLOCKS.into_iter().find_map(|block| {
         let count = 1_u32 << (CHOSEN_PREFIX - block.prefix);
         (0..count).find_map(|step| {
-            let number = seed.wrapping_add(step) % count;
+            let number = seed.wrapping_add(step.wrapping_mul(stride)) % count;
             let network = block.network.to_bits() + (number << (32 - CHOSEN_PREFIX));
             let range = Range::new(Ipv4Addr::from_bits(network), CHOSEN_PREFIX)?;
             (!range.overlaps_any(taken)).then_some(range)

@@ -187,6 +187,14 @@ impl Network {
                 let ranges = base.ranges.clone().ok_or(NetworkError::NoFreeRange)?;
                 let in_use = !self.leases().is_empty();
                 let (bridge, ensured) = bridge::ensure(&mut socket, &self.names, &ranges, found)?;
+                // Another instance chose at the same time: whoever sees the other chooses again.
+                if ensured != Ensured::Found && !self.is_settled(base) {
+                    let shared = bridge::is_shared(&mut socket, bridge, ranges.current);
+                    if shared.map_err(self.failed("find a range for"))? {
+                        base.ranges = None;
+                        return self.ensure(base);
+                    }
+                }
                 base.bridge = Some(bridge);
                 let moved = std::mem::take(&mut base.moving) && ensured == Ensured::Mended;
                 if in_use && ensured != Ensured::Found && !moved {
@@ -211,11 +219,10 @@ impl Network {
     /// Chooses a range if there is none, or if nobody uses it and it came to overlap with a
     /// network that the machine is in now; and remembers it.
     fn settle_range(&self, base: &mut Base, socket: &mut RouteSocket) -> Result<(), NetworkError> {
-        let given = base.cluster.as_ref().and_then(|cluster| cluster.range);
-        let is_given = given.is_some() && given == base.ranges.as_ref().map(|it| it.current);
-        let settled = self.config.range.is_some() || is_given || !self.leases().is_empty();
-        if !settled || base.ranges.is_none() {
-            let taken = bridge::taken(socket).map_err(self.failed("find a range for"))?;
+        if !self.is_settled(base) || base.ranges.is_none() {
+            let routes = socket.routes().map_err(self.failed("find a range for"))?;
+            let addresses = socket.addresses().map_err(self.failed("find a range for"))?;
+            let taken = bridge::taken(&routes, &addresses);
             let overlaps = |range: &Range| range.overlaps_any(&taken);
             let range = base.ranges.take().map(|ranges| ranges.current);
             base.ranges = range
@@ -228,6 +235,13 @@ impl Network {
         }
         self.remember(base);
         Ok(())
+    }
+
+    /// Whether the range was given, or is used.
+    fn is_settled(&self, base: &Base) -> bool {
+        let given = base.cluster.as_ref().and_then(|cluster| cluster.range);
+        let is_given = given.is_some() && given == base.ranges.as_ref().map(|it| it.current);
+        self.config.range.is_some() || is_given || !self.leases().is_empty()
     }
 
     /// Keeps the ranges over a restart.

@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::AsFd;
+use std::sync::Barrier;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use expect_test::expect;
@@ -9,6 +10,7 @@ use mainstay_cri::Protocol;
 use mainstay_linux::netlink::{RouteSocket, Veth, VethPeer};
 use mainstay_linux::nftables::NftablesSocket;
 
+use super::super::range::choose;
 use super::super::{Finding, Names, Network, NetworkConfig, Repair};
 use super::machine::*;
 
@@ -246,6 +248,30 @@ fn instances_live_side_by_side() {
         // And it can begin anew.
         let c = Sandbox::start(&first, "c", &[tcp(8080, 80)]);
         seen_as(outside, HOST, 8080, &c.listen(80));
+    });
+}
+
+#[test]
+fn instances_that_choose_at_the_same_time_choose_differently() {
+    let range = |config: &NetworkConfig| choose(&config.machine_id, &config.root_dir, &[]);
+    on_machine(move |machine| {
+        for round in 0..10 {
+            // Two that both choose the same range first.
+            let first = machine.config(&format!("{round}"));
+            let mut others = (0..).map(|number| machine.config(&format!("{round}-{number}")));
+            let second = others.find(|other| range(other) == range(&first)).unwrap();
+            let networks = [first, second].map(|config| Network::open(config, &[]));
+            let barrier = Barrier::new(networks.len());
+            let start = |network| {
+                barrier.wait();
+                Sandbox::start(network, "a", &[]).gateway()
+            };
+            let gateways = std::thread::scope(|scope| {
+                let threads = networks.each_ref().map(|network| scope.spawn(|| start(network)));
+                threads.map(|thread| thread.join().unwrap())
+            });
+            assert_ne!(gateways[0], gateways[1]);
+        }
     });
 }
 
