@@ -34,8 +34,7 @@ fn a_damaged_store_keeps_no_static_pod_from_running() {
     node.launch();
     node.put("web.yaml", &pod("web"));
     node.wait_for_running("web");
-    let told = wait_for(|| node.log().contains(store.to_str().unwrap()).then_some(()));
-    assert!(told.is_some(), "{}", node.log());
+    node.wait_for_log(store.to_str().unwrap());
     // Restarted and replaced without it, too.
     node.mainstay(&["restart", "web"]).success();
     node.put("web.yaml", &pod("web").set("metadata.labels.new", "yes"));
@@ -97,9 +96,7 @@ fn a_port_that_is_taken_keeps_no_static_pod_from_running() {
     node.launch();
     node.put("web.yaml", &pod("web"));
     node.wait_for_running("web");
-    let told =
-        wait_for(|| node.log().contains(&format!("port {port} (--secure-port)")).then_some(()));
-    assert!(told.is_some(), "{}", node.log());
+    node.wait_for_log(&format!("port {port} (--secure-port)"));
     drop(taken);
     wait_for_phase(&node, "web-n1", "Running");
 }

@@ -19,10 +19,19 @@ fn secret(name: &str, data: &Value) -> Value {
 
 /// Puts a file that nobody else may read.
 fn put_secret(node: &Node, file: &str, object: &Value) {
-    let staged = node.path("staging").join(file);
-    fs::write(&staged, object.to_string()).unwrap();
+    let staged = node.stage(file, object);
     fs::set_permissions(&staged, fs::Permissions::from_mode(0o600)).unwrap();
     fs::rename(staged, node.manifests().join(file)).unwrap();
+}
+
+/// Makes a pod of the API, which may not answer yet.
+#[track_caller]
+fn create(node: &Node, pod: &Manifest) {
+    let file = node.path("pod.json");
+    fs::write(&file, pod.to_string()).unwrap();
+    let create = ["create", "-f", file.to_str().unwrap()];
+    let made = wait_for(|| kubectl(node, &create).status.success().then_some(()));
+    assert!(made.is_some(), "{}", kubectl(node, &create).stderr);
 }
 
 /// Waits until a file on the host says this.
@@ -261,13 +270,9 @@ fn pods_of_the_api_take_what_the_api_has() {
     let web = with_volume(web, 1, json!({ "name": "map", "configMap": { "name": "app" } }));
     let items = json!([{ "path": "labels", "fieldRef": { "fieldPath": "metadata.labels" } }]);
     let web = with_volume(web, 2, json!({ "name": "down", "downwardAPI": { "items": items } }));
-    let file = node.path("web.json");
-    fs::write(&file, web.to_string()).unwrap();
     // What lies beside manifests is not for it.
     node.put("app.yaml", &config_map("app", &json!({ "k": "of the disk" })));
-    let apply = ["create", "-f", file.to_str().unwrap()];
-    let made = wait_for(|| kubectl(&node, &apply).status.success().then_some(()));
-    assert!(made.is_some(), "{}", kubectl(&node, &apply).stderr);
+    create(&node, &web);
     let events = || kubectl(&node, &["get", "events", "-o", "jsonpath={.items[*].message}"]).stdout;
     let missing = "MountVolume.SetUp failed for volume \"map\" : configmap \"app\" not found";
     assert!(wait_for(|| events().contains(missing).then_some(())).is_some(), "{}", events());
@@ -312,11 +317,7 @@ fn a_pod_of_the_api_has_a_token_where_it_asks_for_one() {
         .main("imagePullPolicy", "Never");
     let volume = json!({ "name": "access", "projected": { "sources": sources } });
     let web = with_volume(web, 1, volume);
-    let file = node.path("web.json");
-    fs::write(&file, web.to_string()).unwrap();
-    let apply = ["create", "-f", file.to_str().unwrap()];
-    let made = wait_for(|| kubectl(&node, &apply).status.success().then_some(()));
-    assert!(made.is_some(), "{}", kubectl(&node, &apply).stderr);
+    create(&node, &web);
     wait_for_phase(&node, "web", "Running");
     assert_eq!(node.wait_for_told("rights", 1), ["600 0"]);
     let token = fs::read_to_string(node.host().join("token")).unwrap();

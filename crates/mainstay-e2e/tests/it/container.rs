@@ -76,7 +76,7 @@ fn a_terminal_and_an_open_input_are_there_when_they_are_asked_for() {
     for name in ["plain", "tty", "open"] {
         node.wait_for_running(name);
     }
-    let sh = |pod: &str| node.mainstay(&["exec", pod, "--", "sh", "-c", told]).success();
+    let sh = |pod: &str| node.sh(pod, "main", told);
     assert_eq!(sh("plain"), "in=/dev/null out=pipe:[\n");
     assert_eq!(sh("tty"), "in=/dev/pts/0 out=/dev/pts/\n");
     assert!(sh("open").starts_with("in=pipe:["), "{}", sh("open"));

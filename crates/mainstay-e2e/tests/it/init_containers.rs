@@ -5,16 +5,8 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-use crate::manifest::{Manifest, command, exactly, pod};
+use crate::manifest::{Manifest, command, container, exactly, pod};
 use crate::node::{Node, Pod, wait_for};
-
-/// A container that has the host directory.
-fn container(name: &str, command: &Value) -> Value {
-    json!({
-        "name": name, "image": "local/busybox:1", "command": command,
-        "volumeMounts": [{ "name": "host", "mountPath": "/host" }],
-    })
-}
 
 /// A container that tells in the pod's file that it has begun, and does as the script says.
 fn telling(pod: &str, name: &str, script: &str) -> Value {
@@ -52,8 +44,7 @@ fn open(node: &Node, name: &str) {
 
 /// The condition `Initialized` of a pod: its status, reason and message.
 fn initialized(pod: &Pod) -> String {
-    let conditions = pod.status.conditions.as_ref().unwrap();
-    let it = conditions.iter().find(|it| it.type_ == "Initialized").unwrap();
+    let it = pod.condition("Initialized");
     let (reason, message) = (it.reason.as_deref(), it.message.as_deref());
     format!("{} {} {}", it.status, reason.unwrap_or_default(), message.unwrap_or_default())
 }

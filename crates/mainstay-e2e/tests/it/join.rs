@@ -124,27 +124,19 @@ impl Cluster {
 
     /// Makes a pod of the API that says a word and stays, and another one on a port, on a node.
     fn run_on(&self, node: &str, name: &str) {
-        let script = "trap exit TERM; echo hello
-            while true; do echo ported | nc -l -p 8080; done & sleep infinity & wait";
-        let manifest = pod(name).exactly(script).set("spec.nodeName", node);
+        let script = "echo hello; while true; do echo ported | nc -l -p 8080; done &";
+        let manifest = pod(name).script(script).set("spec.nodeName", node);
         let path = self.control.path(&format!("{name}.json"));
         fs::write(&path, manifest.to_string()).unwrap();
         self.kubectl(&["create", "-f", path.to_str().unwrap()]).success();
     }
 }
 
-/// Waits until an agent has said this.
-#[track_caller]
-fn wait_for_log(node: &Node, text: &str) {
-    let found = || node.log().contains(text).then_some(());
-    assert!(wait_for(found).is_some(), "the agent does not say {text:?}:\n{}", node.log());
-}
-
 #[test]
 fn a_node_joins_and_kubectl_reaches_its_pods() {
     let Some(cluster) = Cluster::new(2, &[]) else { return };
     let node = cluster.joined(1, "n2");
-    node.put("web.yaml", &pod("web").exactly("trap exit TERM; echo static; sleep infinity & wait"));
+    node.put("web.yaml", &pod("web").script("echo static"));
     node.wait_for_running("web");
     cluster.wait_for_running("web-n2");
     cluster.run_on("n2", "api");
@@ -207,7 +199,7 @@ fn whoever_is_refused_hears_why_once_and_runs_on() {
     node.spawn();
     node.put("web.yaml", &pod("web"));
     let before = node.wait_for_running("web");
-    wait_for_log(&node, "cannot join https://10.0.0.99:6443");
+    node.wait_for_log("cannot join https://10.0.0.99:6443");
     let (rest, hash) = good.rsplit_once('.').unwrap();
     let (id, secret) = rest.split_once('.').unwrap();
     let turn = |text: &str| text.chars().rev().collect::<String>();
@@ -226,7 +218,7 @@ fn whoever_is_refused_hears_why_once_and_runs_on() {
         fs::remove_file(node.path("log")).unwrap();
         node.join(&Cluster::server(), token.as_deref());
         node.spawn();
-        wait_for_log(&node, why);
+        node.wait_for_log(why);
         assert_eq!(node.log().matches("cannot join").count(), 1, "{}", node.log());
     }
     let unknown = cluster.kubectl(&["get", "node", "n2"]).failure(1);
@@ -244,7 +236,7 @@ fn whoever_is_refused_hears_why_once_and_runs_on() {
     node.terminate();
     node.join(&Cluster::server(), None);
     node.launch();
-    wait_for_log(&node, "joined");
+    node.wait_for_log("joined");
     cluster.wait_for_ready("n2");
     let after = node.status().pod("web").unwrap().clone();
     assert_eq!((after.id(), after.restarts, after.runs()), (before.id(), 0, true));
@@ -257,7 +249,7 @@ fn nobody_takes_the_name_of_another() {
     let mut second = cluster.node(2, "n2");
     second.join(&Cluster::server(), Some(&cluster.token(&[])));
     second.spawn();
-    wait_for_log(&second, "a node n2 is registered");
+    second.wait_for_log("a node n2 is registered");
     let path = "jsonpath={.status.addresses[?(@.type==\"InternalIP\")].address}";
     cluster.wait_for_output(&["get", "node", "n2", "-o", path], &Machines::address(1).to_string());
     // The first one goes, and the admin says that it is for good.
@@ -364,7 +356,7 @@ fn a_link_that_is_cut_stops_nothing() {
     let before = node.wait_for_running("web");
     cluster.wait_for_running("web-n2");
     cluster.machines.cut(1);
-    wait_for_log(&node, "cannot keep the Node object");
+    node.wait_for_log("cannot keep the Node object");
     // Files count as they do otherwise.
     node.put("more.yaml", &pod("more"));
     node.wait_for_running("more");
@@ -418,7 +410,7 @@ fn the_api_may_be_killed_and_come_back() {
     node.put("web.yaml", &pod("web"));
     let before = node.wait_for_running("web");
     cluster.control.kill();
-    wait_for_log(&node, "cannot keep the Node object");
+    node.wait_for_log("cannot keep the Node object");
     node.put("more.yaml", &pod("more"));
     node.wait_for_running("more");
     cluster.control.launch();

@@ -6,7 +6,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
 
 use crate::image::Image;
-use crate::manifest::{Manifest, command, exactly, pod};
+use crate::manifest::{Manifest, command, container, exactly, pod};
 use crate::node::{Node, Pod};
 
 /// A pod that tells in the file of its name when it starts, and ends with this status.
@@ -135,12 +135,11 @@ fn a_container_that_ends_is_started_anew_or_not_as_its_pod_says() {
 #[test]
 fn one_container_that_ends_leaves_the_others_alone() {
     let Some(node) = Node::start() else { return };
+    let ends = container("ends", &exactly("echo start >> /host/ends; exit 7"));
     let web = pod("web")
         .with_host_directory(&node.host())
         .script("echo start >> /host/main")
-        .set("spec.containers.1", json!({ "name": "ends", "image": "local/busybox:1" }))
-        .set("spec.containers.1.command", exactly("echo start >> /host/ends; exit 7"))
-        .set("spec.containers.1.volumeMounts", json!([{ "name": "host", "mountPath": "/host" }]));
+        .set("spec.containers.1", ends);
     node.put("web.yaml", &web);
     node.wait_for_told("ends", 2);
     let pod = node.wait_for_state("web", "CrashLoopBackOff");

@@ -24,6 +24,14 @@ pub(crate) fn pod(name: &str) -> Manifest {
     }))
 }
 
+/// A container of busybox that has what [`Manifest::with_host_directory`] adds to its pod.
+pub(crate) fn container(name: &str, command: &Value) -> Value {
+    json!({
+        "name": name, "image": "local/busybox:1", "command": command,
+        "volumeMounts": [{ "name": "host", "mountPath": "/host" }],
+    })
+}
+
 /// Runs a script, then waits to be told to end.
 pub(crate) fn command(script: &str) -> Value {
     exactly(&format!("trap exit TERM\n{script}\nsleep infinity & wait"))

@@ -10,10 +10,6 @@ use serde_json::{Value, json};
 use crate::manifest::{Manifest, command, pod};
 use crate::node::Node;
 
-fn sh(node: &Node, pod: &str, container: &str, script: &str) -> String {
-    node.mainstay(&["exec", pod, "-c", container, "--", "sh", "-c", script]).success()
-}
-
 /// A directory that shares what is mounted in it, until it is dropped.
 struct Shared<'a>(&'a Path);
 
@@ -72,16 +68,16 @@ fn mounts_are_seen_on_the_sides_that_a_manifest_names() {
     mount::tmpfs(&directory.join("host"), None, 0o755).unwrap();
     fs::write(directory.join("host/file"), "host").unwrap();
     // What a container mounts.
-    sh(&node, "web", "both", "mount -t tmpfs none /data/pod && echo pod > /data/pod/file");
+    node.sh("web", "both", "mount -t tmpfs none /data/pod && echo pod > /data/pod/file");
     assert_eq!(fs::read_to_string(directory.join("pod/file")).unwrap(), "pod\n");
     let seen = "for name in host pod; do [ -e /data/$name/file ] && echo $name; done; true";
-    assert_eq!(sh(&node, "web", "none", seen), "");
-    assert_eq!(sh(&node, "web", "receives", seen), "host\npod\n");
-    assert_eq!(sh(&node, "web", "both", seen), "host\npod\n");
+    assert_eq!(node.sh("web", "none", seen), "");
+    assert_eq!(node.sh("web", "receives", seen), "host\npod\n");
+    assert_eq!(node.sh("web", "both", seen), "host\npod\n");
     // What is unmounted goes on both sides, and only a privileged container may mount at all.
-    sh(&node, "web", "both", "umount /data/pod");
+    node.sh("web", "both", "umount /data/pod");
     mount::detach(&directory.join("host")).unwrap();
-    assert_eq!(sh(&node, "web", "receives", seen), "");
+    assert_eq!(node.sh("web", "receives", seen), "");
     assert!(!directory.join("pod/file").exists());
     let mount =
         ["exec", "web", "-c", "receives", "--", "mount", "-t", "tmpfs", "none", "/data/pod"];

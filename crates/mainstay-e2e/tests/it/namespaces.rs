@@ -9,10 +9,6 @@ use serde_json::json;
 use crate::manifest::{Manifest, command, exactly, pod};
 use crate::node::{Node, wait_for};
 
-fn sh(node: &Node, pod: &str, container: &str, script: &str) -> String {
-    node.mainstay(&["exec", pod, "-c", container, "--", "sh", "-c", script]).success()
-}
-
 /// A pod whose containers share their process numbers. The one beside `main` is privileged.
 fn sharing(name: &str) -> Manifest {
     let beside = json!({
@@ -37,39 +33,39 @@ fn containers_that_share_process_numbers_see_each_other_and_nothing_of_the_machi
     let Some(mut node) = Node::start() else { return };
     node.put("web.yaml", &sharing("web"));
     let before = node.wait_for_running("web");
-    let own = |container: &str| sh(&node, "web", container, "readlink /proc/self/ns/pid");
+    let own = |container: &str| node.sh("web", container, "readlink /proc/self/ns/pid");
     assert_eq!(own("main"), own("beside"));
     let of_host = fs::read_link("/proc/self/ns/pid").unwrap();
     assert_ne!(own("main").trim(), of_host.to_str().unwrap());
-    let seen = sh(&node, "web", "main", "ps -o pid,args");
+    let seen = node.sh("web", "main", "ps -o pid,args");
     assert_eq!(seen.matches("sleep infinity").count(), 4, "{seen}");
     assert!(!seen.contains("mainstay run"), "{seen}");
 
     // The first process has nothing that could be taken from it.
-    let status = sh(&node, "web", "beside", "cat /proc/1/status");
+    let status = node.sh("web", "beside", "cat /proc/1/status");
     let field = |name: &str| status.lines().find(|line| line.starts_with(name)).unwrap();
     for set in ["CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"] {
         assert_eq!(field(set), format!("{set}:\t0000000000000000"));
     }
     assert_eq!(field("NoNewPrivs"), "NoNewPrivs:\t1");
-    assert_eq!(sh(&node, "web", "beside", "ls -A /proc/1/root/"), "");
-    let mounts = sh(&node, "web", "beside", "cat /proc/1/mounts");
+    assert_eq!(node.sh("web", "beside", "ls -A /proc/1/root/"), "");
+    let mounts = node.sh("web", "beside", "cat /proc/1/mounts");
     assert_eq!(mounts.lines().count(), 1, "{mounts}");
     let refused = node.mainstay(&["exec", "web", "--", "ls", "/proc/1/root/"]).failure(1);
     assert!(refused.contains("Permission denied"), "{refused}");
-    let open = sh(&node, "web", "beside", "ls /proc/1/fd | wc -l");
+    let open = node.sh("web", "beside", "ls /proc/1/fd | wc -l");
     assert_eq!(open.trim(), "4", "the standard streams and where ends are heard");
 
     // It takes leave of those whose parents have ended.
-    sh(&node, "web", "main", "(sleep 0.1 & exec true)");
+    node.sh("web", "main", "(sleep 0.1 & exec true)");
     let none = "cat /proc/[0-9]*/status | grep -q '^State:.Z' || echo none";
-    wait_for(|| (sh(&node, "web", "main", none) == "none\n").then_some(())).unwrap();
+    wait_for(|| (node.sh("web", "main", none) == "none\n").then_some(())).unwrap();
 
     // The next agent finds it, and commands are run there as before.
     node.kill();
     node.launch();
     assert_eq!(node.wait_for_running("web").id(), before.id());
-    assert!(sh(&node, "web", "main", "ps").contains("sleep infinity"));
+    assert!(node.sh("web", "main", "ps").contains("sleep infinity"));
     // Without its first process nothing of the pod can be; it is made anew.
     kill_process(Pid::from_raw(first_process(&node)).unwrap(), Signal::KILL).unwrap();
     node.wait_until("the pod is made anew", |status| {
@@ -119,11 +115,11 @@ fn a_pod_may_have_the_machines_processes_and_memory() {
     for (name, shares) in [("host", true), ("own", false)] {
         for kind in ["pid", "ipc"] {
             let link = fs::read_link(format!("/proc/self/ns/{kind}")).unwrap();
-            let seen = sh(&node, name, "main", &format!("readlink /proc/self/ns/{kind}"));
+            let seen = node.sh(name, "main", &format!("readlink /proc/self/ns/{kind}"));
             assert_eq!(seen.trim() == link.to_str().unwrap(), shares, "{name} {kind}");
         }
-        assert_eq!(sh(&node, name, "main", &sees) == "yes\n", shares, "{name}");
-        assert_eq!(sh(&node, name, "main", "stat -c %d /dev/shm") == memory, shares, "{name}");
+        assert_eq!(node.sh(name, "main", &sees) == "yes\n", shares, "{name}");
+        assert_eq!(node.sh(name, "main", "stat -c %d /dev/shm") == memory, shares, "{name}");
     }
     // Its end is that of its own processes alone.
     node.take("host.yaml");

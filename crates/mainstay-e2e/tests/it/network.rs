@@ -8,10 +8,6 @@ use crate::http;
 use crate::manifest::pod;
 use crate::node::{Node, wait_for};
 
-fn sh(node: &Node, pod: &str, script: &str) -> String {
-    node.mainstay(&["exec", pod, "--", "sh", "-c", script]).success()
-}
-
 #[test]
 fn a_pod_of_its_own_network_is_reached_by_its_address_and_by_ports_of_the_host() {
     let Some(node) = Node::start() else { return };
@@ -40,11 +36,11 @@ fn a_pod_of_its_own_network_is_reached_by_its_address_and_by_ports_of_the_host()
         assert!(answer.ends_with("page\n"), "{address}: {answer}");
         // From another pod; what the host has for itself is not for pods.
         if !address.starts_with("127.") {
-            assert_eq!(sh(&node, "other", &format!("wget -qO- http://{address}")), "page\n");
+            assert_eq!(node.sh("other", "main", &format!("wget -qO- http://{address}")), "page\n");
         }
         // From the pod itself.
         if address.starts_with(&ip) {
-            assert_eq!(sh(&node, "web", &format!("wget -qO- http://{address}")), "page\n");
+            assert_eq!(node.sh("web", "main", &format!("wget -qO- http://{address}")), "page\n");
         }
     }
     assert!(get(&format!("{host}:{}", port + 1)).is_err());
@@ -68,23 +64,23 @@ fn a_pod_has_names_files_and_a_loopback_of_its_own() {
     let web = node.wait_for_running("web");
     node.wait_for_running("named");
     node.wait_for_running("host");
-    assert_eq!(sh(&node, "web", "hostname; cat /etc/hostname"), "web-n1\nweb-n1\n");
-    assert_eq!(sh(&node, "named", "hostname; cat /etc/hostname"), "db\ndb\n");
+    assert_eq!(node.sh("web", "main", "hostname; cat /etc/hostname"), "web-n1\nweb-n1\n");
+    assert_eq!(node.sh("named", "main", "hostname; cat /etc/hostname"), "db\ndb\n");
     let own = rustix::system::uname();
     let own = own.nodename().to_str().unwrap();
-    assert_eq!(sh(&node, "host", "hostname"), format!("{own}\n"));
+    assert_eq!(node.sh("host", "main", "hostname"), format!("{own}\n"));
     assert_eq!(
-        sh(&node, "web", "cat /etc/resolv.conf"),
+        node.sh("web", "main", "cat /etc/resolv.conf"),
         "search example.org\nnameserver 192.0.2.53\noptions ndots:2\n"
     );
-    let hosts = sh(&node, "web", "cat /etc/hosts");
+    let hosts = node.sh("web", "main", "cat /etc/hosts");
     let ip = web.status.pod_ip.unwrap();
     assert!(hosts.lines().any(|line| line == format!("{ip}\tweb-n1")), "{hosts}");
-    let links = sh(&node, "web", "ls /sys/class/net");
+    let links = node.sh("web", "main", "ls /sys/class/net");
     assert_eq!(links.split_whitespace().collect::<Vec<_>>(), ["eth0", "lo"]);
     // A server that has a program says all of it, also to a client that has nothing to say.
     let script = "nc -l -p 9 -e echo up & until nc -w 5 127.0.0.1 9; do :; done";
-    assert_eq!(sh(&node, "web", script).trim(), "up");
+    assert_eq!(node.sh("web", "main", script).trim(), "up");
 }
 
 #[test]
@@ -100,9 +96,7 @@ fn containers_of_a_pod_share_network_and_memory_and_have_processes_of_their_own(
     node.wait_for_running("other");
     let namespaces = |pod: &str, container: &str| {
         let script = "for name in net ipc uts mnt pid cgroup; do readlink /proc/1/ns/$name; done";
-        let told =
-            node.mainstay(&["exec", pod, "-c", container, "--", "sh", "-c", script]).success();
-        told.lines().map(str::to_owned).collect::<Vec<_>>()
+        node.sh(pod, container, script).lines().map(str::to_owned).collect::<Vec<_>>()
     };
     let own = |name: &str| {
         let link = std::fs::read_link(format!("/proc/self/ns/{name}")).unwrap();
@@ -171,7 +165,7 @@ fn a_pod_resolves_names_as_its_manifest_and_the_cluster_say() {
         ("host", "search example.org\nnameserver 192.0.2.53\noptions ndots:2\n"),
     ] {
         node.wait_for_running(name);
-        assert_eq!(sh(&node, name, "cat /etc/resolv.conf"), expected, "{name}");
+        assert_eq!(node.sh(name, "main", "cat /etc/resolv.conf"), expected, "{name}");
     }
     let left_out = "Nameserver limits were exceeded, some nameservers have been omitted, the applied \
                     nameserver line is: 192.0.2.53 192.0.2.1 192.0.2.2";
@@ -208,15 +202,15 @@ fn a_pod_is_called_and_knows_others_as_its_manifest_says() {
         ("other", "web.example.org", "web.example.org"),
     ] {
         let ip = node.wait_for_running(name).status.pod_ip.unwrap();
-        let told = sh(&node, name, "hostname; cat /etc/hostname; echo $HOSTNAME");
+        let told = node.sh(name, "main", "hostname; cat /etc/hostname; echo $HOSTNAME");
         assert_eq!(told, format!("{hostname}\n{hostname}\n{hostname}\n"));
-        let hosts = sh(&node, name, "cat /etc/hosts");
+        let hosts = node.sh(name, "main", "cat /etc/hosts");
         assert!(hosts.contains(&format!("\n{ip}\t{names}\n")), "{hosts}");
     }
     let added = "\n\n# Entries added by HostAliases.\n192.0.2.7\tdb\tdb.example.org\n";
     node.wait_for_running("host");
     for name in ["domain", "host"] {
-        let hosts = sh(&node, name, "cat /etc/hosts");
+        let hosts = node.sh(name, "main", "cat /etc/hosts");
         assert!(hosts.ends_with(added), "{name}: {hosts}");
     }
     let status = node.wait_until("it is told why", |status| {

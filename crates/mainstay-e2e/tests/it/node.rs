@@ -206,9 +206,14 @@ impl Node {
 
     /// Puts a manifest in place, as careful people do: whole.
     pub(crate) fn put(&self, file: &str, text: &impl ToString) {
+        fs::rename(self.stage(file, text), self.manifests().join(file)).unwrap();
+    }
+
+    /// Writes a file where it can be moved away whole; answers its path.
+    pub(crate) fn stage(&self, file: &str, text: &impl ToString) -> PathBuf {
         let staged = self.path("staging").join(file);
         fs::write(&staged, text.to_string()).unwrap();
-        fs::rename(&staged, self.manifests().join(file)).unwrap();
+        staged
     }
 
     /// Takes a manifest away.
@@ -230,6 +235,12 @@ impl Node {
     /// Runs a command on this instance.
     pub(crate) fn mainstay(&self, arguments: &[&str]) -> Outcome {
         program::run(&mut self.command(arguments))
+    }
+
+    /// What a shell prints in a container of a pod when it runs this script, which succeeds.
+    #[track_caller]
+    pub(crate) fn sh(&self, pod: &str, container: &str, script: &str) -> String {
+        self.mainstay(&["exec", pod, "-c", container, "--", "sh", "-c", script]).success()
     }
 
     /// What there is now.
@@ -273,6 +284,13 @@ impl Node {
     pub(crate) fn wait_for_told(&self, file: &str, lines: usize) -> Vec<String> {
         let told = wait_for(|| Some(self.told(file)).filter(|told| told.len() >= lines));
         told.unwrap_or_else(|| panic!("{file} does not get {lines} lines: {:?}", self.told(file)))
+    }
+
+    /// Waits until an agent has said this.
+    #[track_caller]
+    pub(crate) fn wait_for_log(&self, text: &str) {
+        let found = || self.log().contains(text).then_some(());
+        assert!(wait_for(found).is_some(), "the agent does not say {text:?}:\n{}", self.log());
     }
 
     /// What the agents of this instance logged so far.

@@ -2,13 +2,11 @@
 
 use std::fs;
 
-use k8s_openapi::api::core::v1::PodCondition;
-use mainstay_testkit::tools;
 use serde_json::json;
 
+use crate::api::kubectl;
 use crate::manifest::{Manifest, pod};
 use crate::node::{Node, Pod, wait_for};
-use crate::program::{command, run};
 
 /// A pod that sees [`Node::host`] and ends when it is told to.
 fn probed(node: &Node, name: &str) -> Manifest {
@@ -21,15 +19,9 @@ fn exists(file: &str) -> serde_json::Value {
     json!({ "exec": { "command": command }, "periodSeconds": 1, "timeoutSeconds": 10 })
 }
 
-fn condition<'a>(pod: &'a Pod, kind: &str) -> &'a PodCondition {
-    pod.status.conditions.iter().flatten().find(|it| it.type_ == kind).unwrap()
-}
-
 /// What kubectl shows of a pod's containers: `0/1`.
 fn shown(node: &Node, name: &str) -> Option<String> {
-    let mut get = command(tools::kubectl());
-    get.args(["get", "pod", "--no-headers", name, "--kubeconfig"]);
-    let printed = run(get.arg(node.path("root/kubeconfig"))).stdout;
+    let printed = kubectl(node, &["get", "pod", "--no-headers", name]).stdout;
     printed.split_whitespace().nth(1).map(str::to_owned)
 }
 
@@ -48,8 +40,8 @@ fn a_pod_is_ready_as_long_as_its_probe_says_so() {
     let web = web.pod("web").unwrap();
     let why = "containers with unready status: [main]";
     for kind in ["ContainersReady", "Ready"] {
-        assert_eq!(condition(web, kind).status, "False");
-        assert_eq!(condition(web, kind).message.as_deref(), Some(why));
+        assert_eq!(web.condition(kind).status, "False");
+        assert_eq!(web.condition(kind).message.as_deref(), Some(why));
     }
     assert_eq!(web.container("main").started, Some(true));
     let failed = &web.events("Unhealthy")[0].message;
@@ -58,7 +50,7 @@ fn a_pod_is_ready_as_long_as_its_probe_says_so() {
     assert!(wait_for(|| shown(&node, "web-n1").filter(|it| it == "0/1")).is_some());
     fs::write(node.host().join("ready"), "").unwrap();
     let ready = node.wait_for_running("web");
-    assert_eq!(condition(&ready, "Ready").status, "True");
+    assert_eq!(ready.condition("Ready").status, "True");
     assert!(wait_for(|| shown(&node, "web-n1").filter(|it| it == "1/1")).is_some());
     fs::remove_file(node.host().join("ready")).unwrap();
     node.wait_until("it is not ready any more", |status| status.pod("web").unwrap().ready == 0);

@@ -4,20 +4,18 @@ use std::fs;
 
 use serde_json::{Value, json};
 
-use crate::manifest::pod;
+use crate::manifest::{command, container, exactly, pod};
 use crate::node::Node;
 
 /// A container that tells that it starts, and does as the script says.
-fn container(name: &str, script: &str) -> Value {
-    json!({
-        "name": name, "image": "local/busybox:1",
-        "command": ["sh", "-c", format!("echo {name} >> /host/web; {script}")],
-        "volumeMounts": [{ "name": "host", "mountPath": "/host" }],
-    })
+fn telling(name: &str, script: &str) -> Value {
+    container(name, &exactly(&format!("echo {name} >> /host/web; {script}")))
 }
 
 /// One that runs until it is told to end.
-const LASTS: &str = "trap exit TERM; sleep infinity & wait";
+fn lasting(name: &str) -> Value {
+    container(name, &command(&format!("echo {name} >> /host/web")))
+}
 
 fn with(mut container: Value, field: &str, value: Value) -> Value {
     container[field] = value;
@@ -32,17 +30,12 @@ fn rule(action: &str, code: u8) -> Value {
 fn a_container_is_started_again_as_it_says_itself() {
     let Some(node) = Node::start() else { return };
     let ends = |name: &str, policy: &str, code: u8| {
-        with(container(name, &format!("exit {code}")), "restartPolicy", policy.into())
+        with(telling(name, &format!("exit {code}")), "restartPolicy", policy.into())
     };
     let ruled = with(ends("ruled", "Never", 7), "restartPolicyRules", rule("Restart", 7));
     let unruled = with(ends("unruled", "Never", 8), "restartPolicyRules", rule("Restart", 7));
-    let containers = [
-        container("main", LASTS),
-        ends("once", "Never", 3),
-        ends("well", "OnFailure", 0),
-        ruled,
-        unruled,
-    ];
+    let containers =
+        [lasting("main"), ends("once", "Never", 3), ends("well", "OnFailure", 0), ruled, unruled];
     let web = pod("web").with_host_directory(&node.host()).set("spec.containers", &containers[..]);
     node.put("web.yaml", &web);
     let pod = node.wait_for_state("web", "CrashLoopBackOff");
@@ -60,15 +53,15 @@ fn a_container_is_started_again_as_it_says_itself() {
 fn all_containers_are_started_over_in_the_sandbox_that_they_have() {
     let Some(mut node) = Node::start() else { return };
     let gate = "until [ -e /host/gate ]; do sleep 0.02; done; rm /host/gate; exit 7";
-    let source = with(container("source", gate), "restartPolicy", "Never".into());
+    let source = with(telling("source", gate), "restartPolicy", "Never".into());
     let source = with(source, "restartPolicyRules", rule("RestartAllContainers", 7));
-    let sidecar = with(container("log", LASTS), "restartPolicy", "Always".into());
+    let sidecar = with(lasting("log"), "restartPolicy", "Always".into());
     let web = pod("web")
         .with_host_directory(&node.host())
         .set("spec.restartPolicy", "Never")
         .set("spec.hostNetwork", false)
-        .set("spec.initContainers", json!([container("init", "true"), sidecar]))
-        .set("spec.containers", json!([container("main", LASTS), source]));
+        .set("spec.initContainers", json!([telling("init", "true"), sidecar]))
+        .set("spec.containers", json!([lasting("main"), source]));
     node.put("web.yaml", &web);
     let before = node.wait_for_running("web");
     let told = node.wait_for_told("web", 4);
@@ -86,12 +79,7 @@ fn all_containers_are_started_over_in_the_sandbox_that_they_have() {
         let last = status.last_state.as_ref().unwrap().terminated.as_ref().unwrap();
         assert_eq!(last.exit_code, code, "{name}");
     }
-    let condition = |pod: &crate::node::Pod| {
-        let conditions = pod.status.conditions.clone().unwrap();
-        let it = conditions.into_iter().find(|it| it.type_ == "AllContainersRestarting").unwrap();
-        it.status
-    };
-    assert_eq!(condition(&after), "False");
+    assert_eq!(after.condition("AllContainersRestarting").status, "False");
     // The second time an agent that comes in between does it.
     node.kill();
     fs::write(node.host().join("gate"), "").unwrap();

@@ -139,7 +139,7 @@ fn users_groups_and_capabilities_are_as_written() {
         .main("volumeMounts", json!([{ "name": "data", "mountPath": "/data" }]));
     node.put("user.yaml", &user);
     node.wait_for_running("user");
-    let told = node.mainstay(&["exec", "user", "--", "sh", "-c", who]).success();
+    let told = node.sh("user", "main", who);
     expect_test::expect![[r#"
         1000
         3000

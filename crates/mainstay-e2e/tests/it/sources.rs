@@ -419,8 +419,7 @@ fn a_single_file_and_several_directories_can_be_watched() {
     node.arguments.push(format!("--pod-manifest-path={}/", more.display()));
     node.arguments.push(format!("--pod-manifest-path={}", file.display()));
     let put = |place: &Path, name: &str| {
-        fs::write(node.path("staging/x"), pod(name).to_string()).unwrap();
-        fs::rename(node.path("staging/x"), place).unwrap();
+        fs::rename(node.stage("x", &pod(name)), place).unwrap();
     };
     put(&file, "single");
     put(&more.join("a.yaml"), "more");
@@ -433,8 +432,7 @@ fn a_single_file_and_several_directories_can_be_watched() {
     }
     fs::remove_file(&file).unwrap();
     node.wait_for_gone("single");
-    fs::write(node.path("staging/x"), pod("single").to_string()).unwrap();
-    fs::rename(node.path("staging/x"), &file).unwrap();
+    fs::rename(node.stage("x", &pod("single")), &file).unwrap();
     node.wait_for_running("single");
     fs::remove_file(more.join("a.yaml")).unwrap();
     node.wait_for_gone("more");

@@ -18,6 +18,9 @@ use tokio::task::JoinSet;
 /// How long anything may take; a machine may be busy.
 const PATIENCE: Duration = Duration::from_secs(30);
 
+const PODS: &str = "/api/v1/namespaces/default/pods";
+const EVENTS: &str = "/api/v1/namespaces/default/events";
+
 /// The root certificate that the controllers are told of.
 pub(crate) const ROOT_CA: &str = "-----BEGIN CERTIFICATE-----\n";
 
@@ -181,6 +184,36 @@ impl Cluster {
         self.until(path, |object| object.is_none()).await;
     }
 
+    /// Waits for an event in `default`; answers it.
+    pub(crate) async fn until_event(&self, is: impl Fn(&Value) -> bool) -> Value {
+        let happened = |list: Option<&Value>| {
+            let events = list.unwrap()["items"].as_array().unwrap();
+            events.iter().any(&is)
+        };
+        self.until(EVENTS, happened).await;
+        self.list(EVENTS).await.into_iter().find(&is).unwrap()
+    }
+
+    /// What the events in `default` with this reason say.
+    pub(crate) async fn messages(&self, reason: &str) -> Vec<String> {
+        let events = self.list(EVENTS).await.into_iter();
+        let events = events.filter(|event| event["reason"] == reason);
+        events.map(|event| event["message"].as_str().unwrap().to_owned()).collect()
+    }
+
+    /// Lets the pods of `default` be ready, but for those that are to end.
+    pub(crate) async fn run_pods(&self) {
+        for pod in self.list(PODS).await {
+            let is_new = pod["status"]["phase"] != "Running";
+            if is_new && pod["metadata"]["deletionTimestamp"].is_null() {
+                let path = format!("{PODS}/{}/status", name(&pod));
+                let ready = json!({ "type": "Ready", "status": "True" });
+                let status = json!({ "phase": "Running", "conditions": [ready] });
+                self.merge(&path, json!({ "status": status })).await;
+            }
+        }
+    }
+
     /// Makes a ConfigMap `name` in `default` that these own, which it blocks.
     pub(crate) async fn config_map(&self, name: &str, owners: &[&Value]) -> Value {
         let owners: Vec<Value> = owners.iter().map(|owner| owner_reference(owner)).collect();
@@ -202,6 +235,10 @@ pub(crate) fn owner_reference(owner: &Value) -> Value {
         "uid": owner["metadata"]["uid"],
         "blockOwnerDeletion": true,
     })
+}
+
+pub(crate) fn name(object: &Value) -> &str {
+    object["metadata"]["name"].as_str().unwrap()
 }
 
 pub(crate) fn uid(object: &Value) -> &str {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
-use super::cluster::Cluster;
+use super::cluster::{Cluster, name};
 
 const SETS: &str = "/apis/apps/v1/namespaces/default/daemonsets";
 const PODS: &str = "/api/v1/namespaces/default/pods";
@@ -70,7 +70,7 @@ async fn until_status(cluster: &Cluster, fields: &[(&str, u64)]) {
 /// Does what nodes would: their pods become ready, and those that are to end end.
 async fn run_pods(cluster: &Cluster) {
     for pod in cluster.list(PODS).await {
-        let path = format!("{PODS}/{}", pod["metadata"]["name"].as_str().unwrap());
+        let path = format!("{PODS}/{}", name(&pod));
         if pod["metadata"]["deletionTimestamp"].is_string() {
             cluster.delete(&path, "Background").await;
         } else if pod["status"]["phase"] == "Pending" {

@@ -4,12 +4,11 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::cluster::Cluster;
+use super::cluster::{Cluster, name};
 
 const WEB: &str = "/apis/apps/v1/namespaces/default/deployments/web";
 const DEPLOYMENTS: &str = "/apis/apps/v1/namespaces/default/deployments";
 const SETS: &str = "/apis/apps/v1/namespaces/default/replicasets";
-const PODS: &str = "/api/v1/namespaces/default/pods";
 
 const REVISION: &str = "deployment.kubernetes.io/revision";
 const HISTORY: &str = "deployment.kubernetes.io/revision-history";
@@ -40,7 +39,7 @@ fn image(image: &str) -> Value {
 async fn until_complete(cluster: &Cluster, generation: u64) -> Value {
     let rollout = async {
         loop {
-            run_pods(cluster).await;
+            cluster.run_pods().await;
             let deployment = cluster.get(WEB).await.unwrap();
             if is_complete(&deployment, generation) {
                 return deployment;
@@ -49,18 +48,6 @@ async fn until_complete(cluster: &Cluster, generation: u64) -> Value {
         }
     };
     tokio::time::timeout(Duration::from_secs(30), rollout).await.unwrap()
-}
-
-async fn run_pods(cluster: &Cluster) {
-    for pod in cluster.list(PODS).await {
-        let is_new = pod["status"]["phase"] != "Running";
-        if is_new && pod["metadata"]["deletionTimestamp"].is_null() {
-            let path = format!("{PODS}/{}/status", pod["metadata"]["name"].as_str().unwrap());
-            let ready = json!({ "type": "Ready", "status": "True" });
-            let status = json!({ "phase": "Running", "conditions": [ready] });
-            cluster.merge(&path, json!({ "status": status })).await;
-        }
-    }
 }
 
 /// As `kubectl rollout status` sees it.
@@ -73,16 +60,6 @@ fn is_complete(deployment: &Value, generation: u64) -> bool {
             .iter()
             .all(|it| status[*it] == *wanted)
         && conditions.into_iter().any(is_available)
-}
-
-fn name(object: &Value) -> &str {
-    object["metadata"]["name"].as_str().unwrap()
-}
-
-async fn scalings(cluster: &Cluster) -> Vec<String> {
-    let events = cluster.list("/api/v1/namespaces/default/events").await.into_iter();
-    let events = events.filter(|event| event["reason"] == "ScalingReplicaSet");
-    events.map(|event| event["message"].as_str().unwrap().to_owned()).collect()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -103,7 +80,7 @@ async fn a_template_is_rolled_out_and_back() {
     assert_eq!(set["metadata"]["annotations"][REVISION], "3");
     assert_eq!(set["metadata"]["annotations"][HISTORY], "1");
     let expected = format!("Scaled up replica set {} from 0 to 3", name(set));
-    let told = scalings(&cluster).await;
+    let told = cluster.messages("ScalingReplicaSet").await;
     assert!(told.contains(&expected), "{told:?}");
 }
 
@@ -122,7 +99,7 @@ async fn all_old_pods_are_gone_first() {
     let steps = [(&old[0], "up", 0, 3), (&old[0], "down", 3, 0), (&new[0], "up", 0, 3)];
     for (set, direction, from, to) in steps {
         let step = format!("Scaled {direction} replica set {} from {from} to {to}", name(set));
-        let told = scalings(&cluster).await;
+        let told = cluster.messages("ScalingReplicaSet").await;
         assert!(told.contains(&step), "{told:?}");
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
-use super::cluster::{Cluster, owner_reference};
+use super::cluster::{Cluster, name, owner_reference};
 
 const BUDGETS: &str = "/apis/policy/v1/namespaces/default/poddisruptionbudgets";
 const BUDGET: &str = "/apis/policy/v1/namespaces/default/poddisruptionbudgets/web";
@@ -40,7 +40,7 @@ async fn until_ready(cluster: &Cluster, numbers: [u32; 4]) {
     let mut last = None;
     let ready = async {
         loop {
-            run_pods(cluster).await;
+            cluster.run_pods().await;
             let budget = cluster.get(BUDGET).await.unwrap();
             if has(&budget, numbers) {
                 return;
@@ -57,21 +57,6 @@ fn has(budget: &Value, numbers: [u32; 4]) -> bool {
     let fields = ["expectedPods", "currentHealthy", "desiredHealthy", "disruptionsAllowed"];
     fields.into_iter().zip(numbers).all(|(field, number)| budget["status"][field] == number)
         && budget["status"]["observedGeneration"] == budget["metadata"]["generation"]
-}
-
-async fn run_pods(cluster: &Cluster) {
-    for pod in cluster.list(PODS).await {
-        if pod["status"]["phase"] != "Running" && pod["metadata"]["deletionTimestamp"].is_null() {
-            let path = format!("{PODS}/{}/status", name(&pod));
-            let ready = json!({ "type": "Ready", "status": "True" });
-            let status = json!({ "phase": "Running", "conditions": [ready] });
-            cluster.merge(&path, json!({ "status": status })).await;
-        }
-    }
-}
-
-fn name(object: &Value) -> &str {
-    object["metadata"]["name"].as_str().unwrap()
 }
 
 fn condition(budget: &Value) -> &Value {
@@ -148,20 +133,16 @@ async fn what_has_no_scale_is_told() {
     let expected = "configmaps does not implement the scale subresource";
     assert_eq!(condition(&there)["message"], expected);
     assert_eq!(there["status"]["disruptionsAllowed"], 0);
-    let is_told = |reason: &'static str| {
-        move |list: Option<&Value>| {
-            let events = list.unwrap()["items"].as_array().unwrap();
-            events.iter().any(|event| {
-                event["reason"] == reason && event["source"]["component"] == "controllermanager"
-            })
-        }
+    let until_told = |reason: &'static str| {
+        cluster.until_event(move |event| {
+            event["reason"] == reason && event["source"]["component"] == "controllermanager"
+        })
     };
-    let events = "/api/v1/namespaces/default/events";
-    cluster.until(events, is_told("CalculateExpectedPodCountFailed")).await;
+    until_told("CalculateExpectedPodCountFailed").await;
     // One without a controller is only left out.
     cluster.delete(&format!("{PODS}/owned"), "Background").await;
     cluster.create(PODS, pod("bare", json!([]))).await;
-    cluster.until(events, is_told("UnmanagedPods")).await;
+    until_told("UnmanagedPods").await;
     until_ready(&cluster, [0, 1, 0, 0]).await;
     let integer = json!({ "spec": { "maxUnavailable": null, "minAvailable": 0 } });
     cluster.merge(BUDGET, integer).await;

@@ -51,14 +51,12 @@ async fn what_a_node_had_is_free_when_it_is_gone() {
     cluster.create(NODES, node("all", "10.0.0.0/8")).await;
     cluster.until(&path("all"), |it| it.unwrap()["spec"]["podCIDR"].is_string()).await;
     cluster.create(NODES, node("late", "10.0.0.0/8")).await;
-    let told = |events: Option<&Value>| {
-        events.unwrap()["items"].as_array().unwrap().iter().any(|event| {
-            event["source"]["component"] == "cidrAllocator"
-                && event["reason"] == "CIDRNotAvailable"
-                && event["message"] == "Node late status is now: CIDRNotAvailable"
-        })
+    let told = |event: &Value| {
+        event["source"]["component"] == "cidrAllocator"
+            && event["reason"] == "CIDRNotAvailable"
+            && event["message"] == "Node late status is now: CIDRNotAvailable"
     };
-    cluster.until("/api/v1/namespaces/default/events", told).await;
+    cluster.until_event(told).await;
     cluster.delete(&path("all"), "Background").await;
     cluster.until(&path("late"), |it| it.unwrap()["spec"]["podCIDR"] == "10.0.0.0/8").await;
 }

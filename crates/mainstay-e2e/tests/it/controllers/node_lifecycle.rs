@@ -12,7 +12,6 @@ use super::cluster::Cluster;
 const NODES: &str = "/api/v1/nodes";
 const PODS: &str = "/api/v1/namespaces/default/pods";
 const LEASES: &str = "/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases";
-const EVENTS: &str = "/api/v1/namespaces/default/events";
 
 /// A node may be silent for this long.
 const GRACE: Duration = Duration::from_secs(1);
@@ -105,16 +104,13 @@ fn taints(node: Option<&Value>) -> Vec<String> {
 
 /// Waits for an event of somebody about an object.
 async fn until_told(cluster: &Cluster, who: &str, about: &str, reason: &str, message: &str) {
-    cluster
-        .until(EVENTS, |events| {
-            events.unwrap()["items"].as_array().unwrap().iter().any(|event| {
-                event["source"]["component"] == who
-                    && event["involvedObject"]["name"] == about
-                    && event["reason"] == reason
-                    && event["message"] == message
-            })
-        })
-        .await;
+    let is = |event: &Value| {
+        event["source"]["component"] == who
+            && event["involvedObject"]["name"] == about
+            && event["reason"] == reason
+            && event["message"] == message
+    };
+    cluster.until_event(is).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
 
-use super::cluster::{Cluster, owner_reference, uid};
+use super::cluster::{Cluster, name, owner_reference, uid};
 
 const SETS: &str = "/apis/apps/v1/namespaces/default/replicasets";
 const PODS: &str = "/api/v1/namespaces/default/pods";
@@ -35,23 +35,6 @@ async fn until_status(cluster: &Cluster, name: &str, field: &str, number: u32) {
     cluster.until(&format!("{SETS}/{name}"), is).await;
 }
 
-/// Lets the pods be ready.
-async fn run_pods(cluster: &Cluster) {
-    for pod in cluster.list(PODS).await {
-        let path = format!("{PODS}/{}/status", pod["metadata"]["name"].as_str().unwrap());
-        let ready = json!({ "type": "Ready", "status": "True" });
-        cluster
-            .merge(&path, json!({ "status": { "phase": "Running", "conditions": [ready] } }))
-            .await;
-    }
-}
-
-async fn messages(cluster: &Cluster, reason: &str) -> Vec<String> {
-    let events = cluster.list("/api/v1/namespaces/default/events").await.into_iter();
-    let events = events.filter(|event| event["reason"] == reason);
-    events.map(|event| event["message"].as_str().unwrap().to_owned()).collect()
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn there_are_as_many_pods_as_it_says() {
     let cluster = Cluster::new().await;
@@ -62,27 +45,23 @@ async fn there_are_as_many_pods_as_it_says() {
     let mut expected = owner_reference(&owner);
     expected["controller"] = true.into();
     for pod in &pods {
-        assert!(pod["metadata"]["name"].as_str().unwrap().starts_with("web-"));
+        assert!(name(pod).starts_with("web-"));
         assert_eq!(pod["metadata"]["ownerReferences"], json!([expected]));
     }
-    run_pods(&cluster).await;
+    cluster.run_pods().await;
     until_status(&cluster, "web", "availableReplicas", 20).await;
     cluster.merge(&format!("{SETS}/web"), json!({ "spec": { "replicas": 3 } })).await;
     until_status(&cluster, "web", "replicas", 3).await;
     // One that is over is replaced.
     let left = cluster.list(PODS).await;
     let over = left.iter().find(|pod| pod["metadata"]["deletionTimestamp"].is_null()).unwrap();
-    let over = format!("{PODS}/{}", over["metadata"]["name"].as_str().unwrap());
+    let over = format!("{PODS}/{}", name(over));
     cluster.merge(&format!("{over}/status"), json!({ "status": { "phase": "Failed" } })).await;
     until_status(&cluster, "web", "readyReplicas", 2).await;
     until_status(&cluster, "web", "replicas", 3).await;
     // Every pod that ever was is told of; none was made twice.
-    let is_told = |list: Option<&Value>| {
-        let events = list.unwrap()["items"].as_array().unwrap();
-        events.iter().any(|event| event["reason"] == "SuccessfulDelete")
-    };
-    cluster.until("/api/v1/namespaces/default/events", is_told).await;
-    let made = messages(&cluster, "SuccessfulCreate").await;
+    cluster.until_event(|event| event["reason"] == "SuccessfulDelete").await;
+    let made = cluster.messages("SuccessfulCreate").await;
     assert!(made.iter().any(|it| it.starts_with("Created pod: web-")), "{made:?}");
     cluster.delete(&format!("{SETS}/web"), "Background").await;
     let gone = |list: Option<&Value>| list.unwrap()["items"].as_array().unwrap().is_empty();
@@ -152,17 +131,14 @@ async fn what_cannot_be_made_is_told() {
     let fails =
         |set: Option<&Value>| set.unwrap()["status"]["conditions"][0]["reason"] == "FailedCreate";
     cluster.until(&format!("{SETS}/web"), fails).await;
-    let is_told = |list: Option<&Value>| {
-        let events = list.unwrap()["items"].as_array().unwrap();
-        let mut events = events.iter().filter(|event| event["reason"] == "FailedCreate");
-        events.any(|event| {
-            let message = event["message"].as_str().unwrap();
-            event["type"] == "Warning"
-                && message.starts_with("Error creating: pods \"web-")
-                && message.ends_with("serviceaccount \"nobody\" not found")
-        })
+    let is_told = |event: &Value| {
+        let message = event["message"].as_str().unwrap_or_default();
+        event["reason"] == "FailedCreate"
+            && event["type"] == "Warning"
+            && message.starts_with("Error creating: pods \"web-")
+            && message.ends_with("serviceaccount \"nobody\" not found")
     };
-    cluster.until("/api/v1/namespaces/default/events", is_told).await;
+    cluster.until_event(is_told).await;
     let account = json!({ "metadata": { "name": "nobody" } });
     cluster.create("/api/v1/namespaces/default/serviceaccounts", account).await;
     until_status(&cluster, "web", "replicas", 7).await;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
-use super::cluster::Cluster;
+use super::cluster::{Cluster, name};
 
 const NODES: &str = "/api/v1/nodes";
 const PODS: &str = "/api/v1/namespaces/default/pods";
@@ -47,16 +47,8 @@ async fn until_waiting(cluster: &Cluster, name: &str, message: &str) {
 
 /// Waits for an event about a pod; answers its message.
 async fn event(cluster: &Cluster, pod: &str, reason: &str) -> String {
-    let path = "/api/v1/namespaces/default/events";
-    let about =
-        |event: &&Value| event["involvedObject"]["name"] == pod && event["reason"] == reason;
-    cluster
-        .until(path, |list| {
-            list.is_some_and(|list| list["items"].as_array().unwrap().iter().any(|it| about(&it)))
-        })
-        .await;
-    let events = cluster.list(path).await;
-    let event = events.iter().find(about).unwrap();
+    let is = |event: &Value| event["involvedObject"]["name"] == pod && event["reason"] == reason;
+    let event = cluster.until_event(is).await;
     assert_eq!(event["source"]["component"], "default-scheduler");
     event["message"].as_str().unwrap().to_owned()
 }
@@ -81,7 +73,7 @@ async fn pods_are_spread_over_nodes_until_these_are_full() {
         .await;
     let mut counts: BTreeMap<String, u32> = BTreeMap::new();
     for pod in cluster.list(PODS).await {
-        let name = pod["metadata"]["name"].as_str().unwrap();
+        let name = name(&pod);
         let scheduled = condition(&pod, "PodScheduled").unwrap();
         match pod["spec"]["nodeName"].as_str() {
             Some(node) => {

@@ -1,6 +1,6 @@
 //! What `mainstay status -o json` prints, as scripts read it.
 
-use k8s_openapi::api::core::v1::{ContainerStatus, PodStatus};
+use k8s_openapi::api::core::v1::{ContainerStatus, PodCondition, PodStatus};
 use serde::Deserialize;
 
 /// The whole of it.
@@ -98,6 +98,12 @@ impl Pod {
     /// Whether all of it runs.
     pub(crate) fn runs(&self) -> bool {
         self.state == "Running" && self.ready == self.containers
+    }
+
+    /// A condition of this type; panics when there is none.
+    pub(crate) fn condition(&self, kind: &str) -> &PodCondition {
+        let mut all = self.status.conditions.iter().flatten();
+        all.find(|condition| condition.type_ == kind).unwrap()
     }
 
     /// A container's status; panics when there is none.
