@@ -99,6 +99,11 @@ impl CallError {
         self.invalid
     }
 
+    /// Whether what was meant is not there any more, or is another one by now.
+    pub fn is_of_another(&self) -> bool {
+        matches!(self.kind, CallErrorKind::NotFound | CallErrorKind::Conflict)
+    }
+
     /// Whether the namespace is being deleted, in which nothing can be made any more. Source:
     /// `NamespaceTerminatingCause` in `staging/src/k8s.io/api/core/v1/types.go`.
     pub fn is_of_ending_namespace(&self) -> bool {

@@ -103,12 +103,7 @@ async fn patch<O: Kind>(
             Ok(true)
         }
         // It is gone, another one, or somebody else's; each is heard of.
-        Err(error)
-            if matches!(error.kind, CallErrorKind::NotFound | CallErrorKind::Conflict)
-                || error.is_invalid() =>
-        {
-            Ok(false)
-        }
+        Err(error) if error.is_of_another() || error.is_invalid() => Ok(false),
         Err(error) => Err(error),
     }
 }

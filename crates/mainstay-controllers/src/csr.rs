@@ -38,6 +38,11 @@ fn condition<'a>(
     conditions.into_iter().flatten().find(|it| it.type_ == kind)
 }
 
+/// Whether it was approved or denied, or the signer has failed.
+fn is_decided(request: &CertificateSigningRequest) -> bool {
+    ["Approved", "Denied", "Failed"].iter().any(|kind| is(request, kind))
+}
+
 /// What the certificate shall be good for.
 fn usages(request: &CertificateSigningRequest) -> &[String] {
     request.spec.usages.as_deref().unwrap_or_default()

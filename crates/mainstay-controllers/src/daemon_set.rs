@@ -40,16 +40,13 @@ use crate::informer::{Change, Informer, ObjectKey};
 use crate::informers::path;
 use crate::pod_control::{BURST, PodControl};
 use crate::queue::Queue;
-use crate::written::Written;
+use crate::written::{SOON, Written};
 use decide::{Decision, Why, decide};
 use history::{HASH, History};
 
 /// How many DaemonSets are looked at at a time. Source: the default of
 /// `--concurrent-daemonset-syncs`.
 const AT_ONCE: usize = 2;
-
-/// How long it takes at most until what was written is heard of, as a rule.
-const SOON: Duration = Duration::from_millis(20);
 
 /// How long a pod that failed is left there: first, and at the longest. Source:
 /// `startDaemonSetController` in `cmd/kube-controller-manager/app/apps.go`.
@@ -123,10 +120,10 @@ pub(crate) async fn run(context: Context) {
 
 /// Whether a change of a node may be one of the nodes that take pods. Source: `shouldIgnoreNodeUpdate`.
 fn matters(change: &Change<'_, Node>) -> bool {
-    let facts = |node: &Arc<Node>| {
-        let taints = node.spec.as_ref().and_then(|spec| spec.taints.clone());
-        (node.metadata.labels.clone(), taints)
-    };
+    fn facts(node: &Arc<Node>) -> impl PartialEq {
+        let taints = node.spec.as_ref().and_then(|spec| spec.taints.as_ref());
+        (node.metadata.labels.as_ref(), taints)
+    }
     change.old.map(facts) != change.new.map(facts)
 }
 

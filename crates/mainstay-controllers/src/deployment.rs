@@ -272,11 +272,7 @@ impl Controller {
                 Ok(())
             }
             // It is gone.
-            Err(error)
-                if matches!(error.kind, CallErrorKind::NotFound | CallErrorKind::Conflict) =>
-            {
-                Ok(())
-            }
+            Err(error) if error.is_of_another() => Ok(()),
             Err(error) => Err(error),
         }
     }

@@ -28,7 +28,8 @@
 //! # Guarantees
 //!
 //! - Nothing is asked again and again that a watch tells.
-//! - There is no way but the API's: all this could be on another machine.
+//! - There is no way but the API's: all this could be on another machine. Only the signer needs more than
+//!   that, the authority, which it is handed in [`Facts`].
 //! - A panic in one controller restarts that one.
 //!
 //! To add one: a file with `decide` and `run`, a line in [`CONTROLLERS`] and in the table above, and its role
@@ -41,6 +42,7 @@ mod daemon_set;
 mod deployment;
 mod disruption;
 mod events;
+mod expiry;
 mod informer;
 mod informers;
 mod keep;

@@ -28,7 +28,7 @@ use crate::events::EventType;
 use crate::informer::{Informer, ObjectKey};
 use crate::informers::path;
 use crate::queue::Queue;
-use crate::written::Written;
+use crate::written::{SOON, Written};
 use decide::{Assignment, decide};
 
 /// The controller at work.
@@ -98,9 +98,6 @@ impl Controller {
         self.context.events.tell(node, EventType::Normal, reason, message);
     }
 }
-
-/// How long it takes at most until what was written is heard of, as a rule.
-const SOON: Duration = Duration::from_millis(20);
 
 #[cfg(test)]
 mod tests;

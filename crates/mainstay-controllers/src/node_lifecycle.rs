@@ -31,6 +31,7 @@ use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{Node, NodeCondition, Pod, Taint};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use mainstay_client::{CallError, CallErrorKind, Trouble};
+use mainstay_pod::scheduling::taints::{NOT_READY, UNREACHABLE};
 use serde_json::{Value, json};
 use tokio::sync::Notify;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
@@ -281,8 +282,7 @@ impl Controller {
         match (after, taints::unwanted(after)) {
             (Ready::True, _) => self.welcome(&node).await,
             (_, Some(key)) if !taints::has_no_execute(&node, key) => {
-                let other =
-                    if key == taints::NOT_READY { taints::UNREACHABLE } else { taints::NOT_READY };
+                let other = if key == NOT_READY { UNREACHABLE } else { NOT_READY };
                 match taints::has_no_execute(&node, other) {
                     // Its pods have been on their way already.
                     true => drop(self.taint(&node).await),
@@ -410,11 +410,7 @@ impl Controller {
         match self.context.calls.patch::<Value>(&path, &patch).await {
             Ok(_) => {}
             // It is gone, or another one.
-            Err(error)
-                if matches!(error.kind, CallErrorKind::NotFound | CallErrorKind::Conflict) =>
-            {
-                return Ok(());
-            }
+            Err(error) if error.is_of_another() => return Ok(()),
             Err(error) => return Err(error),
         }
         let events = &self.context.events;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use futures_util::{StreamExt, stream};
 use k8s_openapi::api::core::v1::Pod;
-use mainstay_client::{CallError, CallErrorKind, Deletion, Object, Partial};
+use mainstay_client::{CallError, Deletion, Object, Partial};
 
 use crate::context::Context;
 use crate::events::EventType;
@@ -88,11 +88,7 @@ impl<K: Kind> PodControl<'_, K> {
                 Ok(())
             }
             // It is gone, and that is heard of.
-            Err(error)
-                if matches!(error.kind, CallErrorKind::NotFound | CallErrorKind::Conflict) =>
-            {
-                Ok(())
-            }
+            Err(error) if error.is_of_another() => Ok(()),
             Err(error) => {
                 let message = format!("Error deleting: {}", error.answer);
                 self.tell(EventType::Warning, "FailedDelete", message);

@@ -193,11 +193,7 @@ impl Controller {
         };
         match removed.await {
             // It is gone, or another one.
-            Err(error)
-                if matches!(error.kind, CallErrorKind::NotFound | CallErrorKind::Conflict) =>
-            {
-                Ok(())
-            }
+            Err(error) if error.is_of_another() => Ok(()),
             removed => removed.map(drop),
         }
     }

@@ -12,7 +12,8 @@ use serde_json::{Value, json};
 /// The longest name of a pod.
 const LONGEST_NAME: usize = 253;
 
-const DISRUPTION_TARGET: &str = "DisruptionTarget";
+/// The condition of a pod that is to be disrupted.
+pub(crate) const DISRUPTION_TARGET: &str = "DisruptionTarget";
 
 /// The phase; empty before the API has set one.
 pub(crate) fn phase(pod: &Pod) -> &str {

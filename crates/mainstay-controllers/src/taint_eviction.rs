@@ -17,9 +17,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{Node, Pod, Taint};
+use k8s_openapi::api::core::v1::{Node, Pod, Taint, Toleration};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use mainstay_client::{CallError, CallErrorKind, Deletion};
+use mainstay_client::{CallError, Deletion};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
@@ -68,10 +68,9 @@ pub(crate) async fn run(context: Context) {
 
 /// A pod that is new or gone, or tolerates something else. Source: `PodUpdated`.
 fn of_pod(change: &Change<'_, Pod>) -> Option<ObjectKey> {
-    let facts = |pod: &Arc<Pod>| {
-        let tolerations = pod.spec.as_ref().and_then(|spec| spec.tolerations.clone());
-        (pods::node(pod).to_owned(), tolerations.unwrap_or_default())
-    };
+    fn facts(pod: &Arc<Pod>) -> impl PartialEq {
+        (pods::node(pod), tolerations(pod))
+    }
     let is_news = change.old.map(facts) != change.new.map(facts);
     let pod = change.latest().filter(|_| is_news)?;
     (!pods::node(pod).is_empty()).then(|| ObjectKey::of(&pod.metadata))
@@ -79,16 +78,18 @@ fn of_pod(change: &Change<'_, Pod>) -> Option<ObjectKey> {
 
 /// The pods of a node whose taints are others than they were. Source: `NodeUpdated`.
 fn of_node(pods: &Informer<Pod>, change: &Change<'_, Node>) -> Vec<ObjectKey> {
-    let taints = |node: Option<&Arc<Node>>| -> Vec<Taint> {
-        node.map(|node| no_execute(node).cloned().collect()).unwrap_or_default()
-    };
-    let Some(node) = change.new.filter(|_| taints(change.old) != taints(change.new)) else {
+    let Some(node) = change.new else { return Vec::new() };
+    if change.old.into_iter().flat_map(|old| no_execute(old)).eq(no_execute(node)) {
         return Vec::new();
-    };
+    }
     let name = node.metadata.name.as_deref().unwrap_or_default();
     let mut pods = pods.all();
     pods.retain(|pod| pods::node(pod) == name);
     pods.iter().map(|pod| ObjectKey::of(&pod.metadata)).collect()
+}
+
+fn tolerations(pod: &Pod) -> &[Toleration] {
+    pod.spec.as_ref().and_then(|spec| spec.tolerations.as_deref()).unwrap_or_default()
 }
 
 impl Controller {
@@ -107,11 +108,10 @@ impl Controller {
         let Some(pod) = pod else { return Ok(None) };
         let node = self.nodes.get(&ObjectKey::new("", pods::node(&pod)));
         let now = Instant::now();
-        let tolerations = pod.spec.as_ref().and_then(|spec| spec.tolerations.as_deref());
         let timer = match &node {
             Some(node) => {
                 let taints: Vec<&Taint> = no_execute(node).collect();
-                decide(before, &taints, tolerations.unwrap_or_default(), now)
+                decide(before, &taints, tolerations(&pod), now)
             }
             // What was decided stands.
             None => before,
@@ -156,11 +156,7 @@ impl Controller {
         };
         match evicted.await {
             // It is gone, or another one.
-            Err(error)
-                if matches!(error.kind, CallErrorKind::NotFound | CallErrorKind::Conflict) =>
-            {
-                Ok(false)
-            }
+            Err(error) if error.is_of_another() => Ok(false),
             evicted => evicted.map(|_| true),
         }
     }

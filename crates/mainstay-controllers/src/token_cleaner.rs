@@ -7,19 +7,16 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Secret;
-use mainstay_client::{CallError, CallErrorKind, Deletion};
+use mainstay_client::CallError;
+use mainstay_pki::BOOTSTRAP_SECRET_TYPE;
 
 use crate::context::Context;
+use crate::expiry::expire;
 use crate::informer::{Informer, ObjectKey};
-use crate::informers::path;
 use crate::queue::Queue;
 
-/// Source: `SecretTypeBootstrapToken`.
-const TYPE: &str = "bootstrap.kubernetes.io/token";
 /// Where tokens are.
 const NAMESPACE: &str = "kube-system";
-/// The longest wait: the clock may be set.
-const LONGEST: Duration = Duration::from_secs(3600);
 
 /// After what time a token has to go, which is nothing if it has expired; `None` if never.
 fn goes_after(secret: &Secret, now: Timestamp) -> Option<Duration> {
@@ -34,7 +31,7 @@ fn goes_after(secret: &Secret, now: Timestamp) -> Option<Duration> {
 }
 
 pub(crate) async fn run(context: Context) {
-    let secrets = context.informers.secrets(TYPE);
+    let secrets = context.informers.secrets(BOOTSTRAP_SECRET_TYPE);
     let queue = Arc::new(Queue::new("token_cleaner"));
     let _fed = secrets.feed(&queue, |change| {
         let key = change.new.map(|it| ObjectKey::of(&it.metadata));
@@ -50,19 +47,8 @@ async fn sync(
     key: ObjectKey,
 ) -> Result<Option<Duration>, CallError> {
     let Some(secret) = secrets.get(&key) else { return Ok(None) };
-    match goes_after(&secret, Timestamp::now()) {
-        None => return Ok(None),
-        Some(Duration::ZERO) => {}
-        Some(wait) => return Ok(Some(wait.min(LONGEST))),
-    }
-    let path = path::<Secret>(&key.namespace, &key.name);
-    let uid = secret.metadata.uid.as_deref().unwrap_or_default();
-    match context.calls.delete(&path, Deletion::of(uid)).await {
-        Err(error) if !matches!(error.kind, CallErrorKind::NotFound | CallErrorKind::Conflict) => {
-            Err(error)
-        }
-        _ => Ok(None),
-    }
+    let Some(wait) = goes_after(&secret, Timestamp::now()) else { return Ok(None) };
+    expire::<Secret>(context, &secret.metadata, wait).await
 }
 
 #[cfg(test)]

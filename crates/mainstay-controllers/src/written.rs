@@ -5,10 +5,14 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use crate::informer::{ObjectKey, version_of};
+
+/// How long it takes at most until what was written is heard of, as a rule.
+pub(crate) const SOON: Duration = Duration::from_millis(20);
 
 /// The last versions that were written for the sake of each object.
 #[derive(Debug, Default)]

@@ -171,14 +171,16 @@ fn names(parsed: &X509Certificate<'_>) -> Option<BTreeSet<SubjectName>> {
     };
     let names = extension.value.general_names.iter().filter_map(|name| match name {
         GeneralName::DNSName(name) => Some(SubjectName::Dns((*name).to_owned())),
-        GeneralName::IPAddress(bytes) => {
-            let v4 = <[u8; 4]>::try_from(*bytes).map(IpAddr::from);
-            let v6 = || <[u8; 16]>::try_from(*bytes).map(IpAddr::from);
-            v4.or_else(|_| v6()).ok().map(SubjectName::Ip)
-        }
+        GeneralName::IPAddress(bytes) => ip(bytes).map(SubjectName::Ip),
         _ => None,
     });
     Some(names.collect())
+}
+
+/// The address that these bytes are; `None` if there are too many or too few.
+pub(crate) fn ip(bytes: &[u8]) -> Option<IpAddr> {
+    let v4 = <[u8; 4]>::try_from(bytes).map(IpAddr::from);
+    v4.or_else(|_| <[u8; 16]>::try_from(bytes).map(IpAddr::from)).ok()
 }
 
 fn is_signed_by(parsed: &X509Certificate<'_>, authority: &CertificateDer<'_>) -> bool {

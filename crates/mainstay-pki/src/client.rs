@@ -3,14 +3,11 @@
 use jiff::Timestamp;
 use ring::digest::{SHA256, digest};
 use rustls_pki_types::CertificateDer;
-use rustls_pki_types::CertificateSigningRequestDer;
-use rustls_pki_types::pem::PemObject;
-use x509_parser::certification_request::X509CertificationRequest;
 use x509_parser::oid_registry::Oid;
 use x509_parser::parse_x509_certificate;
-use x509_parser::prelude::FromDer;
 
 use crate::certificate::{subject_of, timestamp};
+use crate::request::RequestFacts;
 
 /// `1.3.6.1.4.1.57683.2`: a user's UID in the subject of a certificate.
 /// Source: `staging/src/k8s.io/apiserver/pkg/authentication/request/x509` (Kubernetes 1.36).
@@ -87,11 +84,7 @@ impl ClientCertificate {
 ///
 /// When it is none, or is not signed with its own key.
 pub fn request_subject(pem: &[u8]) -> Result<Subject, NotACertificate> {
-    let der = CertificateSigningRequestDer::from_pem_slice(pem).map_err(|_| NotACertificate)?;
-    let (_, request) = X509CertificationRequest::from_der(&der).map_err(|_| NotACertificate)?;
-    // Whoever asks shows that he has the key.
-    request.verify_signature().map_err(|_| NotACertificate)?;
-    subject_of(&request.certification_request_info.subject).ok_or(NotACertificate)
+    RequestFacts::read(pem).map(|facts| facts.subject)
 }
 
 #[cfg(test)]

@@ -15,6 +15,11 @@ use ring::rand::{SecureRandom, SystemRandom};
 use rustls_pki_types::CertificateDer;
 use x509_parser::parse_x509_certificate;
 
+/// What the names of the Secrets begin with. Source: `BootstrapTokenSecretPrefix`.
+pub const BOOTSTRAP_SECRET_PREFIX: &str = "bootstrap-token-";
+/// Their type. Source: `SecretTypeBootstrapToken`.
+pub const BOOTSTRAP_SECRET_TYPE: &str = "bootstrap.kubernetes.io/token";
+
 /// Characters of the parts.
 const ID: usize = 6;
 const SECRET: usize = 16;
@@ -85,13 +90,9 @@ impl FromStr for JoinToken {
     type Err = NotAToken;
 
     fn from_str(text: &str) -> Result<Self, NotAToken> {
-        let parts: Vec<&str> = text.trim().split('.').collect();
-        let [id, secret, hash] = parts.as_slice() else { return Err(NotAToken) };
-        if !is_word(id, ID) || !is_word(secret, SECRET) {
-            return Err(NotAToken);
-        }
-        let authority = hash.parse()?;
-        Ok(Self { id: (*id).to_owned(), secret: (*secret).to_owned(), authority })
+        let (bearer, hash) = text.trim().rsplit_once('.').ok_or(NotAToken)?;
+        let (id, secret) = bootstrap_token(bearer).ok_or(NotAToken)?;
+        Ok(Self { id: id.to_owned(), secret: secret.to_owned(), authority: hash.parse()? })
     }
 }
 
@@ -147,6 +148,13 @@ impl fmt::Debug for KeyHash {
 /// Whether two secrets are the same. How long it takes tells nothing of where they differ.
 pub fn same_secret(one: &[u8], other: &[u8]) -> bool {
     digest(&SHA256, one).as_ref() == digest(&SHA256, other).as_ref()
+}
+
+/// The ID and the secret of a bootstrap token, `ID.SECRET`; `None` if a text does not have the form of one.
+/// Source: `BootstrapTokenPattern`.
+pub fn bootstrap_token(text: &str) -> Option<(&str, &str)> {
+    let (id, secret) = text.split_once('.')?;
+    (is_word(id, ID) && is_word(secret, SECRET)).then_some((id, secret))
 }
 
 /// Whether a text has so many characters of [`ALPHABET`].

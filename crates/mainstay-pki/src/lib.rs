@@ -51,7 +51,10 @@ pub use authority::Authority;
 pub use certificate::{CertificateFacts, Identity, Leaf, Usage};
 pub use client::{ClientCertificate, NotACertificate, Subject, request_subject};
 pub use files::PkiError;
-pub use join_token::{JoinToken, KeyHash, NoToken, NotAToken, same_secret};
+pub use join_token::{
+    BOOTSTRAP_SECRET_PREFIX, BOOTSTRAP_SECRET_TYPE, JoinToken, KeyHash, NoToken, NotAToken,
+    bootstrap_token, same_secret,
+};
 pub use kubeconfig::{Kubeconfig, KubeconfigError, ReadKubeconfig, Written};
 pub use names::{NameError, SubjectName};
 pub use node_credentials::{NodeCertificate, NodeCredentials, NodeRequest};

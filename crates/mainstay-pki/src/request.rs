@@ -18,7 +18,7 @@ use x509_parser::extensions::{GeneralName, ParsedExtension};
 use x509_parser::prelude::FromDer;
 
 use crate::authority::{Authority, made, set_validity};
-use crate::certificate::{Leaf, subject_of};
+use crate::certificate::{Leaf, ip, subject_of};
 use crate::client::{NotACertificate, Subject};
 use crate::files::PkiError;
 use crate::names::SubjectName;
@@ -50,6 +50,7 @@ impl RequestFacts {
 
     fn parse(der: &[u8]) -> Option<Self> {
         let (_, request) = X509CertificationRequest::from_der(der).ok()?;
+        // Whoever asks shows that he has the key.
         request.verify_signature().ok()?;
         let info = &request.certification_request_info;
         let mut facts = Self {
@@ -78,11 +79,7 @@ fn subject_name(name: &GeneralName<'_>) -> Option<SubjectName> {
         GeneralName::DNSName(name) => {
             name.parse().ok().filter(|it| matches!(it, SubjectName::Dns(_)))
         }
-        GeneralName::IPAddress(bytes) => {
-            let v4 = <[u8; 4]>::try_from(*bytes).map(std::net::IpAddr::from);
-            let v6 = || <[u8; 16]>::try_from(*bytes).map(std::net::IpAddr::from);
-            v4.or_else(|_| v6()).ok().map(SubjectName::Ip)
-        }
+        GeneralName::IPAddress(bytes) => ip(bytes).map(SubjectName::Ip),
         _ => None,
     }
 }

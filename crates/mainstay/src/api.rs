@@ -151,12 +151,7 @@ impl Api {
     pub(crate) async fn run(mut self, node: NodeApi) {
         let listener = self.node.take();
         let config = &self.config;
-        let health = async {
-            let address = (IpAddr::from([127, 0, 0, 1]), config.healthz_port).into();
-            let (listener, _) =
-                listen(address, "--healthz-port", &config.run_dir, "healthz-port").await;
-            node_api::serve_health(listener, node.clone()).await;
-        };
+        let health = serve_health(config.healthz_port, &config.run_dir, node.clone());
         let rest = async {
             let keys = || {
                 let config = config.clone();
@@ -256,6 +251,13 @@ where
         tokio::time::sleep(wait).await;
         wait = (wait * 2).min(LONGEST_WAIT);
     }
+}
+
+/// Says to this machine how the node is. Never ends.
+async fn serve_health(port: u16, run_dir: &Path, node: NodeApi) {
+    let address = (IpAddr::from([127, 0, 0, 1]), port).into();
+    let (listener, _) = listen(address, "--healthz-port", run_dir, "healthz-port").await;
+    node_api::serve_health(listener, node).await;
 }
 
 /// Listens on a port, and writes down which one it is.

@@ -1,6 +1,6 @@
 //! The account of a pod. Source: `plugin/pkg/admission/serviceaccount`.
 //!
-//! No token is mounted yet: volumes of tokens do not exist on the node.
+//! No volume with a token is added by itself yet.
 
 use mainstay_pod::identity::CONFIG_MIRROR_ANNOTATION;
 use serde_json::Value;

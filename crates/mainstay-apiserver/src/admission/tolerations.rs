@@ -1,6 +1,7 @@
 //! How long a pod stays on a node that is away. Source:
 //! `plugin/pkg/admission/defaulttolerationseconds`.
 
+use mainstay_pod::scheduling::taints::{NO_EXECUTE, NOT_READY, UNREACHABLE};
 use serde_json::{Value, json};
 
 use crate::object::Object;
@@ -16,17 +17,17 @@ pub(super) fn admit(pod: &mut Object) {
             let text =
                 |field: &str| toleration.get(field).and_then(Value::as_str).unwrap_or_default();
             (text("key") == key || text("key").is_empty())
-                && matches!(text("effect"), "" | "NoExecute")
+                && matches!(text("effect"), "" | NO_EXECUTE)
         })
     };
-    let missing: Vec<Value> = ["node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable"]
+    let missing: Vec<Value> = [NOT_READY, UNREACHABLE]
         .into_iter()
         .filter(|key| !tolerates(key))
         .map(|key| {
             json!({
                 "key": key,
                 "operator": "Exists",
-                "effect": "NoExecute",
+                "effect": NO_EXECUTE,
                 "tolerationSeconds": SECONDS,
             })
         })

@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use jiff::Timestamp;
+use mainstay_pki::{BOOTSTRAP_SECRET_PREFIX, BOOTSTRAP_SECRET_TYPE};
 
 use super::User;
 use super::user::NODE_NAME;
@@ -15,20 +16,12 @@ use crate::object::Object;
 
 /// The namespace of the Secrets.
 pub(crate) const NAMESPACE: &str = "kube-system";
-/// What their names begin with. Source: `BootstrapTokenSecretPrefix`.
-const SECRET_PREFIX: &str = "bootstrap-token-";
-/// Their type. Source: `SecretTypeBootstrapToken`.
-const TYPE: &str = "bootstrap.kubernetes.io/token";
 /// What the users' names begin with. Source: `BootstrapUserPrefix`.
 const USER_PREFIX: &str = "system:bootstrap:";
 /// The group of all of them. Source: `BootstrapDefaultGroup`.
 const GROUP: &str = "system:bootstrappers";
 /// The node that a token is for, if it is for one only; no key of Kubernetes' own.
 const NODE: &str = "node-name";
-
-/// Characters of the two parts.
-const ID: usize = 6;
-const SECRET: usize = 16;
 
 /// A token, by its form.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -38,19 +31,14 @@ pub(super) struct BootstrapToken<'a> {
 }
 
 impl<'a> BootstrapToken<'a> {
-    /// `None` of other tokens. Source: `BootstrapTokenPattern`.
+    /// `None` of other tokens.
     pub(super) fn parse(token: &'a str) -> Option<Self> {
-        let (id, secret) = token.split_once('.')?;
-        let is_word = |text: &str, length: usize| {
-            text.len() == length
-                && text.bytes().all(|it| it.is_ascii_lowercase() || it.is_ascii_digit())
-        };
-        (is_word(id, ID) && is_word(secret, SECRET)).then_some(Self { id, secret })
+        mainstay_pki::bootstrap_token(token).map(|(id, secret)| Self { id, secret })
     }
 
     /// The name of the Secret that knows of it.
     pub(super) fn secret_name(&self) -> String {
-        format!("{SECRET_PREFIX}{}", self.id)
+        format!("{BOOTSTRAP_SECRET_PREFIX}{}", self.id)
     }
 
     /// Who has the token, by the Secret of that name.
@@ -62,7 +50,7 @@ impl<'a> BootstrapToken<'a> {
         if known.is_terminating() {
             return Err("is being deleted");
         }
-        if known.str_at(&["type"]) != TYPE {
+        if known.str_at(&["type"]) != BOOTSTRAP_SECRET_TYPE {
             return Err("is not of the type of bootstrap tokens");
         }
         let data = |key: &str| {
@@ -134,7 +122,7 @@ mod tests {
             .iter()
             .map(|(key, value)| ((*key).into(), STANDARD.encode(value).into()))
             .collect();
-        Object::from_json(json!({ "type": TYPE, "data": data }))
+        Object::from_json(json!({ "type": BOOTSTRAP_SECRET_TYPE, "data": data }))
     }
 
     fn user(secret: &Object) -> Result<User, &'static str> {

@@ -12,7 +12,7 @@ use std::fmt::Write;
 
 use http::HeaderMap;
 
-use super::user::{self, ANONYMOUS, AUTHENTICATED, MASTERS, NODES, UNAUTHENTICATED};
+use super::user::{self, ANONYMOUS, AUTHENTICATED, MASTERS, NODE_NAME, NODES, UNAUTHENTICATED};
 use crate::authn::User;
 use crate::authz::{Attributes, Decision, forbidden};
 use crate::status::{ApiError, Result};
@@ -147,8 +147,7 @@ impl Mode {
         let account = user::split_service_account(&wanted.name);
         match self {
             Self::AssociatedNode => {
-                let key = "authentication.kubernetes.io/node-name";
-                let own = match sender.extra.get(key).map(Vec::as_slice) {
+                let own = match sender.extra.get(NODE_NAME).map(Vec::as_slice) {
                     Some([own]) => own.as_str(),
                     _ => "",
                 };

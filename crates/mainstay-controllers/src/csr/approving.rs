@@ -27,8 +27,8 @@ use mainstay_pod::NodeName;
 use serde_json::{Value, json};
 
 use super::{
-    KUBELET_CLIENT, KUBELET_SERVING, NODE_PREFIX, client_error, is, is_issued, serving_error,
-    set_condition, usages, write,
+    KUBELET_CLIENT, KUBELET_SERVING, NODE_PREFIX, client_error, is, is_decided, is_issued,
+    serving_error, set_condition, usages, write,
 };
 use crate::context::Context;
 use crate::informer::{Informer, ObjectKey};
@@ -48,14 +48,20 @@ const TOKEN_NODE: &str = "authentication.kubernetes.io/node-name";
 
 /// What is known of others.
 struct World<'a> {
-    /// The Node that the request is for.
-    node: Option<&'a Node>,
     /// All Nodes.
     nodes: &'a [Arc<Node>],
     /// All requests.
     requests: &'a [Arc<CertificateSigningRequest>],
     /// What the API itself is reached by.
     api_names: &'a BTreeSet<SubjectName>,
+}
+
+impl World<'_> {
+    /// The Node of that name.
+    fn node(&self, name: &str) -> Option<&Node> {
+        let mut nodes = self.nodes.iter().map(|node| &**node);
+        nodes.find(|node| node.metadata.name.as_deref() == Some(name))
+    }
 }
 
 /// What is to be done about a request.
@@ -70,8 +76,7 @@ enum Verdict {
 }
 
 fn decide(request: &CertificateSigningRequest, world: &World<'_>, now: Timestamp) -> Verdict {
-    let decided = ["Approved", "Denied", "Failed"].iter().any(|kind| is(request, kind));
-    if decided || is_issued(request) {
+    if is_decided(request) || is_issued(request) {
         return Verdict::Leave;
     }
     let spec = &request.spec;
@@ -113,7 +118,7 @@ fn first(
         let message = format!("{name} is a name of the API, or of its machine");
         return Verdict::Hold { reason: "NameOfAPI", message };
     }
-    if world.node.is_some() {
+    if world.node(name).is_some() {
         let message = format!(
             "a node {name} is registered; if it is gone for good, `kubectl delete node {name}`, else \
              give this one another name (--hostname-override)"
@@ -142,7 +147,7 @@ fn first(
 fn serving(facts: &RequestFacts, world: &World<'_>) -> Verdict {
     let name = facts.subject.common_name.strip_prefix(NODE_PREFIX).unwrap_or_default();
     let hold = |reason, message: String| Verdict::Hold { reason, message };
-    let Some(node) = world.node else {
+    let Some(node) = world.node(name) else {
         return hold("NodeNotFound", format!("node {name} is not registered"));
     };
     let own: BTreeSet<IpAddr> = addresses(node).collect();
@@ -229,13 +234,11 @@ fn held_for(requests: &Informer<CertificateSigningRequest>, node: Option<&Node>)
 impl Controller {
     async fn sync(&self, name: String) -> Result<Option<Duration>, CallError> {
         let Some(request) = self.requests.get(&ObjectKey::new("", &name)) else { return Ok(None) };
-        let subject = RequestFacts::read(&request.spec.request.0).map(|facts| facts.subject);
-        let node = subject.ok().and_then(|subject| {
-            let name = subject.common_name.strip_prefix(NODE_PREFIX)?.to_owned();
-            self.nodes.get(&ObjectKey::new("", &name))
-        });
+        // Most are: for these the lists are not needed.
+        if is_decided(&request) || is_issued(&request) {
+            return Ok(None);
+        }
         let world = World {
-            node: node.as_deref(),
             nodes: &self.nodes.all(),
             requests: &self.requests.all(),
             api_names: &self.context.facts.api_names,

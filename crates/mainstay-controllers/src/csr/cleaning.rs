@@ -7,32 +7,28 @@ use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::certificates::v1::CertificateSigningRequest;
-use mainstay_client::{CallError, CallErrorKind, Deletion};
+use mainstay_client::CallError;
 
-use super::{condition, is, is_issued};
+use super::{condition, is_decided, is_issued};
 use crate::context::Context;
+use crate::expiry::expire;
 use crate::informer::{Informer, ObjectKey};
-use crate::informers::path;
 use crate::queue::Queue;
 
 /// After what time requests go. Source: `approvedExpiration`, `deniedExpiration`, `pendingExpiration`.
 const ANSWERED: SignedDuration = SignedDuration::from_hours(1);
 const PENDING: SignedDuration = SignedDuration::from_hours(24);
 
-/// The longest wait: the clock may be set.
-const LONGEST: Duration = Duration::from_secs(3600);
-
 /// When a request goes.
 fn goes_at(request: &CertificateSigningRequest) -> Option<Timestamp> {
     let since = |kind| condition(request, kind)?.last_update_time.as_ref().map(|it| it.0);
     let created = request.metadata.creation_timestamp.as_ref().map(|it| it.0);
-    let decided = ["Approved", "Denied", "Failed"].iter().any(|kind| is(request, kind));
     let answered = since("Denied").or_else(|| since("Failed")).map(|it| (it, ANSWERED));
     let approved = || {
         let life = if is_issued(request) { ANSWERED } else { PENDING };
         since("Approved").map(|it| (it, life))
     };
-    let pending = || created.filter(|_| !decided).map(|it| (it, PENDING));
+    let pending = || created.filter(|_| !is_decided(request)).map(|it| (it, PENDING));
     let (since, life) = answered.or_else(approved).or_else(pending)?;
     since.checked_add(life).ok()
 }
@@ -53,18 +49,9 @@ async fn sync(
 ) -> Result<Option<Duration>, CallError> {
     let Some(request) = requests.get(&ObjectKey::new("", &name)) else { return Ok(None) };
     let Some(at) = goes_at(&request) else { return Ok(None) };
-    let wait = at.duration_since(Timestamp::now());
-    if wait.is_positive() {
-        return Ok(Some(Duration::try_from(wait).unwrap_or(LONGEST).min(LONGEST)));
-    }
-    let path = path::<CertificateSigningRequest>("", &name);
-    let uid = request.metadata.uid.as_deref().unwrap_or_default();
-    match context.calls.delete(&path, Deletion::of(uid)).await {
-        Err(error) if !matches!(error.kind, CallErrorKind::NotFound | CallErrorKind::Conflict) => {
-            Err(error)
-        }
-        _ => Ok(None),
-    }
+    // A time that has passed is no wait.
+    let wait = Duration::try_from(at.duration_since(Timestamp::now())).unwrap_or_default();
+    expire::<CertificateSigningRequest>(context, &request.metadata, wait).await
 }
 
 #[cfg(test)]

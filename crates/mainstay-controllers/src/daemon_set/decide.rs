@@ -43,8 +43,8 @@ pub(super) enum Why {
     Outdated,
 }
 
-/// `hash` is that of the template as it is; `pods` are those that are controlled, by node; `held` says how long a pod that failed on a node is to
-/// be left there.
+/// `hash` is that of the template as it is; `pods` are those that are controlled, by node; `held`
+/// says how long a pod that failed on a node is to be left there.
 pub(super) fn decide(
     set: &DaemonSet,
     hash: &str,

@@ -6,6 +6,9 @@ use k8s_openapi::api::apps::v1::DaemonSet;
 use k8s_openapi::api::core::v1::{
     NodeSelector, NodeSelectorRequirement, NodeSelectorTerm, Pod, PodSpec, Toleration,
 };
+use mainstay_pod::scheduling::taints::{
+    NO_EXECUTE, NO_SCHEDULE, NOT_READY, UNREACHABLE, UNSCHEDULABLE,
+};
 
 use super::history::{HASH, label};
 use crate::{owner, pods};
@@ -16,15 +19,15 @@ const GENERATION_LABEL: &str = "pod-template-generation";
 
 /// What stands in the way of other pods and not of these.
 const TOLERATED: [(&str, &str); 6] = [
-    ("node.kubernetes.io/not-ready", "NoExecute"),
-    ("node.kubernetes.io/unreachable", "NoExecute"),
-    ("node.kubernetes.io/disk-pressure", "NoSchedule"),
-    ("node.kubernetes.io/memory-pressure", "NoSchedule"),
-    ("node.kubernetes.io/pid-pressure", "NoSchedule"),
-    ("node.kubernetes.io/unschedulable", "NoSchedule"),
+    (NOT_READY, NO_EXECUTE),
+    (UNREACHABLE, NO_EXECUTE),
+    ("node.kubernetes.io/disk-pressure", NO_SCHEDULE),
+    ("node.kubernetes.io/memory-pressure", NO_SCHEDULE),
+    ("node.kubernetes.io/pid-pressure", NO_SCHEDULE),
+    (UNSCHEDULABLE, NO_SCHEDULE),
 ];
 /// And of those that use the network of their node.
-const NETWORK: (&str, &str) = ("node.kubernetes.io/network-unavailable", "NoSchedule");
+const NETWORK: (&str, &str) = ("node.kubernetes.io/network-unavailable", NO_SCHEDULE);
 
 /// A pod of the revision with this hash that is tied to no node yet; `None` if there is no template.
 pub(super) fn pod(set: &DaemonSet, hash: &str) -> Option<Pod> {

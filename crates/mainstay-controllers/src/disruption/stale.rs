@@ -25,7 +25,7 @@ pub(super) fn target(pod: &Pod) -> Option<&PodCondition> {
         return None;
     }
     let mut conditions = pod.status.as_ref()?.conditions.iter().flatten();
-    let target = conditions.find(|condition| condition.type_ == "DisruptionTarget")?;
+    let target = conditions.find(|condition| condition.type_ == pods::DISRUPTION_TARGET)?;
     let by_node = target.reason.as_deref() == Some("TerminationByKubelet");
     (target.status == "True" && !by_node).then_some(target)
 }
@@ -53,7 +53,7 @@ pub(super) async fn sync(
         // Not if it is said anew.
         "metadata": { "uid": meta.uid, "resourceVersion": meta.resource_version },
         "status": { "conditions": [{
-            "type": "DisruptionTarget",
+            "type": pods::DISRUPTION_TARGET,
             "status": "False",
             "reason": null,
             "message": null,

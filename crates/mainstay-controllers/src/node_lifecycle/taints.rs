@@ -8,12 +8,11 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Node, Taint};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
-use mainstay_pod::scheduling::taints::{NO_EXECUTE, NO_SCHEDULE, UNSCHEDULABLE};
+use mainstay_pod::scheduling::taints::{
+    NO_EXECUTE, NO_SCHEDULE, NOT_READY, UNREACHABLE, UNSCHEDULABLE,
+};
 
 use super::health::Ready;
-
-pub(super) const NOT_READY: &str = "node.kubernetes.io/not-ready";
-pub(super) const UNREACHABLE: &str = "node.kubernetes.io/unreachable";
 
 /// A condition, its status, and the key of the taint of a node that has it.
 const OF_CONDITIONS: [(&str, &str, &str); 6] = [

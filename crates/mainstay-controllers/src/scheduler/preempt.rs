@@ -13,6 +13,7 @@ use super::fit_error::FitError;
 use super::pick;
 use super::pod::PodInfo;
 use super::snapshot::{Slot, Snapshot};
+use crate::pods::DISRUPTION_TARGET;
 
 /// How many nodes are looked into at most. Source: `MinCandidateNodesAbsolute`.
 const CANDIDATES: usize = 100;
@@ -91,7 +92,7 @@ fn is_being_preempted(pod: &PodInfo) -> bool {
     let conditions = pod.status().into_iter().flat_map(|it| it.conditions.iter().flatten());
     pod.ending
         && conditions.into_iter().any(|it| {
-            it.type_ == "DisruptionTarget"
+            it.type_ == DISRUPTION_TARGET
                 && it.status == "True"
                 && it.reason.as_deref() == Some("PreemptionByScheduler")
         })

@@ -23,6 +23,7 @@ use crate::context::Context;
 use crate::events::EventType;
 use crate::informer::{Informer, ObjectKey, Subscription};
 use crate::informers::path;
+use crate::pods::DISRUPTION_TARGET;
 
 /// How many requests are under way at a time.
 const AT_ONCE: usize = 16;
@@ -173,7 +174,7 @@ async fn carry_out(context: &Context, shared: &Shared, step: Step) {
                 );
                 shared.change(|state, now| state.not_bound(&pod, now));
                 // Who is bound by another one, or gone, has nothing to be told.
-                if !is_another(&error) {
+                if !error.is_of_another() {
                     fail(context, &pod, "SchedulerError", &message, None).await;
                 }
             }
@@ -216,7 +217,7 @@ async fn make_room(context: &Context, wait: &Wait) -> Result<(), CallError> {
     for victim in &wait.victims {
         let uid = &wait.pod.uid;
         let condition = json!({
-            "type": "DisruptionTarget",
+            "type": DISRUPTION_TARGET,
             "status": "True",
             "reason": "PreemptionByScheduler",
             "message": "default-scheduler: preempting to accommodate a higher priority pod",
@@ -242,7 +243,7 @@ async fn make_room(context: &Context, wait: &Wait) -> Result<(), CallError> {
     for other in wait.outdone.iter().filter(|other| other.nominated_node().is_some()) {
         let cleared = json!({"nominatedNodeName": null});
         if let Err(error) = patch_status(context, other, cleared).await
-            && !is_another(&error)
+            && !error.is_of_another()
         {
             tracing::debug!(pod = %other.key, error = error.message, "still nominated");
         }
@@ -250,17 +251,12 @@ async fn make_room(context: &Context, wait: &Wait) -> Result<(), CallError> {
     Ok(())
 }
 
-/// Whether what was meant is not there any more.
-fn is_another(error: &CallError) -> bool {
-    matches!(error.kind, CallErrorKind::NotFound | CallErrorKind::Conflict)
-}
-
 /// Tells why a pod has to wait.
 async fn fail(context: &Context, pod: &PodInfo, reason: &str, message: &str, node: Option<&str>) {
     context.events.tell(&*pod.object, EventType::Warning, "FailedScheduling", note(message));
     let Some(status) = status(pod, reason, message, node, Timestamp::now()) else { return };
     if let Err(error) = patch_status(context, pod, status).await
-        && !is_another(&error)
+        && !error.is_of_another()
     {
         // It is told again with the next attempt.
         tracing::debug!(pod = %pod.key, error = error.message, "cannot tell why it waits");

@@ -39,18 +39,16 @@ use tokio::sync::watch;
 use self::enrol::Request;
 use super::node_auth::ApiAuth;
 use super::pinned::Pinned;
-use super::remote::{LateRemote, Remote, Server};
+use super::remote::{Remote, Server, late_client};
 use super::tls::{Current, Trust};
-use super::{NodePort, blocking, listen, retry};
+use super::{NodePort, RENEWAL_INTERVAL, blocking, retry, serve_health};
 
-/// How often certificates are looked at at least: the clock may be set.
-const RENEWAL_INTERVAL: Duration = Duration::from_secs(3600);
 /// How often the node's addresses are compared with those of its serving certificate.
 const ADDRESS_INTERVAL: Duration = Duration::from_secs(10);
 /// How long a certificate that was just made is left alone, if its life is long enough.
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 /// How long certificates are left alone at least.
-const RENEWAL_PAUSE: Duration = Duration::from_millis(500);
+const SHORTEST_PAUSE: Duration = Duration::from_millis(500);
 
 /// What an API is joined with.
 #[derive(Clone, Debug)]
@@ -99,7 +97,7 @@ impl Joined {
     }
 
     fn client(&self) -> kube::Client {
-        kube::Client::new(LateRemote(self.remote.subscribe()), "default")
+        late_client(self.remote.subscribe())
     }
 
     fn calls(&self) -> Calls {
@@ -110,12 +108,7 @@ impl Joined {
     pub(crate) async fn run(mut self, node: NodeApi) {
         let listener = self.node.take();
         let config = &self.config;
-        let health = async {
-            let address = (IpAddr::from([127, 0, 0, 1]), config.healthz_port).into();
-            let (listener, _) =
-                listen(address, "--healthz-port", &config.run_dir, "healthz-port").await;
-            node_api::serve_health(listener, node.clone()).await;
-        };
+        let health = serve_health(config.healthz_port, &config.run_dir, node.clone());
         let rest = async {
             let directory = config.root_dir.join("joined");
             let open = || {
@@ -183,7 +176,7 @@ impl Joined {
         };
         let pinned = Pinned::new(token.authority());
         let remote = Remote::new(&self.config.server, &pinned.client(), Some(&token.bearer()));
-        let calls = Calls::new(kube::Client::new(remote, "default"), super::AGENT);
+        let calls = Calls::new(remote.client(), super::AGENT);
         let (which, wanted) = (NodeCertificate::Client, self.client_leaf());
         let own = token.clone();
         let request = on_disk(credentials, move |it| Request::new(it, which, &wanted, Some(&own)));
@@ -368,5 +361,5 @@ fn pause_before(end: Timestamp) -> Duration {
 
 fn wait_until(until: Timestamp, longest: Duration) -> Duration {
     let wait = until.duration_since(Timestamp::now());
-    Duration::try_from(wait).unwrap_or_default().clamp(RENEWAL_PAUSE, longest)
+    Duration::try_from(wait).unwrap_or_default().clamp(SHORTEST_PAUSE, longest)
 }

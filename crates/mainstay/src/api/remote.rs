@@ -1,9 +1,7 @@
 //! A Kubernetes API on another machine, or of another process, over TLS.
 
-use std::pin::Pin;
 use std::str::FromStr;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -17,7 +15,7 @@ use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use kube::client::Body;
 use tokio::sync::watch;
-use tower::Service;
+use tower::service_fn;
 
 /// What can go wrong on the way.
 type Broken = Box<dyn std::error::Error + Send + Sync>;
@@ -100,45 +98,26 @@ impl Remote {
         }
         Ok(self.client.request(request).await?)
     }
-}
 
-impl Service<Request<Body>> for Remote {
-    type Response = Response<Incoming>;
-    type Error = Broken;
-    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Broken>> + Send>>;
-
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Broken>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, request: Request<Body>) -> Self::Future {
-        Box::pin(self.clone().send(request))
+    /// The API for whoever asks there.
+    pub(crate) fn client(self) -> kube::Client {
+        kube::Client::new(service_fn(move |request| self.clone().send(request)), "default")
     }
 }
 
 /// The same for those who may ask before it is known how to show who this is. A request that comes too early
 /// waits; whoever sends it has a deadline.
-#[derive(Clone)]
-pub(super) struct LateRemote(pub(super) watch::Receiver<Option<Arc<Remote>>>);
-
-impl Service<Request<Body>> for LateRemote {
-    type Response = Response<Incoming>;
-    type Error = Broken;
-    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Broken>> + Send>>;
-
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Broken>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, request: Request<Body>) -> Self::Future {
-        let mut remote = self.0.clone();
-        Box::pin(async move {
+pub(super) fn late_client(remote: watch::Receiver<Option<Arc<Remote>>>) -> kube::Client {
+    let send = move |request| {
+        let mut remote = remote.clone();
+        async move {
             // Without a sender this process ends.
             let there = remote.wait_for(Option::is_some).await?.clone();
             let remote = there.ok_or("this process is ending")?;
             Remote::clone(&remote).send(request).await
-        })
-    }
+        }
+    };
+    kube::Client::new(service_fn(send), "default")
 }
 
 #[cfg(test)]

@@ -10,7 +10,7 @@ use base64::engine::general_purpose::STANDARD;
 use clap::{Args, Subcommand};
 use jiff::{RoundMode, SignedDuration, Timestamp, TimestampRound, Unit};
 use mainstay_client::{CallErrorKind, Calls, Deletion};
-use mainstay_pki::{JoinToken, ReadKubeconfig};
+use mainstay_pki::{BOOTSTRAP_SECRET_PREFIX, BOOTSTRAP_SECRET_TYPE, JoinToken, ReadKubeconfig};
 use mainstay_pod::NodeName;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use serde_json::{Value, json};
@@ -25,8 +25,6 @@ use crate::instance::Instance;
 /// Tokens are Secrets of `kube-system`, as kubeadm makes them. Source:
 /// `staging/src/k8s.io/cluster-bootstrap/token/api/types.go`.
 const COLLECTION: &str = "/api/v1/namespaces/kube-system/secrets";
-const PREFIX: &str = "bootstrap-token-";
-const TYPE: &str = "bootstrap.kubernetes.io/token";
 
 /// Make, list and revoke the tokens that other machines join this one's API with.
 #[derive(Debug, Subcommand)]
@@ -119,8 +117,8 @@ impl Create {
         let secret = json!({
             "apiVersion": "v1",
             "kind": "Secret",
-            "metadata": { "name": format!("{PREFIX}{}", token.id()) },
-            "type": TYPE,
+            "metadata": { "name": format!("{BOOTSTRAP_SECRET_PREFIX}{}", token.id()) },
+            "type": BOOTSTRAP_SECRET_TYPE,
             "stringData": data,
         });
         calls.post::<Value, _>(COLLECTION, &secret).await.context("cannot make the token")?;
@@ -132,7 +130,7 @@ impl Create {
 impl List {
     async fn run(self, instance: &Instance) -> anyhow::Result<()> {
         let (calls, _) = self.admin.calls(instance)?;
-        let path = format!("{COLLECTION}?fieldSelector=type%3D{TYPE}");
+        let path = format!("{COLLECTION}?fieldSelector=type%3D{BOOTSTRAP_SECRET_TYPE}");
         let list: Value = calls.get(&path).await.context("cannot list the tokens")?;
         let tokens: Vec<Listed> =
             list["items"].as_array().into_iter().flatten().map(Listed::read).collect();
@@ -173,7 +171,7 @@ impl Revoke {
                     "{token:?} is neither a token nor the first part of one; `mainstay token list` shows those"
                 );
             }
-            let path = format!("{COLLECTION}/{PREFIX}{id}");
+            let path = format!("{COLLECTION}/{BOOTSTRAP_SECRET_PREFIX}{id}");
             let secret: Value = match calls.get(&path).await {
                 Err(error) if error.kind == CallErrorKind::NotFound => {
                     bail!("there is no token {id}; `mainstay token list` shows what there is");
@@ -245,6 +243,6 @@ impl Admin {
         let key = PrivateKeyDer::Pkcs8(read.key);
         let shown = Current::new(trust.certified_pair(vec![read.certificate], key)?);
         let remote = Remote::new(&read.server.parse()?, &trust.client(shown), None);
-        Ok((Calls::new(kube::Client::new(remote, "default"), AGENT), read.authority))
+        Ok((Calls::new(remote.client(), AGENT), read.authority))
     }
 }

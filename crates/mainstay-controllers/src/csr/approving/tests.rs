@@ -23,11 +23,8 @@ fn judge_at(
     now: Timestamp,
 ) -> Verdict {
     let api_names = ["kubernetes", "10.0.0.1"].map(|name| name.parse().unwrap());
-    let facts = RequestFacts::read(&request.spec.request.0).unwrap();
-    let name = facts.subject.common_name.strip_prefix(NODE_PREFIX).unwrap_or_default();
-    let node = nodes.iter().find(|it| it.metadata.name.as_deref() == Some(name));
     let api_names = &api_names.into();
-    decide(request, &World { node: node.map(|it| &**it), nodes, requests, api_names }, now)
+    decide(request, &World { nodes, requests, api_names }, now)
 }
 
 fn judge(asked: Asked, nodes: &[Arc<Node>]) -> Verdict {
