@@ -40,6 +40,7 @@ mod logs;
 pub mod node_api;
 mod objects;
 mod observe;
+mod percent;
 mod probe;
 mod publish;
 mod sources;

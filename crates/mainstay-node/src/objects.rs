@@ -75,12 +75,16 @@ impl Objects {
 impl Shelf {
     fn follow(self: &Arc<Self>, names: BTreeSet<ObjectName>) -> Following {
         let mut state = self.lock();
+        let more = names.iter().any(|name| !state.is_wanted(name));
         let (seen, receiver) = watch::channel(Arc::new(state.look(&names)));
         let id = state.next;
         state.next += 1;
         state.followers.insert(id, Follower { names, seen });
         drop(state);
-        self.wanted.send_modify(|count| *count += 1);
+        self.wanted.send_if_modified(|count| {
+            *count += u64::from(more);
+            more
+        });
         Following { shelf: self.clone(), id, seen: receiver }
     }
 
@@ -109,7 +113,7 @@ impl Shelf {
         let mut state = self.lock();
         // The same again would be in memory twice.
         let news = state.known.get(name) != Some(&known);
-        if news && state.followers.values().any(|it| it.names.contains(name)) {
+        if news && state.is_wanted(name) {
             state.known.insert(name.clone(), known);
             state.tell(|names| names.contains(name));
         }
@@ -129,6 +133,11 @@ impl Shelf {
 }
 
 impl State {
+    /// Whether somebody refers to an object.
+    fn is_wanted(&self, name: &ObjectName) -> bool {
+        self.followers.values().any(|it| it.names.contains(name))
+    }
+
     fn look(&self, names: &BTreeSet<ObjectName>) -> Referenced {
         let unknown = || if self.complete { Known::Missing } else { Known::Awaited };
         let known = |name: &ObjectName| self.known.get(name).cloned().unwrap_or_else(unknown);
@@ -176,16 +185,18 @@ impl Following {
 impl Drop for Following {
     fn drop(&mut self) {
         let mut state = self.shelf.lock();
-        let Some(gone) = state.followers.remove(&self.id) else { return };
+        let Some(Follower { mut names, .. }) = state.followers.remove(&self.id) else { return };
+        names.retain(|name| !state.is_wanted(name));
         if !state.complete {
-            for name in gone.names {
-                if !state.followers.values().any(|it| it.names.contains(&name)) {
-                    state.known.remove(&name);
-                }
+            for name in &names {
+                state.known.remove(name);
             }
         }
         drop(state);
-        self.shelf.wanted.send_modify(|count| *count += 1);
+        self.shelf.wanted.send_if_modified(|count| {
+            *count += u64::from(!names.is_empty());
+            !names.is_empty()
+        });
     }
 }
 

@@ -110,6 +110,11 @@ impl Observer {
         }
     }
 
+    /// What there is of a pod.
+    pub(crate) fn seen(&self, key: &PodKey) -> Arc<SeenPod> {
+        self.lock().get(key).map(|pod| pod.borrow().clone()).unwrap_or_default()
+    }
+
     /// Looks for what containers left to say that have ended. Each is asked once: it says nothing more.
     async fn add_termination_messages(
         &self,
@@ -117,7 +122,7 @@ impl Observer {
         status: &PodSandboxStatus,
         sandbox: &mut SeenSandbox,
     ) {
-        let known = self.lock().get(key).map(|pod| pod.borrow().clone()).unwrap_or_default();
+        let known = self.seen(key);
         let all = || known.sandboxes.iter().flat_map(|sandbox| &sandbox.containers);
         for (container, status) in sandbox.containers.iter_mut().zip(&status.containers) {
             let known = all().find(|known| known.id == container.id);

@@ -28,7 +28,7 @@ use tokio::sync::{mpsc, watch};
 
 pub use api::ApiAccess;
 pub(crate) use events::{
-    About, Event, EventKind, Events, about, duration, field_path, of_failure, waits,
+    About, Event, EventKind, Events, about, about_seen, duration, of_failure, waits,
 };
 pub use network::PodNetwork;
 pub use node::allocatable;

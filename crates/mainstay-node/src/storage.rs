@@ -72,11 +72,11 @@ async fn measure(
             usage.volumes.insert(volume.name.clone(), on_disk(path).await?);
         }
     }
-    let seen = performer.observer.subscribe(key).borrow().clone();
+    let seen = performer.observer.seen(key);
     let own = seen.sandboxes.iter().filter(|sandbox| sandbox.uid == pod.uid());
     let containers: Vec<_> = own.flat_map(|sandbox| &sandbox.containers).collect();
     let logs = facts.pod_log_directory(pod.namespace(), pod.name(), pod.uid());
-    for container in &spec.containers {
+    for (_, container) in pod.containers() {
         let name = &container.name;
         let of_name = containers.iter().filter(|seen| seen.name == *name && !seen.has_ended());
         let Some(newest) = of_name.max_by_key(|seen| seen.restart_count) else { continue };

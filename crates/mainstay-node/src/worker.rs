@@ -36,9 +36,9 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::{AbortHandle, JoinSet};
 
 pub(crate) use perform::Performer;
-use perform::{Done, PerformError};
+use perform::{Done, Evictions, PerformError};
 
-use crate::objects::{Following, Objects};
+use crate::objects::Following;
 use crate::probe::{self, Line};
 use crate::publish::{EventKind, PodReport, Publication, about, of_failure, waits};
 
@@ -46,8 +46,6 @@ use crate::publish::{EventKind, PodReport, Publication, about, of_failure, waits
 const LONGEST_RETRY: Duration = Duration::from_secs(30);
 /// The same for images. Source: `MaxImageBackOff` of the kubelet, 300 s.
 const LONGEST_IMAGE_RETRY: Duration = Duration::from_secs(300);
-
-type Evictions = watch::Receiver<BTreeMap<(PodKey, String), String>>;
 
 /// What a worker is started with.
 pub(crate) struct Worker {
@@ -77,6 +75,8 @@ pub(crate) struct WorkerGoal {
 #[derive(Default)]
 struct Sources {
     pod: Option<Arc<Pod>>,
+    /// Why the node does not take it, which follows from what neither of them changes.
+    rejection: Option<Rejection>,
     /// The objects that it refers to.
     following: Option<Following>,
     /// Whether some of its volumes show what may change.
@@ -98,7 +98,7 @@ impl Worker {
     /// Works until nothing of the pod is left and nothing of it is wanted.
     pub(crate) async fn run(mut self) {
         let mut in_flight = InFlight::default();
-        let mut grace = None;
+        let (mut ends, mut grace) = (false, None);
         self.remember_health().await;
         let mut evictions = self.performer.evictions();
         let mut sources = Sources::default();
@@ -109,7 +109,7 @@ impl Worker {
             evictions.mark_unchanged();
             let goal = self.goal.borrow_and_update().clone();
             let pod = goal.goal.pod().map(|run| &run.pod);
-            let renewed = sources.turn_to(pod, &self.performer.objects);
+            let renewed = sources.turn_to(pod, &self.performer);
             let seen = self.seen.borrow_and_update().clone();
             let now = Timestamp::now();
             let version = self.memory.version.clone();
@@ -118,9 +118,10 @@ impl Worker {
                 // Images of a version that is not wanted any more need not be waited for.
                 in_flight.abort_images();
             }
-            if self.memory.version != version || !matches!(goal.goal, Goal::Run(_)) {
+            let ended_before = std::mem::replace(&mut ends, !matches!(goal.goal, Goal::Run(_)));
+            if self.memory.version != version || (ends && !ended_before) {
                 // The end of the pod has a grace period of its own.
-                in_flight.abort_unhealthy();
+                in_flight.abort_other_stops();
             }
             if let Goal::Stop { grace: now, .. } = &goal.goal {
                 in_flight.abort_images();
@@ -145,8 +146,9 @@ impl Worker {
             {
                 self.performer.note_start(run);
             }
-            let rejection = self.rejection(&goal.goal);
-            let wanted = match (&goal.goal, &rejection) {
+            let rejection = sources.rejection.as_ref();
+            let rejection = rejection.filter(|_| matches!(goal.goal, Goal::Run(_)));
+            let wanted = match (&goal.goal, rejection) {
                 (Goal::Run(run), Some(_)) => {
                     Goal::Stop { run: run.clone(), grace: run.pod.termination_grace_period() }
                 }
@@ -154,7 +156,7 @@ impl Worker {
             };
             let plan = plan(&wanted, &seen, &self.memory, now);
             // First what is, then what is done about it: an end that is written down is this one.
-            self.report(&goal, &seen, rejection.as_ref(), (plan.waiting, plan.done), now);
+            self.report(&goal, &seen, rejection, (plan.waiting, plan.done), now);
             if self.status.as_ref().is_some_and(status::is_over) {
                 in_flight.abort_images();
             }
@@ -179,6 +181,9 @@ impl Worker {
 
     /// What an agent before this one knew of the containers with probes.
     async fn remember_health(&mut self) {
+        if self.seen.borrow().sandboxes.is_empty() {
+            return;
+        }
         let run = self.goal.borrow().goal.pod().cloned();
         let Some(run) = run.filter(|run| probed(run.pod.spec()).next().is_some()) else { return };
         let directory = self.performer.facts.pod_directory(run.pod.uid());
@@ -192,35 +197,18 @@ impl Worker {
     fn tell_probes(&mut self, goal: &Goal, seen: &SeenPod) {
         let ending =
             matches!(goal, Goal::Stop { .. }) || self.status.as_ref().is_some_and(status::is_over);
-        let host = self.performer.node_addresses().ips.first().map(ToString::to_string);
+        let host = || self.performer.node_addresses().ips.first().map(ToString::to_string);
         self.probes.tell(goal.pod(), seen, host, ending, &self.memory);
-    }
-
-    /// Why what should run does not.
-    fn rejection(&self, goal: &Goal) -> Option<Rejection> {
-        match goal {
-            Goal::Run(run) => self.performer.rejection(&run.pod),
-            Goal::Stop { .. } | Goal::Gone => None,
-        }
     }
 
     /// Waits for the next thing that can change the plan; says what it was.
     async fn wait(
         &mut self,
         in_flight: &mut InFlight,
-        evictions: &mut Evictions,
+        evictions: &mut watch::Receiver<Evictions>,
         sources: &mut Sources,
         wake_at: Option<Timestamp>,
     ) -> &'static str {
-        let sleep = async {
-            match wake_at {
-                Some(at) => {
-                    let rest = at.duration_since(Timestamp::now());
-                    tokio::time::sleep(Duration::try_from(rest).unwrap_or_default()).await;
-                }
-                None => std::future::pending().await,
-            }
-        };
         tokio::select! {
             // Cancel-safe per docs on `watch::Receiver::changed`.
             changed = self.goal.changed() => match changed {
@@ -251,7 +239,7 @@ impl Worker {
                 "action"
             }
             // Dropping a sleep loses nothing: the plan says anew when to wake.
-            () = sleep => "time",
+            () = until(wake_at) => "time",
         }
     }
 
@@ -512,6 +500,13 @@ impl Worker {
     }
 }
 
+/// Waits for a moment; for ever without one.
+async fn until(at: Option<Timestamp>) {
+    let Some(at) = at else { return std::future::pending().await };
+    let rest = at.duration_since(Timestamp::now());
+    tokio::time::sleep(Duration::try_from(rest).unwrap_or_default()).await;
+}
+
 /// Whether a status says that the pod was ended by its deadline.
 fn is_late(status: &PodStatus) -> bool {
     status.reason.as_deref() == Some(DEADLINE_EXCEEDED)
@@ -520,19 +515,21 @@ fn is_late(status: &PodStatus) -> bool {
 impl Sources {
     /// Turns to a goal's pod. Answers whether its volumes may have to show something else, since the pod
     /// itself has changed.
-    fn turn_to(&mut self, pod: Option<&Arc<Pod>>, objects: &Objects) -> bool {
+    fn turn_to(&mut self, pod: Option<&Arc<Pod>>, performer: &Performer) -> bool {
         let before = match (&self.pod, pod) {
             (Some(before), Some(pod)) if Arc::ptr_eq(before, pod) => return false,
             (None, None) => return false,
             (before, _) => before.as_ref().map(|before| before.uid().to_owned()),
         };
         // Before the old ones are let go, so that what both refer to stays known.
-        let following = pod.and_then(|pod| objects.follow(pod));
-        let has_volumes = pod.is_some_and(|pod| projection::has_any(pod));
+        self.following = pod.and_then(|pod| performer.objects.follow(pod));
+        self.has_volumes = pod.is_some_and(|pod| projection::has_any(pod));
+        self.rejection = pod.and_then(|pod| performer.rejection(pod));
+        self.pod = pod.cloned();
         let same = before.as_deref() == pod.map(|pod| pod.uid());
-        let renew_at = self.renew_at.filter(|_| same);
-        let surprised = std::mem::take(&mut self.surprised);
-        *self = Self { pod: pod.cloned(), following, has_volumes, renew_at, surprised };
+        if !same {
+            self.renew_at = None;
+        }
         self.has_volumes && same
     }
 
@@ -545,18 +542,9 @@ impl Sources {
                 None => std::future::pending().await,
             }
         };
-        let renewal = async {
-            match self.renew_at {
-                Some(at) => {
-                    let rest = at.duration_since(Timestamp::now());
-                    tokio::time::sleep(Duration::try_from(rest).unwrap_or_default()).await;
-                }
-                None => std::future::pending().await,
-            }
-        };
         tokio::select! {
             () = following => {}
-            () = renewal => self.renew_at = None,
+            () = until(self.renew_at) => self.renew_at = None,
         }
     }
 }
@@ -603,9 +591,11 @@ impl InFlight {
         });
     }
 
-    fn abort_unhealthy(&self) {
+    /// Ends of containers for another reason than that of their pod. What is asked after a hook names none, and
+    /// is asked again.
+    fn abort_other_stops(&self) {
         self.abort(|action| {
-            matches!(action, Action::StopContainer { why: Some(StopReason::Unhealthy { .. }), .. })
+            matches!(action, Action::StopContainer { why, .. } if *why != Some(StopReason::PodEnds))
         });
     }
 

@@ -12,12 +12,18 @@
 use k8s_openapi::api::core::v1::{Pod as KubernetesPod, PodCondition, PodStatus};
 
 use crate::mirror::{Action, patch_of};
-use crate::status::{gates, is_over};
+use crate::status::{ALL_CONTAINERS_RESTARTING, gates, is_over};
 
 /// The conditions that a node writes. Source: `PodConditionByKubelet` in
 /// `pkg/kubelet/types/pod_status.go`; the scheduler's is written for whoever binds pods by name.
-const OWN: &[&str] =
-    &["PodReadyToStartContainers", "Initialized", "Ready", "ContainersReady", "PodScheduled"];
+const OWN: &[&str] = &[
+    "PodReadyToStartContainers",
+    "Initialized",
+    "Ready",
+    "ContainersReady",
+    "PodScheduled",
+    ALL_CONTAINERS_RESTARTING,
+];
 
 /// What the node knows of the pod.
 #[derive(Clone, Copy, Debug)]
@@ -156,6 +162,16 @@ mod tests {
             "finalizers": ["a/b"],
         });
         assert_eq!(after(&over, true, &holding(&over, &kept)), "nothing");
+    }
+
+    #[test]
+    fn what_all_containers_are_started_over_for_is_the_nodes_to_say() {
+        let mut over = told("Failed", "terminated");
+        let condition = json!({"type": "AllContainersRestarting", "status": "False"});
+        over.conditions.get_or_insert_default().push(serde_json::from_value(condition).unwrap());
+        let asked = json!({"deletionTimestamp": "2026-01-01T00:00:00Z"});
+        assert_eq!(after(&over, true, &holding(&over, &json!({}))), "nothing");
+        assert_eq!(after(&over, true, &holding(&over, &asked)), "delete u");
     }
 
     #[test]

@@ -9,7 +9,7 @@ use std::net::IpAddr;
 use k8s_openapi::api::core::v1::{Container, ResourceFieldSelector, ResourceRequirements};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity as QuantityText;
 use mainstay_pod::validate::Show as _;
-use mainstay_pod::{Amounts, Pod, Quantity};
+use mainstay_pod::{Amounts, Pod, Quantity, Role};
 
 use crate::references::{Referenced, SourceError};
 use crate::status::NodeAddresses;
@@ -103,13 +103,12 @@ pub(crate) fn resource_for_variable(
     most.memory_bytes = limit("memory").map_or(most.memory_bytes, |it| number(it.units()));
     match selector.container_name.as_deref().filter(|name| !name.is_empty()) {
         None => resource(container, selector, &most),
-        Some(name) => {
-            let mut main = pod.spec().containers.iter();
-            match main.find(|container| container.name == name) {
-                Some(container) => resource(container, selector, &most),
-                None => resource(of_name(pod, name)?, selector, &Amounts::default()),
+        Some(name) => match of_name(pod, name)? {
+            (Role::Main, container) => resource(container, selector, &most),
+            (Role::Init | Role::Sidecar, container) => {
+                resource(container, selector, &Amounts::default())
             }
-        }
+        },
     }
 }
 
@@ -120,14 +119,12 @@ pub(crate) fn resource_for_file(
     around: &Surroundings<'_>,
 ) -> Result<String, SourceError> {
     let name = selector.container_name.as_deref().unwrap_or_default();
-    resource(of_name(pod, name)?, selector, &around.allocatable)
+    let (_, container) = of_name(pod, name)?;
+    resource(container, selector, &around.allocatable)
 }
 
-fn of_name<'a>(pod: &'a Pod, name: &str) -> Result<&'a Container, SourceError> {
-    let spec = pod.spec();
-    let mut all = spec.containers.iter().chain(spec.init_containers.iter().flatten());
-    all.find(|container| container.name == name)
-        .ok_or_else(|| SourceError::Unknown(format!("container {name} not found")))
+fn of_name<'a>(pod: &'a Pod, name: &str) -> Result<(Role, &'a Container), SourceError> {
+    pod.container(name).ok_or_else(|| SourceError::Unknown(format!("container {name} not found")))
 }
 
 fn amount(list: &BTreeMap<String, QuantityText>, name: &str) -> Option<Quantity> {

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::{Container, PodSpec, Volume};
-use mainstay_pod::{Amounts, PodTotals, Quantity};
+use mainstay_pod::{PodTotals, Quantity};
 
 /// Why a pod has failed that took more than it may.
 pub const EVICTED: &str = "Evicted";
@@ -23,7 +23,6 @@ pub struct Usage {
 /// Whether anything of a pod has a limit that has to be watched.
 pub fn is_limited(spec: &PodSpec) -> bool {
     spec.volumes.iter().flatten().any(|volume| limit_of(volume).is_some())
-        || spec.containers.iter().any(|it| limit_of_container(it).is_some())
         || limit_of_pod(spec).is_some()
 }
 
@@ -67,7 +66,6 @@ fn limit_of(volume: &Volume) -> Option<(u64, String)> {
 }
 
 fn limit_of_container(container: &Container) -> Option<(u64, String)> {
-    Amounts::limit_of(container).ephemeral_storage_bytes?;
     let limits = container.resources.as_ref()?.limits.as_ref()?;
     amount(&limits.get("ephemeral-storage")?.0)
 }

@@ -34,7 +34,7 @@ mod tear_down;
 
 pub(crate) use deadline::is_exceeded;
 pub use deadline::{DEADLINE_EXCEEDED, DEADLINE_MESSAGE};
-pub use health::{Health, stop_given_up};
+pub use health::Health;
 pub(crate) use order::{Round, on_turn};
 pub use plan::plan;
 pub(crate) use restart::{Afterwards, Restarts};

@@ -16,6 +16,7 @@ use mainstay_pod::{ObjectKind, Pod};
 use crate::downward::{self, Surroundings};
 use crate::references::SourceError;
 use crate::tokens::WantedToken;
+use crate::translate::run_as_user;
 
 /// The permission bits of a file of which nobody says any. Source: `pkg/apis/core/v1/defaults.go`,
 /// `ConfigMapVolumeSourceDefaultMode` and its like.
@@ -223,13 +224,7 @@ impl<'a> Collected<'a, '_> {
 /// The user that all containers of a pod run as, if they say one and the same. Source: `FsUserFrom` in
 /// `pkg/volume/util/util.go`.
 fn user(pod: &Pod) -> Option<u32> {
-    let spec = pod.spec();
-    let of_pod = spec.security_context.as_ref().and_then(|it| it.run_as_user);
-    let all = spec.containers.iter().chain(spec.init_containers.iter().flatten());
-    let mut users = all.map(|container| {
-        let own = container.security_context.as_ref().and_then(|it| it.run_as_user);
-        own.or(of_pod)
-    });
+    let mut users = pod.containers().map(|(_, container)| run_as_user(pod, container));
     let first = users.next()??;
     users.all(|user| user == Some(first)).then(|| u32::try_from(first).ok()).flatten()
 }
@@ -250,9 +245,8 @@ fn clean(path: &str) -> Option<String> {
 /// The directories that have to be in a volume for others that are mounted in it, since nothing can be made
 /// in it later. Source: `getNestedMountpoints` in `pkg/volume/util/nested_volumes.go`.
 pub fn nested_mount_points(pod: &Pod, volume: &str) -> Vec<String> {
-    let spec = pod.spec();
     let mut found = Vec::new();
-    for container in spec.containers.iter().chain(spec.init_containers.iter().flatten()) {
+    for (_, container) in pod.containers() {
         let mounts = container.volume_mounts.iter().flatten();
         let path = |path: &str| clean(path.trim_start_matches('/'));
         let mut all: Vec<_> = mounts

@@ -15,7 +15,7 @@ use mainstay_pod::{Object, ObjectKind, ObjectName, Pod};
 pub fn of(pod: &Pod) -> BTreeSet<ObjectName> {
     let mut found = Found { namespace: pod.namespace(), names: BTreeSet::new() };
     let spec = pod.spec();
-    for container in spec.containers.iter().chain(spec.init_containers.iter().flatten()) {
+    for (_, container) in pod.containers() {
         found.in_variables(container.env_from.as_deref(), container.env.as_deref());
     }
     for container in spec.ephemeral_containers.iter().flatten() {

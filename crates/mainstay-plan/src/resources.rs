@@ -97,7 +97,7 @@ fn share_of_rest(pod: &Pod) -> u64 {
     let spec = pod.spec();
     let own = spec.resources.as_ref().map(Amounts::request_in).unwrap_or_default();
     let Some(own) = own.memory_bytes else { return 0 };
-    let containers = spec.containers.len() + spec.init_containers.as_ref().map_or(0, Vec::len);
+    let containers = pod.containers().count();
     let rest = own.saturating_sub(Amounts::requested_by_containers(spec).memory_bytes.unwrap_or(0));
     u64::try_from(containers).ok().and_then(|count| rest.checked_div(count)).unwrap_or(0)
 }

@@ -15,6 +15,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use mainstay_pod::containers::could_restart_all;
 use mainstay_pod::{PodTotals, Role, SourceKind};
 
+pub(crate) use conditions::ALL_CONTAINERS_RESTARTING;
 pub use containers::{container_id, container_of_id};
 
 use crate::ephemeral_storage::EVICTED;
@@ -108,10 +109,10 @@ fn compute_under(restarts: Restarts<'_>, facts: &Facts<'_>) -> PodStatus {
     };
     // What has had its time, or too much, is not started again.
     let restarts = if early.is_some() { Restarts::Never } else { restarts };
-    let views = containers::views(pod, restarts, own(), memory, now);
+    let round = Round::of(pod, sandbox, memory);
+    let views = containers::views(pod, restarts, own(), round, memory, now);
     let phase = if early.is_some() { Phase::Failed } else { phase(&views, sandbox) };
     let ready = sandbox.is_some_and(|sandbox| sandbox.ready);
-    let round = sandbox.map(|sandbox| Round::of(pod, sandbox, memory)).unwrap_or_default();
     let mut conditions = conditions::all(&views, phase, ready, before, now);
     if could_restart_all(pod.spec()) {
         conditions.push(conditions::restarting(phase, round.ends, before, now));
@@ -179,9 +180,8 @@ fn some<T>(list: Vec<T>) -> Option<Vec<T>> {
 fn phase(views: &[containers::View<'_>], sandbox: Option<&SeenSandbox>) -> Phase {
     use containers::Now;
     let of = |role| views.iter().filter(move |view| view.role == role);
-    // How those fared that a pod runs for; nothing that is started again has failed.
-    let mut failed = of(Role::Init).any(|view| view.is_over && view.has_failed());
-    if failed {
+    // Nothing that is started again has failed.
+    if of(Role::Init).any(|view| view.is_over && view.has_failed()) {
         return Phase::Failed;
     }
     let made = |view: &containers::View<'_>| {
@@ -201,7 +201,7 @@ fn phase(views: &[containers::View<'_>], sandbox: Option<&SeenSandbox>) -> Phase
     if views.iter().any(runs) || !of(Role::Main).all(|view| view.is_over) {
         return Phase::Running;
     }
-    failed = of(Role::Main).any(containers::View::has_failed);
+    let failed = of(Role::Main).any(containers::View::has_failed);
     if failed { Phase::Failed } else { Phase::Succeeded }
 }
 

@@ -23,6 +23,7 @@ use mainstay_pod::{Amounts, Pod, Role};
 
 pub use environment::environment;
 pub use host_name::HostName;
+pub(crate) use security::run_as_user;
 pub use security::{RunsAsRoot, verify_non_root};
 
 use crate::admission::Kernel;
@@ -330,11 +331,7 @@ fn port_mappings(pod: &Pod) -> Result<Vec<PortMapping>, TranslateError> {
             },
         })
     };
-    // What only prepares a pod is not there to be reached; its ports may be those of others.
-    let lasts = |port: &mainstay_pod::HostPort| {
-        pod.container(&port.container).is_some_and(|(role, _)| role != Role::Init)
-    };
-    pod.host_ports().into_iter().filter(lasts).map(mapping).collect()
+    pod.host_ports().into_iter().map(mapping).collect()
 }
 
 fn lookup(variables: &[(String, String)], name: &str) -> Option<String> {

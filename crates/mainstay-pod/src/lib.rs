@@ -6,7 +6,7 @@
 //!
 //! 1. `yaml` and `json` make trees whose keys and values know their places in the file, with the meaning
 //!    that Kubernetes gives to YAML.
-//! 2. `documents` finds the Pods: in several documents, in `List` and `PodList`.
+//! 2. `documents` finds the Pods, ConfigMaps and Secrets: in several documents, in `List` and `PodList`.
 //! 3. `clean` takes out what a cluster had added to a pasted manifest.
 //! 4. `schema` holds the tree against a generated table of every field of the Pod API.
 //! 5. `defaults` fills in what an API server would.

@@ -52,6 +52,7 @@ async fn make(
         let (engine, sandbox, config) = (engine.clone(), sandbox.clone(), config.clone());
         crate::blocking(move || {
             write_files(&sandbox, &config)?;
+            make_reaper_group(&engine, &sandbox)?;
             let launched = engine.launcher()?.launch(&sandbox.directory);
             launched.map_err(failed("cannot start the pod's shim"))
         })
@@ -69,11 +70,7 @@ async fn make(
         greeting.map_err(failed("cannot reach the pod's shim"))?;
     sandbox.change(|state| state.shim = Some(shim.clone()));
     engine.spawn(keep(engine.clone(), sandbox.clone(), Line::Driven(connection)));
-    let namespaces = {
-        let (engine, sandbox, config) = (engine.clone(), sandbox.clone(), config.clone());
-        crate::blocking(move || namespaces(&engine, &sandbox, &config)).await?
-    };
-    shim.call(Command::EnterNamespaces(namespaces))
+    shim.call(Command::EnterNamespaces(namespaces(engine, sandbox, config)))
         .await
         .map_err(failed("cannot make the pod's namespaces"))?;
     // 4. The network.
@@ -134,24 +131,25 @@ async fn connect(
     .await
 }
 
+/// Makes the control group of the pod's first process, if it has one.
+fn make_reaper_group(engine: &Instance, sandbox: &Sandbox) -> Result<()> {
+    let Some(path) = reaper_cgroup(&sandbox.state().record) else { return Ok(()) };
+    let made = engine.hierarchies().at(&path).create();
+    made.map_err(failed("cannot make the control group of the pod's first process"))
+}
+
 fn namespaces(
     engine: &Instance,
     sandbox: &Sandbox,
     config: &PodSandboxConfig,
-) -> Result<SandboxNamespaces> {
+) -> SandboxNamespaces {
     let options = config.security_context.namespaces;
     let own_network = options.network == NamespaceMode::Pod;
     let own_ipc = options.ipc == NamespaceMode::Pod;
     let shm = sandbox.directory.join(SHM).to_string_lossy().into_owned();
     let shm = Shm { directory: shm, size: SHM_SIZE };
     let reaper = reaper_cgroup(&sandbox.state().record);
-    if let Some(path) = &reaper {
-        let group = engine.hierarchies().at(path);
-        group
-            .create()
-            .map_err(failed("cannot make the control group of the pod's first process"))?;
-    }
-    Ok(SandboxNamespaces {
+    SandboxNamespaces {
         network: own_network,
         ipc: own_ipc,
         processes: reaper.map(|path| bundle::cgroup_directories(engine.hierarchies(), &path)),
@@ -159,7 +157,7 @@ fn namespaces(
         hostname: own_network.then(|| config.hostname.clone()),
         shm: own_ipc.then_some(shm),
         sysctls: config.sysctls.clone(),
-    })
+    }
 }
 
 fn write_files(sandbox: &Sandbox, config: &PodSandboxConfig) -> Result<()> {

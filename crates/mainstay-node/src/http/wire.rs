@@ -290,7 +290,7 @@ fn judge(report: &PodReport, entry: &PodEntry) -> (String, Option<String>) {
         return ("Pending".to_owned(), Some(problem));
     }
     if let Some((state, problem)) = initializing::state(&report.pod, &report.status) {
-        return (state, problem.or(invalid));
+        return (state, problem.or_else(|| report.status.message.clone()).or(invalid));
     }
     let waiting = containers.iter().find_map(|container| {
         let waiting = container.state.as_ref()?.waiting.as_ref()?;

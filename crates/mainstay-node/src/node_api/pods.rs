@@ -84,9 +84,7 @@ impl NodePod {
 
     /// A container of its manifest.
     pub(super) fn container(&self, name: &str) -> Option<&Container> {
-        let spec = self.report.pod.spec();
-        let mut all = spec.containers.iter().chain(spec.init_containers.iter().flatten());
-        all.find(|container| container.name == name)
+        self.report.pod.container(name).map(|(_, container)| container)
     }
 
     /// The status of a container.

@@ -23,7 +23,7 @@ use tokio::time::{Instant, sleep, timeout_at};
 use super::answer::Answer;
 use super::dial::dial;
 use super::tasks::{Tasks, driven};
-use crate::publish;
+use crate::{percent, publish};
 
 /// How long after a connection that failed the next one is tried, which grows each time. Source:
 /// `backoff.DefaultConfig` of grpc-go.
@@ -182,7 +182,7 @@ async fn read(status: http::StatusCode, headers: &HeaderMap, mut body: Incoming)
     }
     let said = |map: &HeaderMap| {
         let code = map.get("grpc-status")?.to_str().ok()?.parse().ok()?;
-        let message = map.get("grpc-message").map(|text| decoded(text.as_bytes()));
+        let message = map.get("grpc-message").map(|text| percent::decoded(text.as_bytes()));
         Some(Status { code, message: message.unwrap_or_default() })
     };
     match trailers.as_ref().and_then(said).or_else(|| said(headers)) {
@@ -254,26 +254,6 @@ fn varint(rest: &mut &[u8]) -> Option<u64> {
         }
     }
     None
-}
-
-/// Percent-decoded.
-fn decoded(bytes: &[u8]) -> String {
-    let mut text = Vec::with_capacity(bytes.len());
-    let mut rest = bytes;
-    while let Some((first, after)) = rest.split_first() {
-        let digit = |at: usize| after.get(at).and_then(|byte| char::from(*byte).to_digit(16));
-        match (first, digit(0), digit(1)) {
-            (b'%', Some(high), Some(low)) => {
-                text.push(u8::try_from(high * 16 + low).unwrap_or(b'?'));
-                rest = after.get(2..).unwrap_or_default();
-            }
-            _ => {
-                text.push(*first);
-                rest = after;
-            }
-        }
-    }
-    String::from_utf8_lossy(&text).into_owned()
 }
 
 /// Source: `codes.Code.String` of grpc-go.

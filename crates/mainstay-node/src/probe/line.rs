@@ -57,7 +57,7 @@ impl Line {
         &mut self,
         run: Option<&RunGoal>,
         seen: &SeenPod,
-        host_ip: Option<String>,
+        host_ip: impl FnOnce() -> Option<String>,
         ending: bool,
         memory: &Memory,
     ) {
@@ -68,7 +68,7 @@ impl Line {
         let targets = targets(run, seen, memory);
         let own = seen.sandboxes.iter().find(|it| run.is_own(&it.uid, it.incarnation));
         let ip = match run.pod.is_host_network() {
-            true => host_ip,
+            true => host_ip(),
             false => own.and_then(|sandbox| sandbox.ips.first()).map(ToString::to_string),
         };
         let ip = ip.unwrap_or_default();

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use jiff::Timestamp;
 use mainstay_client::events::{EventQueue, Occurrence};
-use mainstay_plan::pod::PodKey;
+use mainstay_plan::pod::{Goal, PodKey, SeenSandbox};
 use mainstay_pod::{Pod, Role};
 
 pub(crate) use words::{duration, of_failure, waits};
@@ -86,6 +86,26 @@ pub(crate) fn field_path(role: Role, container: &str) -> String {
     match role {
         Role::Init | Role::Sidecar => format!("spec.initContainers{{{container}}}"),
         Role::Main => format!("spec.containers{{{container}}}"),
+    }
+}
+
+/// A container of a sandbox, of whatever version of the pod, as something that happens is about it.
+pub(crate) fn about_seen(key: &PodKey, goal: &Goal, sandbox: &SeenSandbox, name: &str) -> About {
+    About::Pod {
+        namespace: key.namespace.clone(),
+        name: key.name.clone(),
+        uid: sandbox.uid.clone(),
+        field_path: Some(field_path(role_of(goal, sandbox, name), name)),
+    }
+}
+
+/// What a container is, or was, to its pod.
+fn role_of(goal: &Goal, sandbox: &SeenSandbox, name: &str) -> Role {
+    let known = goal.pod().filter(|run| run.pod.uid() == sandbox.uid);
+    match known.and_then(|run| run.pod.container(name)) {
+        Some((role, _)) => role,
+        None if sandbox.sidecars.iter().any(|it| it == name) => Role::Sidecar,
+        None => Role::Main,
     }
 }
 

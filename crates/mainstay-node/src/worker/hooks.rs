@@ -14,9 +14,9 @@ use mainstay_plan::pod::{Goal, PodKey, RunGoal, SeenPod, SeenSandbox};
 use mainstay_plan::probe::http_get;
 use tokio::sync::watch;
 
-use super::perform::{Done, PerformError, Performer, Retry, container, role_of};
+use super::perform::{Done, PerformError, Performer, Retry, container};
 use crate::probe::{self, PLAIN_ANSWER};
-use crate::publish::{About, EventKind, about, field_path};
+use crate::publish::{About, EventKind, about, about_seen};
 
 /// Where a hook runs.
 struct Place<'a> {
@@ -68,12 +68,7 @@ impl Performer {
         let Some(sandbox) = seen.sandbox_of(id) else { return };
         let Some(ends) = sandbox.containers.iter().find(|it| it.id == *id) else { return };
         let run = goal.pod().filter(|run| run.pod.uid() == sandbox.uid);
-        let about = About::Pod {
-            namespace: key.namespace.clone(),
-            name: key.name.clone(),
-            uid: sandbox.uid.clone(),
-            field_path: Some(field_path(role_of(goal, sandbox, &ends.name), &ends.name)),
-        };
+        let about = about_seen(key, goal, sandbox, &ends.name);
         let place = Place {
             key,
             id,

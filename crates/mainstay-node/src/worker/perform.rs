@@ -22,14 +22,14 @@ use mainstay_plan::image::{self, Decision, Presence, PullPolicy};
 use mainstay_plan::lifecycle;
 use mainstay_plan::node_status::labels;
 use mainstay_plan::pod::{
-    Action, ContainerPlan, Finished, Goal, PodKey, RunGoal, SeenPod, SeenSandbox, StopReason,
+    Action, ContainerPlan, Finished, Goal, PodKey, RunGoal, SeenPod, StopReason,
 };
 use mainstay_plan::references::{Referenced, SourceError};
 use mainstay_plan::resources;
 use mainstay_plan::status::NodeAddresses;
 use mainstay_plan::tokens;
 use mainstay_plan::translate::{self, NodeFacts};
-use mainstay_pod::{Pod, Role};
+use mainstay_pod::Pod;
 use tokio::sync::{Semaphore, watch};
 
 use crate::agent::AgentConfig;
@@ -39,7 +39,7 @@ use crate::logs;
 use crate::objects::Objects;
 use crate::observe::Observer;
 use crate::publish::node::architecture;
-use crate::publish::{self, About, EventKind, Events, about, field_path};
+use crate::publish::{self, EventKind, Events, about, about_seen};
 use crate::sources::merge::key_of;
 use crate::tokens::Tokens;
 use crate::volumes::{self, VolumeError};
@@ -69,9 +69,12 @@ pub(crate) struct Performer {
     statuses: Mutex<BTreeMap<PodKey, PodStatus>>,
     /// What the ledger has of each pod.
     records: Mutex<BTreeMap<PodKey, Record>>,
-    /// Pods that are to be ended because they took too much, and why: by key and version.
-    evictions: watch::Sender<BTreeMap<(PodKey, String), String>>,
+    /// Those that took too much.
+    evictions: watch::Sender<Evictions>,
 }
+
+/// Pods that are to be ended, by key and version, and why.
+pub(super) type Evictions = BTreeMap<(PodKey, String), String>;
 
 /// What came of an action.
 #[derive(Debug)]
@@ -223,7 +226,7 @@ impl Performer {
     }
 
     /// Changes when pods are to be ended.
-    pub(super) fn evictions(&self) -> watch::Receiver<BTreeMap<(PodKey, String), String>> {
+    pub(super) fn evictions(&self) -> watch::Receiver<Evictions> {
         self.evictions.subscribe()
     }
 
@@ -662,21 +665,11 @@ impl Performer {
         if let Some(message) = &told {
             self.events.tell(key, EventKind::Normal, "Killing", message.clone());
         }
-        let containers = seen.sandboxes.iter().flat_map(|sandbox| {
-            sandbox.containers.iter().map(move |container| (sandbox, container))
-        });
-        for (sandbox, container) in containers.filter(|(_, container)| container.id == *id) {
-            let role = role_of(goal, sandbox, &container.name);
-            let about = About::Pod {
-                namespace: key.namespace.clone(),
-                name: key.name.clone(),
-                uid: sandbox.uid.clone(),
-                field_path: Some(field_path(role, &container.name)),
-            };
-            let stopping = || format!("Stopping container {}", container.name);
-            let message = told.clone().unwrap_or_else(stopping);
-            self.events.show(about, EventKind::Normal, "Killing", message);
-        }
+        let Some(sandbox) = seen.sandbox_of(id) else { return };
+        let Some(container) = sandbox.containers.iter().find(|it| it.id == *id) else { return };
+        let about = about_seen(key, goal, sandbox, &container.name);
+        let message = told.unwrap_or_else(|| format!("Stopping container {}", container.name));
+        self.events.show(about, EventKind::Normal, "Killing", message);
     }
 
     /// The logs of a container of which nothing else is left, as after the machine restarted: they
@@ -736,16 +729,6 @@ impl Performer {
 
 fn done(reason: &'static str, result: mainstay_cri::Result<()>) -> Result<Done, PerformError> {
     result.map(|()| Done::AsAsked).map_err(|error| PerformError::new(reason, &error))
-}
-
-/// What a container is, or was, to its pod.
-pub(super) fn role_of(goal: &Goal, sandbox: &SeenSandbox, name: &str) -> Role {
-    let known = goal.pod().filter(|run| run.pod.uid() == sandbox.uid);
-    match known.and_then(|run| run.pod.container(name)) {
-        Some((role, _)) => role,
-        None if sandbox.sidecars.iter().any(|it| it == name) => Role::Sidecar,
-        None => Role::Main,
-    }
 }
 
 pub(super) fn container<'a>(run: &'a RunGoal, name: &str) -> Option<&'a Container> {

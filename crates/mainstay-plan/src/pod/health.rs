@@ -50,7 +50,7 @@ impl Memory {
     }
 
     /// Which of its probes has given up a container that still runs.
-    pub fn given_up(&self, container: &Container, seen: &SeenContainer) -> Option<ProbeKind> {
+    fn given_up(&self, container: &Container, seen: &SeenContainer) -> Option<ProbeKind> {
         let health = self.health.get(&seen.id).filter(|it| !it.alive && is_running(seen))?;
         match (health.started, container.startup_probe.is_some()) {
             (false, true) => Some(ProbeKind::Startup),
@@ -65,7 +65,7 @@ fn is_running(seen: &SeenContainer) -> bool {
 
 /// Why a container is ended that one of its probes has given up, and how long it has for that; what follows
 /// is for the restart policy to say. `init` is whether it is one of the pod's init containers.
-pub fn stop_given_up(
+pub(super) fn stop_given_up(
     run: &RunGoal,
     container: &Container,
     init: bool,

@@ -26,11 +26,12 @@ pub(crate) struct Round {
 }
 
 impl Round {
-    /// Of a sandbox of a pod.
+    /// Of a sandbox of a pod; without one, the first.
     ///
     /// Source: `ShouldAllContainersRestart` in `pkg/kubelet/container/helpers.go`. There the containers are
     /// removed; here they stay, to be told of.
-    pub(crate) fn of(pod: &Pod, sandbox: &SeenSandbox, memory: &Memory) -> Self {
+    pub(crate) fn of(pod: &Pod, sandbox: Option<&SeenSandbox>, memory: &Memory) -> Self {
+        let Some(sandbox) = sandbox else { return Self::default() };
         let number = sandbox.containers.iter().map(|it| it.round).max().unwrap_or(0);
         if !pod.containers().any(|(_, it)| begins_another(it, sandbox, number)) {
             return Self { number, ends: false };
@@ -43,8 +44,13 @@ impl Round {
         }
     }
 
-    /// Whether a container of the sandbox means nothing any more, and another one comes in its place.
-    pub(crate) fn voids(self, container: &SeenContainer) -> bool {
+    /// Whether a container means nothing any more and another one comes in its place, which only those of
+    /// the sandbox do that the round is of.
+    pub(crate) fn voids_in(self, sandbox: Option<&SeenSandbox>, container: &SeenContainer) -> bool {
+        self.voids(container) && sandbox.is_some_and(|sandbox| sandbox.has(&container.id))
+    }
+
+    fn voids(self, container: &SeenContainer) -> bool {
         self.ends || container.round < self.number
     }
 }
@@ -61,13 +67,14 @@ pub(super) fn begins_another(container: &Container, sandbox: &SeenSandbox, round
 }
 
 /// The containers that should run in this sandbox now, in their order: those that had their turn and
-/// are kept running, and those that have it. Without a sandbox, those that will be first.
+/// are kept running, and those that have it. Without a sandbox, those that will be first. `round` is the
+/// sandbox's.
 pub(crate) fn on_turn<'a>(
     pod: &'a Pod,
     sandbox: Option<&SeenSandbox>,
+    round: Round,
     memory: &Memory,
 ) -> Vec<(Role, &'a Container)> {
-    let round = sandbox.map(|it| Round::of(pod, it, memory)).unwrap_or_default();
     if round.ends {
         return Vec::new();
     }

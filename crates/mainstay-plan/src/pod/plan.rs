@@ -179,12 +179,13 @@ impl Planner<'_> {
             self.wake_at(deadline);
         }
         let alive = others.iter().find(|sandbox| sandbox.is_alive());
+        let round = Round::of(&run.pod, current, self.memory);
         let turn: Vec<_> = match alive {
             // So that a successor need not wait for them.
             Some(_) => run.pod.containers().collect(),
-            None => on_turn(&run.pod, current, self.memory),
+            None => on_turn(&run.pod, current, round, self.memory),
         };
-        self.get_images(run, &turn, current, &history);
+        self.get_images(run, &turn, current, round, &history);
         if let Some(alive) = alive {
             self.plan.waiting = Some(Waiting::Predecessor { uid: alive.uid.clone() });
             return;
@@ -205,7 +206,7 @@ impl Planner<'_> {
                 let attempt = attempts.map(|sandbox| sandbox.attempt + 1).max().unwrap_or(0);
                 self.ask(Action::RunSandbox { attempt });
             }
-            Some(sandbox) => self.run_containers(run, &turn, sandbox, &history),
+            Some(sandbox) => self.run_containers(run, &turn, sandbox, round, &history),
         }
     }
 
@@ -245,10 +246,10 @@ impl Planner<'_> {
         run: &RunGoal,
         turn: &[(Role, &Container)],
         current: Option<&SeenSandbox>,
+        round: Round,
         history: &History<'_>,
     ) {
         let restarts = Restarts::AsSaid(&run.pod);
-        let round = current.map(|it| Round::of(&run.pod, it, self.memory)).unwrap_or_default();
         for (role, container) in turn {
             let due = match history.counting(*role, &container.name, current, round) {
                 None => true,
@@ -268,10 +269,10 @@ impl Planner<'_> {
         run: &RunGoal,
         turn: &[(Role, &Container)],
         sandbox: &SeenSandbox,
+        round: Round,
         history: &History<'_>,
     ) {
         let restarts = Restarts::AsSaid(&run.pod);
-        let round = Round::of(&run.pod, sandbox, self.memory);
         if self.is_started_over(run, round, sandbox) {
             return;
         }
@@ -448,8 +449,7 @@ impl<'a> History<'a> {
             Role::Init | Role::Sidecar => sandbox.and_then(|sandbox| sandbox.newest(name)),
             Role::Main => self.newest(name),
         };
-        let here = |it: &&SeenContainer| sandbox.is_some_and(|sandbox| sandbox.has(&it.id));
-        newest.filter(|it| !(round.voids(it) && here(it)))
+        newest.filter(|it| !round.voids_in(sandbox, it))
     }
 
     fn newest(&self, name: &str) -> Option<&'a SeenContainer> {

@@ -90,15 +90,13 @@ pub(super) fn all_ended(
 ) -> Option<Timestamp> {
     let own = || seen.sandboxes.iter().filter(|it| run.is_own(&it.uid, it.incarnation));
     let last_sandbox = own().next();
-    let round = last_sandbox.map(|it| Round::of(&run.pod, it, memory)).unwrap_or_default();
+    let round = Round::of(&run.pod, last_sandbox, memory);
     let mut last = None;
     for (role, container) in run.pod.containers() {
         let newest = own().filter_map(|sandbox| sandbox.newest(&container.name));
         let newest = newest.max_by_key(|it| it.restart_count);
         // All that is started over is not over.
-        let newest = newest.filter(|it| {
-            !(round.voids(it) && last_sandbox.is_some_and(|sandbox| sandbox.has(&it.id)))
-        });
+        let newest = newest.filter(|it| !round.voids_in(last_sandbox, it));
         let end = newest.and_then(|newest| match newest.state {
             ContainerState::Exited { finished_at, exit_code, .. }
                 if restarts.after(role, container, newest, now) == Afterwards::Done =>

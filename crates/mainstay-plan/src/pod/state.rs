@@ -322,17 +322,16 @@ impl Memory {
 
     /// What the pod refers to has changed, so what it could not be made of may be there now.
     pub fn retry_sources(&mut self, now: Timestamp) {
-        for (key, failure) in &mut self.failures {
-            if matches!(key, Key::Host(_) | Key::Volumes | Key::Container(_)) {
-                failure.retry_at = Some(failure.retry_at.map_or(now, |due| due.min(now)));
-            }
-        }
+        self.retry(now, |key| matches!(key, Key::Host(_) | Key::Volumes | Key::Container(_)));
     }
 
     /// Images came or went, so those that were missed may be there now.
     pub fn retry_images(&mut self, now: Timestamp) {
-        let images = self.failures.iter_mut().filter(|(key, _)| matches!(key, Key::Image(_)));
-        for (_, failure) in images {
+        self.retry(now, |key| matches!(key, Key::Image(_)));
+    }
+
+    fn retry(&mut self, now: Timestamp, which: impl Fn(&Key) -> bool) {
+        for (_, failure) in self.failures.iter_mut().filter(|(key, _)| which(key)) {
             failure.retry_at = Some(failure.retry_at.map_or(now, |due| due.min(now)));
         }
     }

@@ -3,9 +3,10 @@
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Container, PodSpec};
 use mainstay_cri::{ContainerId, ContainerState};
+use mainstay_pod::{Role, containers};
 
 use super::ProbeKind;
-use crate::pod::{Memory, RunGoal, SeenContainer, SeenPod};
+use crate::pod::{Memory, RunGoal, SeenPod};
 
 /// A container that runs and has probes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,10 +22,9 @@ pub struct Target {
 /// The containers that a pod has probes for: its own, and the init containers that go on beside them.
 /// Source: `AddPod`, `getRestartableInitContainers`.
 pub fn probed(spec: &PodSpec) -> impl Iterator<Item = &Container> {
-    let goes_on = |container: &&Container| container.restart_policy.as_deref() == Some("Always");
-    let init = spec.init_containers.iter().flatten().filter(goes_on);
+    let goes_on = containers::of(spec).filter(|(role, _)| *role != Role::Init);
     let has_probe = |it: &&Container| ProbeKind::ALL.iter().any(|kind| kind.of(it).is_some());
-    spec.containers.iter().chain(init).filter(has_probe)
+    goes_on.map(|(_, container)| container).filter(has_probe)
 }
 
 /// Those that run. Nothing is asked of other versions of the pod, nor of a sandbox that has ended, nor before
@@ -33,8 +33,7 @@ pub fn targets(run: &RunGoal, seen: &SeenPod, memory: &Memory) -> Vec<Target> {
     let own = seen.sandboxes.iter().find(|it| run.is_own(&it.uid, it.incarnation));
     let Some(sandbox) = own.filter(|sandbox| sandbox.ready) else { return Vec::new() };
     let target = |container: &Container| {
-        let of_name = sandbox.containers.iter().filter(|it| it.name == container.name);
-        let newest: &SeenContainer = of_name.max_by_key(|it| it.restart_count)?;
+        let newest = sandbox.newest(&container.name)?;
         let ContainerState::Running { started_at } = newest.state else { return None };
         if memory.awaits_post_start(container, newest) {
             return None;
@@ -52,7 +51,7 @@ mod tests {
     use mainstay_testkit::pods::pod;
 
     use super::*;
-    use crate::pod::{Key, SeenSandbox};
+    use crate::pod::{Key, SeenContainer, SeenSandbox};
 
     #[test]
     fn nothing_is_asked_before_what_is_done_after_a_start_has_ended() {

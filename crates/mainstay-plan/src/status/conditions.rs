@@ -60,6 +60,10 @@ pub(super) fn all(
     conditions
 }
 
+/// The condition of pods all of whose containers may be started over. Source: `AllContainersRestarting` in
+/// `pkg/apis/core/types.go`.
+pub(crate) const ALL_CONTAINERS_RESTARTING: &str = "AllContainersRestarting";
+
 /// Whether all containers are being started over, of a pod of which that may be. Source:
 /// `GenerateAllContainersRestartingCondition`.
 pub(super) fn restarting(
@@ -68,14 +72,13 @@ pub(super) fn restarting(
     before: Option<&PodStatus>,
     now: Timestamp,
 ) -> PodCondition {
-    let kind = "AllContainersRestarting";
     let refusal = match phase {
         Phase::Succeeded => Some(("PodCompleted", None)),
         Phase::Failed => Some(("PodFailed", None)),
         Phase::Pending | Phase::Running if restarting => None,
         Phase::Pending | Phase::Running => Some(("", None)),
     };
-    let mut condition = condition(kind, refusal, before, now);
+    let mut condition = condition(ALL_CONTAINERS_RESTARTING, refusal, before, now);
     if condition.status == "True" {
         condition.reason = Some("RestartAllContainersStarted".to_owned());
         condition.message = Some("container exited with restart policy rule".to_owned());

@@ -65,17 +65,17 @@ impl View<'_> {
     }
 }
 
-/// Looks at all containers of a pod, in the order in which they start.
+/// Looks at all containers of a pod, in the order in which they start. `round` is that of the newest sandbox.
 pub(super) fn views<'a>(
     pod: &'a Pod,
     restarts: Restarts<'_>,
     sandboxes: impl Iterator<Item = &'a SeenSandbox> + Clone,
+    round: Round,
     memory: &'a Memory,
     now: Timestamp,
 ) -> Vec<View<'a>> {
     let newest_sandbox = sandboxes.clone().next();
-    let turn = on_turn(pod, newest_sandbox, memory);
-    let round = newest_sandbox.map(|it| Round::of(pod, it, memory)).unwrap_or_default();
+    let turn = on_turn(pod, newest_sandbox, round, memory);
     let all: Vec<&SeenContainer> = sandboxes.flat_map(|sandbox| &sandbox.containers).collect();
     let view = |(role, container): (Role, &'a Container)| {
         let mut of_name: Vec<&SeenContainer> =
@@ -83,9 +83,7 @@ pub(super) fn views<'a>(
         of_name.sort_by_key(|seen| std::cmp::Reverse(seen.restart_count));
         let newest = of_name.first().copied();
         let has_turn = turn.iter().any(|(_, it)| it.name == container.name);
-        let is_void = newest.is_some_and(|newest| {
-            round.voids(newest) && newest_sandbox.is_some_and(|sandbox| sandbox.has(&newest.id))
-        });
+        let is_void = newest.is_some_and(|newest| round.voids_in(newest_sandbox, newest));
         let of = Of { pod, restarts, role, container, has_turn, is_void, memory, time: now };
         let now = look(of, newest);
         let ended_well = matches!(&now, Now::Ended(end) if end.exit_code == 0);

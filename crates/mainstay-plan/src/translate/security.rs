@@ -44,7 +44,7 @@ pub(super) fn of(
         privileged: is_privileged(container),
         add_capabilities: capabilities.and_then(|it| it.add.clone()).unwrap_or_default(),
         drop_capabilities: capabilities.and_then(|it| it.drop.clone()).unwrap_or_default(),
-        run_as_user: number("runAsUser", user(pod, container))?,
+        run_as_user: number("runAsUser", run_as_user(pod, container))?,
         run_as_group: number("runAsGroup", group)?,
         supplemental_groups: groups.into_iter().flatten().collect(),
         supplemental_groups_policy: groups_policy(shared)?,
@@ -69,7 +69,7 @@ fn number(field: &'static str, id: Option<i64>) -> Result<Option<u32>, Translate
     id.map(number).transpose()
 }
 
-fn user(pod: &Pod, container: &Container) -> Option<i64> {
+pub(crate) fn run_as_user(pod: &Pod, container: &Container) -> Option<i64> {
     let shared = pod.spec().security_context.as_ref();
     context(container)
         .and_then(|it| it.run_as_user)
@@ -143,7 +143,7 @@ pub fn verify_non_root(
     if wanted != Some(true) {
         return Ok(());
     }
-    match user(pod, container) {
+    match run_as_user(pod, container) {
         Some(0) => return Err(RunsAsRoot::ByNumber),
         Some(_) => return Ok(()),
         None => {}

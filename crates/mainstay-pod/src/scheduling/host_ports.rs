@@ -2,12 +2,16 @@
 
 use k8s_openapi::api::core::v1::PodSpec;
 
+use crate::containers::{self, Role};
 use crate::pod::HostPort;
 
-/// Ports of the host that a pod occupies, in the order of its containers, those that only prepare it first.
+/// Ports of the host that a pod occupies, in the order of its containers. What only prepares a pod is not there
+/// to be reached; its ports may be those of others. Source: `GetHostPorts` in
+/// `pkg/scheduler/util/utils.go`.
 pub fn of(spec: &PodSpec) -> Vec<HostPort> {
-    let containers = spec.init_containers.iter().flatten().chain(&spec.containers);
-    let ports = containers
+    let lasting = containers::of(spec).filter(|(role, _)| *role != Role::Init);
+    let ports = lasting
+        .map(|(_, container)| container)
         .flat_map(|container| container.ports.iter().flatten().map(move |port| (container, port)));
     ports
         .filter_map(|(container, port)| {

@@ -12,6 +12,10 @@ pub const PREFER_NO_SCHEDULE: &str = "PreferNoSchedule";
 pub const NO_EXECUTE: &str = "NoExecute";
 /// The key of the taint of a node on which nothing is to be scheduled.
 pub const UNSCHEDULABLE: &str = "node.kubernetes.io/unschedulable";
+/// The key of the taint of a node that says that it is not ready, or has not said anything yet.
+pub const NOT_READY: &str = "node.kubernetes.io/not-ready";
+/// The key of the taint of a node that is not heard of.
+pub const UNREACHABLE: &str = "node.kubernetes.io/unreachable";
 
 /// The first taint with one of the effects that nothing tolerates.
 pub fn untolerated<'a>(

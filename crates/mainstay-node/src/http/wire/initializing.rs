@@ -50,11 +50,13 @@ pub(super) fn state(pod: &Pod, status: &PodStatus) -> Option<(String, Option<Str
     }
 }
 
-/// The first init container that is not through, and how many are before it.
+/// The first init container that is not through, and how many are before it. A pod that the node has not
+/// taken has no statuses of any.
 fn stopped_at<'a>(
     pod: &Pod,
     status: &'a PodStatus,
 ) -> Option<(usize, Option<&'a ContainerStatus>)> {
+    status.init_container_statuses.as_ref()?;
     let mut conditions = status.conditions.iter().flatten();
     if conditions.any(|it| it.type_ == "Initialized" && it.status == "True") {
         return None;
@@ -80,6 +82,7 @@ fn status_of<'a>(status: &'a PodStatus, role: Role, name: &str) -> Option<&'a Co
 
 #[cfg(test)]
 mod tests {
+    use mainstay_plan::admission::Rejection;
     use serde_json::json;
 
     use super::*;
@@ -126,5 +129,16 @@ mod tests {
               1/2 4
               0/2 4"#]]
         .assert_eq(&rows.join("\n"));
+    }
+
+    #[test]
+    fn a_pod_that_was_not_taken_is_not_initialized_either() {
+        let pod = mainstay_testkit::pods::pod(
+            "apiVersion: v1\nkind: Pod\nmetadata: {name: web}\nspec: {containers: [\
+             {name: main, image: x}], initContainers: [{name: a, image: x}]}",
+        );
+        let rejected = Rejection::unsupported("spec.x").status(pod.spec());
+        assert_eq!(state(&pod, &rejected), None);
+        assert_eq!(counted(&pod, &rejected), Counted { containers: 1, ..Counted::default() });
     }
 }

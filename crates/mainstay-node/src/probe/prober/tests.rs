@@ -67,7 +67,7 @@ impl Probed {
     }
 
     fn tell(&mut self, known: &BTreeMap<ContainerId, Health>) {
-        let host = Some(Ipv4Addr::LOCALHOST.to_string());
+        let host = || Some(Ipv4Addr::LOCALHOST.to_string());
         let memory = Memory { health: known.clone(), ..Memory::default() };
         self.line.tell(Some(&self.run), &self.seen, host, false, &memory);
     }

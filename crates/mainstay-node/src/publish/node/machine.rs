@@ -85,7 +85,19 @@ pub(super) async fn look(directory: &Path) -> Machine {
 
 /// What of this machine pods can have, with the file system of a directory.
 pub fn allocatable(directory: &Path) -> Amounts {
-    find(directory).allocatable()
+    capacity(directory).allocatable()
+}
+
+/// How much there is of what pods take.
+fn capacity(directory: &Path) -> Machine {
+    let usage = machine::machine().unwrap_or_default();
+    Machine {
+        processors: count(&first(&["/sys/devices/system/cpu/online"])),
+        memory: usage.memory,
+        swap: usage.swap,
+        storage: statvfs(directory).map_or(0, |it| it.f_blocks.saturating_mul(it.f_frsize)),
+        ..Machine::default()
+    }
 }
 
 fn find(directory: &Path) -> Machine {
@@ -97,7 +109,6 @@ fn find(directory: &Path) -> Machine {
         "/etc/machine-id",
     ];
     let kernel = rustix::system::uname();
-    let usage = machine::machine().unwrap_or_default();
     Machine {
         system_uuid: first(&firmware),
         machine_id,
@@ -105,11 +116,8 @@ fn find(directory: &Path) -> Machine {
         kernel_version: kernel.release().to_string_lossy().into_owned(),
         os_image: os_image(&first(&["/etc/os-release", "/usr/lib/os-release"])),
         architecture: architecture().to_owned(),
-        processors: count(&first(&["/sys/devices/system/cpu/online"])),
-        memory: usage.memory,
-        swap: usage.swap,
-        storage: statvfs(directory).map_or(0, |it| it.f_blocks.saturating_mul(it.f_frsize)),
         huge_pages: huge_pages(Path::new("/sys/kernel/mm/hugepages")),
+        ..capacity(directory)
     }
 }
 

@@ -54,7 +54,9 @@ fn turn(seen: &str) -> String {
         sidecars: vec![],
         containers: seen.split_whitespace().enumerate().map(container).collect(),
     };
-    let turn = on_turn(&pod, Some(&sandbox), &Memory::default());
+    let memory = Memory::default();
+    let round = Round::of(&pod, Some(&sandbox), &memory);
+    let turn = on_turn(&pod, Some(&sandbox), round, &memory);
     turn.iter().map(|(_, container)| container.name.as_str()).collect()
 }
 

@@ -18,13 +18,19 @@ const REASONS: &[(&str, &str)] = &[
     ),
     ("spec.affinity.podAffinity", "a matter of the scheduler, as above"),
     ("spec.affinity.podAntiAffinity", "a matter of the scheduler, as above"),
-    ("spec.automountServiceAccountToken", "no token is mounted in any pod"),
+    (
+        "spec.automountServiceAccountToken",
+        "no token is added by itself; a projected volume asks for one",
+    ),
     ("spec.containers[].resizePolicy", "static pods are never resized"),
     ("spec.containers[].securityContext.seLinuxOptions", SELINUX),
     ("spec.enableServiceLinks", "there are no services whose addresses could be told"),
     ("spec.nodeName", "a static pod is where its manifest is; of others it is the API's"),
     ("spec.preemptionPolicy", "a matter of the scheduler"),
-    ("spec.priority", "nothing is evicted for another pod's sake"),
+    (
+        "spec.priority",
+        "of a static pod nothing follows from it; of others the scheduler judges by it",
+    ),
     (
         "spec.priorityClassName",
         "`system-node-critical` is killed last when memory is short; otherwise as `spec.priority`",
