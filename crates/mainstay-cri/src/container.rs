@@ -133,6 +133,9 @@ pub struct LinuxContainerSecurityContext {
     pub readonly_rootfs: bool,
     /// Whether `execve` can never grant more than the caller has.
     pub no_new_privs: bool,
+    /// Whether no path of `/proc` and `/sys` is hidden or read-only. Source: empty `masked_paths` and
+    /// `readonly_paths`.
+    pub unmasked_paths: bool,
     /// Which system calls are let through.
     pub seccomp: SeccompProfile,
 }

@@ -36,7 +36,7 @@ pub use exec::{
 pub use images::{Image, ImageId, ImageSpec, Images, PullRequest};
 pub use runtime::{Runtime, RuntimeCondition, RuntimeStatus, Version};
 pub use sandbox::{
-    DnsConfig, LinuxSandboxSecurityContext, NamespaceMode, NamespaceOptions, PodSandbox,
+    DnsConfig, IdMapping, LinuxSandboxSecurityContext, NamespaceMode, NamespaceOptions, PodSandbox,
     PodSandboxConfig, PodSandboxFilter, PodSandboxMetadata, PodSandboxState, PodSandboxStatus,
     PortMapping, Protocol, SandboxId,
 };

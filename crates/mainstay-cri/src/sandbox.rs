@@ -122,6 +122,18 @@ pub struct NamespaceOptions {
     pub pid: NamespaceMode,
     /// [`NamespaceMode::Pod`] or [`NamespaceMode::Node`].
     pub ipc: NamespaceMode,
+    /// The pod's own users and groups; `None` if they are the machine's.
+    pub users: Option<IdMapping>,
+}
+
+/// Users and groups of a pod, those from 0 on, and whose numbers they have on the machine. Source:
+/// `IDMapping`, of which a pod has one for both.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct IdMapping {
+    /// The first one on the machine.
+    pub host_id: u32,
+    /// How many.
+    pub length: u32,
 }
 
 /// Who shares a namespace. Source: `NamespaceMode`.

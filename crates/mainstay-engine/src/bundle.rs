@@ -54,6 +54,12 @@ pub(crate) enum BundleError {
     /// A capability that does not exist or cannot be given.
     #[error(transparent)]
     Capability(#[from] UnknownCapability),
+    /// A user or group that the pod does not have.
+    #[error(
+        "the pod has users of its own (hostUsers: false), and {0} is not one of its {1}; choose a \
+         lower one for runAsUser, runAsGroup, fsGroup and supplementalGroups"
+    )]
+    NoSuchId(u32, u32),
 }
 
 /// All that a container is made from.
@@ -114,6 +120,7 @@ pub(crate) fn throttles() -> std::io::Result<Vec<String>> {
 pub(crate) fn container(from: &Ingredients<'_>) -> Result<Container, BundleError> {
     let Ingredients { config, places, machine, .. } = from;
     let privileged = config.security_context.privileged;
+    let unmasked = privileged || config.security_context.unmasked_paths;
     let process = process(from)?;
     let strings = |list: &[&str]| list.iter().map(|text| (*text).to_owned()).collect::<Vec<_>>();
     let masked = [strings(&MASKED_PATHS), machine.throttles.to_vec()].concat();
@@ -127,8 +134,8 @@ pub(crate) fn container(from: &Ingredients<'_>) -> Result<Container, BundleError
         sealed_mounts: mounts.sealed,
         devices: devices::nodes(privileged.then_some(machine.devices)),
         links: devices::links(mounts.links),
-        masked_paths: if privileged { Vec::new() } else { masked },
-        readonly_paths: if privileged { Vec::new() } else { strings(&READONLY_PATHS) },
+        masked_paths: if unmasked { Vec::new() } else { masked },
+        readonly_paths: if unmasked { Vec::new() } else { strings(&READONLY_PATHS) },
         new_pid_namespace: from.namespaces.pid == NamespaceMode::Container,
         new_cgroup_namespace: layout == Layout::V2 && !privileged,
         cgroup: cgroup_directories(machine.hierarchies, places.cgroup),
@@ -152,6 +159,12 @@ fn process(from: &Ingredients<'_>) -> Result<Process, BundleError> {
     groups.extend(&security.supplemental_groups);
     let mut seen = BTreeSet::new();
     groups.retain(|group| seen.insert(*group));
+    if let Some(users) = from.namespaces.users {
+        let missing = |id: &&u32| **id >= users.length;
+        if let Some(id) = [user.uid].iter().chain(&groups).find(missing) {
+            return Err(BundleError::NoSuchId(*id, users.length));
+        }
+    }
     let cwd = [&config.working_dir, &image.working_dir].into_iter().find(|path| !path.is_empty());
     Ok(Process {
         args: arguments(config, image)?,

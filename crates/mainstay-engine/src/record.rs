@@ -13,8 +13,8 @@ use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
 use mainstay_cri::{
-    ContainerId, ContainerMetadata, ImageSpec, NamespaceMode, NamespaceOptions, PodSandboxConfig,
-    PodSandboxMetadata, PortMapping, Protocol, SandboxId,
+    ContainerId, ContainerMetadata, IdMapping, ImageSpec, NamespaceMode, NamespaceOptions,
+    PodSandboxConfig, PodSandboxMetadata, PortMapping, Protocol, SandboxId,
 };
 use mainstay_linux::process::{self, Pidfd};
 use mainstay_shim_protocol::{ExitStatus, Process};
@@ -193,6 +193,9 @@ struct SandboxFile {
     network_namespace: Sharing,
     pid_namespace: Sharing,
     ipc_namespace: Sharing,
+    /// The first one on the machine, and how many.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    users: Option<(u32, u32)>,
     ports: Vec<Port>,
     ips: Vec<IpAddr>,
     ready: bool,
@@ -252,6 +255,7 @@ impl From<&SandboxRecord> for SandboxFile {
             network_namespace: record.namespaces.network.into(),
             pid_namespace: record.namespaces.pid.into(),
             ipc_namespace: record.namespaces.ipc.into(),
+            users: record.namespaces.users.map(|it| (it.host_id, it.length)),
             ports: record.port_mappings.iter().map(Port::from).collect(),
             ips: record.ips.clone(),
             ready: record.ready,
@@ -280,6 +284,7 @@ impl From<SandboxFile> for SandboxRecord {
                 network: file.network_namespace.into(),
                 pid: file.pid_namespace.into(),
                 ipc: file.ipc_namespace.into(),
+                users: file.users.map(|(host_id, length)| IdMapping { host_id, length }),
             },
             port_mappings: file.ports.into_iter().map(PortMapping::from).collect(),
             ips: file.ips,

@@ -19,3 +19,4 @@ pub mod path;
 pub mod process;
 pub mod seccomp;
 pub mod socket;
+pub mod users;

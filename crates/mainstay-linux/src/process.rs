@@ -99,7 +99,7 @@ pub fn clone_within(
 }
 
 /// The process has one thread.
-fn join(process: &Pidfd, namespaces: Namespaces) -> io::Result<()> {
+pub(crate) fn join(process: &Pidfd, namespaces: Namespaces) -> io::Result<()> {
     let bits = namespaces.bits().cast_signed();
     // SAFETY: setns(2) has no memory arguments, and takes no flags but namespaces; the process
     // has one thread, as the callers have checked, so nothing else relies on the ones that it leaves.

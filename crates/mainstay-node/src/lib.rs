@@ -47,6 +47,7 @@ mod sources;
 mod storage;
 mod supervise;
 mod tokens;
+mod users;
 mod volumes;
 mod worker;
 

@@ -35,6 +35,8 @@ pub const CONTAINERS: &str = "mainstay.dev/containers";
 /// The names of the pod's sidecars in their order, with commas between, as an annotation of sandboxes:
 /// they are ended last, also when there is no manifest any more.
 pub const SIDECARS: &str = "mainstay.dev/sidecars";
+/// The first of the machine's users that the pod has for itself, as an annotation of sandboxes.
+pub const USERS: &str = "mainstay.dev/users";
 /// The pod's incarnation, as an annotation of sandboxes.
 pub const INCARNATION: &str = "mainstay.dev/incarnation";
 /// How often all containers of its sandbox had been started over when it was made, as an annotation of

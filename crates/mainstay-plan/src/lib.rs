@@ -30,3 +30,4 @@ pub mod sysctls;
 pub mod termination_message;
 pub mod tokens;
 pub mod translate;
+pub mod users;

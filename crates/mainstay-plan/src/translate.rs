@@ -211,6 +211,8 @@ pub fn sandbox(
                 network,
                 pid: process_namespace(pod),
                 ipc: if is(pod.spec().host_ipc) { NamespaceMode::Node } else { NamespaceMode::Pod },
+                // Whoever makes the sandbox knows which ones are free.
+                users: None,
             },
             privileged,
             seccomp: security::pod_seccomp(pod, facts)?,

@@ -121,6 +121,9 @@ pub struct MountFlags {
     /// Whether the flags are those of all that is mounted below it, too.
     #[serde(default)]
     pub recursive: bool,
+    /// Whether the pod's own users own there what the machine's own; of what is the host's.
+    #[serde(default)]
+    pub mapped: bool,
     /// Which later mounts are seen on which side; of what is the host's.
     #[serde(default)]
     pub propagation: Propagation,

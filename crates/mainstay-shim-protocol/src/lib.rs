@@ -29,7 +29,7 @@ pub use frame::{FrameError, MAX_FRAME, decode, encode, frame_length};
 pub use message::{
     Attach, Command, ContainerPhase, ContainerReport, Detachment, Event, Exec, ExitStatus, Failure,
     Hello, Message, Outcome, Reply, Request, START_FAILED, SandboxNamespaces, Shm, Success,
-    nanoseconds,
+    UserRange, nanoseconds,
 };
 
 /// The version of the protocol that this crate describes.

@@ -93,6 +93,9 @@ pub struct SandboxNamespaces {
     /// of orphans, is accounted.
     #[serde(default)]
     pub processes: Option<CgroupDirectories>,
+    /// Users and groups of its own.
+    #[serde(default)]
+    pub users: Option<UserRange>,
     /// A host name of its own.
     pub hostname: Option<String>,
     /// A directory to mount a memory file system at, which the containers then share as
@@ -101,6 +104,15 @@ pub struct SandboxNamespaces {
     /// Files below `/proc/sys`, named with dots, and what to write there.
     #[serde(default)]
     pub sysctls: BTreeMap<String, String>,
+}
+
+/// The users and groups that a pod has for itself: its own from 0 on are these of the machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UserRange {
+    /// The first one.
+    pub first: u32,
+    /// How many.
+    pub length: u32,
 }
 
 /// One more process in a container.

@@ -112,6 +112,7 @@ impl Container {
             membership: Membership {
                 cgroup: spec.cgroup.clone(),
                 new_cgroup_namespace: spec.new_cgroup_namespace,
+                users: pod.users.clone(),
             },
             phase: Phase::Creating,
             pid,
@@ -462,7 +463,11 @@ mod tests {
         let mut container = Container {
             alone: true,
             bundle: directory.path().to_owned(),
-            membership: Membership { cgroup: Default::default(), new_cgroup_namespace: false },
+            membership: Membership {
+                cgroup: Default::default(),
+                new_cgroup_namespace: false,
+                users: None,
+            },
             phase: Phase::Creating,
             pid: 1,
             process: Pidfd::open(1).unwrap(),

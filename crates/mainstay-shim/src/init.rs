@@ -14,11 +14,13 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
+use std::rc::Rc;
 
 use mainstay_linux::mount::{self, Attributes};
 use mainstay_linux::namespace::{Namespaces, unshare};
 use mainstay_linux::path::open_directory;
 use mainstay_linux::process::{self, CloneOptions, Fork, Pidfd};
+use mainstay_linux::users::UserNamespace;
 use mainstay_shim_protocol::{CgroupDirectories, Container, Mount, Process, Propagation};
 use rustix::fs::{Mode, OFlags, open};
 use rustix::process::{
@@ -140,7 +142,9 @@ pub(crate) fn spawn(
             let is_shared = |mount: &Mount| mount.flags.propagation == Propagation::Both;
             let host_mounts = pod.host_mounts.as_ref().map(AsFd::as_fd);
             let host_mounts = host_mounts.filter(|_| container.mounts.iter().any(is_shared));
-            let Err(error) = become_container(container, host_mounts, stdio, legacy, channel);
+            let users = pod.users.as_deref();
+            let Err(error) =
+                become_container(container, host_mounts, users, stdio, legacy, channel);
             fail(channel, &error)
         }
     }
@@ -171,6 +175,7 @@ pub(crate) fn spawn_in(
 pub(crate) struct Membership {
     pub(crate) cgroup: CgroupDirectories,
     pub(crate) new_cgroup_namespace: bool,
+    pub(crate) users: Option<Rc<UserNamespace>>,
 }
 
 enum Never {}
@@ -178,11 +183,13 @@ enum Never {}
 fn become_container(
     container: &Container,
     host_mounts: Option<BorrowedFd<'_>>,
+    users: Option<&UserNamespace>,
     stdio: Stdio,
     legacy: LegacyGroups,
     channel: &Child,
 ) -> Result<Never, InitError> {
-    leave_shim(channel, &stdio, legacy.0.iter().map(AsFd::as_fd).chain(host_mounts))?;
+    let kept = legacy.0.iter().map(AsFd::as_fd).chain(host_mounts);
+    leave_shim(channel, &stdio, kept.chain(users.map(AsFd::as_fd)))?;
     // What is made in the container has the modes that are asked for.
     umask(Mode::empty());
     let process = &container.process;
@@ -195,11 +202,13 @@ fn become_container(
         unshare(Namespaces::NEWCGROUP).map_err(step("make a cgroup namespace"))?;
     }
 
-    let root = mounts::mount_root(container)?;
+    // Before the layers are mounted too: what an overlay needs it makes as whoever mounted it.
+    make_files_of(users)?;
+    let root = mounts::mount_root(container, users)?;
     for mount in &container.mounts {
-        mounts::mount_one(&root, host_mounts, mount)?;
+        mounts::mount_one(&root, host_mounts, users, mount)?;
     }
-    mounts::make_devices(&root, &container.devices, &container.links)?;
+    mounts::make_devices(&root, &container.devices, &container.links, users)?;
     for path in &container.sealed_mounts {
         mounts::seal(&root, path)?;
     }
@@ -209,7 +218,7 @@ fn become_container(
     }
     mounts::mask(&root, &container.masked_paths)?;
     pivot(root)?;
-    let console = terminal::connect(process, stdio, channel)?;
+    let console = terminal::connect(owner(process, users), stdio, channel)?;
     if let Some(console) = console {
         terminal::show_as_console(&console)?;
     }
@@ -220,6 +229,12 @@ fn become_container(
     }
 
     legacy.join()?;
+    join(users)?;
+    if users.is_some() {
+        // A copy of the mounts that belongs to the pod's users: whoever has the right may mount there,
+        // and nobody can take away what lies on something else. Source: mount_namespaces(7).
+        unshare(Namespaces::NEWNS).map_err(step("give the mounts to the pod's users"))?;
+    }
     channel.send(&Report::Ready).map_err(step("report to the shim"))?;
     // The shim ended or gave the container up: there is nobody left to tell.
     channel.wait().map_err(step("wait for the start"))?;
@@ -233,7 +248,8 @@ fn enter(
     stdio: Stdio,
     channel: &Child,
 ) -> Result<Never, InitError> {
-    leave_shim(channel, &stdio, [init.as_fd()])?;
+    let users = container.users.as_deref();
+    leave_shim(channel, &stdio, [init.as_fd()].into_iter().chain(users.map(AsFd::as_fd)))?;
     let filter = program::read_filter(process)?;
     program::set_oom_score(process)?;
     let unified = open_unified(&container.cgroup)?;
@@ -264,7 +280,7 @@ fn enter(
         }
         Fork::Child => {
             drop((unified, teller));
-            leave_shim(channel, &stdio, [told.as_fd()])?;
+            leave_shim(channel, &stdio, [told.as_fd()].into_iter().chain(users.map(AsFd::as_fd)))?;
             match rustix::io::read(&told, &mut [0; 1]) {
                 Ok(1..) => {}
                 Ok(0) => {
@@ -274,10 +290,31 @@ fn enter(
             }
             drop(told);
             program::leave_parent()?;
-            terminal::connect(process, stdio, channel)?;
+            make_files_of(users)?;
+            terminal::connect(owner(process, users), stdio, channel)?;
+            join(users)?;
             program::run(process, filter.as_deref(), channel)
         }
     }
+}
+
+/// Who owns on the machine what is the process's.
+fn owner(process: &Process, users: Option<&UserNamespace>) -> u32 {
+    users.map_or(process.uid, |users| users.on_machine(process.uid))
+}
+
+/// From now on what is made belongs to the pod's users, if it has its own.
+fn make_files_of(users: Option<&UserNamespace>) -> Result<(), InitError> {
+    let Some(users) = users else { return Ok(()) };
+    users.make_files_as_root().map_err(step("make files as the pod's users"))
+}
+
+/// Becomes one of the pod's users, if it has its own.
+fn join(users: Option<&UserNamespace>) -> Result<(), InitError> {
+    let Some(users) = users else { return Ok(()) };
+    users.join().map_err(step("join the pod's users"))?;
+    // The kernel may have taken it back.
+    hide()
 }
 
 /// The first act of every copy of the shim: it keeps what it was made for, and goes when the shim
@@ -303,6 +340,11 @@ fn leave_shim<'a>(
 fn go_with_shim() -> Result<(), InitError> {
     set_parent_process_death_signal(Some(Signal::KILL))
         .map_err(|error| step("bind this process to the shim")(error.into()))?;
+    hide()
+}
+
+/// Nobody looks into this process.
+fn hide() -> Result<(), InitError> {
     // Its memory is a copy of the shim's: until it has become another program nobody in the container
     // may look into it, as by ptrace(2) (CVE-2016-9962).
     set_dumpable_behavior(DumpableBehavior::NotDumpable)

@@ -329,8 +329,7 @@ impl Shim {
 
     fn enter(&mut self, which: &SandboxNamespaces) -> Result<(), Failure> {
         let failed = |error: &dyn std::error::Error| Failure::Failed(init::chain(error));
-        let host_mounts = namespaces::enter(which).map_err(|error| failed(&error))?;
-        self.pod.host_mounts = Some(host_mounts);
+        self.pod = namespaces::enter(which).map_err(|error| failed(&error))?;
         if let Some(cgroup) = &which.processes {
             self.pod.reaper = Some(init::spawn_reaper(cgroup).map_err(|error| failed(&error))?);
         }

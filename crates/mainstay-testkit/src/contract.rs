@@ -54,6 +54,7 @@ impl Sample {
                         network: node,
                         pid: NamespaceMode::Container,
                         ipc: node,
+                        users: None,
                     },
                     privileged: false,
                     seccomp: SeccompProfile::Unconfined,

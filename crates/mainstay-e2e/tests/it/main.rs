@@ -42,3 +42,4 @@ mod servers;
 mod sources;
 mod storage;
 mod tutorial;
+mod users;

@@ -19,6 +19,7 @@ const PLAIN: MountFlags = MountFlags {
     nodev: false,
     noexec: false,
     recursive: false,
+    mapped: false,
     propagation: Propagation::Private,
 };
 const CLOSED: MountFlags = MountFlags { nosuid: true, nodev: true, noexec: true, ..PLAIN };
@@ -37,19 +38,23 @@ pub(super) fn list(from: &Ingredients<'_>, layout: Layout) -> Mounts {
     mounts.add("/proc", "proc", &[], CLOSED);
     let dev = MountFlags { nosuid: true, ..PLAIN };
     mounts.add("/dev", "tmpfs", &[("mode", "755"), ("size", "65536k")], dev);
-    let pts = [("newinstance", ""), ("ptmxmode", "0666"), ("mode", "0620"), ("gid", "5")];
+    // The group of terminals; the kernel takes the machine's number.
+    let tty = from.namespaces.users.map_or(0, |users| users.host_id).saturating_add(5).to_string();
+    let pts = [("newinstance", ""), ("ptmxmode", "0666"), ("mode", "0620"), ("gid", &tty)];
     mounts.add("/dev/pts", "devpts", &pts, MountFlags { nosuid: true, noexec: true, ..PLAIN });
     mounts.add("/dev/mqueue", "mqueue", &[], CLOSED);
     mounts.add("/sys", "sysfs", &[], MountFlags { readonly: !privileged, ..CLOSED });
     mounts.add_cgroups(from.machine.hierarchies, layout, from.places.cgroup, privileged);
 
+    // What the pod is given belongs to its own users.
+    let mapped = from.namespaces.users.is_some();
     let own = |path: &str| from.config.mounts.iter().any(|mount| mount.container_path == path);
     if !own("/dev/shm") {
         let shm = match from.namespaces.ipc {
             NamespaceMode::Node => "/dev/shm".to_owned(),
             NamespaceMode::Pod | NamespaceMode::Container => text(&from.places.sandbox.join(SHM)),
         };
-        mounts.bind("/dev/shm", &shm, CLOSED);
+        mounts.bind("/dev/shm", &shm, MountFlags { mapped, ..CLOSED });
     }
     for (file, path) in SANDBOX_FILES {
         if !own(path) {
@@ -57,7 +62,7 @@ pub(super) fn list(from: &Ingredients<'_>, layout: Layout) -> Mounts {
             mounts.bind(
                 path,
                 &text(&from.places.sandbox.join(file)),
-                MountFlags { readonly, ..PLAIN },
+                MountFlags { readonly, mapped, ..PLAIN },
             );
         }
     }
@@ -73,7 +78,7 @@ pub(super) fn list(from: &Ingredients<'_>, layout: Layout) -> Mounts {
             MountPropagation::Bidirectional => Propagation::Both,
         };
         let (readonly, recursive) = (mount.readonly, mount.recursive_read_only);
-        let flags = MountFlags { readonly, recursive, propagation, ..PLAIN };
+        let flags = MountFlags { readonly, recursive, propagation, mapped, ..PLAIN };
         if mount.sub_path.is_empty() {
             mounts.bind(&mount.container_path, &mount.host_path, flags);
         } else {

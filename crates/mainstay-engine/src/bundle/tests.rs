@@ -82,6 +82,7 @@ fn make(
         network: NamespaceMode::Pod,
         pid: NamespaceMode::Container,
         ipc: NamespaceMode::Pod,
+        users: None,
     };
     let user = User { uid: 7, gid: 8, additional_gids: vec![8, 9], home: "/home/u".into() };
     container(&Ingredients {

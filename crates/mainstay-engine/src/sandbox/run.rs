@@ -8,7 +8,7 @@ use mainstay_cri::{
     ContainerEventKind, DnsConfig, NamespaceMode, PodSandboxConfig, Result, SandboxId,
 };
 use mainstay_linux::namespace;
-use mainstay_shim_protocol::{Command, SandboxNamespaces, Shm};
+use mainstay_shim_protocol::{Command, SandboxNamespaces, Shm, UserRange};
 
 use super::{Sandbox, keep, reaper_cgroup, stop};
 use crate::bundle::{self, SHM};
@@ -153,6 +153,7 @@ fn namespaces(
         network: own_network,
         ipc: own_ipc,
         processes: reaper.map(|path| bundle::cgroup_directories(engine.hierarchies(), &path)),
+        users: options.users.map(|it| UserRange { first: it.host_id, length: it.length }),
         // On the host's network a pod has the host's name.
         hostname: own_network.then(|| config.hostname.clone()),
         shm: own_ipc.then_some(shm),

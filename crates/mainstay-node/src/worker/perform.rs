@@ -42,6 +42,7 @@ use crate::publish::node::architecture;
 use crate::publish::{self, EventKind, Events, about, about_seen};
 use crate::sources::merge::key_of;
 use crate::tokens::Tokens;
+use crate::users::Users;
 use crate::volumes::{self, VolumeError};
 
 /// How many pods may be in the middle of being started. More than the processors there are would
@@ -64,6 +65,7 @@ pub(crate) struct Performer {
     pub(crate) events: Events,
     pub(crate) objects: Objects,
     tokens: Tokens,
+    users: Users,
     starts: Semaphore,
     /// The last status of each pod, for the record of its end.
     statuses: Mutex<BTreeMap<PodKey, PodStatus>>,
@@ -203,6 +205,7 @@ impl Performer {
             tokens: Tokens::new(
                 config.api.as_ref().map(|it| publish::api::calls(it.client.clone())),
             ),
+            users: Users::new(&config.facts.pods_directory),
             starts: Semaphore::new(processors * STARTS_PER_PROCESSOR),
             statuses: Mutex::default(),
             records: Mutex::new(records),
@@ -554,7 +557,10 @@ impl Performer {
             self.events.show(about, kind, "DNSConfigForming", message.clone());
             self.events.tell(&key_of(&run.pod), kind, "DNSConfigForming", message);
         }
-        let made = self.runtime.run_pod_sandbox(&config).await;
+        let made = match run.pod.spec().host_users {
+            Some(false) => self.users.run_pod_sandbox(&*self.runtime, config).await,
+            _ => self.runtime.run_pod_sandbox(&config).await,
+        };
         let id = made.map_err(|error| PerformError::new("FailedCreatePodSandBox", &error))?;
         self.refresh(&id).await;
         Ok(Done::AsAsked)

@@ -50,6 +50,7 @@ pub(super) fn of(
         supplemental_groups_policy: groups_policy(shared)?,
         readonly_rootfs: is_rootfs_readonly(container),
         no_new_privs: own.and_then(|it| it.allow_privilege_escalation) == Some(false),
+        unmasked_paths: own.and_then(|it| it.proc_mount.as_deref()) == Some("Unmasked"),
         seccomp: seccomp(profile, facts)?,
     })
 }

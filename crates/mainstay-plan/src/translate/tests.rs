@@ -233,6 +233,7 @@ fn the_containers_word_counts_before_the_pods() {
                 supplemental_groups_policy: Merge,
                 readonly_rootfs: false,
                 no_new_privs: false,
+                unmasked_paths: false,
                 seccomp: RuntimeDefault,
             }
         "#]],
@@ -261,6 +262,7 @@ fn the_containers_word_counts_before_the_pods() {
                 supplemental_groups_policy: Merge,
                 readonly_rootfs: true,
                 no_new_privs: true,
+                unmasked_paths: false,
                 seccomp: Localhost(
                     "/seccomp/a/b.json",
                 ),

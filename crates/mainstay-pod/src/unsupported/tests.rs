@@ -103,9 +103,7 @@ fn refused_by_name() {
             spec.containers[0].resources.limits[nvidia.com/gpu]: not supported by this version of mainstay yet
             spec.containers[0].resources.requests[hugepages-2Mi]: not supported by this version of mainstay yet
             spec.containers[0].securityContext.appArmorProfile.type: RuntimeDefault is not supported by this version of mainstay yet
-            spec.containers[0].securityContext.procMount: Unmasked is not supported by this version of mainstay yet
             spec.initContainers[0].volumeDevices: not supported by this version of mainstay yet
-            spec.hostUsers: false is not supported by this version of mainstay yet
             spec.os.name: windows is not supported by this version of mainstay yet
             spec.volumes[2].emptyDir.medium: HugePages is not supported by this version of mainstay yet
             spec.volumes[4].nfs: not supported by this version of mainstay yet

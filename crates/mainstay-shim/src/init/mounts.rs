@@ -12,7 +12,10 @@ use std::path::{Component, Path, PathBuf};
 use mainstay_linux::mount::{self, Attributes};
 use mainstay_linux::namespace::in_mounts;
 use mainstay_linux::path::{ensure_directory, open_beneath, open_directory, open_in_root};
-use mainstay_shim_protocol::{Container, Device, Mount, MountFlags, MountSource, Propagation};
+use mainstay_linux::users::UserNamespace;
+use mainstay_shim_protocol::{
+    Container, Device, Mount, MountFlags, MountSource, Propagation, Root,
+};
 use rustix::fs::{
     AtFlags, CWD, FileType, Gid, Mode, OFlags, ResolveFlags, Uid, chownat, fstat, makedev, mknodat,
     openat, openat2, symlinkat,
@@ -23,10 +26,16 @@ use super::{InitError, make_directory, step};
 
 const DIRECTORY_MODE: Mode = Mode::from_raw_mode(0o755);
 
-/// Mounts the overlay and returns its root directory.
-pub(super) fn mount_root(container: &Container) -> Result<OwnedFd, InitError> {
-    let root = &container.root;
-    let target = Path::new(&container.bundle).join("rootfs");
+/// Mounts the overlay and returns its root directory. What is in it belongs to `users`, if the pod has
+/// its own, and lies on the disk as if they were the machine's.
+pub(super) fn mount_root(
+    container: &Container,
+    users: Option<&UserNamespace>,
+) -> Result<OwnedFd, InitError> {
+    let bundle = Path::new(&container.bundle);
+    let mapped = users.map(|users| map_layers(&container.root, bundle, users)).transpose()?;
+    let root = mapped.as_ref().unwrap_or(&container.root);
+    let target = bundle.join("rootfs");
     make_directory(&target)?;
     // The kernel takes one page of options, in which only names relative to here have room.
     rustix::process::chdir(&root.layers)
@@ -38,12 +47,49 @@ pub(super) fn mount_root(container: &Container) -> Result<OwnedFd, InitError> {
     open_directory(&target).map_err(step("open the root file system"))
 }
 
+/// The same layers where they belong to the pod's users: an overlay cannot be mapped itself.
+fn map_layers(root: &Root, bundle: &Path, users: &UserNamespace) -> Result<Root, InitError> {
+    let parts = |path: &str| {
+        let path = Path::new(path);
+        path.parent()
+            .zip(path.file_name())
+            .map(|(parent, name)| (parent.to_owned(), name.to_owned()))
+    };
+    let no_parts = || io::Error::new(io::ErrorKind::InvalidInput, "they are not in one directory");
+    let wrong = || step("find what the container writes")(no_parts());
+    // Both have to be on one mount.
+    let (writable, upper) = parts(&root.upper).ok_or_else(wrong)?;
+    let (_, work) =
+        parts(&root.work).filter(|(parent, _)| *parent == writable).ok_or_else(wrong)?;
+    let map = |name: &str, source: &Path| {
+        let target = bundle.join(name);
+        let named = || format!("show {} to the pod's users", source.display());
+        make_directory(&target)?;
+        let source = open_directory(source).map_err(step(named()))?;
+        let copy = mount::copy_one(source).map_err(step(named()))?;
+        mount::map_users(&copy, users).map_err(step(named()))?;
+        let place = open_directory(&target).map_err(step(named()))?;
+        mount::attach(&copy, place).map_err(step(named()))?;
+        Ok(target)
+    };
+    let layers = map("layers", Path::new(&root.layers))?;
+    let writable = map("writable", &writable)?;
+    let text = |path: PathBuf| path.to_string_lossy().into_owned();
+    Ok(Root {
+        layers: text(layers),
+        upper: text(writable.join(upper)),
+        work: text(writable.join(work)),
+        ..root.clone()
+    })
+}
+
 /// Mounts one file system, or one file or directory of the host.
 ///
 /// `host_mounts` is where the host's own processes see theirs.
 pub(super) fn mount_one(
     root: &OwnedFd,
     host_mounts: Option<BorrowedFd<'_>>,
+    users: Option<&UserNamespace>,
     mount: &Mount,
 ) -> Result<(), InitError> {
     let named = |verb: &str| format!("{verb} {}", mount.destination);
@@ -64,6 +110,10 @@ pub(super) fn mount_one(
                 Propagation::Both => Ok(()),
             }
             .map_err(step(named("keep apart the mount at")))?;
+            if let Some(users) = users.filter(|_| mount.flags.mapped) {
+                let step = step(format!("show {path} to the pod's own users (hostUsers: false)"));
+                mount::map_users(&tree, users).map_err(step)?;
+            }
             let restricted = match mount.flags.recursive {
                 true => mount::restrict_tree(&tree, attributes(mount.flags)),
                 false => mount::restrict(&tree, attributes(mount.flags)),
@@ -195,10 +245,11 @@ pub(super) fn make_devices(
     root: &OwnedFd,
     devices: &[Device],
     links: &[(String, String)],
+    users: Option<&UserNamespace>,
 ) -> Result<(), InitError> {
     for device in devices {
         let path = device.path.as_str();
-        make_device(root, device).map_err(step(format!("make the device {path}")))?;
+        make_device(root, device, users).map_err(step(format!("make the device {path}")))?;
     }
     for (path, target) in links {
         make_link(root, path, target).map_err(step(format!("make the link {path}")))?;
@@ -206,7 +257,7 @@ pub(super) fn make_devices(
     Ok(())
 }
 
-fn make_device(root: &OwnedFd, device: &Device) -> io::Result<()> {
+fn make_device(root: &OwnedFd, device: &Device, users: Option<&UserNamespace>) -> io::Result<()> {
     let (parent, name) = parent_of(root, &device.path)?;
     let kind = if device.block { FileType::BlockDevice } else { FileType::CharacterDevice };
     let mode = Mode::from_raw_mode(device.mode);
@@ -216,7 +267,8 @@ fn make_device(root: &OwnedFd, device: &Device) -> io::Result<()> {
         Err(Errno::EXIST) => return Ok(()),
         Err(error) => return Err(error.into()),
     }
-    let (uid, gid) = (Uid::from_raw(device.uid), Gid::from_raw(device.gid));
+    let owner = |number| users.map_or(number, |users| users.on_machine(number));
+    let (uid, gid) = (Uid::from_raw(owner(device.uid)), Gid::from_raw(owner(device.gid)));
     Ok(chownat(&parent, &name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)?)
 }
 

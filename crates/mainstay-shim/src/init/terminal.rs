@@ -6,7 +6,6 @@ use std::path::Path;
 
 use mainstay_linux::mount;
 use mainstay_linux::socket;
-use mainstay_shim_protocol::Process;
 use rustix::fs::{CWD, FileType, Mode, OFlags, Uid, fchown, fstat, mknodat, open};
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use rustix::stdio::{dup2_stderr, dup2_stdin, dup2_stdout};
@@ -14,16 +13,16 @@ use rustix::stdio::{dup2_stderr, dup2_stdin, dup2_stdout};
 use super::{InitError, Stdio, step};
 use crate::handshake::{Child, Report};
 
-/// Puts the standard streams in their places. Returns the process's side of its terminal if it
+/// Puts the standard streams in their places, which are the user's `owner` then. Returns the process's side of its terminal if it
 /// has one.
 pub(super) fn connect(
-    process: &Process,
+    owner: u32,
     stdio: Stdio,
     channel: &Child,
 ) -> Result<Option<OwnedFd>, InitError> {
     let to_socket = match stdio {
         Stdio::Streams([input, output, error]) => {
-            place(input.as_fd(), output.as_fd(), error.as_fd(), process.uid)?;
+            place(input.as_fd(), output.as_fd(), error.as_fd(), owner)?;
             return Ok(None);
         }
         Stdio::Terminal => None,
@@ -43,7 +42,7 @@ pub(super) fn connect(
         Some(socket) => socket::send(&socket, b"T", &[controller.as_fd()]).map(drop),
     }
     .map_err(step("hand over the terminal"))?;
-    place(terminal.as_fd(), terminal.as_fd(), terminal.as_fd(), process.uid)?;
+    place(terminal.as_fd(), terminal.as_fd(), terminal.as_fd(), owner)?;
     rustix::process::ioctl_tiocsctty(&terminal).map_err(named("take control of the terminal"))?;
     Ok(Some(terminal))
 }

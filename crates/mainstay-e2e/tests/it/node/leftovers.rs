@@ -32,7 +32,8 @@ pub(super) fn find(directory: &Path, names: &Names) -> Vec<String> {
     left
 }
 
-/// Processes that were started with a path of the instance, or see one in their mounts.
+/// Processes that were started with a path of the instance, or see one in their mounts. What a test
+/// mounts beside the instance is seen by other tests' pods too, if they start meanwhile.
 fn processes(directory: &Path) -> Vec<String> {
     let mut found = Vec::new();
     let directory = directory.to_str().unwrap();
@@ -49,7 +50,9 @@ fn processes(directory: &Path) -> Vec<String> {
         };
         let line = read("cmdline");
         let is_watchdog = line.starts_with("sh -c");
-        if (line.contains(directory) && !is_watchdog) || read("mountinfo").contains(directory) {
+        let mounts = read("mountinfo");
+        let sees = |part: &str| mounts.contains(&format!("{directory}/{part}/"));
+        if (line.contains(directory) && !is_watchdog) || sees("root") || sees("run") {
             found.push(format!("process {pid} {line}"));
         }
     }

@@ -157,7 +157,12 @@ async fn what_the_node_does_not_take_is_refused_and_told_of() {
     put(&api, "a", &host_port(80), &json!({}));
     assert_eq!(world.goals().await.as_deref(), Some("a: run"));
     put(&api, "b", &host_port(80), &json!({}));
-    put(&api, "c", &json!({"hostUsers": false}), &json!({}));
+    put(
+        &api,
+        "c",
+        &json!({"volumes": [{"name": "f", "flexVolume": {"driver": "a/b"}}]}),
+        &json!({}),
+    );
     let refused = "a: run, b: NodePorts, c: UnsupportedFields";
     assert_eq!(world.goals().await.as_deref(), Some(refused));
     let mut told = Vec::new();
