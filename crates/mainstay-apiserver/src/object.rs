@@ -65,7 +65,8 @@ impl Object {
             }
         }
         out.push(b'}');
-        Bytes::from(out)
+        // It is kept for long, and without the room that it grew by.
+        Bytes::copy_from_slice(&out)
     }
 
     /// What was stored, with its revision.
