@@ -83,8 +83,9 @@ async fn pods_are_spread_over_nodes_until_these_are_full() {
                 assert_eq!(event(&cluster, name, "Scheduled").await, message);
             }
             None => {
-                let message = "0/3 nodes are available: 3 Too many pods. preemption: 0/3 nodes are \
-                               available: 3 No preemption victims found for incoming pod.";
+                let message = "0/3 nodes are available: 3 Too many pods. no new claims to \
+                               deallocate, preemption: 0/3 nodes are available: 3 No preemption \
+                               victims found for incoming pod.";
                 assert_eq!(scheduled["message"], message);
                 assert_eq!(event(&cluster, name, "FailedScheduling").await, message);
             }
@@ -103,8 +104,8 @@ async fn what_changes_helps_those_who_wait() {
 
     let a = format!("{NODES}/a");
     cluster.merge(&a, json!({"spec": {"unschedulable": true}})).await;
-    let useless =
-        "preemption: 0/1 nodes are available: 1 Preemption is not helpful for scheduling.";
+    let useless = "no new claims to deallocate, preemption: 0/1 nodes are available: 1 Preemption \
+                   is not helpful for scheduling.";
     let cordoned = format!("0/1 nodes are available: 1 node(s) were unschedulable. {useless}");
     // The node may not be cordoned yet where it counts; then this one is the last that it takes.
     let mut gated = pod("second", "1");
@@ -121,8 +122,9 @@ async fn what_changes_helps_those_who_wait() {
     until_waiting(&cluster, "third", &lacking).await;
 
     cluster.create(PODS, pod("fourth", "3")).await;
-    let full = "0/1 nodes are available: 1 Insufficient cpu. preemption: 0/1 nodes are available: 1 \
-                No preemption victims found for incoming pod.";
+    let full = "0/1 nodes are available: 1 Insufficient cpu. no new claims to deallocate, \
+                preemption: 0/1 nodes are available: 1 No preemption victims found for incoming \
+                pod.";
     until_waiting(&cluster, "fourth", full).await;
     cluster.delete(&format!("{PODS}/first"), "Background").await;
     until_on(&cluster, "fourth", "a").await;
@@ -140,8 +142,9 @@ async fn pods_that_have_a_node_or_another_scheduler_are_left_alone() {
     cluster.create(PODS, other).await;
     // What is there counts, whoever put it there; and by now the other one was looked at, too.
     cluster.create(PODS, pod("late", "1")).await;
-    let full = "0/1 nodes are available: 1 Insufficient cpu. preemption: 0/1 nodes are available: 1 \
-                No preemption victims found for incoming pod.";
+    let full = "0/1 nodes are available: 1 Insufficient cpu. no new claims to deallocate, \
+                preemption: 0/1 nodes are available: 1 No preemption victims found for incoming \
+                pod.";
     until_waiting(&cluster, "late", full).await;
     let other = cluster.get(&format!("{PODS}/other")).await.unwrap();
     assert_eq!(other["spec"].get("nodeName"), None);
