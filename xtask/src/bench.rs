@@ -4,6 +4,7 @@
 //! stands beside it, and the ratios are what counts: absolute times hold for this machine only.
 //!
 //! - `--api` measures the Kubernetes API only.
+//! - `--scale` measures many nodes and pods only.
 //! - `--alone` measures nobody but mainstay.
 //! - `--quick` does little of everything, and does not wait until the machine is quiet: to see whether
 //!   all of it works.
@@ -19,6 +20,7 @@ mod node;
 mod others;
 mod payload;
 mod pods;
+mod scale;
 mod servers;
 mod table;
 
@@ -39,6 +41,7 @@ struct Options {
     alone: bool,
     api: bool,
     quick: bool,
+    scale: bool,
     programs: Option<PathBuf>,
 }
 
@@ -63,6 +66,12 @@ struct Extent {
     listed: usize,
     /// How many watch the same pod.
     watchers: usize,
+    /// How many nodes there are that nobody runs.
+    nodes: usize,
+    /// How many pods these get, each more than the one before.
+    sizes: [usize; 3],
+    /// How many pods are drained.
+    drained: usize,
     /// Whether what one program leaves to be done is waited for before the next one.
     settle: bool,
 }
@@ -77,6 +86,9 @@ const FULL: Extent = Extent {
     load: Duration::from_secs(10),
     listed: 500,
     watchers: 1000,
+    nodes: 100,
+    sizes: [10, 100, 1000],
+    drained: 100,
     settle: true,
 };
 
@@ -90,6 +102,9 @@ const QUICK: Extent = Extent {
     load: Duration::from_secs(1),
     listed: 10,
     watchers: 20,
+    nodes: 4,
+    sizes: [2, 10, 50],
+    drained: 4,
     settle: false,
 };
 
@@ -113,6 +128,13 @@ struct Bench {
     api: bool,
 }
 
+/// What is measured.
+struct Wanted {
+    pods: bool,
+    api: bool,
+    scale: bool,
+}
+
 /// Measures, prints, and says what is promised and not kept.
 pub(crate) fn run(arguments: &[&str]) -> anyhow::Result<()> {
     let options = Options::parse(arguments)?;
@@ -125,6 +147,7 @@ pub(crate) fn run(arguments: &[&str]) -> anyhow::Result<()> {
     // What a run left that was killed.
     Node::clear(&programs, &directory.join(pods::NODE))?;
     Node::clear(&programs, &directory.join(api::NODE))?;
+    Node::clear(&programs, &directory.join(scale::NODE))?;
     let _scratch = Scratch::new(&directory)?;
     let bench = Bench {
         programs,
@@ -140,13 +163,20 @@ pub(crate) fn run(arguments: &[&str]) -> anyhow::Result<()> {
     if options.quick {
         table.say("little is done, on a machine that may be busy: the figures mean nothing");
     }
-    let pods = if bench.api { None } else { Some(pods::Figures::measure(&bench, &mut table)?) };
-    let api = api::Figures::measure(&bench)?;
+    let wanted = options.wanted();
+    let pods = wanted.pods.then(|| pods::Figures::measure(&bench, &mut table)).transpose()?;
+    let api = wanted.api.then(|| api::Figures::measure(&bench)).transpose()?;
+    let scale = wanted.scale.then(|| scale::Figures::measure(&bench)).transpose()?;
     table.head();
     if let Some(pods) = &pods {
         pods.tell(&mut table);
     }
-    api.tell(&mut table)?;
+    if let Some(api) = &api {
+        api.tell(&mut table)?;
+    }
+    if let Some(scale) = &scale {
+        scale.tell(&mut table);
+    }
     println!("\n{table}");
     Ok(())
 }
@@ -161,16 +191,23 @@ impl Options {
                 "--alone" => options.alone = true,
                 "--api" => options.api = true,
                 "--quick" => options.quick = true,
+                "--scale" => options.scale = true,
                 other => match other.strip_prefix("--programs=") {
                     Some(directory) => options.programs = Some(directory.into()),
                     None => bail!(
-                        "bench has no option {other}; there are --alone, --api, --quick and \
-                         --programs=DIR"
+                        "bench has no option {other}; there are --alone, --api, --quick, --scale \
+                         and --programs=DIR"
                     ),
                 },
             }
         }
         Ok(options)
+    }
+
+    /// All of it, or only what is named.
+    fn wanted(&self) -> Wanted {
+        let all = !(self.api || self.scale);
+        Wanted { pods: all, api: all || self.api, scale: all || self.scale }
     }
 }
 

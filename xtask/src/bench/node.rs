@@ -20,7 +20,7 @@ use crate::process;
 
 const PATIENCE: Duration = Duration::from_secs(120);
 /// The node's name.
-const NAME: &str = "bench";
+pub(crate) const NAME: &str = "bench";
 
 /// Which network a pod has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -297,6 +297,16 @@ impl Node {
             fs::remove_file(placed)?;
         }
         self.wait_for(|status| status["pods"].as_array().is_some_and(Vec::is_empty))
+    }
+
+    /// The process of the agent.
+    pub(crate) fn agent(&self) -> u32 {
+        self.agent.id()
+    }
+
+    /// Waits until so many pods run.
+    pub(crate) fn wait_for_running(&self, count: usize) -> anyhow::Result<()> {
+        self.wait_for(|status| running(status) == count)
     }
 
     pub(crate) fn agent_memory(&self) -> anyhow::Result<u64> {

@@ -37,6 +37,9 @@ fn a_pod_goes_that_nobody_ends() {
     let mut done = pod("a", "Failed", 0, true);
     let late = done.clone();
     done.metadata.deletion_grace_period_seconds = Some(0);
+    let mut mirror = runs.clone();
+    let annotation = ("kubernetes.io/config.mirror".to_owned(), "1".to_owned());
+    mirror.metadata.annotations = Some([annotation].into());
     for (pod, place, why) in [
         (&runs, Place::Nowhere, None),
         (&ends, Place::Nowhere, Some(Why::Unscheduled)),
@@ -50,6 +53,7 @@ fn a_pod_goes_that_nobody_ends() {
         (&ends, Place::Gone, Some(Why::Orphaned)),
         (&over, Place::Gone, Some(Why::Orphaned)),
         (&done, Place::Gone, None),
+        (&mirror, Place::Gone, Some(Why::Orphaned)),
     ] {
         assert_eq!(decide(pod, &place), why, "{pod:?}");
     }

@@ -8,6 +8,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::filter::{Plugin, Rejection};
 use super::snapshot::Slot;
 
+/// What is said before whatever is said of making room. No pod here has claims, as nearly no pod anywhere
+/// has, and so this is what people read. Source: `PostFilter` of
+/// `pkg/scheduler/framework/plugins/dynamicresources`, which is asked first.
+const NO_CLAIMS: &str = "no new claims to deallocate";
+
 /// Why no node can have a pod.
 #[derive(Clone, Debug, Default)]
 pub(super) struct FitError {
@@ -64,7 +69,7 @@ impl FitError {
             }
         }
         if !preemption.is_empty() {
-            message += &format!(" preemption: {preemption}");
+            message += &format!(" {NO_CLAIMS}, preemption: {preemption}");
         }
         message
     }

@@ -52,8 +52,8 @@ fn people_are_told_what_they_know() {
     ];
     let snapshot = snapshot(three(), []);
     let texts: Vec<String> = rows.iter().map(|row| told(row, &snapshot)).collect();
-    let useless =
-        "preemption: 0/3 nodes are available: 3 Preemption is not helpful for scheduling.";
+    let useless = "no new claims to deallocate, preemption: 0/3 nodes are available: 3 Preemption \
+                   is not helpful for scheduling.";
     let expected = [
         format!(
             "0/3 nodes are available: 1 node(s) had untolerated taint(s), 2 node(s) were \
@@ -73,7 +73,7 @@ fn people_are_told_what_they_know() {
              persistentvolumeclaim \"p-v\". {useless}"
         ),
         "0/3 nodes are available: 1 node(s) had untolerated taint(s), 2 node(s) were unschedulable. \
-         preemption: not eligible due to preemptionPolicy=Never."
+         no new claims to deallocate, preemption: not eligible due to preemptionPolicy=Never."
             .to_owned(),
     ];
     assert_eq!(texts, expected);
@@ -88,9 +88,9 @@ fn what_lacks_is_told_for_each_resource_and_counted_by_nodes() {
     let wanted = pod("p", json!({"spec": requesting("2", "2Gi")}));
     assert_eq!(
         told(&wanted, &snapshot),
-        "0/2 nodes are available: 1 Insufficient memory, 2 Insufficient cpu. preemption: 0/2 nodes \
-         are available: 1 No preemption victims found for incoming pod, 1 Preemption is not helpful \
-         for scheduling."
+        "0/2 nodes are available: 1 Insufficient memory, 2 Insufficient cpu. no new claims to \
+         deallocate, preemption: 0/2 nodes are available: 1 No preemption victims found for \
+         incoming pod, 1 Preemption is not helpful for scheduling."
     );
 }
 

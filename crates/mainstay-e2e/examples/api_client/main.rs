@@ -5,6 +5,7 @@
 //! ends by itself.
 
 mod mirrors;
+mod scale;
 mod watchers;
 
 use std::collections::BTreeMap;
@@ -61,6 +62,8 @@ enum Work {
     Return {
         mirrors: BTreeMap<String, Vec<String>>,
     },
+    Scale(scale::Job),
+    Drain(scale::Drain),
     Watchers(watchers::Job),
     Mirrors(mirrors::Job),
 }
@@ -112,6 +115,8 @@ impl Work {
                 Ok(json!(body.len()))
             }
             Self::Create { objects } => create(&api.connect().await?, objects).await,
+            Self::Scale(job) => job.carry_out(api).await,
+            Self::Drain(job) => job.carry_out(api).await,
             Self::Watchers(job) => job.carry_out(api).await,
             Self::Mirrors(job) => job.carry_out(api).await,
         }

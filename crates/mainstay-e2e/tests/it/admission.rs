@@ -2,8 +2,11 @@
 
 use serde_json::json;
 
+use mainstay_testkit::tools;
+
 use crate::manifest::pod;
-use crate::node::Node;
+use crate::node::{Node, wait_for};
+use crate::program::{command, run};
 
 #[test]
 fn a_static_pod_runs_on_the_nodes_that_it_selects() {
@@ -86,4 +89,46 @@ fn a_pod_sets_the_kernel_settings_that_the_node_allows() {
     let forbidden = node.wait_for_state("forbidden", "SysctlForbidden");
     let message = "Pod was rejected: forbidden sysctl: \"kernel.shmall\" not allowlisted";
     assert_eq!(forbidden.status.message.as_deref(), Some(message));
+}
+
+#[test]
+fn a_pod_of_the_api_has_to_tolerate_what_evicts_and_a_static_one_does() {
+    let Some(mut node) = Node::prepare() else { return };
+    // Else the pod may be gone before the node has seen it.
+    node.arguments.push("--controllers=*,-taint-eviction-controller".to_owned());
+    node.configure("evictionHard: {}");
+    node.launch();
+    let kubectl = |arguments: &[&str]| {
+        let mut kubectl = command(tools::kubectl());
+        run(kubectl.arg("--kubeconfig").arg(node.path("root/kubeconfig")).args(arguments))
+    };
+    let ready = || kubectl(&["wait", "--for=condition=Ready", "node/n1", "--timeout=1s"]);
+    assert!(wait_for(|| ready().status.success().then_some(())).is_some());
+    kubectl(&["taint", "node", "n1", "own=yes:NoExecute", "other=yes:NoSchedule"]).success();
+    node.put("web.yaml", &pod("web"));
+    for (name, key) in [("refused", "another"), ("taken", "own")] {
+        let tolerations = json!([{ "key": key, "operator": "Exists" }]);
+        let bound = pod(name).set("spec.nodeName", "n1").set("spec.tolerations", tolerations);
+        let file = node.stage(&format!("{name}.json"), &bound);
+        let create = || {
+            let created = kubectl(&["create", "-f", file.to_str().unwrap()]);
+            created.status.success().then_some(())
+        };
+        // It may be early for an account.
+        assert!(wait_for(create).is_some(), "{name}");
+    }
+    node.wait_for_running("web");
+    let phase = |name: &str| {
+        let path = "jsonpath={.status.phase}|{.status.reason}|{.status.message}";
+        kubectl(&["get", "pod", name, "-o", path]).stdout
+    };
+    assert!(wait_for(|| phase("taken").starts_with("Running").then_some(())).is_some());
+    let refused = wait_for(|| Some(phase("refused")).filter(|it| !it.starts_with("Pending")));
+    assert_eq!(
+        refused.as_deref(),
+        Some(
+            "Failed|TaintToleration|Pod was rejected: Predicate TaintToleration failed: node(s) had \
+             taints that the pod didn't tolerate"
+        )
+    );
 }

@@ -156,6 +156,7 @@ transcripts! {
     bound_deadline
     bound_ends
     cordon
+    cordon_refused
     cp
     create_replace
     debug
@@ -169,6 +170,7 @@ transcripts! {
     drain_budget
     drain_daemonset
     drain_pods
+    drain_several
     edit
     events
     exec
@@ -191,6 +193,7 @@ transcripts! {
     patch
     port_forward
     run
+    taint
     top
     version
     wait

@@ -2,6 +2,7 @@
 //! between them. Nothing of it has a name on this machine, or is left when that process is gone.
 
 use std::fs;
+use std::io::Write as _;
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -13,6 +14,27 @@ use crate::program::{command, run};
 
 /// A network namespace with nothing in it, which ends with this.
 pub(crate) struct Space(Child);
+
+/// How a machine is cut off from the others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Cut {
+    /// Its plug is pulled, which it notices.
+    Plug,
+    /// Whatever is sent is lost on the way, both ways.
+    Silence,
+    /// Nobody hears it any more; it hears the others.
+    Mute,
+    /// It hears nobody any more; the others hear it.
+    Deaf,
+}
+
+/// What loses frames that come from ports, and frames that go to them, if they are in these sets.
+const LOSSES: &str = "add table bridge losses
+    add set bridge losses from { type ifname; }
+    add set bridge losses to { type ifname; }
+    add chain bridge losses forward { type filter hook forward priority 0; }
+    add rule bridge losses forward iifname @from drop
+    add rule bridge losses forward oifname @to drop";
 
 /// Machines that reach each other.
 pub(crate) struct Machines {
@@ -35,6 +57,15 @@ impl Space {
 
     pub(crate) fn path(&self) -> PathBuf {
         format!("/proc/{}/ns/net", self.0.id()).into()
+    }
+
+    /// Has nft(8) do this in it, a command a line.
+    #[track_caller]
+    fn nft(&self, commands: &str) {
+        let mut nft = enter(&self.path(), "nft");
+        let mut nft = nft.args(["-f", "-"]).stdin(Stdio::piped()).spawn().unwrap();
+        nft.stdin.take().unwrap().write_all(commands.as_bytes()).unwrap();
+        assert!(nft.wait().unwrap().success(), "{commands}");
     }
 
     /// Runs ip(8) in it.
@@ -100,5 +131,37 @@ impl Machines {
     /// Puts it back.
     pub(crate) fn heal(&self, at: usize) {
         self.switch.ip(&format!("link set port{at} up"));
+    }
+
+    /// Makes [`Self::begin`] possible with every [`Cut`].
+    pub(crate) fn prepare_losses(&self) {
+        self.switch.nft(LOSSES);
+    }
+
+    /// Cuts a machine off.
+    pub(crate) fn begin(&self, cut: Cut, at: usize) {
+        self.lose(cut, at, "add");
+        if cut == Cut::Plug {
+            self.cut(at);
+        }
+    }
+
+    /// Ends that.
+    pub(crate) fn end(&self, cut: Cut, at: usize) {
+        self.lose(cut, at, "delete");
+        if cut == Cut::Plug {
+            self.heal(at);
+        }
+    }
+
+    fn lose(&self, cut: Cut, at: usize, verb: &str) {
+        let sets: &[&str] = match cut {
+            Cut::Plug => return,
+            Cut::Silence => &["from", "to"],
+            Cut::Mute => &["from"],
+            Cut::Deaf => &["to"],
+        };
+        let line = |set: &&str| format!("{verb} element bridge losses {set} {{ \"port{at}\" }}\n");
+        self.switch.nft(&sets.iter().map(line).collect::<String>());
     }
 }

@@ -66,8 +66,8 @@ fn no_one_goes_who_is_as_important_or_is_a_mirror() {
     let snapshot = snapshot([node("a", json!({})), node("b", json!({}))], pods);
     assert_eq!(
         told(&wanting(10, "1"), &snapshot),
-        "0/2 nodes are available: 2 Insufficient cpu. preemption: 0/2 nodes are available: 2 No \
-         preemption victims found for incoming pod."
+        "0/2 nodes are available: 2 Insufficient cpu. no new claims to deallocate, preemption: 0/2 \
+         nodes are available: 2 No preemption victims found for incoming pod."
     );
     assert!(told(&wanting(11, "1"), &snapshot).ends_with("-> b without e"));
 }
@@ -77,8 +77,8 @@ fn what_is_too_much_for_an_empty_node_is_no_reason() {
     let snapshot = snapshot([node("a", json!({}))], [("a", victim("v", 0, "1", json!({})))]);
     assert_eq!(
         told(&wanting(10, "5"), &snapshot),
-        "0/1 nodes are available: 1 Insufficient cpu. preemption: 0/1 nodes are available: 1 \
-         Preemption is not helpful for scheduling."
+        "0/1 nodes are available: 1 Insufficient cpu. no new claims to deallocate, preemption: 0/1 \
+         nodes are available: 1 Preemption is not helpful for scheduling."
     );
 }
 
@@ -115,8 +115,8 @@ fn a_pod_whose_room_is_being_made_waits_for_that() {
     snapshot.leaving.insert("v".to_owned());
     assert_eq!(
         told(&wanted, &snapshot),
-        "0/1 nodes are available: 1 Insufficient cpu. preemption: not eligible due to a terminating \
-         pod on the nominated node."
+        "0/1 nodes are available: 1 Insufficient cpu. no new claims to deallocate, preemption: not \
+         eligible due to a terminating pod on the nominated node."
     );
     // Nobody else gets the room, unless it is more important.
     snapshot.remove_pod("v");

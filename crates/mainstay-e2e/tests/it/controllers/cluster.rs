@@ -5,6 +5,7 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
+use http_body_util::BodyExt as _;
 use jiff::Timestamp;
 use mainstay_apiserver::{Access, ApiServer, Config, Peer, User, boxed};
 use mainstay_client::{CallError, CallErrorKind, Calls, Deletion};
@@ -135,6 +136,19 @@ impl Cluster {
             "apiVersion": "policy/v1", "kind": "Eviction", "metadata": { "name": pod },
         });
         self.calls.post::<Value, _>(&path, &eviction).await.map(drop)
+    }
+
+    /// Posts something; the status of the answer, what its `Retry-After` says, and its body.
+    pub(crate) async fn answer(&self, path: &str, body: &Value) -> (u16, Option<String>, Value) {
+        let body = kube::client::Body::from(serde_json::to_vec(body).unwrap());
+        let request = http::Request::post(path).header("content-type", "application/json");
+        let request = request.body(boxed(body)).unwrap();
+        let peer = Peer::Trusted(User::master("admin"));
+        let answer = self.server.handle(request, &peer).await;
+        let (head, body) = answer.into_parts();
+        let again = head.headers.get("retry-after").map(|it| it.to_str().unwrap().to_owned());
+        let body = body.collect().await.unwrap().to_bytes();
+        (head.status.as_u16(), again, serde_json::from_slice(&body).unwrap())
     }
 
     /// Sends requests as somebody who may do everything.

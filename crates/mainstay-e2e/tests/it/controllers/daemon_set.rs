@@ -107,6 +107,62 @@ async fn each_node_has_one_pod() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_scheduler_binds_its_pods_to_cordoned_nodes_too() {
+    let cluster = Cluster::new().await;
+    node(&cluster, "n1", json!([])).await;
+    cluster.merge(&format!("{NODES}/n1"), json!({ "spec": { "unschedulable": true } })).await;
+    let is_tainted = |node: Option<&Value>| {
+        let taints = node.unwrap()["spec"]["taints"].as_array().cloned().unwrap_or_default();
+        taints.iter().any(|it| it["key"] == "node.kubernetes.io/unschedulable")
+    };
+    cluster.until(&format!("{NODES}/n1"), is_tainted).await;
+    let tolerated = |host_network: bool| {
+        let keys = [
+            ("not-ready", "NoExecute"),
+            ("unreachable", "NoExecute"),
+            ("disk-pressure", "NoSchedule"),
+            ("memory-pressure", "NoSchedule"),
+            ("pid-pressure", "NoSchedule"),
+            ("unschedulable", "NoSchedule"),
+        ];
+        let network = [("network-unavailable", "NoSchedule")];
+        let all = keys.iter().chain(network.iter().filter(|_| host_network));
+        let all = all.map(|(key, effect)| {
+            let key = format!("node.kubernetes.io/{key}");
+            json!({ "key": key, "operator": "Exists", "effect": effect })
+        });
+        Value::from_iter(all)
+    };
+    let mut on_host = set();
+    on_host["metadata"]["name"] = "on-host".into();
+    for part in ["selector", "template"] {
+        let labels = match part {
+            "selector" => &mut on_host["spec"][part]["matchLabels"],
+            _ => &mut on_host["spec"][part]["metadata"]["labels"],
+        };
+        *labels = json!({ "app": "on-host" });
+    }
+    on_host["spec"]["template"]["spec"]["hostNetwork"] = true.into();
+    cluster.create(SETS, set()).await;
+    cluster.create(SETS, on_host).await;
+    let are_bound = |list: Option<&Value>| {
+        let pods = list.unwrap()["items"].as_array().unwrap();
+        pods.len() == 2 && pods.iter().all(|pod| pod["spec"]["nodeName"] == "n1")
+    };
+    cluster.until(PODS, are_bound).await;
+    for pod in cluster.list(PODS).await {
+        let told = |event: &Value| {
+            event["reason"] == "Scheduled"
+                && event["source"]["component"] == "default-scheduler"
+                && event["message"] == format!("Successfully assigned default/{} to n1", name(&pod))
+        };
+        cluster.until_event(told).await;
+        let on_host = pod["metadata"]["labels"]["app"] == "on-host";
+        assert_eq!(pod["spec"]["tolerations"], tolerated(on_host), "{}", name(&pod));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_new_template_comes_to_one_node_after_the_other() {
     let cluster = Cluster::new().await;
     let nodes = ["n1", "n2", "n3"];

@@ -150,6 +150,34 @@ async fn what_has_no_scale_is_told() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn mirrors_are_counted_where_a_budget_has_a_number() {
+    let cluster = Cluster::new().await;
+    let node = cluster.create("/api/v1/nodes", json!({ "metadata": { "name": "n1" } })).await;
+    let mut owner = owner_reference(&node);
+    (owner["kind"], owner["controller"]) = ("Node".into(), true.into());
+    let mirror = json!({
+        "metadata": {
+            "name": "web-n1", "labels": { "app": "web" }, "ownerReferences": [owner],
+            "annotations": { "kubernetes.io/config.mirror": "1" },
+        },
+        "spec": { "nodeName": "n1", "containers": [{ "name": "main", "image": "a" }] },
+    });
+    cluster.create(PODS, mirror).await;
+    budget(&cluster, json!({ "maxUnavailable": 1 })).await;
+    let has_failed = |it: Option<&Value>| condition(it.unwrap())["reason"] == "SyncFailed";
+    cluster.until(BUDGET, has_failed).await;
+    let there = cluster.get(BUDGET).await.unwrap();
+    let expected = "nodes does not implement the scale subresource";
+    assert_eq!(condition(&there)["message"], expected);
+    assert_eq!(there["status"]["disruptionsAllowed"], 0);
+    let integer = |least: u32| json!({ "spec": { "maxUnavailable": null, "minAvailable": least } });
+    cluster.merge(BUDGET, integer(1)).await;
+    until_ready(&cluster, [1, 1, 1, 0]).await;
+    cluster.merge(BUDGET, integer(0)).await;
+    until_ready(&cluster, [1, 1, 0, 1]).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_pod_that_was_not_disrupted_says_so() {
     let cluster = Cluster::new().await;
     let pod = json!({

@@ -107,3 +107,33 @@ async fn an_owner_that_is_not_there_is_none() {
     assert!(cluster.get(&map("foreign")).await.is_some());
     assert!(cluster.get(&map("right")).await.is_some());
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_mirror_goes_with_its_node_and_not_with_another_of_that_name() {
+    const NODES: &str = "/api/v1/nodes";
+    const PODS: &str = "/api/v1/namespaces/default/pods";
+    let cluster = Cluster::new().await;
+    let mirror = |name: &str, node: &Value| {
+        let mut owner = owner_reference(node);
+        (owner["kind"], owner["controller"]) = ("Node".into(), true.into());
+        json!({
+            "metadata": {
+                "name": name, "ownerReferences": [owner],
+                "annotations": { "kubernetes.io/config.mirror": "1" },
+            },
+            "spec": { "nodeName": "n1", "containers": [{ "name": "main", "image": "x" }] },
+        })
+    };
+    let old = cluster.create(NODES, json!({ "metadata": { "name": "n1" } })).await;
+    cluster.create(PODS, mirror("old", &old)).await;
+    cluster.delete(&format!("{NODES}/n1"), "Background").await;
+    let new = cluster.create(NODES, json!({ "metadata": { "name": "n1" } })).await;
+    cluster.create(PODS, mirror("new", &new)).await;
+    cluster.until(&format!("{PODS}/old"), ends_or_is_gone).await;
+    settle(&cluster).await;
+    assert!(!ends_or_is_gone(cluster.get(&format!("{PODS}/new")).await.as_ref()));
+}
+
+fn ends_or_is_gone(object: Option<&Value>) -> bool {
+    object.is_none_or(|it| it["metadata"]["deletionTimestamp"].is_string())
+}

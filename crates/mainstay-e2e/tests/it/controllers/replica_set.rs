@@ -123,6 +123,30 @@ async fn pods_are_adopted_and_let_go() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn mirrors_are_nobodys_but_their_nodes() {
+    let cluster = Cluster::new().await;
+    let node = cluster.create("/api/v1/nodes", json!({ "metadata": { "name": "n1" } })).await;
+    let mut of_node = owner_reference(&node);
+    (of_node["kind"], of_node["controller"]) = ("Node".into(), true.into());
+    let mirror = json!({
+        "metadata": {
+            "name": "web-n1", "labels": { "app": "web" }, "ownerReferences": [of_node],
+            "annotations": { "kubernetes.io/config.mirror": "1" },
+        },
+        "spec": { "nodeName": "n1", "containers": [{ "name": "main", "image": "x" }] },
+    });
+    cluster.create(PODS, mirror).await;
+    cluster.create(SETS, set("web", 2)).await;
+    until_status(&cluster, "web", "replicas", 2).await;
+    assert_eq!(cluster.list(PODS).await.len(), 3);
+    cluster.merge(&format!("{SETS}/web"), json!({ "spec": { "replicas": 0 } })).await;
+    until_status(&cluster, "web", "replicas", 0).await;
+    let mirror = cluster.get(&format!("{PODS}/web-n1")).await.unwrap();
+    assert_eq!(mirror["metadata"]["ownerReferences"], json!([of_node]));
+    assert!(mirror["metadata"]["deletionTimestamp"].is_null());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_cannot_be_made_is_told() {
     let cluster = Cluster::new().await;
     let mut refused = set("web", 7);

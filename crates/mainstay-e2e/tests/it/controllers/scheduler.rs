@@ -83,8 +83,9 @@ async fn pods_are_spread_over_nodes_until_these_are_full() {
                 assert_eq!(event(&cluster, name, "Scheduled").await, message);
             }
             None => {
-                let message = "0/3 nodes are available: 3 Too many pods. preemption: 0/3 nodes are \
-                               available: 3 No preemption victims found for incoming pod.";
+                let message = "0/3 nodes are available: 3 Too many pods. no new claims to \
+                               deallocate, preemption: 0/3 nodes are available: 3 No preemption \
+                               victims found for incoming pod.";
                 assert_eq!(scheduled["message"], message);
                 assert_eq!(event(&cluster, name, "FailedScheduling").await, message);
             }
@@ -103,8 +104,8 @@ async fn what_changes_helps_those_who_wait() {
 
     let a = format!("{NODES}/a");
     cluster.merge(&a, json!({"spec": {"unschedulable": true}})).await;
-    let useless =
-        "preemption: 0/1 nodes are available: 1 Preemption is not helpful for scheduling.";
+    let useless = "no new claims to deallocate, preemption: 0/1 nodes are available: 1 Preemption \
+                   is not helpful for scheduling.";
     let cordoned = format!("0/1 nodes are available: 1 node(s) were unschedulable. {useless}");
     // The node may not be cordoned yet where it counts; then this one is the last that it takes.
     let mut gated = pod("second", "1");
@@ -121,8 +122,9 @@ async fn what_changes_helps_those_who_wait() {
     until_waiting(&cluster, "third", &lacking).await;
 
     cluster.create(PODS, pod("fourth", "3")).await;
-    let full = "0/1 nodes are available: 1 Insufficient cpu. preemption: 0/1 nodes are available: 1 \
-                No preemption victims found for incoming pod.";
+    let full = "0/1 nodes are available: 1 Insufficient cpu. no new claims to deallocate, \
+                preemption: 0/1 nodes are available: 1 No preemption victims found for incoming \
+                pod.";
     until_waiting(&cluster, "fourth", full).await;
     cluster.delete(&format!("{PODS}/first"), "Background").await;
     until_on(&cluster, "fourth", "a").await;
@@ -140,12 +142,73 @@ async fn pods_that_have_a_node_or_another_scheduler_are_left_alone() {
     cluster.create(PODS, other).await;
     // What is there counts, whoever put it there; and by now the other one was looked at, too.
     cluster.create(PODS, pod("late", "1")).await;
-    let full = "0/1 nodes are available: 1 Insufficient cpu. preemption: 0/1 nodes are available: 1 \
-                No preemption victims found for incoming pod.";
+    let full = "0/1 nodes are available: 1 Insufficient cpu. no new claims to deallocate, \
+                preemption: 0/1 nodes are available: 1 No preemption victims found for incoming \
+                pod.";
     until_waiting(&cluster, "late", full).await;
     let other = cluster.get(&format!("{PODS}/other")).await.unwrap();
     assert_eq!(other["spec"].get("nodeName"), None);
     assert!(condition(&other, "PodScheduled").is_none());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn mirrors_take_room_and_ports() {
+    let cluster = Cluster::new().await;
+    node(&cluster, "a").await;
+    let mut mirror = pod("web-a", "3");
+    mirror["spec"]["nodeName"] = "a".into();
+    mirror["spec"]["hostNetwork"] = true.into();
+    mirror["spec"]["containers"][0]["ports"] = json!([{"containerPort": 80, "hostPort": 80}]);
+    mirror["metadata"]["annotations"] = json!({"kubernetes.io/config.mirror": "1"});
+    cluster.create(PODS, mirror).await;
+    let victims = "no new claims to deallocate, preemption: 0/1 nodes are available: 1 No preemption \
+                   victims found for incoming pod.";
+    cluster.create(PODS, pod("large", "2")).await;
+    let lacking = format!("0/1 nodes are available: 1 Insufficient cpu. {victims}");
+    until_waiting(&cluster, "large", &lacking).await;
+    let mut same_port = pod("same-port", "1");
+    same_port["spec"]["containers"][0]["ports"] = json!([{"containerPort": 81, "hostPort": 80}]);
+    cluster.create(PODS, same_port).await;
+    let taken = "node(s) didn't have free ports for the requested pod ports";
+    let taken = format!("0/1 nodes are available: 1 {taken}. {victims}");
+    until_waiting(&cluster, "same-port", &taken).await;
+    cluster.delete(&format!("{PODS}/web-a"), "Background").await;
+    for name in ["large", "same-port"] {
+        until_on(&cluster, name, "a").await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_schedulers_bind_each_pod_once() {
+    let mut cluster = Cluster::new().await;
+    for name in ["a", "b", "c"] {
+        node(&cluster, name).await;
+        let is_free = |node: Option<&Value>| node.unwrap()["spec"]["taints"].is_null();
+        cluster.until(&format!("{NODES}/{name}"), is_free).await;
+    }
+    // Each decides for itself; who comes second is told that it is bound.
+    cluster.start_controllers();
+    for index in 0..24 {
+        cluster.create(PODS, pod(&format!("p{index}"), "10m")).await;
+    }
+    let bound = |list: Option<&Value>| {
+        let pods = list.unwrap()["items"].as_array().unwrap().iter();
+        pods.filter(|pod| pod["spec"]["nodeName"].is_string()).count() == 24
+    };
+    cluster.until(PODS, bound).await;
+    let before = cluster.list(PODS).await;
+    // It is its turn when all those before it have had theirs.
+    cluster.create(PODS, pod("last", "10m")).await;
+    cluster
+        .until(&format!("{PODS}/last"), |pod| pod.unwrap()["spec"]["nodeName"].is_string())
+        .await;
+    for pod in before {
+        let after = cluster.get(&format!("{PODS}/{}", name(&pod))).await.unwrap();
+        assert_eq!(after["spec"]["nodeName"], pod["spec"]["nodeName"]);
+        assert_eq!(condition(&after, "PodScheduled").unwrap()["status"], "True");
+    }
+    let told = cluster.messages("FailedScheduling").await;
+    assert!(told.is_empty(), "{told:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
