@@ -96,9 +96,9 @@ impl Images for EngineImages {
             let message = format!("{name:?} is not the name of an image");
             Error::with_source(ErrorKind::InvalidArgument, message, error)
         })?;
-        let keyrings = self.keyrings.clone();
+        let (keyrings, secrets) = (self.keyrings.clone(), request.secrets.clone());
         let keyring = blocking(move || {
-            keyrings.read().map_err(failed("cannot read the registries' credentials"))
+            keyrings.read(&secrets).map_err(failed("cannot read the registries' credentials"))
         });
         let request = registry::PullRequest {
             reference,

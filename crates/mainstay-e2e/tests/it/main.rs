@@ -36,6 +36,7 @@ mod mounts;
 mod namespaces;
 mod network;
 mod probes;
+mod pull_secrets;
 mod restart_rules;
 mod security;
 mod servers;

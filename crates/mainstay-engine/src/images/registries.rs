@@ -4,6 +4,7 @@ use std::fs;
 use std::io;
 use std::path::PathBuf;
 
+use mainstay_cri::PullSecret;
 use mainstay_image::registry::{Keyring, KeyringError};
 
 /// A file with credentials that cannot be used.
@@ -27,6 +28,15 @@ pub enum KeyringsError {
         #[source]
         source: KeyringError,
     },
+    /// What a pull brought along is not what `docker login` writes.
+    #[error("the secret {name} has no credentials in Docker's format")]
+    Secret {
+        /// Its name.
+        name: String,
+        /// Why.
+        #[source]
+        source: KeyringError,
+    },
 }
 
 /// Where credentials come from: what was configured, then files, which are read anew for each
@@ -40,12 +50,22 @@ pub struct Keyrings {
 }
 
 impl Keyrings {
-    /// All credentials as they are now, the first ones first.
+    /// All credentials as they are now: those of `secrets`, then the machine's own.
     ///
     /// # Errors
     ///
-    /// When a file is there and cannot be used.
-    pub fn read(&self) -> Result<Keyring, KeyringsError> {
+    /// When a file or a secret is there and cannot be used.
+    pub fn read(&self, secrets: &[PullSecret]) -> Result<Keyring, KeyringsError> {
+        let mut brought = Keyring::anonymous();
+        for PullSecret { name, config } in secrets {
+            let keyring = Keyring::parse_auths(config)
+                .map_err(|source| KeyringsError::Secret { name: name.clone(), source })?;
+            brought = brought.merged(keyring);
+        }
+        Ok(brought.before(self.own()?))
+    }
+
+    fn own(&self) -> Result<Keyring, KeyringsError> {
         let mut all = self.configured.clone();
         for path in &self.files {
             let bytes = match fs::read(path) {

@@ -58,9 +58,14 @@ struct Pattern {
 /// Why a `config.json` cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum KeyringError {
-    /// It is not JSON, or a field has the wrong type.
-    #[error("not a config.json with credentials")]
-    Json(#[from] serde_json::Error),
+    /// It is not JSON, or a field has the wrong type. What the reader says of that may have a secret in it.
+    #[error("not a config.json with credentials: wrong at line {line} column {column}")]
+    Json {
+        /// From 1.
+        line: usize,
+        /// From 1; 0 at the beginning of a line.
+        column: usize,
+    },
     /// An `auth` that is not base64 of `user:password`.
     #[error("the field \"auth\" of the entry {0:?} is not base64 of user:password")]
     Auth(String),
@@ -132,9 +137,25 @@ impl Keyring {
         Self { keys, ..Self::default() }
     }
 
+    /// Reads a `config.json` of which only `auths` counts: who wrote it may not have programs run.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::parse`].
+    pub fn parse_auths(bytes: &[u8]) -> Result<Self, KeyringError> {
+        let Self { keys, .. } = Self::parse(bytes)?;
+        Ok(Self { keys, ..Self::default() })
+    }
+
     /// Reads a `config.json`.
+    ///
+    /// # Errors
+    ///
+    /// When it is none.
     pub fn parse(bytes: &[u8]) -> Result<Self, KeyringError> {
-        let RawConfig { auths, cred_helpers, creds_store } = serde_json::from_slice(bytes)?;
+        let read = serde_json::from_slice(bytes);
+        let RawConfig { auths, cred_helpers, creds_store } = read
+            .map_err(|error| KeyringError::Json { line: error.line(), column: error.column() })?;
         let mut keys = Vec::new();
         for (name, auth) in auths {
             if let Some(credentials) = auth.credentials(&name)? {
@@ -149,11 +170,19 @@ impl Keyring {
 
     /// Both; where both have something for an image, that of `self` is tried first.
     #[must_use]
-    pub fn merged(mut self, other: Self) -> Self {
+    pub fn merged(self, other: Self) -> Self {
+        let mut both = self.before(other);
+        both.sort();
+        both
+    }
+
+    /// Both; all that `self` has for an image is tried before the first of what `other` has. Source:
+    /// `UnionDockerKeyring`.
+    #[must_use]
+    pub fn before(mut self, other: Self) -> Self {
         self.keys.extend(other.keys);
         self.helpers.extend(other.helpers);
         self.default_helper = self.default_helper.or(other.default_helper);
-        self.sort();
         self
     }
 

@@ -156,7 +156,7 @@ impl Listed {
 impl Pull {
     fn run(self, instance: &Instance, store: &Store) -> anyhow::Result<()> {
         let registries = Registries::read(self.registries.as_deref())?;
-        let keyring = Arc::new(keyrings(instance, &registries).read()?);
+        let keyring = Arc::new(keyrings(instance, &registries).read(&[])?);
         let puller = Puller::new(store.clone(), registries.config);
         let runtime = super::runtime()?;
         for reference in self.images {

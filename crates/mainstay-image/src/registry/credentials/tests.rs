@@ -75,12 +75,7 @@ fn what_is_no_config_is_refused_without_its_secrets() {
     let check = |json: &str, expected: &Expect| {
         expected.assert_eq(&chain(&Keyring::parse(json.as_bytes()).unwrap_err()));
     };
-    check(
-        "",
-        &expect![
-            "not a config.json with credentials: EOF while parsing a value at line 1 column 0"
-        ],
-    );
+    check("", &expect!["not a config.json with credentials: wrong at line 1 column 0"]);
     check(
         r#"{"auths":{"a.example":{"auth":"not base64!"}}}"#,
         &expect![[r#"the field "auth" of the entry "a.example" is not base64 of user:password"#]],
@@ -89,8 +84,35 @@ fn what_is_no_config_is_refused_without_its_secrets() {
         r#"{"auths":{"a.example":{"auth":"bm9jb2xvbg=="}}}"#,
         &expect![[r#"the field "auth" of the entry "a.example" is not base64 of user:password"#]],
     );
+    check(
+        r#"{"auths":{"a.example":"hidden"}}"#,
+        &expect!["not a config.json with credentials: wrong at line 1 column 30"],
+    );
     assert!(Keyring::parse(br#"{"auths":null}"#).is_ok());
     let password = Credentials::Password { username: "u".into(), password: "hidden".into() };
     let keyring = Keyring::single("a.example", password);
     assert!(!format!("{keyring:?}").contains("hidden"));
+}
+
+/// Two secrets are one keyring; the node's own is another, which comes after it however specific it is.
+#[test]
+fn keyrings_are_merged_or_one_comes_before_the_other() {
+    let key = |registry: &str, name: &str| {
+        let (username, password) = (name.to_owned(), String::new());
+        Keyring::single(registry, Credentials::Password { username, password })
+    };
+    let found = |keyring: &Keyring| -> Vec<String> {
+        let name = |credentials: &Credentials| match credentials {
+            Credentials::Password { username, .. } => username.clone(),
+            other => format!("{other:?}"),
+        };
+        keyring.find("a.example", "team/app").iter().map(name).collect()
+    };
+    let [first, second] = [key("a.example", "first"), key("a.example/team", "second")];
+    assert_eq!(found(&first.clone().merged(second.clone())), ["second", "first"]);
+    let own = key("a.example/team/app", "own");
+    assert_eq!(found(&first.merged(second).before(own)), ["second", "first", "own"]);
+    let document = br#"{"auths":{"a.example":{"auth":"YTpi"}},"credsStore":"desktop"}"#;
+    let keyring = Keyring::parse_auths(document).unwrap();
+    assert_eq!((found(&keyring).len(), keyring.helper("b.example", "x")), (1, None));
 }
