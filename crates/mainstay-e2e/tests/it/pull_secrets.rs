@@ -1,6 +1,8 @@
 //! Credentials for registries, wherever they come from.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 
 use mainstay_testkit::registry::Registry;
 use serde_json::{Value, json};
@@ -9,6 +11,7 @@ use crate::api::{kubectl, wait_for_phase};
 use crate::image::Image;
 use crate::manifest::{Manifest, pod};
 use crate::node::{Node, wait_for};
+use crate::program::run;
 
 /// `user:secret`, as it must not be found anywhere.
 const LOGIN: &str = "dXNlcjpzZWNyZXQ=";
@@ -143,4 +146,77 @@ fn a_pod_of_the_api_is_pulled_with_its_secrets_and_its_accounts() {
     create("account", teller(&node, "account", &registry));
     assert_eq!(node.wait_for_told("account", 1), ["guarded"]);
     assert_secret(&node);
+}
+
+/// Writes a program and makes it one.
+fn write_program(path: &Path, script: &str) {
+    fs::write(path, script).unwrap();
+    fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
+}
+
+/// Docker's way, and a kubelet's.
+#[test]
+fn programs_have_credentials_too() {
+    let Some((mut node, registry)) = guarded() else { return };
+    let programs = node.path("programs");
+    fs::create_dir(&programs).unwrap();
+    let (provider, failing) = (programs.join("provider"), "#!/bin/sh\necho why >&2; exit 1\n");
+    write_program(&provider, failing);
+    let (config, host) = (node.path("providers.yaml"), registry.host().to_owned());
+    let version = "credentialprovider.kubelet.k8s.io/v1";
+    let own = json!({
+        "apiVersion": "kubelet.config.k8s.io/v1", "kind": "CredentialProviderConfig",
+        "providers": [{
+            "name": "provider", "apiVersion": version, "defaultCacheDuration": "0s",
+            "matchImages": [host],
+        }],
+    });
+    fs::write(&config, own.to_string()).unwrap();
+    for (flag, path) in [("config", &config), ("bin-dir", &programs)] {
+        node.arguments.push(format!("--image-credential-provider-{flag}={}", path.display()));
+    }
+    node.launch();
+    let app = teller(&node, "app", &registry);
+    node.put("app.yaml", &app);
+    let problem = wait_for_refusal(&node, "app");
+    let wanted = format!("provider gave no credentials for {host}: it failed: why");
+    assert!(problem.contains(&wanted), "{problem}");
+    let answer = json!({
+        "kind": "CredentialProviderResponse", "apiVersion": version, "cacheKeyType": "Image",
+        "auth": { &host: { "username": "user", "password": "secret" } },
+    });
+    let staged = node.path("staging/provider");
+    write_program(&staged, &format!("#!/bin/sh\ncat <<'END'\n{answer}\nEND\n"));
+    fs::rename(&staged, &provider).unwrap();
+    // The pod is tried anew, and not later.
+    node.take("app.yaml");
+    node.wait_for_gone("app");
+    node.put("app.yaml", &app);
+    assert_eq!(node.wait_for_told("app", 1), ["guarded"]);
+    node.take("app.yaml");
+    node.wait_for_gone("app");
+    remove_image(&node, &registry);
+
+    // By command, with a helper that is found in PATH; a kubelet's programs are the agent's.
+    let pull = |answer: &str| {
+        let helper = programs.join("docker-credential-own");
+        write_program(&helper, &format!("#!/bin/sh\nread server\n{answer}\n"));
+        let name = registry.name("team/app:1");
+        let registries = node.path("registries.yaml");
+        let arguments = ["image", "pull", &name, "--registries", registries.to_str().unwrap()];
+        let mut command = node.command(&arguments);
+        let path = std::env::var("PATH").unwrap();
+        run(command.env("PATH", format!("{}:{path}", programs.display())))
+    };
+    let login = json!({ "credHelpers": { &host: "own" } });
+    fs::write(node.path("root/config.json"), login.to_string()).unwrap();
+    let complaint = pull("echo credentials not found in native keychain; exit 1").failure(1);
+    assert!(complaint.contains("it wants credentials, or has no such image"), "{complaint}");
+    let complaint = pull("echo secret; echo locked >&2; exit 1").failure(1);
+    let wanted = format!("docker-credential-own gave no credentials for {host}: it failed: locked");
+    assert!(complaint.contains(&wanted) && !complaint.contains("secret"), "{complaint}");
+    let answer =
+        r#"echo "{\"ServerURL\":\"$server\",\"Username\":\"user\",\"Secret\":\"secret\"}""#;
+    pull(&format!("test $server = {host} || exit 1; {answer}")).success();
+    assert!(!node.log().contains("secret\""));
 }
