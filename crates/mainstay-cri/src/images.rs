@@ -59,10 +59,30 @@ impl fmt::Display for ImageSpec {
 pub struct PullRequest {
     /// The image.
     pub image: ImageSpec,
+    /// Credentials of whom it is fetched for. They count before the runtime's own. The protocol has one
+    /// `AuthConfig` in their place: a client of it chooses, and calls anew with the next.
+    pub secrets: Vec<PullSecret>,
     /// How long the registry may take to say what the name stands for; the transfer itself may
     /// take longer. `None` is the runtime's own limits. A runtime that cannot tell the two apart
     /// applies it to both. Not in the protocol.
     pub patience: Option<Duration>,
+}
+
+/// Credentials for registries, from outside the runtime.
+#[derive(Clone, PartialEq, Eq)]
+pub struct PullSecret {
+    /// What to call it in messages.
+    pub name: String,
+    /// A `config.json` in Docker's format, of which `auths` counts and nothing else: nobody but the machine's
+    /// owner names programs to be run on it.
+    pub config: Vec<u8>,
+}
+
+/// What it says is nobody's business.
+impl fmt::Debug for PullSecret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "PullSecret({:?}, ...)", self.name)
+    }
 }
 
 /// Source: `Image`.

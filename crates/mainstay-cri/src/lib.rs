@@ -33,7 +33,7 @@ pub use exec::{
     EXEC_SYNC_OUTPUT, Exec, ExecRequest, ExecSync, ExecSyncRequest, ExitCode, Input, Output,
     Resize, TerminalSize,
 };
-pub use images::{Image, ImageId, ImageSpec, Images, PullRequest};
+pub use images::{Image, ImageId, ImageSpec, Images, PullRequest, PullSecret};
 pub use runtime::{Runtime, RuntimeCondition, RuntimeStatus, Version};
 pub use sandbox::{
     DnsConfig, IdMapping, LinuxSandboxSecurityContext, NamespaceMode, NamespaceOptions, PodSandbox,

@@ -1,6 +1,8 @@
 //! Images as the contract has them.
 
 mod files;
+mod program;
+mod providers;
 mod registries;
 
 use std::path::PathBuf;
@@ -10,10 +12,12 @@ use async_trait::async_trait;
 use futures_core::future::BoxFuture;
 use mainstay_cri::{Error, ErrorKind, Image, ImageId, ImageSpec, Images, PullRequest, Result};
 use mainstay_image::progress::Event;
+use mainstay_image::reference::Reference;
 use mainstay_image::registry::{self, Puller, RegistryConfig};
 use mainstay_image::store::{Image as Stored, Store, StoreError};
 use tokio::sync::watch;
 
+pub use providers::{CredentialProvider, CredentialProviders};
 pub use registries::{Keyrings, KeyringsError};
 
 use crate::{blocking, failed};
@@ -92,17 +96,18 @@ impl Images for EngineImages {
 
     async fn pull_image(&self, request: &PullRequest) -> Result<ImageId> {
         let name = &request.image.0;
-        let reference = name.parse().map_err(|error| {
+        let reference: Reference = name.parse().map_err(|error| {
             let message = format!("{name:?} is not the name of an image");
             Error::with_source(ErrorKind::InvalidArgument, message, error)
         })?;
-        let keyrings = self.keyrings.clone();
-        let keyring = blocking(move || {
-            keyrings.read().map_err(failed("cannot read the registries' credentials"))
-        });
+        let keyring = self.keyrings.of(&self.puller, &reference, &request.secrets).await;
+        let keyring = keyring.map_err(|error| {
+            let message = "cannot read the registries' credentials";
+            Error::with_source(ErrorKind::InvalidArgument, message, error)
+        })?;
         let request = registry::PullRequest {
             reference,
-            keyring: Arc::new(keyring.await?),
+            keyring: Arc::new(keyring),
             answer_within: request.patience,
             progress: Arc::new(|event| tell(&event)),
         };

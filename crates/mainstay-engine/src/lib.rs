@@ -55,7 +55,9 @@ use tokio::sync::broadcast;
 use tokio::task::JoinSet;
 use tokio_stream::wrappers::BroadcastStream;
 
-pub use images::{EngineImages, ImagesConfig, Keyrings, KeyringsError};
+pub use images::{
+    CredentialProvider, CredentialProviders, EngineImages, ImagesConfig, Keyrings, KeyringsError,
+};
 
 use launch::Launcher;
 use network::{Cluster, Network, NetworkConfig, NetworkError, Range};

@@ -26,7 +26,9 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::platform::Platform;
-pub use credentials::{CREDENTIALS_MAX, Credentials, HelperError, Keyring, KeyringError};
+pub use credentials::{
+    CREDENTIALS_MAX, Credentials, Helper, HelperError, Keyring, KeyringError, is_for,
+};
 pub use endpoint::{Endpoint, EndpointError};
 pub use error::{PullError, PullErrorKind, PullProblem, RequestError};
 pub use pull::{PullRequest, Puller};

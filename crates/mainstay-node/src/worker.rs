@@ -229,6 +229,10 @@ impl Worker {
             // Cancel-safe, as its documentation says.
             () = sources.changed() => {
                 self.memory.retry_sources(Timestamp::now());
+                if sources.has_pull_secrets() {
+                    // A registry may take other credentials than it was shown.
+                    self.memory.retry_images(Timestamp::now());
+                }
                 self.memory.outdated |= sources.has_volumes;
                 sources.surprised = self.memory.in_flight.clone();
                 "objects"
@@ -531,6 +535,11 @@ impl Sources {
             self.renew_at = None;
         }
         self.has_volumes && same
+    }
+
+    /// Whether the pod brings credentials for its images along.
+    fn has_pull_secrets(&self) -> bool {
+        self.pod.as_ref().is_some_and(|pod| pod.spec().image_pull_secrets.is_some())
     }
 
     /// Resolves when one of the objects has changed, or has to be made anew; never if there are none.

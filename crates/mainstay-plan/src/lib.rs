@@ -23,6 +23,7 @@ pub mod pod_network;
 pub mod pressure;
 pub mod probe;
 pub mod projection;
+pub mod pull_secrets;
 pub mod references;
 pub mod resources;
 pub mod status;

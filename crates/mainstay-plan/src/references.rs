@@ -1,4 +1,4 @@
-//! What a pod takes from ConfigMaps and Secrets.
+//! What a pod takes from ConfigMaps and Secrets, also for its images.
 //!
 //! They are not in the pod, so they are facts: whoever makes a container or a volume of it says what is
 //! known of them, as [`Referenced`].
@@ -23,6 +23,9 @@ pub fn of(pod: &Pod) -> BTreeSet<ObjectName> {
     }
     for volume in spec.volumes.iter().flatten() {
         found.in_volume(volume);
+    }
+    for secret in spec.image_pull_secrets.iter().flatten() {
+        found.add(ObjectKind::Secret, &secret.name);
     }
     found.names
 }
@@ -92,6 +95,12 @@ impl Referenced {
     /// Whether of one of them nothing is known yet.
     pub fn is_awaited(&self) -> bool {
         self.0.values().any(|known| matches!(known, Known::Awaited))
+    }
+
+    /// What is known of an object of a pod's namespace; `None` if nobody asked.
+    pub fn known(&self, kind: ObjectKind, pod: &Pod, name: &str) -> Option<&Known> {
+        let (namespace, name) = (pod.namespace().to_owned(), name.to_owned());
+        self.0.get(&ObjectName { kind, namespace, name })
     }
 
     /// An object of a pod's namespace; `None` if there is none and it is `optional`.
@@ -221,6 +230,7 @@ mod tests {
                 - {name: A, valueFrom: {configMapKeyRef: {name: c1, key: k}}}
                 - {name: B, valueFrom: {secretKeyRef: {name: s1, key: k}}}
                 envFrom: [{configMapRef: {name: c2}}, {secretRef: {name: s2}}]
+              imagePullSecrets: [{name: s5}, {}]
               volumes:
               - {name: a, configMap: {name: c3}}
               - {name: b, secret: {secretName: s3}}
@@ -229,8 +239,9 @@ mod tests {
                   sources: [{configMap: {name: c4}}, {secret: {name: s4}}, {secret: {name: s3}}]
             "#);
         let names: Vec<String> = of(&pod).iter().map(ToString::to_string).collect();
-        let all = [("ConfigMap", "c"), ("Secret", "s")].into_iter();
-        let all = all.flat_map(|(kind, name)| (1..=4).map(move |n| format!("{kind} ns/{name}{n}")));
+        let all = [("ConfigMap", "c", 4), ("Secret", "s", 5)].into_iter();
+        let all = all
+            .flat_map(|(kind, name, last)| (1..=last).map(move |n| format!("{kind} ns/{name}{n}")));
         assert_eq!(names, all.collect::<Vec<_>>());
     }
 }

@@ -52,7 +52,7 @@ mod yaml;
 pub use containers::Role;
 pub use diagnostic::{Cause, Diagnostic, Severity};
 pub use identity::{FullName, NodeName, NodeNameError, SourceKind};
-pub use object::{Object, ObjectKind, ObjectName, ObjectValue};
+pub use object::{DockerFormat, Object, ObjectKind, ObjectName, ObjectValue};
 pub use pod::{HostPort, Pod, RebuildError, RestartPolicy};
 pub use quantity::Quantity;
 pub use read::{Entry, Outcome, ReadOptions, Validation, read, read_value};

@@ -34,6 +34,18 @@ pub struct Object {
     pub values: BTreeMap<String, ObjectValue>,
     /// Whether it never changes again.
     pub immutable: bool,
+    /// In what form it has credentials for registries: its type, if that says so.
+    pub docker: Option<DockerFormat>,
+}
+
+/// How Docker keeps credentials, by the type of a Secret. Source: `SecretTypeDockerConfigJson` and
+/// `SecretTypeDockercfg` in `staging/src/k8s.io/api/core/v1/types.go`.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum DockerFormat {
+    /// `kubernetes.io/dockerconfigjson`: a `config.json`.
+    ConfigJson,
+    /// `kubernetes.io/dockercfg`: what stands below `auths` in one.
+    Cfg,
 }
 
 /// One value. The `data` of a ConfigMap is text; its `binaryData`, and all that is in a Secret, is bytes.
@@ -107,7 +119,8 @@ impl From<ConfigMap> for Object {
         let text = text.map(|(key, value)| (key, ObjectValue::Text(value.into())));
         let bytes = object.binary_data.into_iter().flatten();
         let bytes = bytes.map(|(key, value)| (key, ObjectValue::Bytes(value.0.into())));
-        Self { values: text.chain(bytes).collect(), immutable: object.immutable == Some(true) }
+        let immutable = object.immutable == Some(true);
+        Self { values: text.chain(bytes).collect(), immutable, docker: None }
     }
 }
 
@@ -121,6 +134,28 @@ impl From<Secret> for Object {
         Self {
             values: values.map(|(key, value)| (key, ObjectValue::Bytes(value.into()))).collect(),
             immutable: object.immutable == Some(true),
+            docker: object.type_.as_deref().and_then(DockerFormat::of_type),
+        }
+    }
+}
+
+// === impl DockerFormat ===
+
+impl DockerFormat {
+    /// What the type of a Secret says.
+    pub fn of_type(secret_type: &str) -> Option<Self> {
+        match secret_type {
+            "kubernetes.io/dockerconfigjson" => Some(Self::ConfigJson),
+            "kubernetes.io/dockercfg" => Some(Self::Cfg),
+            _ => None,
+        }
+    }
+
+    /// Under which key it is.
+    pub const fn key(self) -> &'static str {
+        match self {
+            Self::ConfigJson => ".dockerconfigjson",
+            Self::Cfg => ".dockercfg",
         }
     }
 }
@@ -150,6 +185,10 @@ mod tests {
         assert_eq!(object.values["a"].as_bytes(), b"a");
         assert_eq!(object.values["b"].as_bytes(), b"text");
         assert_eq!(format!("{object:?}"), r#"{"a", "b"}"#);
+        assert_eq!(object.docker, None);
+        let secret = json!({"type": "kubernetes.io/dockercfg"});
+        let object = Object::from(serde_json::from_value::<Secret>(secret).unwrap());
+        assert_eq!(object.docker, Some(DockerFormat::Cfg));
     }
 
     #[test]

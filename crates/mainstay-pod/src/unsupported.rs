@@ -259,7 +259,7 @@ const DECISIONS: &[(&str, Decision)] = &[
     ("spec.hostUsers", Supported),
     ("spec.hostname", Supported),
     ("spec.hostnameOverride", Supported),
-    ("spec.imagePullSecrets", Refused(Set)),
+    ("spec.imagePullSecrets[].name", Supported),
     ("spec.nodeName", NoEffect),
     ("spec.nodeSelector", Supported),
     ("spec.os.name", Refused(Not(&["linux"]))),

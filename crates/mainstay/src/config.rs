@@ -3,6 +3,7 @@
 //! Two stages. [`raw`] is a mirror of the file; [`Config`] is what the rest of the program uses,
 //! with every default filled in.
 
+mod credential_providers;
 mod raw;
 mod registries;
 
@@ -19,6 +20,7 @@ use mainstay_plan::pressure::Thresholds;
 use mainstay_plan::sysctls::AllowedSysctls;
 use mainstay_pod::Quantity;
 
+pub(crate) use credential_providers::credential_providers;
 use raw::Raw;
 pub(crate) use registries::Registries;
 

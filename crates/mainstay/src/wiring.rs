@@ -8,7 +8,7 @@ use std::sync::Arc;
 use anyhow::Context;
 use mainstay_cri::SeccompProfile;
 use mainstay_engine::network::{Cluster, Peer};
-use mainstay_engine::{Engine, EngineImages, ImagesConfig, Keyrings};
+use mainstay_engine::{CredentialProviders, Engine, EngineImages, ImagesConfig, Keyrings};
 use mainstay_linux::machine::machine;
 use mainstay_node::{Agent, AgentConfig, ApiAccess, ManifestPaths, PodNetwork};
 use mainstay_plan::admission::Kernel;
@@ -40,6 +40,8 @@ pub(crate) struct NodeConfig {
     pub(crate) node_ips: Vec<IpAddr>,
     pub(crate) config: Config,
     pub(crate) registries: Registries,
+    /// Programs that have credentials for registries.
+    pub(crate) credential_providers: CredentialProviders,
     /// The control group of all that runs.
     pub(crate) cgroup_root: String,
 }
@@ -68,7 +70,10 @@ pub(crate) async fn node(config: NodeConfig, api: Option<ApiAccess>) -> anyhow::
         files: instance.image_files(),
         files_record: instance.root_dir.join("image-files.json"),
         registries: config.registries.config.clone(),
-        keyrings: keyrings(instance, &config.registries),
+        keyrings: Keyrings {
+            providers: config.credential_providers.clone(),
+            ..keyrings(instance, &config.registries)
+        },
     };
     let store = engine.store().clone();
     let images = match config.purpose {
@@ -149,6 +154,7 @@ pub(crate) fn keyrings(instance: &Instance, registries: &Registries) -> Keyrings
     Keyrings {
         configured: registries.keyring.clone(),
         files: vec![instance.root_dir.join("config.json"), home.join(".docker/config.json")],
+        providers: CredentialProviders::default(),
     }
 }
 

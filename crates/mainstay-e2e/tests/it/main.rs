@@ -37,6 +37,7 @@ mod namespaces;
 mod network;
 mod partition;
 mod probes;
+mod pull_secrets;
 mod restart_rules;
 mod security;
 mod servers;

@@ -1,10 +1,14 @@
-//! Credentials for registries, in files as Docker has them.
+//! Credentials for registries, in files as Docker has them, and from programs.
 
-use std::fs;
 use std::io;
 use std::path::PathBuf;
 
-use mainstay_image::registry::{Keyring, KeyringError};
+use mainstay_cri::PullSecret;
+use mainstay_image::reference::Reference;
+use mainstay_image::registry::{Credentials, Helper, HelperError, Keyring, KeyringError, Puller};
+
+use super::program::{self, Answer};
+use super::providers::CredentialProviders;
 
 /// A file with credentials that cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -27,28 +31,71 @@ pub enum KeyringsError {
         #[source]
         source: KeyringError,
     },
+    /// What a pull brought along is not what `docker login` writes.
+    #[error("the secret {name} has no credentials in Docker's format")]
+    Secret {
+        /// Its name.
+        name: String,
+        /// Why.
+        #[source]
+        source: KeyringError,
+    },
 }
 
 /// Where credentials come from: what was configured, then files, which are read anew for each
-/// pull, so that a login counts at once.
+/// pull, so that a login counts at once, then programs.
 #[derive(Clone, Debug, Default)]
 pub struct Keyrings {
     /// From the configuration.
     pub configured: Keyring,
     /// Files such as `/root/.docker/config.json`; absent ones have nothing.
     pub files: Vec<PathBuf>,
+    /// Programs as a kubelet has them.
+    pub providers: CredentialProviders,
 }
 
 impl Keyrings {
-    /// All credentials as they are now, the first ones first.
+    /// All credentials for an image as they are now: those of `secrets`, then the machine's own.
+    ///
+    /// Source for the order: `makeLookupPullCredentialsFunc` in `pkg/kubelet/images/image_manager.go`.
     ///
     /// # Errors
     ///
-    /// When a file is there and cannot be used.
-    pub fn read(&self) -> Result<Keyring, KeyringsError> {
+    /// When a file or a secret is there and cannot be used. A program that fails is told of in the
+    /// keyring, and of no interest to a registry that wants no credentials.
+    pub async fn of(
+        &self,
+        puller: &Puller,
+        reference: &Reference,
+        secrets: &[PullSecret],
+    ) -> Result<Keyring, KeyringsError> {
+        let mut brought = Keyring::anonymous();
+        for PullSecret { name, config } in secrets {
+            let keyring = Keyring::parse_auths(config)
+                .map_err(|source| KeyringsError::Secret { name: name.clone(), source })?;
+            brought = brought.merged(keyring);
+        }
+        let mut own = self.own().await?;
+        for host in puller.hosts(reference) {
+            if let Some(helper) = own.helper(&host, reference.path()) {
+                let answer = ask(&helper, &host).await;
+                own.take_in(&host, answer);
+            }
+        }
+        let (mut provided, failed) = self.providers.ask(reference).await;
+        for (program, reason) in failed {
+            let registry = reference.domain().to_owned();
+            let error = HelperError { registry, program, reason };
+            tracing::warn!("{error}");
+            provided.take_in(reference.domain(), Err(error));
+        }
+        Ok(brought.before(own.before(provided)))
+    }
+
+    async fn own(&self) -> Result<Keyring, KeyringsError> {
         let mut all = self.configured.clone();
         for path in &self.files {
-            let bytes = match fs::read(path) {
+            let bytes = match tokio::fs::read(path).await {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
                 other => {
                     other.map_err(|source| KeyringsError::Read { path: path.clone(), source })?
@@ -60,4 +107,24 @@ impl Keyrings {
         }
         Ok(all)
     }
+}
+
+/// Asks Docker's way.
+async fn ask(helper: &Helper, host: &str) -> Result<Option<Credentials>, HelperError> {
+    let program = helper.program().unwrap_or_else(|| helper.name.clone());
+    let failed = |reason: String| {
+        let error = HelperError { registry: host.to_owned(), program: program.clone(), reason };
+        tracing::warn!("{error}");
+        error
+    };
+    if helper.program().is_none() {
+        return Err(failed("that is not the name of a credential helper".to_owned()));
+    }
+    let input = format!("{}\n", helper.server);
+    let answer = program::run(&program, &["get".to_owned()], &[], input.as_bytes()).await;
+    let Answer { success, output, complaint } = answer.map_err(&failed)?;
+    Helper::answer(success, &output).map_err(|reason| match complaint.as_str() {
+        "" => failed(reason.to_owned()),
+        complaint => failed(format!("{reason}: {complaint}")),
+    })
 }

@@ -39,6 +39,8 @@ pub struct Keyring {
     keys: Vec<Key>,
     helpers: BTreeMap<String, String>,
     default_helper: Option<String>,
+    /// Programs that were asked for credentials for a registry and had none to give, by registry.
+    failed: BTreeMap<String, HelperError>,
 }
 
 #[derive(Clone, Debug)]
@@ -58,25 +60,38 @@ struct Pattern {
 /// Why a `config.json` cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum KeyringError {
-    /// It is not JSON, or a field has the wrong type.
-    #[error("not a config.json with credentials")]
-    Json(#[from] serde_json::Error),
+    /// It is not JSON, or a field has the wrong type. What the reader says of that may have a secret in it.
+    #[error("not a config.json with credentials: wrong at line {line} column {column}")]
+    Json {
+        /// From 1.
+        line: usize,
+        /// From 1; 0 at the beginning of a line.
+        column: usize,
+    },
     /// An `auth` that is not base64 of `user:password`.
     #[error("the field \"auth\" of the entry {0:?} is not base64 of user:password")]
     Auth(String),
 }
 
-/// An image whose credentials only a program has, which is not run.
+/// A program that keeps credentials. Source: <https://github.com/docker/docker-credential-helpers>.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Helper {
+    /// What its program's name has after `docker-credential-`.
+    pub name: String,
+    /// What it is asked for: a registry, as Docker calls it.
+    pub server: String,
+}
+
+/// Credentials that a program may have, and did not give.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "credentials for {registry} are kept by the credential helper {helper:?}, which is not \
-     supported: put them into \"auths\" of config.json"
-)]
+#[error("{program} gave no credentials for {registry}: {reason}")]
 pub struct HelperError {
     /// The registry.
     pub registry: String,
-    /// The helper's name.
-    pub helper: String,
+    /// The program's name.
+    pub program: String,
+    /// What went wrong.
+    pub reason: String,
 }
 
 #[derive(Deserialize)]
@@ -88,6 +103,14 @@ struct RawConfig {
     cred_helpers: BTreeMap<String, String>,
     #[serde(default)]
     creds_store: Option<String>,
+}
+
+/// What a helper answers.
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Answer {
+    username: String,
+    secret: String,
 }
 
 #[derive(Deserialize, Default)]
@@ -132,9 +155,25 @@ impl Keyring {
         Self { keys, ..Self::default() }
     }
 
+    /// Reads a `config.json` of which only `auths` counts: who wrote it may not have programs run.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::parse`].
+    pub fn parse_auths(bytes: &[u8]) -> Result<Self, KeyringError> {
+        let Self { keys, .. } = Self::parse(bytes)?;
+        Ok(Self { keys, ..Self::default() })
+    }
+
     /// Reads a `config.json`.
+    ///
+    /// # Errors
+    ///
+    /// When it is none.
     pub fn parse(bytes: &[u8]) -> Result<Self, KeyringError> {
-        let RawConfig { auths, cred_helpers, creds_store } = serde_json::from_slice(bytes)?;
+        let read = serde_json::from_slice(bytes);
+        let RawConfig { auths, cred_helpers, creds_store } = read
+            .map_err(|error| KeyringError::Json { line: error.line(), column: error.column() })?;
         let mut keys = Vec::new();
         for (name, auth) in auths {
             if let Some(credentials) = auth.credentials(&name)? {
@@ -142,18 +181,27 @@ impl Keyring {
             }
         }
         let default_helper = creds_store.filter(|helper| !helper.is_empty());
-        let mut keyring = Self { keys, helpers: cred_helpers, default_helper };
+        let mut keyring = Self { keys, helpers: cred_helpers, default_helper, ..Self::default() };
         keyring.sort();
         Ok(keyring)
     }
 
     /// Both; where both have something for an image, that of `self` is tried first.
     #[must_use]
-    pub fn merged(mut self, other: Self) -> Self {
+    pub fn merged(self, other: Self) -> Self {
+        let mut both = self.before(other);
+        both.sort();
+        both
+    }
+
+    /// Both; all that `self` has for an image is tried before the first of what `other` has. Source:
+    /// `UnionDockerKeyring`.
+    #[must_use]
+    pub fn before(mut self, other: Self) -> Self {
         self.keys.extend(other.keys);
         self.helpers.extend(other.helpers);
         self.default_helper = self.default_helper.or(other.default_helper);
-        self.sort();
+        self.failed.extend(other.failed);
         self
     }
 
@@ -163,13 +211,36 @@ impl Keyring {
         found.map(|key| key.credentials.clone()).collect()
     }
 
-    /// The program that may have credentials for `repository` at `host`, if there is one. It is
-    /// not run, which is said when the registry does want credentials.
-    pub(super) fn helper(&self, host: &str, repository: &str) -> Option<HelperError> {
+    /// The program that may have credentials for `repository` at `host`, if there is one. The one for a
+    /// registry stands above the one for all, which is for those that nothing else is known of.
+    pub fn helper(&self, host: &str, repository: &str) -> Option<Helper> {
         let mut of_host = self.helpers.iter();
         let of_host = of_host.find(|(key, _)| Pattern::parse(key).matches(host, repository));
-        let helper = of_host.map(|(_, helper)| helper).or(self.default_helper.as_ref())?;
-        Some(HelperError { registry: host.into(), helper: helper.clone() })
+        let for_all =
+            || self.default_helper.as_ref().filter(|_| self.find(host, repository).is_empty());
+        let name = of_host.map(|(_, helper)| helper).or_else(for_all)?.clone();
+        // Source: docker/cli `cli/config/configfile`, `registry.IndexServer`.
+        let server = match host {
+            "docker.io" => "https://index.docker.io/v1/",
+            host => host,
+        };
+        Some(Helper { name, server: server.to_owned() })
+    }
+
+    /// Takes in what a program said about a registry. Its credentials are tried first.
+    pub fn take_in(&mut self, host: &str, answer: Result<Option<Credentials>, HelperError>) {
+        match answer {
+            Ok(Some(credentials)) => {
+                self.keys.insert(0, Key { pattern: Pattern::parse(host), credentials });
+            }
+            Ok(None) => {}
+            Err(error) => drop(self.failed.insert(host.to_owned(), error)),
+        }
+    }
+
+    /// Why a program gave no credentials for `host`, which is said when the registry does want some.
+    pub(super) fn failure(&self, host: &str) -> Option<HelperError> {
+        self.failed.get(host).cloned()
     }
 
     /// The longer path and the longer host first; of equals the one that was there first.
@@ -178,6 +249,42 @@ impl Keyring {
             let specific = |key: &Key| (key.pattern.path.len(), !key.pattern.host.contains('*'));
             specific(b).cmp(&specific(a))
         });
+    }
+}
+
+/// Whether an entry that is written so is for `repository` at `host`.
+pub fn is_for(pattern: &str, host: &str, repository: &str) -> bool {
+    Pattern::parse(pattern).matches(host, repository)
+}
+
+// === impl Helper ===
+
+impl Helper {
+    /// Its program, to be looked for in `PATH`; `None` for a name that would lead elsewhere.
+    pub fn program(&self) -> Option<String> {
+        let plain = !self.name.contains('/');
+        plain.then(|| format!("docker-credential-{}", self.name))
+    }
+
+    /// Reads what it answered to `get`; `None` if it knows nothing of the registry.
+    ///
+    /// # Errors
+    ///
+    /// When that is no answer. What it is is not repeated, since it may be a secret.
+    pub fn answer(success: bool, answer: &[u8]) -> Result<Option<Credentials>, &'static str> {
+        /// Source: `errCredentialsNotFoundMessage` in `credentials/error.go`.
+        const NOT_FOUND: &[u8] = b"credentials not found in native keychain";
+        if !success {
+            let unknown = answer.trim_ascii() == NOT_FOUND;
+            return if unknown { Ok(None) } else { Err("it failed") };
+        }
+        let answer: Answer = serde_json::from_slice(answer)
+            .map_err(|_| "its answer is not JSON with Username and Secret")?;
+        Ok(Some(match answer.username.as_str() {
+            // Source: `tokenUsername` in docker/cli `cli/config/credentials/native_store.go`.
+            "<token>" => Credentials::IdentityToken(answer.secret),
+            _ => Credentials::Password { username: answer.username, password: answer.secret },
+        }))
     }
 }
 

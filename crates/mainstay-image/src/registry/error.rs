@@ -75,8 +75,8 @@ pub enum PullProblem {
         /// How long it was waited for.
         waited: Duration,
     },
-    /// A credential helper would be needed.
-    #[error("no credentials can be used")]
+    /// The registry wants credentials, which a program did not give.
+    #[error("it wants credentials, and there are none")]
     Helper(#[from] HelperError),
     /// A manifest or index that is none.
     #[error("manifest {digest} cannot be used")]

@@ -141,17 +141,10 @@ impl Puller {
             others,
             problem,
         };
-        let host = self.config.hosts.get(reference.domain()).cloned().unwrap_or_default();
-        let mirrors = host.mirrors.iter().map(|mirror| mirror.mirroring(reference.domain()));
-        let registry = Endpoint::of_registry(&reference, host.plain_http);
-        let endpoints: Vec<Endpoint> = mirrors.chain([registry]).collect();
+        let endpoints = self.endpoints(&reference);
         let session = Session::new(Arc::clone(&self.config), reference.path());
         for endpoint in &endpoints {
-            // Docker Hub is known by its name, not by the host that serves it.
-            let host = match &endpoint.mirror_of {
-                Some(_) => &endpoint.authority,
-                None => reference.domain(),
-            };
+            let host = known_as(endpoint, &reference);
             session.set_credentials(endpoint, request.keyring.find(host, reference.path()));
         }
         let stop = Arc::new(AtomicBool::new(false));
@@ -166,6 +159,30 @@ impl Puller {
         };
         let _stop = StopOnDrop(stop);
         pull.run(&reference).await.map_err(failed)
+    }
+}
+
+impl Puller {
+    /// Whoever may be asked for an image, as [`Keyring`] knows them.
+    pub fn hosts(&self, reference: &Reference) -> Vec<String> {
+        let endpoints = self.endpoints(reference);
+        endpoints.iter().map(|endpoint| known_as(endpoint, reference).to_owned()).collect()
+    }
+
+    /// Mirrors first, the registry last.
+    fn endpoints(&self, reference: &Reference) -> Vec<Endpoint> {
+        let host = self.config.hosts.get(reference.domain()).cloned().unwrap_or_default();
+        let mirrors = host.mirrors.iter().map(|mirror| mirror.mirroring(reference.domain()));
+        let registry = Endpoint::of_registry(reference, host.plain_http);
+        mirrors.chain([registry]).collect()
+    }
+}
+
+/// Docker Hub is known by its name, not by the host that serves it.
+fn known_as<'a>(endpoint: &'a Endpoint, reference: &'a Reference) -> &'a str {
+    match &endpoint.mirror_of {
+        Some(_) => &endpoint.authority,
+        None => reference.domain(),
     }
 }
 
@@ -473,9 +490,9 @@ impl Pull<'_> {
     pub(super) fn problem(&self, Failed { endpoint, error, others }: Failed) -> Problem {
         if error.kind() == (PullErrorKind::Unauthorized { anonymous: true })
             && let PullRequest { reference, keyring, .. } = self.request
-            && let Some(helper) = keyring.helper(reference.domain(), reference.path())
+            && let Some(failure) = keyring.failure(reference.domain())
         {
-            return PullProblem::Helper(helper).into();
+            return PullProblem::Helper(failure).into();
         }
         let name = |place: usize| self.endpoints[place].to_string();
         let others =

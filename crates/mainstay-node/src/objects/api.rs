@@ -10,7 +10,7 @@ use k8s_openapi::ByteString;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use mainstay_client::{CallError, Calls, Collection, Sink, Trouble};
 use mainstay_plan::references::Known;
-use mainstay_pod::{Object, ObjectKind, ObjectName, ObjectValue};
+use mainstay_pod::{DockerFormat, Object, ObjectKind, ObjectName, ObjectValue};
 use serde::Deserialize;
 use tokio::sync::Notify;
 use tokio::task::{AbortHandle, Id, JoinSet};
@@ -97,6 +97,9 @@ struct Held {
     binary_data: Option<BTreeMap<String, ByteString>>,
     #[serde(default)]
     immutable: Option<bool>,
+    /// Of a Secret.
+    #[serde(default, rename = "type")]
+    type_: Option<String>,
 }
 
 impl mainstay_client::Object for Held {
@@ -124,7 +127,8 @@ impl Held {
         }
         let binary = self.binary_data.into_iter().flatten();
         values.extend(binary.map(|(key, value)| (key, ObjectValue::Bytes(value.0.into()))));
-        Ok(Object { values, immutable: self.immutable == Some(true) })
+        let docker = self.type_.as_deref().and_then(DockerFormat::of_type);
+        Ok(Object { values, immutable: self.immutable == Some(true), docker })
     }
 }
 

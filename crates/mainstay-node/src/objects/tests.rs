@@ -13,7 +13,7 @@ fn name(name: &str) -> ObjectName {
 
 fn object(value: &str) -> Arc<Object> {
     let values = [("k".to_owned(), ObjectValue::Text(value.into()))].into();
-    Arc::new(Object { values, immutable: false })
+    Arc::new(Object { values, ..Object::default() })
 }
 
 fn known(following: &Following, object: &str) -> String {

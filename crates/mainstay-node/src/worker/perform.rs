@@ -12,7 +12,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Container, PodStatus};
 use mainstay_cri::{
     ContainerId, ContainerState, Error, ErrorKind, Image, ImageSpec, Images, PodSandboxConfig,
-    PullRequest, Runtime, START_ERROR, SandboxId,
+    PullRequest, PullSecret, Runtime, START_ERROR, SandboxId,
 };
 use mainstay_linux::cgroup::Hierarchies;
 use mainstay_plan::admission::{Rejection, admit_static};
@@ -24,6 +24,7 @@ use mainstay_plan::node_status::labels;
 use mainstay_plan::pod::{
     Action, ContainerPlan, Finished, Goal, PodKey, RunGoal, SeenPod, StopReason,
 };
+use mainstay_plan::pull_secrets;
 use mainstay_plan::references::{Referenced, SourceError};
 use mainstay_plan::resources;
 use mainstay_plan::status::NodeAddresses;
@@ -449,7 +450,8 @@ impl Performer {
                 retry: Retry::WhenChanged,
             }),
             Decision::Pull { patience } => {
-                let request = PullRequest { image: ImageSpec(image.clone()), patience };
+                let secrets = self.pull_secrets(run).await;
+                let request = PullRequest { image: ImageSpec(image.clone()), secrets, patience };
                 let key = key_of(&run.pod);
                 let tell = |kind, reason, message| self.events.tell(&key, kind, reason, message);
                 let pulling = format!("Pulling image {image:?}");
@@ -482,6 +484,20 @@ impl Performer {
                 }
             }
         }
+    }
+
+    /// The credentials that a goal's pod brings along.
+    async fn pull_secrets(&self, run: &RunGoal) -> Vec<PullSecret> {
+        if run.pod.spec().image_pull_secrets.is_none() {
+            return Vec::new();
+        }
+        let found = pull_secrets::of(&run.pod, &*self.referenced(&run.pod).await);
+        for message in found.warnings() {
+            let (kind, reason) = (EventKind::Warning, "FailedToRetrieveImagePullSecret");
+            self.events.show(about(&run.pod, None), kind, reason, message.clone());
+            self.events.tell(&key_of(&run.pod), kind, reason, message);
+        }
+        found.secrets
     }
 
     /// Judges a pull that failed: whether the image that is here by now is used.

@@ -70,6 +70,7 @@ fn without_references(mut spec: PodSpec) -> PodSpec {
     for container in spec.containers.iter_mut().chain(init) {
         without(&mut container.env, &mut container.env_from);
     }
+    spec.image_pull_secrets = None;
     for volume in spec.volumes.iter_mut().flatten() {
         let map = volume.config_map.take().map(|it| it.default_mode);
         let secret = volume.secret.take().map(|it| it.default_mode);

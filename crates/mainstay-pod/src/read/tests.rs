@@ -278,7 +278,6 @@ fn every_error_has_its_place() {
               web.yaml:4:9: metadata.name: Invalid value: "Web": a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', and must start and end with an alphanumeric character (e.g. 'example.com', regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*')
               web.yaml:7:16: metadata.labels: Invalid value: "bad label": name part must consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character (e.g. 'MyName',  or 'my.name',  or '123-abc', regex used for validation is '([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]')
               web.yaml:9:23: spec.serviceAccountName: static pods may not reference serviceaccounts (leave it out: a static pod has no service account)
-              web.yaml:10:22: spec.imagePullSecrets[0]: static pods may not reference secrets
               web.yaml:11:18: spec.restartPolicy: Unsupported value: "Sometimes": supported values: "Always", "OnFailure", "Never"
               web.yaml:13:5: spec.initContainers[0].image: Required value
               web.yaml:15:5: spec.containers[0].image: Required value

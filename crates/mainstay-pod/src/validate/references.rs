@@ -35,9 +35,18 @@ impl Reference {
 
     /// Whether a ConfigMap or Secret that lies beside the manifest can take the place of the API's.
     pub fn is_local(&self) -> bool {
-        const TAKEN: [&str; 6] =
-            ["configMap", "configMapKeyRef", "configMapRef", "secret", "secretKeyRef", "secretRef"];
-        self.field.rsplit('.').next().is_some_and(|field| TAKEN.contains(&field))
+        const TAKEN: [&str; 7] = [
+            "configMap",
+            "configMapKeyRef",
+            "configMapRef",
+            "imagePullSecrets",
+            "secret",
+            "secretKeyRef",
+            "secretRef",
+        ];
+        let last = self.field.rsplit('.').next().unwrap_or_default();
+        let (field, _index) = last.split_once('[').unwrap_or((last, ""));
+        TAKEN.contains(&field)
     }
 }
 

@@ -7,6 +7,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, bail};
 use clap::Args;
+use mainstay_engine::CredentialProviders;
 use mainstay_linux::cgroup::Hierarchies;
 use mainstay_linux::path::remove_all;
 use mainstay_linux::process::Pidfd;
@@ -52,6 +53,7 @@ impl Down {
             validation: Validation::default(),
             node_ips: Vec::new(),
             registries: Registries::default(),
+            credential_providers: CredentialProviders::default(),
             cgroup_root,
             config: Config { pod_logs_dir: Some(log_directory.clone()), ..Config::default() },
         };

@@ -54,7 +54,7 @@ pub(super) struct Ls {
 /// Fetch images from their registries.
 ///
 /// Credentials are taken from the registries file, ROOT_DIR/config.json and
-/// $HOME/.docker/config.json.
+/// $HOME/.docker/config.json, and from the credential helpers that these name.
 #[derive(Debug, Args)]
 pub(super) struct Pull {
     /// The images.
@@ -156,15 +156,16 @@ impl Listed {
 impl Pull {
     fn run(self, instance: &Instance, store: &Store) -> anyhow::Result<()> {
         let registries = Registries::read(self.registries.as_deref())?;
-        let keyring = Arc::new(keyrings(instance, &registries).read()?);
+        let keyrings = keyrings(instance, &registries);
         let puller = Puller::new(store.clone(), registries.config);
         let runtime = super::runtime()?;
         for reference in self.images {
             let progress = Arc::new(Progress::default());
             let heard = progress.clone();
+            let keyring = runtime.block_on(keyrings.of(&puller, &reference, &[]))?;
             let request = PullRequest {
                 reference,
-                keyring: keyring.clone(),
+                keyring: Arc::new(keyring),
                 answer_within: None,
                 progress: Arc::new(move |event| heard.hear(&event)),
             };

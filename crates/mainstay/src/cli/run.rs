@@ -9,6 +9,7 @@ use anyhow::Context;
 use clap::Args;
 use jiff::SignedDuration;
 use mainstay_controllers::{NodeTimes, Selection};
+use mainstay_engine::CredentialProviders;
 use mainstay_linux::cgroup::{Hierarchies, Layout};
 use mainstay_node::ManifestPaths;
 use mainstay_pki::{JoinToken, SubjectName};
@@ -21,7 +22,7 @@ use tokio::task::JoinSet;
 use super::Validate;
 use crate::api::remote::Server;
 use crate::api::{ApiConfig, Cluster, ClusterConfig, JoinConfig};
-use crate::config::{CgroupDriver, Config, Registries, duration};
+use crate::config::{CgroupDriver, Config, Registries, credential_providers, duration};
 use crate::instance::{Instance, NodeRecord};
 use crate::wiring::{NodeConfig, Purpose, node};
 use crate::{logging, systemd};
@@ -54,6 +55,13 @@ pub(super) struct Run {
     /// registries.yaml. Default: /etc/mainstay/registries.yaml if it is there.
     #[arg(long, value_name = "FILE")]
     registries: Option<PathBuf>,
+    /// Programs that have credentials for registries, as a kubelet has them: a CredentialProviderConfig,
+    /// or a directory with several.
+    #[arg(long, value_name = "PATH", requires = "image_credential_provider_bin_dir")]
+    image_credential_provider_config: Option<PathBuf>,
+    /// Where these programs are.
+    #[arg(long, value_name = "DIR", requires = "image_credential_provider_config")]
+    image_credential_provider_bin_dir: Option<PathBuf>,
     /// The node's name, which pods' names end in. Default: the host's name.
     #[arg(long, value_name = "NAME")]
     hostname_override: Option<String>,
@@ -219,6 +227,11 @@ impl Run {
             tracing::warn!(fields, "fields of the configuration that have no effect here");
         }
         let registries = Registries::read(self.registries.as_deref())?;
+        let credential_providers =
+            match (self.image_credential_provider_config, self.image_credential_provider_bin_dir) {
+                (Some(path), Some(programs)) => credential_providers(&path, &programs)?,
+                _ => CredentialProviders::default(),
+            };
         let mut paths = self.pod_manifest_path;
         if paths.is_empty() {
             paths.extend(config.static_pod_path.clone());
@@ -262,6 +275,7 @@ impl Run {
             node_ips: self.node_ip,
             config,
             registries,
+            credential_providers,
             cgroup_root,
         };
         Ok((node, api))

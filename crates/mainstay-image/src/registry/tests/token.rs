@@ -6,6 +6,7 @@ use expect_test::expect;
 
 use super::fake::{Answer, Asked, Fake, content, honest};
 use super::*;
+use crate::registry::HelperError;
 
 fn auth(asked: &Asked) -> &str {
     asked.headers.get("authorization").map_or("", String::as_str)
@@ -191,8 +192,11 @@ async fn refusals_say_what_was_refused() {
     assert!(!text.contains("hidden"));
     expect!["Unauthorized { anonymous: false }: cannot pull REGISTRY/app:1: asking http://REGISTRY failed: it refuses the credentials, or has no such image: authentication required"].assert_eq(&text);
     let mut with_helper = fixture(&registry);
-    with_helper.keyring = Keyring::parse(br#"{"credsStore":"desktop"}"#).unwrap();
-    expect![[r#"Credentials: cannot pull REGISTRY/app:1: no credentials can be used: credentials for REGISTRY are kept by the credential helper "desktop", which is not supported: put them into "auths" of config.json"#]].assert_eq(&failure(&with_helper, &registry).await);
+    let (host, program) = (registry.host(), "docker-credential-desktop".to_owned());
+    let failure_of =
+        HelperError { registry: host.clone(), program, reason: "it failed".to_owned() };
+    with_helper.keyring.take_in(&host, Err(failure_of));
+    expect!["Credentials: cannot pull REGISTRY/app:1: it wants credentials, and there are none: docker-credential-desktop gave no credentials for REGISTRY: it failed"].assert_eq(&failure(&with_helper, &registry).await);
 }
 
 #[tokio::test]
