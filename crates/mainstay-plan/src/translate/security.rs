@@ -51,6 +51,7 @@ pub(super) fn of(
         readonly_rootfs: is_rootfs_readonly(container),
         no_new_privs: own.and_then(|it| it.allow_privilege_escalation) == Some(false),
         seccomp: seccomp(profile, facts)?,
+        target: None,
     })
 }
 
