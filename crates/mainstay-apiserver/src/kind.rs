@@ -136,7 +136,8 @@ pub trait Strategy: Send + Sync {
     /// The same for a change of the status; all but the status and the metadata have been put back.
     fn prepare_status(&self, _new: &mut Object, _old: &Object) {}
 
-    /// The same for any subresource that changes a part: `status`, `approval`, `finalize`.
+    /// The same for any subresource that changes a part: `status`, `approval`, `finalize`,
+    /// `ephemeralcontainers`.
     fn prepare_part(&self, _part: &str, new: &mut Object, old: &Object, _now: Timestamp) {
         self.prepare_status(new, old);
     }
@@ -149,6 +150,12 @@ pub trait Strategy: Send + Sync {
             "status" => &["spec"],
             _ => &[],
         }
+    }
+
+    /// Fields that alone a write to a subresource sets, as paths; empty if it sets any. Source:
+    /// `GetResetFieldsFilter`.
+    fn sets_only(&self, _subresource: &str) -> &'static [&'static str] {
+        &[]
     }
 
     /// Whether its objects have generations, counted from 1.
@@ -187,7 +194,7 @@ pub trait Strategy: Send + Sync {
         Vec::new()
     }
 
-    /// What is wrong with a change by any subresource that changes the status, or by `finalize`.
+    /// What is wrong with a change by any subresource that changes a part.
     fn validate_part(&self, _part: &str, new: &Object, old: &Object) -> Vec<FieldError> {
         self.validate_status(new, old)
     }

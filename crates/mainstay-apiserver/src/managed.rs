@@ -88,6 +88,7 @@ fn of_schema<'a>(
         api_version: version,
         subresource,
         resets: resource.strategy.resets(subresource),
+        only: resource.strategy.sets_only(subresource),
         now: writer.now,
     }
 }

@@ -13,7 +13,7 @@ use serde_json::{Map, Value};
 
 use crate::admission::{Attributes, Operation};
 use crate::authn::User;
-use crate::kind::Resource;
+use crate::kind::{Resource, Strategy};
 use crate::managed::{self, Manager};
 use crate::object::{self, Object};
 use crate::random;
@@ -241,7 +241,7 @@ impl Inner {
         keep_system_fields(&mut new, old);
         self.allocate(resource, subresource, &mut new, Some(old)).await?;
         let errors = if let Some(part) = part_of(subresource) {
-            let changed = new.0.remove(part);
+            let changed = take(&mut new, part);
             let mut meta = old.meta().cloned().unwrap_or_default();
             // Source: the status strategies reset the metadata of some kinds and not of others.
             let resets = strategy.resets(subresource);
@@ -256,11 +256,11 @@ impl Inner {
             }
             new.0 = old.0.clone();
             new.0.insert("metadata".into(), Value::Object(meta));
-            match changed {
-                Some(changed) => new.0.insert(part.into(), changed),
-                None => new.0.remove(part),
-            };
+            put(&mut new, part, changed);
             strategy.prepare_part(subresource, &mut new, old, writer.now);
+            if part.starts_with(&["spec"]) {
+                count_generation(strategy, &mut new, old);
+            }
             strategy.validate_part(subresource, &new, old)
         } else if subresource == "binding" {
             // It changes what nothing else may, and has been judged.
@@ -273,10 +273,7 @@ impl Inner {
                 };
             }
             strategy.prepare_update(&mut new, old);
-            if strategy.has_generation() && strategy.next_generation(&new, old) {
-                let next = old.generation() + 1;
-                new.meta_mut().insert("generation".into(), next.into());
-            }
+            count_generation(strategy, &mut new, old);
             strategy.validate_update(&new, old)
         };
         judge(resource, &new, Some(old), errors)?;
@@ -297,11 +294,39 @@ fn taken(resource: &Resource, there: &Object) -> ApiError {
 }
 
 /// What of an object a subresource changes, if it is a part.
-fn part_of(subresource: &str) -> Option<&'static str> {
+fn part_of(subresource: &str) -> Option<&'static [&'static str]> {
     match subresource {
-        "status" | "approval" => Some("status"),
-        "finalize" => Some("spec"),
+        "status" | "approval" => Some(&["status"]),
+        "finalize" => Some(&["spec"]),
+        "ephemeralcontainers" => Some(&["spec", "ephemeralContainers"]),
         _ => None,
+    }
+}
+
+/// What is at a path, which is not there afterwards.
+fn take(object: &mut Object, path: &[&str]) -> Option<Value> {
+    let (last, above) = path.split_last()?;
+    let map = above.iter().try_fold(&mut object.0, |map, key| map.get_mut(*key)?.as_object_mut());
+    map?.remove(*last)
+}
+
+/// Sets what is at a path, or takes it away.
+fn put(object: &mut Object, path: &[&str], value: Option<Value>) {
+    drop(take(object, path));
+    let (Some(value), Some((last, above))) = (value, path.split_last()) else { return };
+    let map = above.iter().try_fold(&mut object.0, |map, key| {
+        map.entry(*key).or_insert_with(|| Value::Object(Map::new())).as_object_mut()
+    });
+    if let Some(map) = map {
+        map.insert((*last).into(), value);
+    }
+}
+
+/// Counts another generation of an object, if a change makes one.
+fn count_generation(strategy: &dyn Strategy, new: &mut Object, old: &Object) {
+    if strategy.has_generation() && strategy.next_generation(new, old) {
+        let next = old.generation() + 1;
+        new.meta_mut().insert("generation".into(), next.into());
     }
 }
 

@@ -19,10 +19,7 @@ pub(crate) async fn answer(call: &Call<'_>) -> Result<Option<Answer>> {
         ("", "services", "proxy") => Err(no_endpoints(call).await?),
         ("", "serviceaccounts", "token") => token::create(call).await.map(Some),
         ("apps", _, "scale") => scale::answer(call).await.map(Some),
-        ("", "pods", "ephemeralcontainers" | "resize") if call.info.verb != "get" => {
-            refuse_static(call).await?;
-            Ok(None)
-        }
+        ("", "pods", "resize") if call.info.verb != "get" => Err(no_resize(call).await?),
         _ => Ok(None),
     }
 }
@@ -39,27 +36,17 @@ async fn no_endpoints(call: &Call<'_>) -> Result<ApiError> {
     Ok(ApiError::unavailable(format!("no endpoints available for service {name:?}")))
 }
 
-/// Neither of these two means anything for a mirror.
-async fn refuse_static(call: &Call<'_>) -> Result<()> {
+/// Nothing is resized yet; a mirror never is.
+async fn no_resize(call: &Call<'_>) -> Result<ApiError> {
     use mainstay_pod::identity::CONFIG_MIRROR_ANNOTATION;
     use mainstay_pod::validate::{Errors, Path};
     let (resource, name) = (call.resource, &call.info.name);
     let stored = call.server.storage.get(resource, call.namespace(), name).await?;
-    let mirror = stored.object.annotation(CONFIG_MIRROR_ANNOTATION).is_some();
-    let mut errors = Errors::default();
-    match (call.info.subresource.as_str(), mirror) {
-        ("ephemeralcontainers", true) => {
-            errors.forbidden(&Path::new(""), "static pods do not support ephemeral containers");
-        }
-        ("resize", true) => errors.forbidden(&Path::new(""), "static pods cannot be resized"),
-        (sub, false) => {
-            return Err(ApiError::forbidden(
-                resource,
-                name,
-                format!("mainstay does not carry out {sub} yet"),
-            ));
-        }
-        _ => {}
+    if stored.object.annotation(CONFIG_MIRROR_ANNOTATION).is_none() {
+        let why = "mainstay does not carry out resize yet";
+        return Ok(ApiError::forbidden(resource, name, why));
     }
-    Err(ApiError::invalid(resource, name, &errors.0))
+    let mut errors = Errors::default();
+    errors.forbidden(&Path::new(""), "static pods cannot be resized");
+    Ok(ApiError::invalid(resource, name, &errors.0))
 }

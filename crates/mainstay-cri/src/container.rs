@@ -138,6 +138,9 @@ pub struct LinuxContainerSecurityContext {
     pub unmasked_paths: bool,
     /// Which system calls are let through.
     pub seccomp: SeccompProfile,
+    /// A container of the same sandbox that runs, whose process numbers it has instead of its own: the mode
+    /// `TARGET` of `NamespaceOption`, and its `target_id`. Only where the sandbox's are of each container.
+    pub target: Option<ContainerId>,
 }
 
 /// Source: `SupplementalGroupsPolicy`.

@@ -137,6 +137,7 @@ pub(crate) fn container(from: &Ingredients<'_>) -> Result<Container, BundleError
         masked_paths: if unmasked { Vec::new() } else { masked },
         readonly_paths: if unmasked { Vec::new() } else { strings(&READONLY_PATHS) },
         new_pid_namespace: from.namespaces.pid == NamespaceMode::Container,
+        processes_of: config.security_context.target.as_ref().map(|target| target.0.clone()),
         new_cgroup_namespace: layout == Layout::V2 && !privileged,
         cgroup: cgroup_directories(machine.hierarchies, places.cgroup),
         process,

@@ -8,6 +8,7 @@ pub(crate) mod remove;
 pub(crate) mod start;
 pub(crate) mod stop;
 mod streams;
+mod target;
 
 use mainstay_cri::ContainerState;
 

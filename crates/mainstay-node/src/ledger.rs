@@ -23,7 +23,7 @@ use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::PodStatus;
+use k8s_openapi::api::core::v1::{EphemeralContainer, PodStatus};
 use mainstay_plan::pod::{Incarnation, PodKey};
 use mainstay_pod::Pod;
 use serde::{Deserialize, Serialize};
@@ -63,6 +63,16 @@ pub(crate) struct Record {
     pub(crate) stop: Option<Duration>,
     /// When it was accepted, or its restart was asked for.
     pub(crate) began: Option<Timestamp>,
+    /// The containers that were added to it while it was there.
+    pub(crate) added: Vec<Added>,
+}
+
+/// A container that was added to a pod.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Added {
+    pub(crate) container: EphemeralContainer,
+    /// Whether it was started, which is once for good.
+    pub(crate) started: bool,
 }
 
 /// Writes records in the background.
@@ -268,6 +278,7 @@ fn stage(path: &Path, generation: u64, record: &Record) -> Result<(), LedgerErro
         incarnation: record.incarnation,
         stop_seconds: record.stop.map(|grace| grace.as_secs()),
         began_at: record.began,
+        added: record.added.clone(),
     };
     let bytes = serde_json::to_vec(&file).map_err(|error| failed(error.into()))?;
     // What was staged before counts until this is whole.
@@ -316,6 +327,7 @@ fn read(path: &Path) -> Result<(PodKey, u64, Record), String> {
         incarnation: file.incarnation,
         stop: file.stop_seconds.map(Duration::from_secs),
         began: file.began_at,
+        added: file.added,
     };
     let key = crate::sources::merge::key_of(&record.pod);
     Ok((key, file.generation, record))
@@ -341,6 +353,8 @@ struct RecordFile {
     stop_seconds: Option<u64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     began_at: Option<Timestamp>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    added: Vec<Added>,
 }
 
 #[cfg(test)]
@@ -369,6 +383,10 @@ mod tests {
             incarnation: None,
             stop: None,
             began: Some(Timestamp::UNIX_EPOCH),
+            added: vec![Added {
+                container: EphemeralContainer { name: "d".into(), ..Default::default() },
+                started: true,
+            }],
         }
     }
 
@@ -377,6 +395,7 @@ mod tests {
         let path = |record: &Record| {
             assert_eq!(record.place, [(1, u64::MAX)]);
             assert_eq!(record.began, Some(Timestamp::UNIX_EPOCH));
+            assert!(matches!(&*record.added, [it] if it.started && it.container.name == "d"));
             record.path.display().to_string()
         };
         records.values().map(path).collect()

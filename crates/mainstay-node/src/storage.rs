@@ -76,7 +76,8 @@ async fn measure(
     let own = seen.sandboxes.iter().filter(|sandbox| sandbox.uid == pod.uid());
     let containers: Vec<_> = own.flat_map(|sandbox| &sandbox.containers).collect();
     let logs = facts.pod_log_directory(pod.namespace(), pod.name(), pod.uid());
-    for (_, container) in pod.containers() {
+    let all = pod.containers().map(|(_, container)| container);
+    for container in all.chain(pod.ephemeral_containers()) {
         let name = &container.name;
         let of_name = containers.iter().filter(|seen| seen.name == *name && !seen.has_ended());
         let Some(newest) = of_name.max_by_key(|seen| seen.restart_count) else { continue };

@@ -11,17 +11,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::PodStatus;
+use k8s_openapi::api::core::v1::{EphemeralContainer, PodStatus};
 use mainstay_plan::ephemeral_storage::EVICTED;
+use mainstay_plan::mirror::Mirror;
 use mainstay_plan::pod::{
-    Began, Eviction, Finished, Goal, Memory, PodKey, RunGoal, SeenPod, was_interrupted,
+    Began, Eviction, Finished, Goal, Memory, PodKey, RunGoal, SeenPod, SourceKind, was_interrupted,
 };
 use mainstay_plan::status;
 use mainstay_pod::Pod;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{Id, JoinSet};
 
-use crate::ledger::Record;
+use crate::ledger::{Added, Record};
 use crate::probe::{Line, Prober};
 use crate::publish::{Manifest, Publication};
 use crate::sources::api::{ApiGoals, Verdict};
@@ -67,6 +68,8 @@ pub(crate) struct Supervisor {
     api: ApiKnown,
     /// Both.
     goals: Goals,
+    /// Mirrors of pods that have been taken in anew since, by UID: containers were added to what was before.
+    earlier: BTreeMap<PodKey, String>,
     workers: BTreeMap<PodKey, watch::Sender<WorkerGoal>>,
     tasks: JoinSet<PodKey>,
     keys: BTreeMap<Id, PodKey>,
@@ -89,6 +92,7 @@ impl Supervisor {
             files: Goals::new(),
             api: ApiKnown::Awaited,
             goals: Goals::new(),
+            earlier: BTreeMap::new(),
             workers: BTreeMap::new(),
             tasks: JoinSet::new(),
             keys: BTreeMap::new(),
@@ -214,7 +218,7 @@ impl Supervisor {
                     match verdict {
                         Verdict::Run(pod) => add(pod, None),
                         Verdict::Stop(pod, grace) => add(pod, Some(*grace)),
-                        Verdict::Refused { .. } => {}
+                        Verdict::Refused { .. } | Verdict::Mirror(_) => {}
                     }
                 }
             }
@@ -231,8 +235,14 @@ impl Supervisor {
 
     fn turn_to(&mut self, goals: Goals) {
         for (key, goal) in &goals {
-            self.write_down(key, goal, self.goals.get(key));
+            let is_anew = self.write_down(key, goal, self.goals.get(key));
+            let mirror = self.mirror_of(key, goal).map(|mirror| mirror.uid.clone());
+            if let Some(uid) = mirror.filter(|_| is_anew) {
+                self.earlier.insert(key.clone(), uid);
+            }
+            self.add_containers(key, goal);
         }
+        self.earlier.retain(|key, _| goals.contains_key(key));
         // Also those that went while no agent ran.
         let gone = |key: &&PodKey| !goals.contains_key(*key) && self.is_decided(key);
         for key in self.performer.recorded().iter().filter(gone) {
@@ -244,8 +254,28 @@ impl Supervisor {
         self.see_to_workers();
     }
 
-    /// Lets the ledger know what is accepted, if it is news.
-    fn write_down(&self, key: &PodKey, goal: &GoalPod, before: Option<&GoalPod>) {
+    /// The mirror of this version of a static pod, if containers have been added to it.
+    fn mirror_of(&self, key: &PodKey, goal: &GoalPod) -> Option<&Mirror> {
+        let ApiKnown::Known(known) = &self.api else { return None };
+        if !key.source.is_static() {
+            return None;
+        }
+        let verdict = known.get(&PodKey { source: SourceKind::Api, ..key.clone() })?;
+        verdict.mirror().filter(|mirror| mirror.hash == goal.pod.uid())
+    }
+
+    /// Lets the ledger know what has been added to the mirror of a static pod: it stays, whatever becomes of the
+    /// mirror.
+    fn add_containers(&self, key: &PodKey, goal: &GoalPod) {
+        let Some(mirror) = self.mirror_of(key, goal) else { return };
+        if self.earlier.get(key) != Some(&mirror.uid) {
+            self.performer.add_containers(key, goal.pod.uid(), &mirror.ephemeral);
+        }
+    }
+
+    /// Lets the ledger know what is accepted, if it is news. Answers whether a pod is taken in that was not
+    /// there, as far as is known.
+    fn write_down(&self, key: &PodKey, goal: &GoalPod, before: Option<&GoalPod>) -> bool {
         let is_anew = goal.incarnation.is_some()
             && before.is_none_or(|before| {
                 before.pod.uid() != goal.pod.uid() || before.incarnation != goal.incarnation
@@ -271,10 +301,12 @@ impl Supervisor {
                     incarnation: goal.incarnation,
                     stop: goal.stop,
                     began: Some(Timestamp::now()),
+                    added: Vec::new(),
                 };
                 self.performer.accept(key, record);
             }
         }
+        is_anew
     }
 
     /// Tells every worker its goal, and starts those that are missing.
@@ -288,7 +320,9 @@ impl Supervisor {
             match self.workers.get(&key) {
                 Some(worker) => drop(worker.send_if_modified(|known| {
                     let changed = !known.is_same(&goal);
-                    *known = goal;
+                    if changed {
+                        *known = goal;
+                    }
                     changed
                 })),
                 None => self.start(key, Duration::ZERO),
@@ -301,8 +335,10 @@ impl Supervisor {
             return WorkerGoal { goal: Goal::Gone, manifest: None };
         };
         // It is there since the goal was written down, and knows of restarts that were asked for.
-        let incarnation = self.performer.record(key).and_then(|record| record.incarnation);
-        let run = RunGoal { pod: goal.pod.clone(), incarnation };
+        let record = self.performer.record(key);
+        let incarnation = record.as_ref().and_then(|record| record.incarnation);
+        let added = record.map(|record| record.added).unwrap_or_default();
+        let run = RunGoal { pod: with_containers(&goal.pod, added), incarnation };
         let manifest = Manifest { path: goal.path.clone(), invalid: goal.invalid.clone() };
         WorkerGoal {
             goal: match goal.stop {
@@ -432,6 +468,17 @@ impl Supervisor {
     }
 }
 
+/// A pod with the containers that are known to have been added to it.
+fn with_containers(pod: &Arc<Pod>, added: Vec<Added>) -> Arc<Pod> {
+    let known = pod.spec().ephemeral_containers.as_deref().unwrap_or_default();
+    let missing = |it: &EphemeralContainer| !known.iter().any(|known| known.name == it.name);
+    let missing: Vec<_> = added.into_iter().map(|it| it.container).filter(missing).collect();
+    if missing.is_empty() {
+        return pod.clone();
+    }
+    Arc::new(pod.with_ephemeral_containers([known, &missing].concat()))
+}
+
 /// The eviction that a recorded end tells of.
 fn eviction_of(run: &RunGoal, status: &PodStatus) -> Option<Eviction> {
     let message = status.message.clone().filter(|_| status.reason.as_deref() == Some(EVICTED))?;
@@ -454,6 +501,7 @@ impl WorkerGoal {
                     && one.generation == other.generation
                     && one.labels == other.labels
                     && one.annotations == other.annotations
+                    && a.pod.ephemeral_containers() == b.pod.ephemeral_containers()
             }
             (Goal::Stop { run: a, grace }, Goal::Stop { run: b, grace: other }) => {
                 a.pod.uid() == b.pod.uid() && grace == other

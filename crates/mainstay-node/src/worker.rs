@@ -26,7 +26,7 @@ use mainstay_plan::backoff::after_failures;
 use mainstay_plan::mirror::{self, INVALID_CONDITION};
 use mainstay_plan::pod::{
     Action, DEADLINE_EXCEEDED, DEADLINE_MESSAGE, Ending, Eviction, Failure, Goal, ImageMemory, Key,
-    Memory, PodKey, RunGoal, SeenPod, StopReason, Waiting, has_started, plan,
+    Memory, PodKey, RunGoal, SeenPod, StopReason, Waiting, has_started, plan, spent,
 };
 use mainstay_plan::probe::probed;
 use mainstay_plan::projection;
@@ -145,6 +145,11 @@ impl Worker {
                 && has_started(run, &seen)
             {
                 self.performer.note_start(run);
+            }
+            if let Some(run) =
+                goal.goal.pod().filter(|it| !it.pod.ephemeral_containers().is_empty())
+            {
+                self.memory.spent = self.performer.note_spent(run, spent(run, &seen));
             }
             let rejection = sources.rejection.as_ref();
             let rejection = rejection.filter(|_| matches!(goal.goal, Goal::Run(_)));

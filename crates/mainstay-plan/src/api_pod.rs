@@ -98,9 +98,6 @@ fn status(known: &Known<'_>, before: &PodStatus) -> PodStatus {
     status.start_time = before.start_time.clone().or(status.start_time);
     status.nominated_node_name.clone_from(&before.nominated_node_name);
     status.resource_claim_statuses.clone_from(&before.resource_claim_statuses);
-    // Of containers that this version does not carry out nothing is known.
-    status.ephemeral_container_statuses =
-        status.ephemeral_container_statuses.or_else(|| before.ephemeral_container_statuses.clone());
     status
 }
 

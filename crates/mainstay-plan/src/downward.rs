@@ -105,7 +105,7 @@ pub(crate) fn resource_for_variable(
         None => resource(container, selector, &most),
         Some(name) => match of_name(pod, name)? {
             (Role::Main, container) => resource(container, selector, &most),
-            (Role::Init | Role::Sidecar, container) => {
+            (Role::Init | Role::Sidecar | Role::Ephemeral, container) => {
                 resource(container, selector, &Amounts::default())
             }
         },
@@ -124,7 +124,8 @@ pub(crate) fn resource_for_file(
 }
 
 fn of_name<'a>(pod: &'a Pod, name: &str) -> Result<(Role, &'a Container), SourceError> {
-    pod.container(name).ok_or_else(|| SourceError::Unknown(format!("container {name} not found")))
+    let container = pod.container(name).filter(|(role, _)| *role != Role::Ephemeral);
+    container.ok_or_else(|| SourceError::Unknown(format!("container {name} not found")))
 }
 
 fn amount(list: &BTreeMap<String, QuantityText>, name: &str) -> Option<Quantity> {

@@ -39,6 +39,9 @@ pub const SIDECARS: &str = "mainstay.dev/sidecars";
 pub const USERS: &str = "mainstay.dev/users";
 /// The pod's incarnation, as an annotation of sandboxes.
 pub const INCARNATION: &str = "mainstay.dev/incarnation";
+/// Whether it was added to a pod that was there, as an annotation of containers: `true` or not there. It is
+/// ended with the others, also when there is no manifest any more, and told of as what it was.
+pub const EPHEMERAL: &str = "mainstay.dev/ephemeral";
 /// How often all containers of its sandbox had been started over when it was made, as an annotation of
 /// containers.
 pub const ROUND: &str = "mainstay.dev/round";

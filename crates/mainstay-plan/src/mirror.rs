@@ -10,7 +10,8 @@
 //! - It has a `deletionTimestamp` while the containers that it shows are being stopped. That of a
 //!   successor appears when they have ended.
 //! - Nothing else that bears a static pod's name is touched.
-//! - What the API holds is never taken for what should run.
+//! - What the API holds is never taken for what should run, but for containers that somebody adds to a mirror to
+//!   look into its pod. A mirror that is made anew gets those again that were added to an earlier one.
 //!
 //! Source: `pkg/kubelet/pod/mirror_client.go`, `pkg/kubelet/kubelet.go` (`tryReconcileMirrorPods`)
 //! and `pkg/kubelet/status/status_manager.go`, with other answers where people suffer from those.
@@ -90,6 +91,12 @@ pub enum Action {
         /// The patch.
         patch: Value,
     },
+    /// Add the containers that were added to the static pod by another mirror of it: a strategic merge patch of
+    /// the `ephemeralcontainers` subresource that holds for this UID only. Nothing depends on it.
+    AddContainers {
+        /// The patch.
+        patch: Value,
+    },
 }
 
 /// What is alive of a pod and not its goal's own, or of a pod without a goal.
@@ -143,8 +150,15 @@ pub fn next(
                 return delete(mirror);
             }
             let status = object::status(wanted, &mirror.status, now);
-            let patch = patch_of(&mirror.status, &status, &mirror.uid)?;
-            Some(Action::PatchStatus { patch })
+            if let Some(patch) = patch_of(&mirror.status, &status, &mirror.uid) {
+                return Some(Action::PatchStatus { patch });
+            }
+            let missing = object::missing(wanted.pod, mirror);
+            (!missing.is_empty()).then(|| {
+                let spec = json!({ "ephemeralContainers": missing });
+                let patch = json!({ "metadata": { "uid": mirror.uid }, "spec": spec });
+                Action::AddContainers { patch }
+            })
         }
     }
 }

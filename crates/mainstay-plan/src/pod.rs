@@ -14,6 +14,7 @@
 //!        meanwhile: get the images; then: prepare ─► run sandbox ─► start containers ─┐
 //!                                              ▲ the next ones, or again, backed off │
 //!                                              └─────────────────────────────────────┘
+//!        what was added to the pod is started once, as soon as there is a sandbox
 //!        all containers done for good ─► stop sidecars ─► record it ─► stop sandbox
 //!        deadline passed ─► stop containers ─► stop sandbox ─► record it
 //! ```
@@ -38,7 +39,7 @@ pub use health::Health;
 pub(crate) use order::{Round, on_turn};
 pub use plan::plan;
 pub(crate) use restart::{Afterwards, Restarts};
-pub use restart::{has_started, was_interrupted};
+pub use restart::{has_started, spent, was_interrupted};
 pub use state::{
     Action, Began, ContainerPlan, Ending, Eviction, Failure, Finished, Goal, ImageMemory,
     Incarnation, Key, Memory, Plan, PodKey, RunGoal, SeenContainer, SeenPod, SeenSandbox,

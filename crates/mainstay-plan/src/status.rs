@@ -132,13 +132,22 @@ fn compute_under(restarts: Restarts<'_>, facts: &Facts<'_>) -> PodStatus {
         (Phase::Running, SourceKind::Api) => PodTotals::enforced(pod.spec()),
         _ => said,
     };
+    let most = containers::most_of_message(views.len() + pod.ephemeral_containers().len());
     let mut status = PodStatus {
         phase: Some(phase.as_str().to_owned()),
         reason: early.map(|(reason, _)| reason.to_owned()),
         message: early.map(|(_, message)| message.to_owned()),
         conditions: Some(conditions),
-        init_container_statuses: some(containers::statuses(&views, |role| role != Role::Main)),
-        container_statuses: Some(containers::statuses(&views, |role| role == Role::Main)),
+        init_container_statuses: some(containers::statuses(&views, most, |it| it != Role::Main)),
+        container_statuses: Some(containers::statuses(&views, most, |it| it == Role::Main)),
+        ephemeral_container_statuses: some(containers::ephemeral(
+            pod,
+            own(),
+            memory,
+            before,
+            most,
+            now,
+        )),
         host_ip: host_ips.first().cloned(),
         host_ips: some(host_ips.into_iter().map(|ip| HostIP { ip }).collect()),
         pod_ip: pod_ips.first().cloned(),

@@ -15,9 +15,10 @@ use std::path::{Path, PathBuf};
 
 use k8s_openapi::api::core::v1::{Container, Volume, VolumeMount};
 use mainstay_cri::{
-    ContainerConfig, ContainerMetadata, DnsConfig, ImageSpec, LinuxContainerResources,
-    LinuxSandboxSecurityContext, Mount, MountPropagation, NamespaceMode, NamespaceOptions,
-    PodSandboxConfig, PodSandboxMetadata, PortMapping, Protocol, SeccompProfile,
+    ContainerConfig, ContainerId, ContainerMetadata, DnsConfig, ImageSpec, LinuxContainerResources,
+    LinuxContainerSecurityContext, LinuxSandboxSecurityContext, Mount, MountPropagation,
+    NamespaceMode, NamespaceOptions, PodSandboxConfig, PodSandboxMetadata, PortMapping, Protocol,
+    SeccompProfile,
 };
 use mainstay_pod::{Amounts, Pod, Role};
 
@@ -30,7 +31,7 @@ use crate::admission::Kernel;
 use crate::dns::ClusterDns;
 use crate::labels;
 use crate::lifecycle;
-use crate::pod::{ContainerPlan, RunGoal, SourceKind};
+use crate::pod::{ContainerPlan, RunGoal, SeenPod, SourceKind};
 use crate::projection::Projection;
 use crate::resources::{Limits, PERIOD, oom_score_adj};
 use crate::sysctls;
@@ -119,6 +120,8 @@ pub enum TranslateError {
     },
     /// A host name with its domain that is longer than the kernel takes.
     LongName(String),
+    /// A container whose processes are to be seen, and that was never made.
+    NoTarget(String),
 }
 
 impl TranslateError {
@@ -148,6 +151,7 @@ impl fmt::Display for TranslateError {
             Self::Invalid { field, value } => {
                 write!(f, "{field} cannot be {value:?}; correct it in the manifest")
             }
+            Self::NoTarget(name) => write!(f, "unable to find target container {name}"),
             // In the kubelet's words.
             Self::LongName(name) => write!(
                 f,
@@ -236,7 +240,28 @@ fn is(field: Option<bool>) -> bool {
     field.unwrap_or(false)
 }
 
-/// A container of a pod, with the variables that [`environment()`] says.
+/// The container whose process numbers an ephemeral one of this name is to have; `None` if it does not ask for
+/// one, or they are those of all containers anyway.
+///
+/// # Errors
+///
+/// When it asks for one of which there is nothing.
+///
+/// Source: `getTargetID` in `pkg/kubelet/kuberuntime/kuberuntime_container.go`,
+/// `generateLinuxContainerConfig` in `kuberuntime_container_linux.go`.
+pub fn target(
+    pod: &Pod,
+    container: &str,
+    seen: &SeenPod,
+) -> Result<Option<ContainerId>, TranslateError> {
+    let Some(name) = pod.target_of(container) else { return Ok(None) };
+    let mut own = seen.sandboxes.iter().filter(|sandbox| sandbox.uid == pod.uid());
+    let found = own.find_map(|sandbox| sandbox.newest(name));
+    let found = found.ok_or_else(|| TranslateError::NoTarget(name.to_owned()))?;
+    Ok((process_namespace(pod) == NamespaceMode::Container).then(|| found.id.clone()))
+}
+
+/// A container of a pod, with the variables that [`environment()`] says, and the [`target()`] if it has one.
 ///
 /// # Errors
 ///
@@ -247,11 +272,15 @@ pub fn container(
     plan: &ContainerPlan,
     facts: &NodeFacts,
     envs: Vec<(String, String)>,
+    target: Option<ContainerId>,
 ) -> Result<ContainerConfig, TranslateError> {
     let mut annotations = BTreeMap::new();
     annotations.insert(labels::RESTART_COUNT.to_owned(), plan.restart_count.to_string());
     if plan.round > 0 {
         annotations.insert(labels::ROUND.to_owned(), plan.round.to_string());
+    }
+    if pod.container(&plan.name).is_some_and(|(role, _)| role == Role::Ephemeral) {
+        annotations.insert(labels::EPHEMERAL.to_owned(), true.to_string());
     }
     if let Some(backoff) = &plan.backoff {
         annotations.insert(labels::BACKOFF.to_owned(), backoff.to_string());
@@ -297,7 +326,10 @@ pub fn container(
         tty: container.tty.unwrap_or(false),
         stop_signal: container.lifecycle.as_ref().and_then(|it| it.stop_signal.clone()),
         resources: resources(pod, container, facts),
-        security_context: security::of(pod, container, facts)?,
+        security_context: LinuxContainerSecurityContext {
+            target,
+            ..security::of(pod, container, facts)?
+        },
         envs,
     })
 }

@@ -2,7 +2,8 @@
 
 use std::collections::BTreeSet;
 
-use k8s_openapi::api::core::v1::Pod as KubernetesPod;
+use k8s_openapi::api::core::v1::{EphemeralContainer, Pod as KubernetesPod};
+use serde_json::json;
 use thiserror::Error;
 
 use crate::identity::SourceKind;
@@ -13,7 +14,7 @@ use crate::{json, unsupported};
 /// they are the API's to carry out.
 const TAKEN: &[&str] = &[
     "metadata.finalizers",
-    // Debug containers come later, to a pod that runs already: they do not keep it from running.
+    // They come to a pod that runs already, and do not keep it from running: see [`unsupported_in`].
     "spec.ephemeralContainers",
     // Judged on its own, in a kubelet's words.
     "spec.os.name",
@@ -71,6 +72,25 @@ impl Pod {
     }
 }
 
+/// What an ephemeral container says that this version does not carry out.
+///
+/// # Errors
+/// All such fields by name.
+pub fn unsupported_in(container: &EphemeralContainer) -> Result<(), Unsupported> {
+    let alone = json!({ "spec": { "ephemeralContainers": [container] } });
+    let roots = json::read(&alone.to_string()).into_iter().filter_map(|document| document.root);
+    let named = format!("spec.ephemeralContainers{{{}}}", container.name);
+    let mut fields: Vec<String> = roots
+        .flat_map(|root| unsupported::check(&root))
+        .map(|it| {
+            let field = it.field.replacen("spec.ephemeralContainers[0]", &named, 1);
+            format!("{field}: {}", it.message)
+        })
+        .collect();
+    fields.dedup();
+    if fields.is_empty() { Ok(()) } else { Err(Unsupported { fields }) }
+}
+
 fn is_taken(field: &str) -> bool {
     let below = |row: &str| {
         field.strip_prefix(row).is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
@@ -80,7 +100,7 @@ fn is_taken(field: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::{Value, json};
+    use serde_json::Value;
 
     use super::*;
 
@@ -137,8 +157,17 @@ mod tests {
             "spec.initContainers[0].volumeDevices: not supported by this version of mainstay yet"
         ]
         .assert_eq(&error.to_string());
-        let debug = json!([{"name": "d", "image": "x"}]);
-        Pod::from_api(pod(&json!({"ephemeralContainers": debug}))).unwrap();
+        let debug =
+            json!({"name": "d", "image": "x", "securityContext": {"procMount": "Unmasked"}});
+        let taken = Pod::from_api(pod(&json!({"ephemeralContainers": [debug]}))).unwrap();
+        let debug = &taken.spec().ephemeral_containers.as_ref().unwrap()[0];
+        assert_eq!(
+            unsupported_in(debug).unwrap_err().to_string(),
+            "spec.ephemeralContainers{d}.securityContext.procMount: Unmasked is not supported by \
+             this version of mainstay yet"
+        );
+        let plain = EphemeralContainer { security_context: None, ..debug.clone() };
+        assert_eq!(unsupported_in(&plain), Ok(()));
     }
 
     #[test]

@@ -142,6 +142,8 @@ fn clean_spec(spec: &mut Node, pasted: bool, dropped: &mut Dropped) {
     }
     if pasted {
         clean_tolerations(spec, dropped);
+        // They were added to the pod that was there, to look into it.
+        dropped.remove(spec, "ephemeralContainers", &path);
     }
     for list in ["initContainers", "containers", "ephemeralContainers"] {
         let path = path.field(list);

@@ -2,7 +2,7 @@
 //!
 //! Source: `pkg/api/v1/pod/util.go` (`ContainerShouldRestart`, `IsRestartableInitContainer`).
 
-use k8s_openapi::api::core::v1::{Container, ContainerRestartRule, PodSpec};
+use k8s_openapi::api::core::v1::{Container, ContainerRestartRule, EphemeralContainer, PodSpec};
 
 use crate::pod::{Pod, RestartPolicy};
 
@@ -16,6 +16,9 @@ pub enum Role {
     Sidecar,
     /// The pod runs for its sake.
     Main,
+    /// Somebody added it to a pod that was there, to look into it: it is started once, and nothing waits for
+    /// it.
+    Ephemeral,
 }
 
 /// What a rule for exit codes asks for: restart, of the container alone.
@@ -47,7 +50,22 @@ impl Pod {
 
     /// The container of this name, whatever its role.
     pub fn container(&self, name: &str) -> Option<(Role, &Container)> {
-        self.containers().find(|(_, container)| container.name == name)
+        let added = self.ephemeral_containers().iter().map(|it| (Role::Ephemeral, it));
+        self.containers().chain(added).find(|(_, container)| container.name == name)
+    }
+
+    /// The container whose processes an ephemeral container of this name is to see, if it says one
+    /// (`targetContainerName`).
+    pub fn target_of(&self, name: &str) -> Option<&str> {
+        let mut added = self.spec().ephemeral_containers.iter().flatten();
+        let target = added.find(|it| it.name == name)?.target_container_name.as_deref();
+        target.filter(|target| !target.is_empty())
+    }
+
+    /// The same pod with these containers added, instead of those that were.
+    #[must_use]
+    pub fn with_ephemeral_containers(&self, added: Vec<EphemeralContainer>) -> Self {
+        self.changed(|spec| spec.ephemeral_containers = (!added.is_empty()).then_some(added))
     }
 
     /// Whether it has containers that run before the others.
@@ -57,7 +75,7 @@ impl Pod {
 
     /// Whether a container of the pod that ended with this exit code is started again.
     pub fn restarts(&self, role: Role, container: &Container, exit_code: i32) -> bool {
-        if role == Role::Init && exit_code == 0 {
+        if role == Role::Ephemeral || (role == Role::Init && exit_code == 0) {
             return false;
         }
         let policy = match &container.restart_policy {
@@ -137,6 +155,26 @@ mod tests {
         assert!(pod.has_init_containers());
         assert_eq!(pod.container("c").map(|(role, _)| role), Some(Role::Sidecar));
         assert_eq!(pod.container("d"), None);
+    }
+
+    #[test]
+    fn a_container_that_was_added_is_none_that_the_pod_starts() {
+        let added = |name: &str, target: Option<&str>| EphemeralContainer {
+            name: name.to_owned(),
+            image: Some("i".to_owned()),
+            target_container_name: target.map(str::to_owned),
+            ..EphemeralContainer::default()
+        };
+        let before = pod("{restartPolicy: Always, containers: [{name: a, image: i}]}");
+        let pod = before.with_ephemeral_containers(vec![added("d", Some("a")), added("e", None)]);
+        assert_eq!((pod.uid(), pod.containers().count()), (before.uid(), 1));
+        let (role, container) = pod.container("d").unwrap();
+        assert_eq!((role, container.image.as_deref()), (Role::Ephemeral, Some("i")));
+        assert!((0..4).all(|code| !pod.restarts(role, container, code)));
+        let targets = ["d", "e", "a"].map(|name| pod.target_of(name));
+        assert_eq!(targets, [Some("a"), None, None]);
+        assert_eq!(Pod::from_stored(&pod.to_stored()).unwrap(), pod);
+        assert_eq!(pod.with_ephemeral_containers(Vec::new()), *before);
     }
 
     /// Which of the exit codes 0 to 3 a container named `x` is started again after.

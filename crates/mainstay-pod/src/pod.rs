@@ -3,11 +3,12 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1::{Pod as KubernetesPod, PodSpec};
+use k8s_openapi::api::core::v1::{Container, Pod as KubernetesPod, PodSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+use crate::defaults::as_container;
 use crate::identity::{CONFIG_PATH_ANNOTATION, CONFIG_SEEN_ANNOTATION, FullName, SourceKind};
 use crate::resources::QosClass;
 use crate::scheduling::host_ports;
@@ -21,6 +22,8 @@ pub struct Pod {
     content_hash: String,
     /// Containers whose pull policy nobody wrote.
     unwritten_pull_policies: BTreeSet<String>,
+    /// Its ephemeral containers, as far as they are like others.
+    ephemeral: Vec<Container>,
 }
 
 /// What happens to a container that ends.
@@ -102,8 +105,22 @@ impl Pod {
         content_hash: String,
         unwritten_pull_policies: BTreeSet<String>,
     ) -> Self {
-        inner.spec.get_or_insert_default();
-        Self { inner, source, content_hash, unwritten_pull_policies }
+        let added = inner.spec.get_or_insert_default().ephemeral_containers.iter().flatten();
+        let ephemeral = added.map(as_container).collect();
+        Self { inner, source, content_hash, unwritten_pull_policies, ephemeral }
+    }
+
+    /// The same pod with something else in its spec.
+    pub(crate) fn changed(&self, change: impl FnOnce(&mut PodSpec)) -> Self {
+        let mut inner = self.inner.clone();
+        change(inner.spec.get_or_insert_default());
+        let (hash, unwritten) = (self.content_hash.clone(), self.unwritten_pull_policies.clone());
+        Self::new(inner, self.source, hash, unwritten)
+    }
+
+    /// The containers that were added to it, as far as they are like others.
+    pub fn ephemeral_containers(&self) -> &[Container] {
+        &self.ephemeral
     }
 
     /// The pod as Kubernetes has it.

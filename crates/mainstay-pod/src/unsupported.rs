@@ -52,7 +52,7 @@ const ANNOTATIONS: &[(&str, &[&str])] = &[
 ];
 
 /// Lists of containers of a pod: what is decided of a field of one holds for the same field of all of them.
-const CONTAINERS: [&str; 2] = ["containers", "initContainers"];
+const CONTAINERS: [&str; 3] = ["containers", "initContainers", "ephemeralContainers"];
 
 /// Paths as in the schema: `[]` is any item of a list. What is said of [`CONTAINERS`] stands below the first.
 const DECISIONS: &[(&str, Decision)] = &[
@@ -250,7 +250,19 @@ const DECISIONS: &[(&str, Decision)] = &[
     ("spec.dnsConfig.searches", Supported),
     ("spec.dnsPolicy", Supported),
     ("spec.enableServiceLinks", NoEffect),
-    ("spec.ephemeralContainers", Refused(Set)),
+    // No API server lets one have these.
+    ("spec.ephemeralContainers[].lifecycle", Refused(Set)),
+    ("spec.ephemeralContainers[].livenessProbe", Refused(Set)),
+    ("spec.ephemeralContainers[].ports", Refused(Set)),
+    ("spec.ephemeralContainers[].readinessProbe", Refused(Set)),
+    ("spec.ephemeralContainers[].resizePolicy", Refused(Set)),
+    ("spec.ephemeralContainers[].resources", Refused(Set)),
+    ("spec.ephemeralContainers[].restartPolicy", Refused(Set)),
+    ("spec.ephemeralContainers[].restartPolicyRules", Refused(Set)),
+    ("spec.ephemeralContainers[].startupProbe", Refused(Set)),
+    ("spec.ephemeralContainers[].targetContainerName", Supported),
+    ("spec.ephemeralContainers[].volumeMounts[].subPath", Refused(Set)),
+    ("spec.ephemeralContainers[].volumeMounts[].subPathExpr", Refused(Set)),
     ("spec.hostAliases[].hostnames", Supported),
     ("spec.hostAliases[].ip", Supported),
     ("spec.hostIPC", Supported),

@@ -40,6 +40,8 @@ pub struct Writer<'a> {
     /// Fields that such a write resets, with what is below them, so that nobody comes to hold them by it:
     /// `GetResetFields` of Kubernetes' strategies. Paths are like `metadata.deletionTimestamp`.
     pub resets: &'a [&'a str],
+    /// Fields that alone such a write sets, with what is below them; empty if it sets any.
+    pub only: &'a [&'a str],
     /// The time of the write; whole seconds of it are kept.
     pub now: Timestamp,
 }
@@ -309,16 +311,22 @@ impl Writer<'_> {
 
     /// What of a set the write does not reset.
     fn concerned(&self, set: Set) -> Set {
-        if self.resets.is_empty() {
-            return set;
+        let mut set = set;
+        if !self.only.is_empty() {
+            let others = set.outside(&paths(self.only));
+            set = set.outside(&others);
         }
-        let mut resets = Set::default();
-        for path in self.resets {
-            let path: Vec<Element> = path.split('.').map(Element::field).collect();
-            resets.insert(&path);
-        }
-        set.outside(&resets)
+        if self.resets.is_empty() { set } else { set.outside(&paths(self.resets)) }
     }
+}
+
+fn paths(names: &[&str]) -> Set {
+    let mut set = Set::default();
+    for name in names {
+        let path: Vec<Element> = name.split('.').map(Element::field).collect();
+        set.insert(&path);
+    }
+    set
 }
 
 #[cfg(test)]

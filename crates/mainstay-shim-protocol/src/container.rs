@@ -31,6 +31,10 @@ pub struct Container {
     /// Whether the container has process numbers of its own; otherwise it has those that the pod's
     /// containers share, or the machine's if they share none.
     pub new_pid_namespace: bool,
+    /// A container that runs, whose process numbers it has instead of its own. A shim that does not know of
+    /// this gives it its own; whoever asks has to look.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub processes_of: Option<String>,
     /// Whether the container sees its own cgroup as the root of the hierarchy.
     pub new_cgroup_namespace: bool,
     /// Where it is accounted.

@@ -81,8 +81,8 @@ pub(crate) enum Progress {
 }
 
 impl Container {
-    /// Starts making a container.
-    pub(crate) fn spawn(spec: &Spec, pod: &Pod) -> io::Result<Self> {
+    /// Starts making a container. `target` is the one whose process numbers it is to have.
+    pub(crate) fn spawn(spec: &Spec, pod: &Pod, target: Option<&Self>) -> io::Result<Self> {
         let log = Log::open(Path::new(&spec.log_path)).map_err(|error| {
             io::Error::new(error.kind(), format!("cannot open the log {}: {error}", spec.log_path))
         })?;
@@ -104,11 +104,11 @@ impl Container {
             outputs.push(Output::new(error.0, Stream::Stderr)?);
             Stdio::Streams([input, output.1, error.1])
         };
-        let pid = init::spawn(spec, pod, stdio, &child)
+        let pid = init::spawn(spec, pod, target.map(|it| &it.process), stdio, &child)
             .map_err(|error| io::Error::other(init::chain(&error)))?;
         Ok(Self {
             bundle: PathBuf::from(&spec.bundle),
-            alone: spec.new_pid_namespace,
+            alone: spec.new_pid_namespace && target.is_none(),
             membership: Membership {
                 cgroup: spec.cgroup.clone(),
                 new_cgroup_namespace: spec.new_cgroup_namespace,
@@ -132,7 +132,7 @@ impl Container {
         process: &Process,
         stdio: Stdio,
     ) -> Result<handshake::Parent, Failure> {
-        if !matches!(self.phase, Phase::Running { .. }) {
+        if !self.runs() {
             return Err(self.wrong_state("running"));
         }
         let failed = |error: io::Error| Failure::Failed(error.to_string());
@@ -383,6 +383,11 @@ impl Container {
             let bundle = self.bundle.display();
             crate::complain(format_args!("cannot write exit.json in {bundle}: {error}"));
         }
+    }
+
+    /// Whether its program runs.
+    pub(crate) fn runs(&self) -> bool {
+        matches!(self.phase, Phase::Running { .. })
     }
 
     pub(crate) fn has_ended(&self) -> bool {

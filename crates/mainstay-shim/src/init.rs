@@ -114,25 +114,27 @@ impl LegacyGroups {
     }
 }
 
-/// Makes a container's first process, a child of this one.
+/// Makes a container's first process, a child of this one; among those of `target`, if there is one.
 ///
 /// Returns its number; in the child it does not return.
 pub(crate) fn spawn(
     container: &Container,
     pod: &Pod,
+    target: Option<&Pidfd>,
     stdio: Stdio,
     channel: &Child,
 ) -> Result<i32, InitError> {
     let unified = open_unified(&container.cgroup)?;
     let legacy = LegacyGroups::open(&container.cgroup)?;
     let mut namespaces = Namespaces::NEWNS;
-    namespaces.set(Namespaces::NEWPID, container.new_pid_namespace);
+    let alone = container.new_pid_namespace && target.is_none();
+    namespaces.set(Namespaces::NEWPID, alone);
     let reaper = pod.reaper.as_ref().filter(|_| !container.new_pid_namespace);
     let options = CloneOptions {
         namespaces,
         cgroup: unified.as_ref().map(AsFd::as_fd),
         sibling: false,
-        processes_of: reaper.map(|reaper| &reaper.process),
+        processes_of: target.or(reaper.map(|reaper| &reaper.process)),
     };
     match process::clone(&options).map_err(step("make a process for the container"))? {
         Fork::Parent(pid) => Ok(pid),

@@ -23,8 +23,8 @@ use std::time::{Duration, Instant};
 use jiff::Timestamp;
 use mainstay_linux::process::{self, Ended, Heard, Signals};
 use mainstay_shim_protocol::{
-    Command, ContainerReport, Event, Exec, Failure, Hello, Message, Outcome, PROTOCOL, Reply,
-    Request, SandboxNamespaces, Success, encode, nanoseconds,
+    Command, Container as Spec, ContainerReport, Event, Exec, Failure, Hello, Message, Outcome,
+    PROTOCOL, Reply, Request, SandboxNamespaces, Success, encode, nanoseconds,
 };
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
@@ -275,16 +275,13 @@ impl Shim {
         let done = |result: Result<(), Failure>| Some(result.map(|()| Success::Done));
         let outcome = match request.command {
             Command::EnterNamespaces(which) => done(self.enter(&which)),
-            Command::CreateContainer(spec) => match self.containers.get(&spec.id).map(|_| ()) {
-                Some(()) => Some(Err(Failure::WrongState("the container exists already".into()))),
-                None => match Container::spawn(&spec, &self.pod) {
-                    Ok(container) => {
-                        self.containers.insert(spec.id.clone(), container);
-                        self.waiting.insert(spec.id, asker);
-                        None
-                    }
-                    Err(error) => Some(Err(Failure::Failed(error.to_string()))),
-                },
+            Command::CreateContainer(spec) => match self.create(&spec) {
+                Ok(container) => {
+                    self.containers.insert(spec.id.clone(), container);
+                    self.waiting.insert(spec.id, asker);
+                    None
+                }
+                Err(failure) => Some(Err(failure)),
             },
             Command::StartContainer { id } => match self.container(&id) {
                 Ok(container) => match container.start(Timestamp::now()) {
@@ -334,6 +331,24 @@ impl Shim {
             self.pod.reaper = Some(init::spawn_reaper(cgroup).map_err(|error| failed(&error))?);
         }
         Ok(())
+    }
+
+    /// Starts making a container.
+    fn create(&self, spec: &Spec) -> Result<Container, Failure> {
+        if self.containers.contains_key(&spec.id) {
+            return Err(Failure::WrongState("the container exists already".into()));
+        }
+        let running = |id: &String| {
+            let target = self.containers.get(id).filter(|target| target.runs());
+            target.ok_or_else(|| {
+                let text =
+                    format!("the container {id}, whose processes it is to see, does not run");
+                Failure::WrongState(text)
+            })
+        };
+        let target = spec.processes_of.as_ref().map(running).transpose()?;
+        Container::spawn(spec, &self.pod, target)
+            .map_err(|error| Failure::Failed(error.to_string()))
     }
 
     fn is_busy(&self) -> bool {

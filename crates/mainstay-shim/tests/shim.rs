@@ -14,9 +14,9 @@ use mainstay_linux::cgroup::Hierarchies;
 use mainstay_linux::process::Pidfd;
 use mainstay_linux::socket;
 use mainstay_shim_protocol::{
-    Attach, Capabilities, CgroupDirectories, Command, Container, Detachment, Event, Exec,
-    ExitStatus, Failure, Hello, Message, Mount, MountFlags, MountSource, Outcome, Process, Reply,
-    Request, Root, SandboxNamespaces, Success, decode, encode, frame_length,
+    Attach, Capabilities, CgroupDirectories, Command, Container, ContainerPhase, Detachment, Event,
+    Exec, ExitStatus, Failure, Hello, Message, Mount, MountFlags, MountSource, Outcome, Process,
+    Reply, Request, Root, SandboxNamespaces, Success, decode, encode, frame_length,
 };
 use mainstay_testkit::tools;
 
@@ -243,6 +243,7 @@ impl Shim {
             masked_paths: vec!["/proc/version".into(), "/proc/fs".into(), "/proc/nothing".into()],
             readonly_paths: vec!["/proc/sys".into()],
             new_pid_namespace: true,
+            processes_of: None,
             new_cgroup_namespace: false,
             cgroup,
             process: process(script),
@@ -690,6 +691,55 @@ fn one_more_process_is_where_the_container_is_under_the_same_filter() {
     assert_eq!(shim.exit_of("a").exit_code, 137);
     assert_eq!(shim.call(Command::Shutdown), Ok(Success::Done));
     assert!(shim.process.wait().unwrap().success());
+}
+
+#[test]
+fn a_container_sees_the_processes_of_another_one_and_ends_with_it() {
+    if !tools::is_root() {
+        return;
+    }
+    let mut shim = Shim::start();
+    let target = shim.container("a", "busybox sleep 600; :");
+    shim.begin(&target);
+    let processes =
+        r#"for it in /proc/[0-9]*; do busybox tr '\0' ' ' < $it/cmdline; busybox echo; done"#;
+    let seeing = |shim: &Shim, id: &str, script: &str| Container {
+        processes_of: Some("a".into()),
+        ..shim.container(id, script)
+    };
+    let one = seeing(&shim, "b", processes);
+    let (code, lines) = shim.run(&one);
+    let sees = |what: &str| lines.iter().any(|line| line.contains(what));
+    assert!(code == 0 && sees("busybox sleep 600") && sees("cmdline"), "{lines:?}");
+    // It is not the first of them, and what it leaves behind ends with it all the same.
+    let two = seeing(&shim, "c", "busybox sleep 601 & busybox test $$ -ne 1");
+    assert_eq!(shim.run(&two).0, 0);
+    let three = seeing(&shim, "d", processes);
+    let (_, lines) = shim.run(&three);
+    assert!(!lines.iter().any(|line| line.contains("sleep 601")), "{lines:?}");
+    // One more process in it is where it is.
+    let four = seeing(&shim, "e", "busybox sleep 602; :");
+    shim.begin(&four);
+    let (read, write) = rustix_pipe();
+    let null = fs::File::open("/dev/null").unwrap();
+    let script = process("busybox readlink /proc/self/ns/pid");
+    let (_, answer) = shim.exec("e", script, [null.as_fd(), write.as_fd(), write.as_fd()]);
+    answer.unwrap();
+    drop(write);
+    let text = std::io::read_to_string(read).unwrap();
+    let Ok(Success::Report(list)) = shim.call(Command::Report) else { panic!() };
+    let target = list.into_iter().find(|it| it.id == "a").unwrap();
+    let ContainerPhase::Running { pid, .. } = target.phase else { panic!("{target:?}") };
+    let own = fs::read_link(format!("/proc/{pid}/ns/pid")).unwrap();
+    assert_eq!(text.trim(), own.to_str().unwrap());
+    // The first process of all ends, and all with it.
+    shim.call(Command::SignalContainer { id: "a".into(), signal: 9 }).unwrap();
+    assert_eq!(shim.exit_of("e").exit_code, 137);
+    assert_eq!(shim.exit_of("a").exit_code, 137);
+    let late = seeing(&shim, "f", ":");
+    let failure = shim.call(Command::CreateContainer(Box::new(late))).unwrap_err();
+    let expected = "the container a, whose processes it is to see, does not run";
+    assert_eq!(failure, Failure::WrongState(expected.into()));
 }
 
 #[test]

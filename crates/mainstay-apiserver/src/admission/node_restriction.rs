@@ -95,6 +95,9 @@ pub(crate) fn admit(
         ("", "pods", "") => pod::itself(node, request, new, found),
         ("", "pods", "status") => pod::status(node, request, new, old),
         ("", "pods", "eviction") => pod::eviction(node, request, new, found),
+        ("", "pods", "ephemeralcontainers") if old.is_some_and(pod::is_mirror) => {
+            pod::ephemeral_containers(node, request, new, old)
+        }
         ("", "pods", other) => forbid(format!(
             "unexpected pod subresource {other:?}, only 'status' and 'eviction' are allowed"
         )),

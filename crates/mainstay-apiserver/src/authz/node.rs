@@ -126,6 +126,8 @@ impl Graph {
             ("", "create" | "delete") | ("status", "update" | "patch") | ("eviction", "create") => {
                 allow()
             }
+            // Kubernetes has none of it for nodes: there mirrors get no containers.
+            ("ephemeralcontainers", "update" | "patch") => allow(),
             _ => none(""),
         }
     }

@@ -26,7 +26,7 @@ pub(crate) static PODS: Resource = Resource {
     subresources: &[
         Subresource { name: "attach", kind: "PodAttachOptions", of: None, verbs: STREAM },
         Subresource { name: "binding", kind: "Binding", of: None, verbs: &["create"] },
-        kind::part("ephemeralcontainers", "Pod"),
+        kind::part(EPHEMERAL, "Pod"),
         Subresource {
             name: "eviction",
             kind: "Eviction",
@@ -44,6 +44,9 @@ pub(crate) static PODS: Resource = Resource {
     strategy: &Pods,
     ..PLAIN
 };
+
+/// Containers that are added to a pod which is there, to look into it.
+const EPHEMERAL: &str = "ephemeralcontainers";
 
 /// Upgraded connections begin with either method.
 const STREAM: &[&str] = &["create", "get"];
@@ -85,6 +88,20 @@ impl Strategy for Pods {
         match subresource {
             "" => &["status"],
             "status" => &["spec", "metadata.deletionTimestamp", "metadata.ownerReferences"],
+            EPHEMERAL => &[
+                "metadata.deletionTimestamp",
+                "metadata.labels",
+                "metadata.annotations",
+                "metadata.finalizers",
+                "metadata.ownerReferences",
+            ],
+            _ => &[],
+        }
+    }
+
+    fn sets_only(&self, subresource: &str) -> &'static [&'static str] {
+        match subresource {
+            EPHEMERAL => &["spec.ephemeralContainers"],
             _ => &[],
         }
     }
@@ -149,6 +166,22 @@ impl Strategy for Pods {
 
     fn validate_status(&self, new: &Object, old: &Object) -> Vec<FieldError> {
         update::validate_status(new, old)
+    }
+
+    fn prepare_part(&self, part: &str, new: &mut Object, old: &Object, _now: Timestamp) {
+        if part != EPHEMERAL {
+            self.prepare_status(new, old);
+        }
+    }
+
+    fn validate_part(&self, part: &str, new: &Object, old: &Object) -> Vec<FieldError> {
+        if part != EPHEMERAL {
+            return self.validate_status(new, old);
+        }
+        match (typed(new), typed(old)) {
+            (Ok(new), Ok(old)) => update::validate_ephemeral_containers(&new, &old),
+            (Err(error), _) | (_, Err(error)) => vec![error],
+        }
     }
 
     fn warnings(&self, object: &Object) -> Vec<String> {

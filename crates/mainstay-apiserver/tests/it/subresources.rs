@@ -333,3 +333,150 @@ async fn a_node_lists_and_watches_what_its_pods_refer_to_by_name() {
         }
     }
 }
+
+#[tokio::test]
+async fn containers_are_added_to_pods_by_every_patch_and_stay() {
+    let server = server().await;
+    let pod = json!({
+        "metadata": { "name": "a", "labels": { "app": "a" } },
+        "spec": { "containers": [{ "name": "c", "image": "busybox" }] },
+    });
+    let pods = "/api/v1/namespaces/default/pods";
+    server.ask("POST", "/api/v1/namespaces/default/serviceaccounts", Some(&account())).await;
+    let made = server.ask("POST", pods, Some(&pod)).await;
+    assert_eq!(made.code, 201, "{made:?}");
+    let path = format!("{pods}/a/ephemeralcontainers");
+    let container =
+        |name: &str| json!({ "name": name, "image": "busybox", "targetContainerName": "c" });
+    let spec = |names: &[&str]| {
+        let list: Vec<Value> = names.iter().map(|name| container(name)).collect();
+        json!({ "metadata": { "labels": { "app": "b" } }, "spec": { "ephemeralContainers": list } })
+    };
+    let patches = [
+        ("application/strategic-merge-patch+json", spec(&["one"])),
+        ("application/merge-patch+json", spec(&["two", "one"])),
+        (
+            "application/json-patch+json",
+            json!([{ "op": "add", "path": "/spec/ephemeralContainers/-", "value": container("three") }]),
+        ),
+        ("application/strategic-merge-patch+json", spec(&["four"])),
+        ("application/apply-patch+yaml", {
+            let mut wanted = spec(&["five"]);
+            wanted["apiVersion"] = "v1".into();
+            wanted["kind"] = "Pod".into();
+            wanted
+        }),
+    ];
+    let ask = async |media: &str, patch: &Value| {
+        let query = if media.contains("apply") { "?fieldManager=m" } else { "" };
+        let path = format!("{path}{query}");
+        server.ask_as(User::master("admin"), "PATCH", &path, media, Some(patch)).await
+    };
+    for (at, (media, patch)) in patches.iter().enumerate() {
+        let patched = ask(media, patch).await;
+        assert_eq!(patched.code, 200, "{media}: {patched:?}");
+        let (meta, spec) = (&patched.body["metadata"], &patched.body["spec"]);
+        assert_eq!(meta["generation"], json!(at + 2), "{media}");
+        assert_eq!(meta["labels"], json!({ "app": "a" }), "{media}");
+        let list = spec["ephemeralContainers"].as_array().unwrap();
+        assert_eq!(list.len(), at + 1, "{media}: {list:?}");
+        assert!(list.iter().all(|it| it["imagePullPolicy"] == "Always"), "{list:?}");
+    }
+    let whole = server.ask("GET", &format!("{pods}/a"), None).await.body;
+    for entry in whole["metadata"]["managedFields"].as_array().unwrap() {
+        if entry["subresource"] == "ephemeralcontainers" {
+            let fields = entry["fieldsV1"].as_object().unwrap();
+            assert_eq!(fields.keys().collect::<Vec<_>>(), ["f:spec"]);
+            let fields = fields["f:spec"].as_object().unwrap();
+            assert_eq!(fields.keys().collect::<Vec<_>>(), ["f:ephemeralContainers"]);
+        }
+    }
+    let last = whole["spec"]["ephemeralContainers"].as_array().unwrap().len() - 1;
+    let place = format!("/spec/ephemeralContainers/{last}");
+    let refusals = [
+        (json!([{ "op": "remove", "path": place }]), "may not be removed\n"),
+        (
+            json!([{ "op": "replace", "path": format!("{place}/image"), "value": "other" }]),
+            "may not be changed\n  image: \"busybox\" → \"other\"",
+        ),
+    ];
+    for (patch, text) in &refusals {
+        let refused = ask("application/json-patch+json", patch).await;
+        let message = refused.body["message"].as_str().unwrap();
+        let start = "Pod \"a\" is invalid: spec.ephemeralContainers: Forbidden: existing ephemeral \
+                     containers ";
+        assert!(refused.code == 422 && message.starts_with(start), "{message}");
+        assert!(message.ends_with(text), "{message}");
+    }
+    // The pod itself takes none.
+    let mut more = whole.clone();
+    more["spec"]["ephemeralContainers"].as_array_mut().unwrap().push(container("six"));
+    let refused = server.ask("PUT", &format!("{pods}/a"), Some(&more)).await;
+    let message = refused.body["message"].as_str().unwrap();
+    let start =
+        "Pod \"a\" is invalid: spec: Forbidden: pod updates may not change fields other than";
+    assert!(refused.code == 422 && message.starts_with(start), "{message}");
+    assert_eq!(server.ask("PUT", &path, Some(&more)).await.code, 200);
+    let mut whole = pod.clone();
+    whole["metadata"]["name"] = "b".into();
+    whole["spec"]["ephemeralContainers"] = json!([container("one")]);
+    let refused = server.ask("POST", pods, Some(&whole)).await;
+    assert_eq!(
+        refused.body["message"],
+        "Pod \"b\" is invalid: spec.ephemeralContainers: Forbidden: cannot be set on create"
+    );
+}
+
+fn account() -> Value {
+    json!({ "metadata": { "name": "default" } })
+}
+
+#[tokio::test]
+async fn a_mirror_takes_containers_and_its_node_may_add_those_it_knows() {
+    let server = server().await;
+    let node = json!({ "metadata": { "name": "n1" } });
+    let node = server.ask("POST", "/api/v1/nodes", Some(&node)).await.body;
+    let owner = json!({
+        "apiVersion": "v1", "kind": "Node", "name": "n1", "controller": true,
+        "uid": node["metadata"]["uid"],
+    });
+    let mirror = json!({
+        "metadata": {
+            "name": "web-n1", "annotations": { "kubernetes.io/config.mirror": "abc" },
+            "ownerReferences": [owner],
+        },
+        "spec": { "nodeName": "n1", "containers": [{ "name": "c", "image": "busybox" }] },
+    });
+    let pods = "/api/v1/namespaces/default/pods";
+    let media = "application/json";
+    let made = server.ask_as(User::node("n1"), "POST", pods, media, Some(&mirror)).await;
+    assert_eq!(made.code, 201, "{made:?}");
+    let path = format!("{pods}/web-n1/ephemeralcontainers");
+    let add = async |user: User, container: Value| {
+        let media = "application/strategic-merge-patch+json";
+        let patch = json!({ "spec": { "ephemeralContainers": [container] } });
+        server.ask_as(user, "PATCH", &path, media, Some(&patch)).await
+    };
+    let refers = |name: &str| {
+        let env =
+            json!([{ "name": "A", "valueFrom": { "secretKeyRef": { "name": "s", "key": "k" } } }]);
+        json!({ "name": name, "image": "busybox", "env": env })
+    };
+    let refused = add(User::node("n1"), refers("one")).await;
+    assert_eq!(
+        refused.body["message"],
+        "pods \"web-n1\" is forbidden: node \"n1\" can not update pods to reference secrets"
+    );
+    assert_eq!(add(User::master("admin"), refers("one")).await.code, 200);
+    let plain = json!({ "name": "two", "image": "busybox" });
+    assert_eq!(add(User::node("n2"), plain.clone()).await.code, 403);
+    let added = add(User::node("n1"), plain).await;
+    assert_eq!(added.code, 200, "{added:?}");
+    assert_eq!(added.body["spec"]["ephemeralContainers"].as_array().unwrap().len(), 2);
+    let resized = format!("{pods}/web-n1/resize");
+    let refused = server.ask("PUT", &resized, Some(&added.body)).await;
+    assert_eq!(
+        refused.body["message"],
+        "Pod \"web-n1\" is invalid: []: Forbidden: static pods cannot be resized"
+    );
+}

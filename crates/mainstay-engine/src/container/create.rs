@@ -18,9 +18,11 @@ use mainstay_linux::mount;
 use mainstay_shim_protocol::{Command, Container as Spec, Root, Success};
 use rustix::process::Signal;
 
+use super::target;
 use crate::bundle::{self, Ingredients, Machine, Places};
 use crate::record::{ContainerRecord, SandboxRecord};
 use crate::sandbox::{Container, Sandbox, run::hostname_of};
+use crate::shim::Shim;
 use crate::user::{self, Kind, User, UserError, Wanted};
 use crate::{Instance, UPPER, failed, io_failed, seccomp};
 
@@ -35,6 +37,7 @@ pub(crate) async fn create(
     config: &ContainerConfig,
 ) -> Result<ContainerId> {
     let sandbox = engine.sandbox(sandbox_id)?;
+    target::check(&sandbox, &config.security_context)?;
     let id = ContainerId(engine.new_id()?);
     // 1. All that can be decided and laid out before anything runs.
     let (spec, record) = {
@@ -48,25 +51,31 @@ pub(crate) async fn create(
         state.shim.clone()
     });
     // 2. The shim makes it.
+    let target = config.security_context.target.as_ref();
     let created = match shim {
-        Some(shim) => shim
-            .call(Command::CreateContainer(Box::new(spec)))
-            .await
-            .map_err(failed("cannot create the container")),
+        Some(shim) => make(&shim, spec, target).await,
         None => Err(Error::new(ErrorKind::FailedPrecondition, "the sandbox is not ready")),
     };
     match created {
-        Ok(Success::Created { .. }) => {
+        Ok(()) => {
             engine.tell(&sandbox, Some(id.clone()), ContainerEventKind::Created);
             Ok(id)
         }
-        Ok(other) => Err(Error::new(ErrorKind::Internal, format!("an odd answer: {other:?}"))),
         Err(error) => {
             if let Err(second) = super::remove::remove(engine, &id).await {
                 tracing::warn!(container = %id, error = second.chain(), "a half-made container remains");
             }
             Err(error)
         }
+    }
+}
+
+async fn make(shim: &Shim, spec: Spec, target: Option<&ContainerId>) -> Result<()> {
+    let created = shim.call(Command::CreateContainer(Box::new(spec))).await;
+    match (created.map_err(failed("cannot create the container"))?, target) {
+        (Success::Created { pid }, Some(target)) => target::verify(shim, target, pid).await,
+        (Success::Created { .. }, None) => Ok(()),
+        (other, _) => Err(Error::new(ErrorKind::Internal, format!("an odd answer: {other:?}"))),
     }
 }
 

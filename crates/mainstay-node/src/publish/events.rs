@@ -86,6 +86,7 @@ pub(crate) fn field_path(role: Role, container: &str) -> String {
     match role {
         Role::Init | Role::Sidecar => format!("spec.initContainers{{{container}}}"),
         Role::Main => format!("spec.containers{{{container}}}"),
+        Role::Ephemeral => format!("spec.ephemeralContainers{{{container}}}"),
     }
 }
 
@@ -104,6 +105,7 @@ fn role_of(goal: &Goal, sandbox: &SeenSandbox, name: &str) -> Role {
     let known = goal.pod().filter(|run| run.pod.uid() == sandbox.uid);
     match known.and_then(|run| run.pod.container(name)) {
         Some((role, _)) => role,
+        None if sandbox.newest(name).is_some_and(|it| it.ephemeral) => Role::Ephemeral,
         None if sandbox.sidecars.iter().any(|it| it == name) => Role::Sidecar,
         None => Role::Main,
     }

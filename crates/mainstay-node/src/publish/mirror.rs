@@ -300,6 +300,7 @@ impl Look<'_> {
         let (namespace, name) = (name.namespace.clone(), name.name.clone());
         let key = PodKey { source: SourceKind::Api, namespace, name };
         match self.goals?.get(&key)? {
+            Verdict::Mirror(_) => None,
             Verdict::Refused { uid, status } => {
                 (*uid == held.uid).then(|| Own::Refused(status.clone()))
             }
@@ -344,7 +345,11 @@ impl Memory {
     /// Whether an action is the same patch that was carried out already, without the effect that
     /// was to be expected: a server that keeps a field as it is would be asked for ever.
     fn was_in_vain(&self, action: &mirror::Action, looked: &Looked) -> bool {
-        let mirror::Action::PatchStatus { patch } = action else { return false };
+        let (mirror::Action::PatchStatus { patch } | mirror::Action::AddContainers { patch }) =
+            action
+        else {
+            return false;
+        };
         let version = looked.held.as_ref().and_then(|held| held.version);
         self.patched.as_ref().is_some_and(|it| it.patch == *patch && it.version == version)
     }

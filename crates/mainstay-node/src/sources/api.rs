@@ -9,7 +9,7 @@
 //!
 //! # Guarantees
 //!
-//! - Mirrors are never run.
+//! - Mirrors are never run. Containers that are added to them are told to the supervisor.
 //! - Nothing is told before the API has said which pods there are: one that is away stops nothing.
 //! - A pod that runs already, or did under an earlier agent, is not judged again.
 //! - A pod that has come to its end is not run again.
@@ -22,6 +22,7 @@ use k8s_openapi::api::core::v1::{Node, Pod as KubernetesPod, PodStatus};
 use k8s_openapi::api::node::v1::RuntimeClass;
 use mainstay_plan::admission::{Kernel, Rejection, admit};
 use mainstay_plan::api_pod::is_terminal;
+use mainstay_plan::mirror::{Held, Mirror};
 use mainstay_plan::pod::{PodKey, SourceKind};
 use mainstay_plan::status::is_over;
 use mainstay_pod::{FullName, Pod};
@@ -54,6 +55,21 @@ pub(crate) enum Verdict {
         /// Says why.
         status: Arc<PodStatus>,
     },
+    /// It is the mirror of a static pod, to which containers have been added.
+    Mirror(Arc<Entry>),
+}
+
+impl Verdict {
+    /// Of a mirror to which containers have been added.
+    pub(crate) fn mirror(&self) -> Option<&Mirror> {
+        match self {
+            Self::Mirror(entry) => match &entry.held {
+                Held::Mirror(mirror) => Some(mirror),
+                Held::Foreign(_) => None,
+            },
+            Self::Run(_) | Self::Stop(..) | Self::Refused { .. } => None,
+        }
+    }
 }
 
 /// What is known of pods from earlier on.
@@ -271,7 +287,16 @@ impl ApiSource {
         let board = self.board.borrow();
         let mut goals = ApiGoals::new();
         for (name, entry) in all {
-            let Some(held) = entry.own() else { continue };
+            let held = match &entry.held {
+                Held::Foreign(held) => held,
+                // One that goes is of what goes, or comes again and gets them from us.
+                Held::Mirror(mirror) => {
+                    if !mirror.ephemeral.is_empty() && !mirror.deleting {
+                        goals.insert(key_of_name(name), Verdict::Mirror(entry.clone()));
+                    }
+                    continue;
+                }
+            };
             let Some(known) = decided.get_mut(&entry.uid) else { continue };
             let key = key_of_name(name);
             let report = board.pods.get(&key).and_then(|entry| entry.report.as_ref());
@@ -332,7 +357,13 @@ fn is_same(before: &ApiGoals, after: &ApiGoals) -> bool {
         (Verdict::Run(a), Verdict::Run(b)) => Arc::ptr_eq(a, b),
         (Verdict::Stop(a, grace), Verdict::Stop(b, other)) => Arc::ptr_eq(a, b) && grace == other,
         (Verdict::Refused { uid: a, .. }, Verdict::Refused { uid: b, .. }) => a == b,
-        (Verdict::Run(_) | Verdict::Stop(..) | Verdict::Refused { .. }, _) => false,
+        (Verdict::Mirror(_), Verdict::Mirror(_)) => match (a.mirror(), b.mirror()) {
+            (Some(a), Some(b)) => (&a.uid, &a.ephemeral) == (&b.uid, &b.ephemeral),
+            _ => false,
+        },
+        (Verdict::Run(_) | Verdict::Stop(..) | Verdict::Refused { .. } | Verdict::Mirror(_), _) => {
+            false
+        }
     };
     before.keys().eq(after.keys()) && before.values().zip(after.values()).all(same)
 }

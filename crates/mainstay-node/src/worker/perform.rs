@@ -1,7 +1,7 @@
 //! Carrying out actions. No choices are made here: what to do comes from the plan, what it is made
 //! of from `mainstay_plan::translate` and its neighbours.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{Container, PodStatus};
+use k8s_openapi::api::core::v1::{Container, EphemeralContainer, PodStatus};
 use mainstay_cri::{
     ContainerId, ContainerState, Error, ErrorKind, Image, ImageSpec, Images, PodSandboxConfig,
     PullRequest, PullSecret, Runtime, START_ERROR, SandboxId,
@@ -31,11 +31,12 @@ use mainstay_plan::status::NodeAddresses;
 use mainstay_plan::tokens;
 use mainstay_plan::translate::{self, NodeFacts};
 use mainstay_pod::Pod;
+use mainstay_pod::api::unsupported_in;
 use tokio::sync::{Semaphore, watch};
 
 use crate::agent::AgentConfig;
 use crate::dns as host_dns;
-use crate::ledger::{Ledger, Record};
+use crate::ledger::{Added, Ledger, Record};
 use crate::logs;
 use crate::objects::Objects;
 use crate::observe::Observer;
@@ -288,6 +289,48 @@ impl Performer {
         let mut records = self.records.lock().unwrap_or_else(PoisonError::into_inner);
         records.insert(key.clone(), record.clone());
         self.ledger.put(key, record);
+    }
+
+    /// Lets the ledger know of containers that were added to this version of a pod.
+    pub(crate) fn add_containers(&self, key: &PodKey, uid: &str, added: &[EphemeralContainer]) {
+        let mut records = self.records.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(record) = records.get_mut(key).filter(|it| it.pod.uid() == uid) else { return };
+        let known = |name: &str| record.added.iter().any(|it| it.container.name == name);
+        let news = added.iter().filter(|it| !known(&it.name)).cloned();
+        let news: Vec<_> = news.map(|container| Added { container, started: false }).collect();
+        if !news.is_empty() {
+            record.added.extend(news);
+            self.ledger.put(key, record.clone());
+        }
+    }
+
+    /// The containers that were added to a goal's pod and have been started, of which these are known to be;
+    /// that must not be forgotten.
+    pub(super) fn note_spent(
+        &self,
+        run: &RunGoal,
+        mut spent: BTreeSet<String>,
+    ) -> BTreeSet<String> {
+        let key = key_of(&run.pod);
+        {
+            let records = self.records.lock().unwrap_or_else(PoisonError::into_inner);
+            let record = records.get(&key).filter(|record| record.pod.uid() == run.pod.uid());
+            let Some(record) = record else { return spent };
+            let noted = record.added.iter().filter(|it| it.started);
+            let noted: BTreeSet<String> = noted.map(|it| it.container.name.clone()).collect();
+            if spent.is_subset(&noted) {
+                return noted;
+            }
+            spent.extend(noted);
+        }
+        let all = run.pod.spec().ephemeral_containers.clone().unwrap_or_default();
+        self.add_containers(&key, run.pod.uid(), &all);
+        self.amend(run, |record| {
+            for added in &mut record.added {
+                added.started |= spent.contains(&added.container.name);
+            }
+        });
+        spent
     }
 
     /// Lets the ledger forget a pod.
@@ -593,6 +636,12 @@ impl Performer {
         let _turn = self.starts.acquire().await;
         let refused =
             |error: &dyn fmt::Display| PerformError::refused("CreateContainerConfigError", error);
+        let added = run.pod.spec().ephemeral_containers.iter().flatten();
+        for added in added.filter(|it| it.name == plan.name) {
+            unsupported_in(added).map_err(|error| refused(&error))?;
+        }
+        let target =
+            translate::target(&run.pod, &plan.name, seen).map_err(|error| refused(&error))?;
         let user = self.image(&plan.image).await?.map(|image| image.user).unwrap_or_default();
         translate::verify_non_root(&run.pod, container, &user).map_err(|error| refused(&error))?;
         let current = seen.sandboxes.iter().find(|it| it.id == *sandbox);
@@ -612,7 +661,7 @@ impl Performer {
         });
         let restart_count = made.await?;
         let plan = &ContainerPlan { restart_count, ..plan.clone() };
-        let config = translate::container(&run.pod, container, plan, &self.facts, envs)
+        let config = translate::container(&run.pod, container, plan, &self.facts, envs, target)
             .map_err(|error| refused(&error))?;
         let (sandbox_config, _) = self.sandbox_config(run, attempt)?;
         let created = self.runtime.create_container(sandbox, &config, &sandbox_config).await;

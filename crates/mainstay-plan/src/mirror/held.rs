@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::{Pod as KubernetesPod, PodStatus};
+use k8s_openapi::api::core::v1::{EphemeralContainer, Pod as KubernetesPod, PodStatus};
 use mainstay_pod::Pod;
 use mainstay_pod::identity::CONFIG_PATH_ANNOTATION;
 
@@ -30,6 +30,8 @@ pub struct Mirror {
     pub owner: Option<String>,
     /// Whether it has a `deletionTimestamp`.
     pub deleting: bool,
+    /// The containers that were added to it.
+    pub ephemeral: Vec<EphemeralContainer>,
     /// What it says.
     pub status: PodStatus,
 }
@@ -54,6 +56,7 @@ impl Held {
             path: annotations.remove(CONFIG_PATH_ANNOTATION),
             owner: owner.map(|owner| owner.uid),
             deleting: metadata.deletion_timestamp.is_some(),
+            ephemeral: pod.spec.and_then(|spec| spec.ephemeral_containers).unwrap_or_default(),
             status: pod.status.unwrap_or_default(),
         }))
     }

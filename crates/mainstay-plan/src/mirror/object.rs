@@ -2,14 +2,14 @@
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{
-    EnvFromSource, EnvVar, EnvVarSource, Pod as KubernetesPod, PodCondition, PodSpec, PodStatus,
-    ProjectedVolumeSource,
+    EnvFromSource, EnvVar, EnvVarSource, EphemeralContainer, Pod as KubernetesPod, PodCondition,
+    PodSpec, PodStatus, ProjectedVolumeSource,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference, Time};
 use mainstay_pod::identity::CONFIG_REFERENCES_ANNOTATION;
 use mainstay_pod::{ObjectName, Pod};
 
-use super::Wanted;
+use super::{Mirror, Wanted};
 use crate::references;
 use crate::status::gates;
 
@@ -56,16 +56,8 @@ pub fn object(pod: &Pod, node_name: &str, node_uid: &str) -> KubernetesPod {
 
 /// Variables keep their names, volumes and their mounts stay.
 fn without_references(mut spec: PodSpec) -> PodSpec {
-    let without = |env: &mut Option<Vec<EnvVar>>, env_from: &mut Option<Vec<EnvFromSource>>| {
-        for variable in env.iter_mut().flatten() {
-            let refers = |it: &mut EnvVarSource| {
-                it.config_map_key_ref.is_some() || it.secret_key_ref.is_some()
-            };
-            variable.value_from.take_if(refers);
-        }
-        // There is no other source.
-        *env_from = None;
-    };
+    // No API server takes them with a new pod.
+    spec.ephemeral_containers = None;
     let init = spec.init_containers.iter_mut().flatten();
     for container in spec.containers.iter_mut().chain(init) {
         without(&mut container.env, &mut container.env_from);
@@ -82,6 +74,27 @@ fn without_references(mut spec: PodSpec) -> PodSpec {
         }
     }
     spec
+}
+
+fn without(env: &mut Option<Vec<EnvVar>>, env_from: &mut Option<Vec<EnvFromSource>>) {
+    for variable in env.iter_mut().flatten() {
+        let refers =
+            |it: &mut EnvVarSource| it.config_map_key_ref.is_some() || it.secret_key_ref.is_some();
+        variable.value_from.take_if(refers);
+    }
+    // There is no other source.
+    *env_from = None;
+}
+
+/// The containers of a static pod that were added to a mirror before this one, as it gets them.
+pub(super) fn missing(pod: &Pod, mirror: &Mirror) -> Vec<EphemeralContainer> {
+    let known = |name: &str| mirror.ephemeral.iter().any(|it| it.name == name);
+    let added = pod.spec().ephemeral_containers.iter().flatten();
+    let as_it_gets_it = |mut container: EphemeralContainer| {
+        without(&mut container.env, &mut container.env_from);
+        container
+    };
+    added.filter(|it| !known(&it.name)).cloned().map(as_it_gets_it).collect()
 }
 
 /// What the status should be. `held` is what it is.

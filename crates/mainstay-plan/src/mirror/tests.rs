@@ -89,6 +89,7 @@ fn one_line_for_each_state() {
             Some(Action::Terminate { uid, seconds }) => format!("terminate {uid} {seconds}"),
             Some(Action::Delete { uid }) => format!("delete {uid}"),
             Some(Action::PatchStatus { patch }) => format!("patch {patch}"),
+            Some(Action::AddContainers { patch }) => format!("add {patch}"),
         };
         let (with, without) = (next(Some("node-uid")), next(None));
         let without =
@@ -184,6 +185,7 @@ fn what_runs_and_is_not_wanted_is_ending() {
             name: "a".into(),
             restart_count: 0,
             round: 0,
+            ephemeral: false,
             state: match alive {
                 true => ContainerState::Running { started_at: at(1) },
                 false => ContainerState::Exited {
@@ -316,6 +318,7 @@ impl World {
                 assert_eq!(patch["metadata"]["uid"], held.uid);
                 held.status = self.status.clone();
             }
+            Action::AddContainers { .. } => panic!("nobody has added any"),
         }
         true
     }
@@ -411,4 +414,40 @@ fn a_mirror_leaves_out_what_lies_beside_the_manifest() {
     let spec = serde_json::to_value(mirror.spec).unwrap();
     expect![[r#"{"a":[{"name":"A"},{"name":"B","valueFrom":{"fieldRef":{"apiVersion":"v1","fieldPath":"metadata.name"}}}],"v":[{"name":"m","projected":{"defaultMode":256}},{"name":"s","projected":{"defaultMode":420}},{"name":"p","projected":{"defaultMode":420,"sources":[{"downwardAPI":{"items":[{"fieldRef":{"apiVersion":"v1","fieldPath":"metadata.name"},"path":"own"}]}}]}}]}"#]]
         .assert_eq(&serde_json::json!({"a": spec["containers"][0]["env"], "v": spec["volumes"]}).to_string());
+}
+
+#[test]
+fn a_mirror_that_is_made_anew_gets_the_containers_that_an_earlier_one_got() {
+    let added = serde_json::json!([
+        {"name": "d", "image": "i", "env": [
+            {"name": "A", "valueFrom": {"secretKeyRef": {"name": "s", "key": "k"}}},
+            {"name": "B", "value": "b"},
+        ]},
+        {"name": "e", "image": "i"},
+    ]);
+    let plain = pod("x");
+    let pod = plain.with_ephemeral_containers(serde_json::from_value(added).unwrap());
+    assert_eq!(object(&pod, "n1", "node-uid").spec, object(&plain, "n1", "node-uid").spec);
+    let running = status("Running");
+    let act = |mirror: Mirror| {
+        let known = Wanted { pod: &pod, status: &running, invalid: None, ending: &[] };
+        let held = Held::Mirror(Box::new(mirror));
+        next(Some(&Static::Wanted(known)), Some(&held), Some("node-uid"), at(7))
+    };
+    let add = |mirror: Mirror| match act(mirror) {
+        None => "-".to_owned(),
+        Some(Action::AddContainers { patch }) => patch.to_string(),
+        Some(other) => panic!("{other:?}"),
+    };
+    // What is first is how the pod is.
+    let late = Mirror { status: status("Pending"), ..mirror(&pod) };
+    assert!(matches!(act(late), Some(Action::PatchStatus { .. })));
+    let all = pod.spec().ephemeral_containers.clone().unwrap();
+    let rows = [Vec::new(), all[..1].to_vec(), all];
+    let rows = rows.map(|ephemeral| add(Mirror { ephemeral, ..mirror(&pod) }));
+    expect![[r#"
+        {"metadata":{"uid":"m"},"spec":{"ephemeralContainers":[{"env":[{"name":"A"},{"name":"B","value":"b"}],"image":"i","name":"d"},{"image":"i","name":"e"}]}}
+        {"metadata":{"uid":"m"},"spec":{"ephemeralContainers":[{"image":"i","name":"e"}]}}
+        -"#]]
+    .assert_eq(&rows.join("\n"));
 }

@@ -36,8 +36,11 @@ impl Round {
         if !pod.containers().any(|(_, it)| begins_another(it, sandbox, number)) {
             return Self { number, ends: false };
         }
-        let starting = memory.in_flight.iter().any(|key| matches!(key, Key::Container(_)));
-        if starting || sandbox.containers.iter().any(|it| !it.has_ended()) {
+        let is_of_pod = |name: &str| pod.containers().any(|(_, it)| it.name == name);
+        let starting = |key: &Key| matches!(key, Key::Container(name) if is_of_pod(name));
+        // What was added to the pod goes on.
+        let alive = |it: &SeenContainer| !it.ephemeral && !it.has_ended();
+        if memory.in_flight.iter().any(starting) || sandbox.containers.iter().any(alive) {
             Self { number, ends: true }
         } else {
             Self { number: number + 1, ends: false }
@@ -51,7 +54,7 @@ impl Round {
     }
 
     fn voids(self, container: &SeenContainer) -> bool {
-        self.ends || container.round < self.number
+        !container.ephemeral && (self.ends || container.round < self.number)
     }
 }
 
@@ -84,6 +87,8 @@ pub(crate) fn on_turn<'a>(
         Role::Init => *at == reached,
         Role::Sidecar => *at <= reached,
         Role::Main => reached == count,
+        // They have a turn of their own.
+        Role::Ephemeral => false,
     });
     turn.map(|(_, container)| container).collect()
 }
@@ -119,7 +124,7 @@ fn progress(
 fn is_through(role: Role, container: &Container, seen: &SeenContainer, memory: &Memory) -> bool {
     match role {
         Role::Sidecar => memory.has_started(container, seen),
-        Role::Init | Role::Main => {
+        Role::Init | Role::Main | Role::Ephemeral => {
             matches!(seen.state, ContainerState::Exited { exit_code: 0, .. })
                 && !seen.state.never_ran()
         }

@@ -206,7 +206,10 @@ impl Planner<'_> {
                 let attempt = attempts.map(|sandbox| sandbox.attempt + 1).max().unwrap_or(0);
                 self.ask(Action::RunSandbox { attempt });
             }
-            Some(sandbox) => self.run_containers(run, &turn, sandbox, round, &history),
+            Some(sandbox) => {
+                self.run_ephemeral_containers(run, sandbox, &history);
+                self.run_containers(run, &turn, sandbox, round, &history);
+            }
         }
     }
 
@@ -342,6 +345,46 @@ impl Planner<'_> {
         self.remove_old_containers(sandbox);
     }
 
+    /// Starts what was added to the pod, each once, whatever the others do.
+    ///
+    /// Source: `computePodActions` in `pkg/kubelet/kuberuntime/kuberuntime_manager.go`.
+    fn run_ephemeral_containers(
+        &mut self,
+        run: &RunGoal,
+        sandbox: &SeenSandbox,
+        history: &History<'_>,
+    ) {
+        for container in run.pod.ephemeral_containers() {
+            let name = &container.name;
+            match history.newest(name) {
+                None if self.memory.spent.contains(name) => continue,
+                None => {}
+                // As of others, its start was lost with an agent.
+                Some(seen) if seen.state.never_ran() => {
+                    if !self.is_in_flight(name) {
+                        self.ask(Action::RemoveContainer { id: seen.id.clone() });
+                    }
+                    continue;
+                }
+                Some(_) => continue,
+            }
+            let Some(ImageMemory::Ready(image)) = self.memory.images.get(name) else {
+                self.ask(Action::EnsureImage { container: name.clone() });
+                continue;
+            };
+            self.ask(Action::StartContainer {
+                sandbox: sandbox.id.clone(),
+                container: ContainerPlan {
+                    name: name.clone(),
+                    restart_count: 0,
+                    round: 0,
+                    backoff: None,
+                    image: image.clone(),
+                },
+            });
+        }
+    }
+
     /// Whether all containers of a sandbox are being started over, and it is not time yet to start the
     /// first.
     fn is_started_over(&mut self, run: &RunGoal, round: Round, sandbox: &SeenSandbox) -> bool {
@@ -447,7 +490,7 @@ impl<'a> History<'a> {
     ) -> Option<&'a SeenContainer> {
         let newest = match role {
             Role::Init | Role::Sidecar => sandbox.and_then(|sandbox| sandbox.newest(name)),
-            Role::Main => self.newest(name),
+            Role::Main | Role::Ephemeral => self.newest(name),
         };
         newest.filter(|it| !round.voids_in(sandbox, it))
     }

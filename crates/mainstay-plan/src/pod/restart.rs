@@ -1,5 +1,7 @@
 //! What follows the end of a container.
 
+use std::collections::BTreeSet;
+
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Container;
 use mainstay_cri::ContainerState;
@@ -13,6 +15,17 @@ use crate::backoff::{Backoff, Verdict, judge};
 pub fn has_started(run: &RunGoal, seen: &SeenPod) -> bool {
     let own = seen.sandboxes.iter().filter(|it| run.is_own(&it.uid, it.incarnation));
     own.flat_map(|sandbox| &sandbox.containers).any(|container| !container.state.never_ran())
+}
+
+/// The ephemeral containers of the goal's pod that ran, as far as can be seen, by name.
+pub fn spent(run: &RunGoal, seen: &SeenPod) -> BTreeSet<String> {
+    let added = run.pod.ephemeral_containers().iter().map(|it| &it.name);
+    let own = || seen.sandboxes.iter().filter(|it| run.is_own(&it.uid, it.incarnation));
+    let ran = |name: &&String| {
+        let mut all = own().flat_map(|sandbox| &sandbox.containers);
+        all.any(|it| it.ephemeral && it.name == **name && !it.state.never_ran())
+    };
+    added.filter(ran).cloned().collect()
 }
 
 /// Whether a pod that was started and of which nothing is left may not be started again: what ended
@@ -109,7 +122,7 @@ pub(super) fn all_ended(
             (Role::Init, Some((finished_at, exit_code))) if exit_code != 0 => {
                 return Some(finished_at);
             }
-            (Role::Init | Role::Sidecar, _) => {}
+            (Role::Init | Role::Sidecar | Role::Ephemeral, _) => {}
             (Role::Main, Some((finished_at, _))) => last = last.max(Some(finished_at)),
             (Role::Main, None) => return None,
         }

@@ -132,6 +132,8 @@ pub struct SeenContainer {
     pub restart_count: u32,
     /// How often all containers of its sandbox had been started over when it was made.
     pub round: u32,
+    /// Whether it was added to a pod that was there.
+    pub ephemeral: bool,
     /// What it is doing.
     pub state: ContainerState,
     /// The back-off that was in force when it was started.
@@ -163,6 +165,7 @@ impl SeenSandbox {
                 name: status.metadata.name.clone(),
                 restart_count: count.unwrap_or(status.metadata.attempt),
                 round: note(labels::ROUND).and_then(|text| text.parse().ok()).unwrap_or(0),
+                ephemeral: note(labels::EPHEMERAL).is_some(),
                 state: status.state.clone(),
                 backoff: note(labels::BACKOFF).and_then(|text| text.parse().ok()),
                 image: status.image.0.clone(),
@@ -246,6 +249,8 @@ pub struct Memory {
     pub health: BTreeMap<ContainerId, Health>,
     /// A version of the pod that is ended because it took too much.
     pub evicted: Option<Eviction>,
+    /// Ephemeral containers of the goal's pod that have been started once, by name, whatever is left of them.
+    pub spent: BTreeSet<String>,
 }
 
 impl Memory {

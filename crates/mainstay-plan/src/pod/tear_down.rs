@@ -76,7 +76,8 @@ fn end_containers(
 ///
 /// Source: `ContainersToReset` in `pkg/kubelet/kuberuntime/kuberuntime_manager.go`.
 pub(super) fn end_round(sandbox: &SeenSandbox) -> Vec<Action> {
-    let alive = sandbox.containers.iter().filter(|it| !it.has_ended());
+    // What was added to the pod goes on, as `getContainersToReset` has it.
+    let alive = sandbox.containers.iter().filter(|it| !it.ephemeral && !it.has_ended());
     let step = |container: &SeenContainer| {
         let id = container.id.clone();
         match container.state {
@@ -138,6 +139,6 @@ fn remaining(since: Timestamp, grace: Duration, now: Timestamp) -> Duration {
 fn has_turn(sandbox: &SeenSandbox, container: &SeenContainer) -> bool {
     let rank = |it: &SeenContainer| sandbox.sidecars.iter().position(|name| *name == it.name);
     let Some(own) = rank(container) else { return true };
-    let outlived = |it: &&SeenContainer| rank(it).is_none_or(|rank| rank > own);
+    let outlived = |it: &&SeenContainer| !it.ephemeral && rank(it).is_none_or(|rank| rank > own);
     !sandbox.containers.iter().filter(outlived).any(|it| !it.has_ended())
 }

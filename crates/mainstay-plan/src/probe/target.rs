@@ -65,6 +65,7 @@ mod tests {
             name: "a".into(),
             restart_count: 0,
             round: 0,
+            ephemeral: false,
             state: ContainerState::Running { started_at: at },
             backoff: None,
             image: "i".into(),

@@ -34,7 +34,7 @@ pub(super) fn all(
     let incomplete = names(&|view| match view.role {
         Role::Init => !view.ready,
         Role::Sidecar => !view.started,
-        Role::Main => false,
+        Role::Main | Role::Ephemeral => false,
     });
     let initialized = if incomplete.is_empty() || views.iter().any(has_run) {
         None

@@ -3,10 +3,10 @@
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{
     Container, ContainerState as ApiState, ContainerStateRunning, ContainerStateTerminated,
-    ContainerStateWaiting, ContainerStatus, VolumeMountStatus,
+    ContainerStateWaiting, ContainerStatus, PodStatus, VolumeMountStatus,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
-use mainstay_cri::ContainerState;
+use mainstay_cri::{ContainerState, STATUS_UNKNOWN};
 use mainstay_pod::{Pod, Role};
 
 use crate::pod::{
@@ -101,6 +101,7 @@ pub(super) fn views<'a>(
             started: newest.is_some_and(|newest| memory.has_started(container, newest)),
             ready: match role {
                 Role::Init => ended_well,
+                Role::Ephemeral => false,
                 Role::Sidecar | Role::Main => {
                     newest.is_some_and(|newest| memory.is_ready(container, newest))
                 }
@@ -210,10 +211,76 @@ fn go_duration(seconds: i64) -> String {
     }
 }
 
+/// The bytes that a message about the end of one of so many containers may have.
+pub(super) fn most_of_message(containers: usize) -> usize {
+    termination_message::MOST_OF_POD / containers.max(1)
+}
+
 /// As the API shows those of some roles.
-pub(super) fn statuses(views: &[View<'_>], is_of: fn(Role) -> bool) -> Vec<ContainerStatus> {
-    let most = termination_message::MOST_OF_POD / views.len().max(1);
+pub(super) fn statuses(
+    views: &[View<'_>],
+    most: usize,
+    is_of: fn(Role) -> bool,
+) -> Vec<ContainerStatus> {
     views.iter().filter(|view| is_of(view.role)).map(|view| status(view, most)).collect()
+}
+
+/// As the API shows what was added to a pod, in the order of the names.
+pub(super) fn ephemeral<'a>(
+    pod: &Pod,
+    sandboxes: impl Iterator<Item = &'a SeenSandbox> + Clone,
+    memory: &Memory,
+    before: Option<&PodStatus>,
+    most: usize,
+    now: Timestamp,
+) -> Vec<ContainerStatus> {
+    let (role, restarts) = (Role::Ephemeral, Restarts::Never);
+    let status = |container: &Container| {
+        let newest = sandboxes.clone().find_map(|sandbox| sandbox.newest(&container.name));
+        if newest.is_none() && memory.spent.contains(&container.name) {
+            return lost(container, before);
+        }
+        let (has_turn, is_void) = (true, false);
+        let of = Of { pod, restarts, role, container, has_turn, is_void, memory, time: now };
+        let now = look(of, newest);
+        let is_over = matches!(now, Now::Ended(_));
+        let (started, ready, last) = (false, false, None);
+        status(&View { role, container, now, is_over, started, ready, newest, last }, most)
+    };
+    let mut statuses: Vec<_> = pod.ephemeral_containers().iter().map(status).collect();
+    statuses.sort_by(|one, other| one.name.cmp(&other.name));
+    statuses
+}
+
+/// Of one that was started and of which nothing is left: what was told of its end, if it was. Source:
+/// `convertToAPIContainerStatuses`.
+fn lost(container: &Container, before: Option<&PodStatus>) -> ContainerStatus {
+    let known = before.and_then(|it| it.ephemeral_container_statuses.as_ref());
+    let known = known.into_iter().flatten().find(|it| it.name == container.name);
+    if let Some(known) = known.filter(|it| has_ended(it)) {
+        return known.clone();
+    }
+    ContainerStatus {
+        name: container.name.clone(),
+        image: container.image.clone().unwrap_or_default(),
+        state: Some(ApiState {
+            terminated: Some(ContainerStateTerminated {
+                exit_code: 137,
+                reason: Some(STATUS_UNKNOWN.to_owned()),
+                message: Some(
+                    "The container could not be located when the pod was terminated".to_owned(),
+                ),
+                ..ContainerStateTerminated::default()
+            }),
+            ..ApiState::default()
+        }),
+        last_state: Some(ApiState::default()),
+        ..known.cloned().unwrap_or_default()
+    }
+}
+
+fn has_ended(status: &ContainerStatus) -> bool {
+    status.state.as_ref().is_some_and(|state| state.terminated.is_some())
 }
 
 /// `most` is the bytes that a message about an end may have.
@@ -278,7 +345,7 @@ fn status(view: &View<'_>, most: usize) -> ContainerStatus {
         state: Some(state),
         last_state: Some(last.unwrap_or_default()),
         ready: view.ready,
-        started: Some(view.started),
+        started: (view.role != Role::Ephemeral).then_some(view.started),
         restart_count: newest
             .map_or(0, |seen| i32::try_from(seen.restart_count).unwrap_or(i32::MAX)),
         // What it has, once it is there.

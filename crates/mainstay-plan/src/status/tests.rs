@@ -46,6 +46,7 @@ fn seen(pod: &Pod, containers: &[(&str, u32, ContainerState)]) -> SeenPod {
         state: state.clone(),
         restart_count: *restart_count,
         round: 0,
+        ephemeral: false,
         backoff: None,
         image: "i".into(),
         image_ref: "sha256:1".into(),
@@ -647,4 +648,109 @@ fn a_pod_whose_containers_are_started_over_runs_on() {
         not AllContainersRestarting:  
     "#]],
     );
+}
+
+#[test]
+fn what_was_added_to_a_pod_is_told_of_and_counts_for_nothing() {
+    let added = json!([{"name": "e", "image": "i"}, {"name": "d", "image": "i", "resources": {}}]);
+    let added = serde_json::from_value(added).unwrap();
+    let pod = Arc::new(pod("Always").with_ephemeral_containers(added));
+    let others = [("a", 0, running()), ("b", 0, running())];
+    let look =
+        |more: &[(&str, u32, ContainerState)], memory: &Memory, before: Option<&PodStatus>| {
+            let mut seen = seen(&pod, &[&others[..], more].concat());
+            let all = &mut seen.sandboxes[0].containers;
+            all.iter_mut().for_each(|it| it.ephemeral = it.name == "d" || it.name == "e");
+            status(&pod, &seen, memory, before, 21)
+        };
+    let told = |status: &PodStatus| {
+        assert_eq!(status.phase.as_deref(), Some("Running"));
+        assert!(status.conditions.iter().flatten().all(|it| it.status == "True"));
+        assert_eq!(status.container_statuses.as_ref().map(Vec::len), Some(2));
+        serde_json::to_string_pretty(&status.ephemeral_container_statuses).unwrap()
+    };
+    let mut memory = Memory::default();
+    let failure = Failure {
+        reason: "CreateContainerConfigError".into(),
+        message: "unable to find target container b".into(),
+        count: 1,
+        retry_at: None,
+    };
+    memory.failures.insert(Key::Container("e".into()), failure);
+    let first = look(&[("d", 0, running())], &memory, None);
+    expect![[r#"
+        [
+          {
+            "containerID": "mainstay://d0",
+            "image": "i",
+            "imageID": "sha256:1",
+            "lastState": {},
+            "name": "d",
+            "ready": false,
+            "resources": {},
+            "restartCount": 0,
+            "state": {
+              "running": {
+                "startedAt": "1970-01-01T00:00:10Z"
+              }
+            }
+          },
+          {
+            "image": "i",
+            "imageID": "",
+            "lastState": {},
+            "name": "e",
+            "ready": false,
+            "restartCount": 0,
+            "state": {
+              "waiting": {
+                "message": "unable to find target container b",
+                "reason": "CreateContainerConfigError"
+              }
+            }
+          }
+        ]"#]]
+    .assert_eq(&told(&first));
+    let memory = Memory { spent: ["d".to_owned(), "e".to_owned()].into(), ..Memory::default() };
+    let ended = look(&[("d", 0, ended(3))], &memory, Some(&first));
+    expect![[r#"
+        [
+          {
+            "containerID": "mainstay://d0",
+            "image": "i",
+            "imageID": "sha256:1",
+            "lastState": {},
+            "name": "d",
+            "ready": false,
+            "resources": {},
+            "restartCount": 0,
+            "state": {
+              "terminated": {
+                "containerID": "mainstay://d0",
+                "exitCode": 3,
+                "finishedAt": "1970-01-01T00:00:20Z",
+                "reason": "Error",
+                "startedAt": "1970-01-01T00:00:10Z"
+              }
+            }
+          },
+          {
+            "image": "i",
+            "imageID": "",
+            "lastState": {},
+            "name": "e",
+            "ready": false,
+            "restartCount": 0,
+            "state": {
+              "terminated": {
+                "exitCode": 137,
+                "message": "The container could not be located when the pod was terminated",
+                "reason": "ContainerStatusUnknown"
+              }
+            }
+          }
+        ]"#]]
+    .assert_eq(&told(&ended));
+    // With its sandbox, of which nobody can tell anything any more.
+    assert_eq!(told(&look(&[], &memory, Some(&ended))), told(&ended));
 }

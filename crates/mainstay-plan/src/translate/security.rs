@@ -52,6 +52,7 @@ pub(super) fn of(
         no_new_privs: own.and_then(|it| it.allow_privilege_escalation) == Some(false),
         unmasked_paths: own.and_then(|it| it.proc_mount.as_deref()) == Some("Unmasked"),
         seccomp: seccomp(profile, facts)?,
+        target: None,
     })
 }
 

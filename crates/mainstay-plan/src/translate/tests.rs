@@ -52,7 +52,7 @@ fn made(pod: &Pod, container: &Container) -> Result<ContainerConfig, TranslateEr
         tokens: &Default::default(),
     };
     let envs = environment(pod, container, &around).unwrap();
-    super::container(pod, container, &plan(), &facts(), envs)
+    super::container(pod, container, &plan(), &facts(), envs, None)
 }
 
 #[track_caller]
@@ -235,6 +235,7 @@ fn the_containers_word_counts_before_the_pods() {
                 no_new_privs: false,
                 unmasked_paths: false,
                 seccomp: RuntimeDefault,
+                target: None,
             }
         "#]],
     );
@@ -266,6 +267,7 @@ fn the_containers_word_counts_before_the_pods() {
                 seccomp: Localhost(
                     "/seccomp/a/b.json",
                 ),
+                target: None,
             }
         "#]],
     );
@@ -419,6 +421,67 @@ fn what_outlives_the_manifest_is_noted_with_sandbox_and_containers() {
     assert_eq!(config.stop_signal.as_deref(), Some("SIGUSR1"));
     assert!(!config.annotations.contains_key(labels::ROUND));
     let again = ContainerPlan { round: 2, ..plan() };
-    let config = container(&pod, &pod.spec().containers[0], &again, &facts(), Vec::new()).unwrap();
+    let config =
+        container(&pod, &pod.spec().containers[0], &again, &facts(), Vec::new(), None).unwrap();
     assert_eq!(config.annotations[labels::ROUND], "2");
+}
+
+#[test]
+fn a_container_that_was_added_sees_the_processes_of_its_target() {
+    use crate::pod::{SeenContainer, SeenSandbox};
+    let added = |target: &str| {
+        let added = serde_json::json!([{"name": "d", "image": "i", "targetContainerName": target}]);
+        serde_json::from_value(added).unwrap()
+    };
+    let with = |spec: &str, target: &str| pod(spec).with_ephemeral_containers(added(target));
+    let sandbox = |pod: &Pod, id: &str, attempt| SeenSandbox {
+        id: mainstay_cri::SandboxId(id.into()),
+        uid: pod.uid().into(),
+        incarnation: None,
+        attempt,
+        ready: true,
+        created_at: jiff::Timestamp::UNIX_EPOCH,
+        ips: vec![],
+        grace: std::time::Duration::ZERO,
+        sidecars: vec![],
+        containers: vec![SeenContainer {
+            id: ContainerId(format!("c of {id}")),
+            name: "c".into(),
+            restart_count: 0,
+            round: 0,
+            ephemeral: false,
+            state: mainstay_cri::ContainerState::Created,
+            backoff: None,
+            image: String::new(),
+            image_ref: String::new(),
+            pre_stop: None,
+            termination_message: None,
+        }],
+    };
+    let found = |spec: &str, asked: &str| {
+        let pod = with(spec, asked);
+        let mut other = sandbox(&pod, "other", 9);
+        other.uid = "other".into();
+        let sandboxes = vec![other, sandbox(&pod, "new", 1), sandbox(&pod, "old", 0)];
+        target(&pod, "d", &SeenPod { sandboxes }).map(|it| it.map(|it| it.0))
+    };
+    let plain = "containers: [{name: c, image: i}, {name: b, image: i}]";
+    let shared = format!("{plain}\nshareProcessNamespace: true");
+    let host = format!("{plain}\nhostPID: true");
+    assert_eq!(found(plain, "c").unwrap().as_deref(), Some("c of new"));
+    assert_eq!(found(plain, ""), Ok(None));
+    assert_eq!(found(&shared, "c"), Ok(None));
+    assert_eq!(found(&host, "c"), Ok(None));
+    for spec in [plain, &shared] {
+        assert_eq!(found(spec, "b").unwrap_err().to_string(), "unable to find target container b");
+    }
+    let pod = with(plain, "c");
+    let plan = ContainerPlan { name: "d".into(), restart_count: 0, ..plan() };
+    let container = &pod.ephemeral_containers()[0];
+    let id = Some(ContainerId("x".into()));
+    let config = super::container(&pod, container, &plan, &facts(), vec![], id.clone()).unwrap();
+    assert_eq!(config.security_context.target, id);
+    assert_eq!(config.log_path, "d/0.log");
+    assert_eq!(config.annotations[labels::EPHEMERAL], "true");
+    assert!(!first(&pod).annotations.contains_key(labels::EPHEMERAL));
 }

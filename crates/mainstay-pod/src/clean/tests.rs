@@ -51,6 +51,7 @@ spec:
     volumeMounts:
     - {mountPath: /data, name: data}
     - {mountPath: /var/run/secrets/kubernetes.io/serviceaccount, name: kube-api-access-x7k2p, readOnly: true}
+  ephemeralContainers: [{image: busybox, name: debugger-x7k2p, targetContainerName: web}]
   nodeName: worker-1
   serviceAccount: default
   serviceAccountName: default
@@ -65,7 +66,7 @@ spec:
 status: {phase: Running}
 "#,
         expect![[r#"
-            dropped what a cluster had added: metadata.uid, metadata.resourceVersion, metadata.generation, metadata.selfLink, metadata.creationTimestamp, metadata.managedFields, metadata.ownerReferences, metadata.generateName, metadata.annotations[kubectl.kubernetes.io/last-applied-configuration], status, spec.nodeName, spec.volumes[1], spec.serviceAccountName, spec.serviceAccount, spec.tolerations[0], spec.tolerations[1], spec.containers[0].volumeMounts[1]
+            dropped what a cluster had added: metadata.uid, metadata.resourceVersion, metadata.generation, metadata.selfLink, metadata.creationTimestamp, metadata.managedFields, metadata.ownerReferences, metadata.generateName, metadata.annotations[kubectl.kubernetes.io/last-applied-configuration], status, spec.nodeName, spec.volumes[1], spec.serviceAccountName, spec.serviceAccount, spec.tolerations[0], spec.tolerations[1], spec.ephemeralContainers, spec.containers[0].volumeMounts[1]
             {"apiVersion":"v1","kind":"Pod","metadata":{"annotations":{"mine":"kept"},"labels":{"app":"web","pod-template-hash":"abc"},"name":"web-7d9f","namespace":"default"},"spec":{"containers":[{"image":"nginx","name":"web","volumeMounts":[{"mountPath":"/data","name":"data"}]}],"tolerations":[{"key":"mine","operator":"Exists"}],"volumes":[{"emptyDir":{},"name":"data"}]}}
         "#]],
     );

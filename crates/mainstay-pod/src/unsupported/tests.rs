@@ -33,9 +33,13 @@ fn holds_objects(shape: Shape) -> bool {
     }
 }
 
-/// The row that holds for a path: its own, or that of the nearest thing above it.
+/// The row that holds for a path: its own, or that of the nearest thing above it, or that of the same field of
+/// other containers.
 fn row(path: &str) -> Option<&'static (&'static str, Decision)> {
-    let path = &shared(path);
+    nearest(path).or_else(|| nearest(&shared(path)))
+}
+
+fn nearest(path: &str) -> Option<&'static (&'static str, Decision)> {
     DECISIONS
         .iter()
         .filter(|(row, _)| {

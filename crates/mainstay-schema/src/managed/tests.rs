@@ -21,7 +21,7 @@ fn pod() -> &'static Type {
 
 fn writer<'a>(manager: &'a str, second: i64) -> Writer<'a> {
     let now = jiff::Timestamp::from_second(second).unwrap();
-    Writer { manager, api_version: DEPLOYMENT, subresource: "", resets: &[], now }
+    Writer { manager, api_version: DEPLOYMENT, subresource: "", resets: &[], only: &[], now }
 }
 
 fn pod_writer(manager: &str) -> Writer<'_> {

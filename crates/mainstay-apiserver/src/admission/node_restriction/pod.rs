@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use mainstay_pod::identity::CONFIG_MIRROR_ANNOTATION;
+use mainstay_pod::validate::Reference;
 use serde_json::Value;
 
 use super::{Found, Refusal, Request, existing, forbid, node_of, object_name, operation};
@@ -52,6 +53,45 @@ fn create(node: &str, pod: &Object, found: &Found<'_>) -> Result<(), Refusal> {
             "node {node:?} can not create pods that reference {}",
             reference.resource
         )),
+        None => Ok(()),
+    }
+}
+
+pub(super) fn is_mirror(pod: &Object) -> bool {
+    pod.annotation(CONFIG_MIRROR_ANNOTATION).is_some()
+}
+
+/// A mirror that was made anew gets the containers that were added to the static pod. As a new one it refers to
+/// nothing of the API.
+pub(super) fn ephemeral_containers(
+    node: &str,
+    request: &Request<'_>,
+    new: Option<&Object>,
+    old: Option<&Object>,
+) -> Result<(), Refusal> {
+    let (Operation::Update, Some(new), Some(old)) = (request.operation, new, old) else {
+        return forbid(format!("unexpected operation {:?}", operation(request)));
+    };
+    if node_of(old) != node {
+        return forbid(format!(
+            "node {node:?} can only update ephemeral containers of pods with spec.nodeName set to itself"
+        ));
+    }
+    let references = |pod: &Object| {
+        let pod = pod.typed::<k8s_openapi::api::core::v1::Pod>().ok();
+        pod.map(|pod| mainstay_pod::validate::api_references(&pod))
+    };
+    let (Some(references), Some(known)) = (references(new), references(old)) else {
+        return forbid("error checking mirror pod for API references: the pod cannot be read");
+    };
+    // A patch does not keep the order of a list, so they are counted.
+    let count = |list: &[Reference], of: &Reference| {
+        list.iter().filter(|it| it.resource == of.resource).count()
+    };
+    match references.iter().find(|it| count(&references, it) > count(&known, it)) {
+        Some(added) => {
+            forbid(format!("node {node:?} can not update pods to reference {}", added.resource))
+        }
         None => Ok(()),
     }
 }

@@ -485,3 +485,34 @@ fn certificates_in_its_own_name() {
         ask(&node(), &request(serving, "nonsense")).unwrap_err().starts_with("unable to parse csr")
     );
 }
+
+#[test]
+fn mirrors_get_containers_from_their_node_alone() {
+    let mirror = object(mirror());
+    let with = |env: Value| {
+        let container = json!({ "name": "debug", "image": "b", "env": env });
+        with("/spec/ephemeralContainers", json!([container]))
+    };
+    let secret =
+        json!([{ "name": "A", "valueFrom": { "secretKeyRef": { "name": "s", "key": "k" } } }]);
+    let referring = with(secret);
+    let text = "update pods/ephemeralcontainers@ns web-mynode";
+    let none = Found::default();
+    let ask = |user: &User, new, old| ask(user, text, Some(new), Some(old), &none);
+    let plain = with(json!([]));
+    assert_eq!(ask(&node(), &plain, &mirror), Ok(()));
+    assert_eq!(
+        ask(&User::node("other"), &plain, &mirror).unwrap_err(),
+        "node \"other\" can only update ephemeral containers of pods with spec.nodeName set to itself"
+    );
+    assert_eq!(
+        ask(&node(), &referring, &mirror).unwrap_err(),
+        "node \"mynode\" can not update pods to reference secrets"
+    );
+    // Somebody else has put it there.
+    assert_eq!(ask(&node(), &referring, &referring), Ok(()));
+    assert_eq!(
+        ask(&node(), &on(NODE), &on(NODE)).unwrap_err(),
+        "unexpected pod subresource \"ephemeralcontainers\", only 'status' and 'eviction' are allowed"
+    );
+}

@@ -1,6 +1,7 @@
 //! What may change of a pod that is there.
 //!
-//! Source: `ValidatePodUpdate`, `ValidatePodStatusUpdate` in `pkg/apis/core/validation/validation.go`.
+//! Source: `ValidatePodUpdate`, `ValidatePodStatusUpdate`, `ValidatePodEphemeralContainersUpdate` in
+//! `pkg/apis/core/validation/validation.go`.
 
 use std::collections::BTreeMap;
 
@@ -61,6 +62,42 @@ pub(super) fn validate(new: &Pod, old: &Pod) -> Vec<FieldError> {
             differences.join("\n")
         );
         errors.forbidden(&path, &text);
+    }
+    errors.0
+}
+
+/// What may change by the subresource `ephemeralcontainers`, which only adds. Kubernetes refuses all of it for
+/// mirrors, whose kubelet looks at no API; here the agent of the node carries it out.
+pub(super) fn validate_ephemeral_containers(new: &Pod, old: &Pod) -> Vec<FieldError> {
+    let mut errors = Errors(validate::update(new));
+    annotations(new, old, &mut errors);
+    let of = |pod: &Pod| {
+        let spec = pod.spec.as_ref();
+        spec.and_then(|spec| spec.ephemeral_containers.clone()).unwrap_or_default()
+    };
+    let spec = Path::new("spec");
+    let path = spec.field("ephemeralContainers");
+    let now = of(new);
+    for before in of(old) {
+        let name = &before.name;
+        // A patch does not keep their order.
+        match now.iter().rfind(|it| it.name == *name) {
+            Some(now) if *now == before => {}
+            Some(now) => {
+                let value = |it| serde_json::to_value(it).unwrap_or_default();
+                let mut lines = Vec::new();
+                differ("", &value(&before), &value(now), &mut lines);
+                let text = format!(
+                    "existing ephemeral containers {name:?} may not be changed\n{}",
+                    lines.join("\n")
+                );
+                errors.forbidden(&path, &text);
+            }
+            None => {
+                let text = format!("existing ephemeral containers {name:?} may not be removed\n");
+                errors.forbidden(&path, &text);
+            }
+        }
     }
     errors.0
 }
@@ -195,7 +232,8 @@ fn differ(path: &str, old: &Value, new: &Value, lines: &mut Vec<String>) {
             for key in keys {
                 let [before, after] =
                     [before, after].map(|map| map.get(key).unwrap_or(&Value::Null));
-                differ(&format!("{path}.{key}"), before, after, lines);
+                let path = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
+                differ(&path, before, after, lines);
             }
         }
         (Value::Array(before), Value::Array(after)) if before.len() == after.len() => {

@@ -66,7 +66,7 @@ fn stopped_at<'a>(
     let (done, (_, at)) = statuses.find(|(_, (role, status))| {
         !status.is_some_and(|status| match role {
             Role::Sidecar => status.started == Some(true),
-            Role::Init | Role::Main => status.ready,
+            Role::Init | Role::Main | Role::Ephemeral => status.ready,
         })
     })?;
     Some((done, at))
@@ -76,6 +76,7 @@ fn status_of<'a>(status: &'a PodStatus, role: Role, name: &str) -> Option<&'a Co
     let list = match role {
         Role::Init | Role::Sidecar => &status.init_container_statuses,
         Role::Main => &status.container_statuses,
+        Role::Ephemeral => &status.ephemeral_container_statuses,
     };
     list.iter().flatten().find(|status| status.name == name)
 }

@@ -82,10 +82,14 @@ pub(crate) fn waits<'a>(
     events
 }
 
-/// Of all containers that a pod starts by itself.
+/// Of all containers.
 fn statuses(status: &PodStatus) -> impl Iterator<Item = &ContainerStatus> {
-    let init = status.init_container_statuses.iter().flatten();
-    init.chain(status.container_statuses.iter().flatten())
+    let lists = [
+        &status.init_container_statuses,
+        &status.container_statuses,
+        &status.ephemeral_container_statuses,
+    ];
+    lists.into_iter().flatten().flatten()
 }
 
 /// As Go prints a duration, to the millisecond: `843ms`, `1.2s`, `2m3.45s`.

@@ -52,7 +52,8 @@ impl Request {
             Action::Create => self.create(&mut taken).await.map(|()| None),
             Action::Delete { uid } => self.delete(uid, 0).await.map(|()| None),
             Action::Terminate { uid, seconds } => self.delete(uid, *seconds).await.map(|()| None),
-            Action::PatchStatus { patch } => self.patch(patch).await.map(Some),
+            Action::PatchStatus { patch } => self.patch("status", patch).await.map(Some),
+            Action::AddContainers { patch } => self.add_containers(patch).await.map(Some),
         };
         let creates = matches!(self.action, Action::Create);
         let kind = result.as_ref().err().map(|error| error.kind);
@@ -131,8 +132,22 @@ impl Request {
         }
     }
 
-    async fn patch(&self, patch: &Value) -> Result<Patched, CallError> {
-        let path = format!("{}/status", self.path());
+    /// Nothing depends on it, so a server that takes none is not asked before something else has changed.
+    async fn add_containers(&self, patch: &Value) -> Result<Patched, CallError> {
+        match self.patch("ephemeralcontainers", patch).await {
+            Err(error) if error.kind == CallErrorKind::Refused => {
+                let pod = format_args!("{}/{}", self.name.namespace, self.name.name);
+                let error = error.message;
+                tracing::warn!(%pod, error, "a mirror does not get the containers of an earlier one");
+                let version = self.looked.held.as_ref().and_then(|held| held.version);
+                Ok(Patched { patch: patch.clone(), version })
+            }
+            other => other,
+        }
+    }
+
+    async fn patch(&self, subresource: &str, patch: &Value) -> Result<Patched, CallError> {
+        let path = format!("{}/{subresource}", self.path());
         match self.calls.patch::<KubernetesPod>(&path, patch).await {
             Ok(patched) => {
                 let version = patched.metadata.resource_version.as_ref();

@@ -62,6 +62,7 @@ impl World {
         let goals = self.goals.borrow().clone()?;
         let word = |(key, verdict): (&PodKey, &Verdict)| match verdict {
             Verdict::Run(_) => format!("{}: run", key.name),
+            Verdict::Mirror(_) => format!("{}: debug", key.name),
             Verdict::Stop(_, grace) => format!("{}: stop {}", key.name, grace.as_secs()),
             Verdict::Refused { status, .. } => {
                 format!("{}: {}", key.name, status.reason.as_deref().unwrap())

@@ -28,6 +28,7 @@ fn turn(seen: &str) -> String {
             name: name.into(),
             restart_count: restart_count.try_into().unwrap(),
             round: 0,
+            ephemeral: false,
             state: match state {
                 "+" => ContainerState::Running { started_at: at },
                 "?" => ContainerState::Created,

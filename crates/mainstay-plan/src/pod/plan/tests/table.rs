@@ -1,6 +1,7 @@
 //! One situation, one answer.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use expect_test::{Expect, expect};
@@ -64,6 +65,7 @@ fn container(text: &str) -> SeenContainer {
         name: name.to_owned(),
         restart_count,
         round: 0,
+        ephemeral: false,
         state,
         backoff,
         image: "i".into(),
@@ -956,4 +958,135 @@ fn all_containers_are_started_over_when_a_rule_says_so() {
         StartContainer { sandbox: SandboxId("s"), container: ContainerPlan { name: "b", restart_count: 1, round: 1, backoff: None, image: "i" } }
 
         wake at 109"#]].assert_eq(&rows.join("\n\n"));
+}
+
+/// A pod with an init container `i` and a main one `a`, to which `d` has been added.
+fn debugged(policy: &str) -> Goal {
+    let manifest = format!(
+        "apiVersion: v1\nkind: Pod\nmetadata: {{name: p}}\nspec: {{restartPolicy: {policy}, \
+         initContainers: [{{name: i, image: i}}], containers: [{{name: a, image: i}}]}}"
+    );
+    let added = serde_json::json!([{"name": "d", "image": "i", "targetContainerName": "a"}]);
+    let pod = pod(&manifest).with_ephemeral_containers(serde_json::from_value(added).unwrap());
+    Goal::Run(RunGoal { pod: Arc::new(pod), incarnation: None })
+}
+
+#[test]
+fn what_was_added_to_a_pod_is_started_once_whatever_the_others_do() {
+    let goal = debugged("Always");
+    let mut memory = ready(&goal);
+    for name in ["i", "d"] {
+        memory.images.insert(name.into(), ImageMemory::Ready("i".into()));
+    }
+    let without_image = || {
+        let mut memory = memory.clone();
+        memory.images.remove("d");
+        memory
+    };
+    let spent = Memory { spent: ["d".to_owned()].into(), ..memory.clone() };
+    let seen = |containers: &[&str]| {
+        let mut sandbox = sandbox("s", &uid(&goal), true, containers);
+        sandbox.containers.iter_mut().for_each(|it| it.ephemeral = it.name == "d");
+        vec![sandbox]
+    };
+    let starting = Memory { in_flight: [Key::Container("d".into())].into(), ..memory.clone() };
+    let rows = [
+        ("no sandbox yet", answer(&goal, vec![], &memory)),
+        ("while it is initialized", answer(&goal, seen(&["i0 running"]), &memory)),
+        ("when that fails", answer(&goal, seen(&["i1 exited 1 at 99"]), &memory)),
+        (
+            "its image first",
+            answer(&goal, seen(&["i0 exited 0 at 60", "a0 running"]), &without_image()),
+        ),
+        ("beside the others", answer(&goal, seen(&["i0 exited 0 at 60", "a0 running"]), &memory)),
+        (
+            "being started",
+            answer(&goal, seen(&["i0 exited 0 at 60", "a0 running", "d0 created"]), &starting),
+        ),
+        (
+            "lost with an agent",
+            answer(&goal, seen(&["i0 exited 0 at 60", "a0 running", "d0 created"]), &memory),
+        ),
+        (
+            "running",
+            answer(&goal, seen(&["i0 exited 0 at 60", "a0 running", "d0 running"]), &memory),
+        ),
+        (
+            "ended",
+            answer(&goal, seen(&["i0 exited 0 at 60", "a0 running", "d0 exited 1 at 99"]), &memory),
+        ),
+        ("ended and gone", answer(&goal, seen(&["i0 exited 0 at 60", "a0 running"]), &spent)),
+    ];
+    let text = rows.map(|(name, answer)| format!("{name}:\n{answer}\n")).concat();
+    expect![[r#"
+        no sandbox yet:
+        RunSandbox { attempt: 0 }
+        while it is initialized:
+        StartContainer { sandbox: SandboxId("s"), container: ContainerPlan { name: "d", restart_count: 0, round: 0, backoff: None, image: "i" } }
+        when that fails:
+        StartContainer { sandbox: SandboxId("s"), container: ContainerPlan { name: "d", restart_count: 0, round: 0, backoff: None, image: "i" } }
+        wake at 109
+        its image first:
+        EnsureImage { container: "d" }
+        beside the others:
+        StartContainer { sandbox: SandboxId("s"), container: ContainerPlan { name: "d", restart_count: 0, round: 0, backoff: None, image: "i" } }
+        being started:
+
+        lost with an agent:
+        RemoveContainer { id: ContainerId("d0") }
+        running:
+
+        ended:
+
+        ended and gone:
+
+    "#]].assert_eq(&text);
+}
+
+#[test]
+fn what_was_added_to_a_pod_ends_with_it() {
+    let goal = debugged("Never");
+    let memory = ready(&goal);
+    let seen = |containers: &[&str]| {
+        let mut sandbox = sandbox("s", &uid(&goal), true, containers);
+        sandbox.containers.iter_mut().for_each(|it| it.ephemeral = it.name == "d");
+        vec![sandbox]
+    };
+    let through =
+        |d: &str| answer(&goal, seen(&["i0 exited 0 at 60", "a0 exited 0 at 90", d]), &memory);
+    expect![[r#"StopContainer { id: ContainerId("d0"), grace: 30s, why: Some(PodEnds) }"#]]
+        .assert_eq(&through("d0 running"));
+    expect!["RecordFinished { at: 1970-01-01T00:01:30Z }"].assert_eq(&through("d0 exited 1 at 95"));
+    let run = goal.pod().unwrap().clone();
+    let stop = Goal::Stop { run, grace: Duration::from_secs(3) };
+    let running = seen(&["i0 exited 0 at 60", "a0 running", "d0 running"]);
+    expect![[r#"
+        StopContainer { id: ContainerId("a0"), grace: 3s, why: Some(PodEnds) }
+        StopContainer { id: ContainerId("d0"), grace: 3s, why: Some(PodEnds) }"#]]
+    .assert_eq(&answer(&stop, running, &memory));
+}
+
+#[test]
+fn what_was_added_to_a_pod_goes_on_when_all_others_are_started_over() {
+    let manifest = "apiVersion: v1\nkind: Pod\nmetadata: {name: p}\nspec: {containers: [{name: a, \
+                    image: i}, {name: b, image: i, restartPolicy: Never, restartPolicyRules: \
+                    [{action: RestartAllContainers, exitCodes: {operator: In, values: [1]}}]}]}";
+    let added = serde_json::json!([{"name": "d", "image": "i"}]);
+    let pod = pod(manifest).with_ephemeral_containers(serde_json::from_value(added).unwrap());
+    let goal = Goal::Run(RunGoal { pod: Arc::new(pod), incarnation: None });
+    let memory = ready(&goal);
+    let seen = |containers: &[&str]| {
+        let mut sandbox = sandbox("s", &uid(&goal), true, containers);
+        sandbox.containers.iter_mut().for_each(|it| it.ephemeral = it.name == "d");
+        vec![sandbox]
+    };
+    let rows = [
+        answer(&goal, seen(&["a0 running", "b0 exited 1 at 99", "d0 running"]), &memory),
+        answer(&goal, seen(&["a0 exited 137 at 99", "b0 exited 1 at 99", "d0 running"]), &memory),
+    ];
+    expect![[r#"
+        StopContainer { id: ContainerId("a0"), grace: 2s, why: Some(RestartAll) }
+
+        StartContainer { sandbox: SandboxId("s"), container: ContainerPlan { name: "a", restart_count: 1, round: 1, backoff: Some(Backoff { wait: 10s, since: 1970-01-01T00:01:40Z }), image: "i" } }
+        StartContainer { sandbox: SandboxId("s"), container: ContainerPlan { name: "b", restart_count: 1, round: 1, backoff: Some(Backoff { wait: 10s, since: 1970-01-01T00:01:40Z }), image: "i" } }"#]].assert_eq(&rows.join("\n\n"));
 }

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::Container;
+use k8s_openapi::api::core::v1::{Container, EphemeralContainer};
 use mainstay_cri::{ContainerId, ContainerState, SandboxId};
 use mainstay_pod::{Pod, Role};
 use mainstay_testkit::pods::pod;
@@ -18,7 +18,7 @@ use proptest::prelude::*;
 use crate::lifecycle;
 use crate::pod::{
     Action, Ending, Failure, Finished, Goal, Health, ImageMemory, Key, Memory, RunGoal,
-    SeenContainer, SeenPod, SeenSandbox, StopReason, has_started, plan, was_interrupted,
+    SeenContainer, SeenPod, SeenSandbox, StopReason, has_started, plan, spent, was_interrupted,
 };
 
 /// One thing that happens. Numbers choose among what there is.
@@ -54,6 +54,8 @@ enum Step {
     Stick,
     /// What the pod refers to changes.
     Change,
+    /// Somebody adds a container to the pod, to look into it.
+    Add,
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -73,6 +75,7 @@ fn step() -> impl Strategy<Value = Step> {
         1 => any::<u16>().prop_map(Step::SetBack),
         1 => Just(Step::Stick),
         1 => Just(Step::Change),
+        1 => Just(Step::Add),
     ]
 }
 
@@ -86,6 +89,8 @@ struct World {
     /// What the ledger has of the goal's pod: whether a container of it ran, and its end for good.
     started: bool,
     finished: Option<Finished>,
+    /// The same: which containers that were added to it ran.
+    spent: BTreeSet<String>,
     now: Timestamp,
     ids: u32,
     stuck: BTreeSet<SandboxId>,
@@ -146,6 +151,7 @@ impl World {
             under_way: Vec::new(),
             started: false,
             finished: None,
+            spent: BTreeSet::new(),
             now: Timestamp::from_second(1_000_000).unwrap(),
             ids: 0,
             stuck: BTreeSet::new(),
@@ -213,6 +219,7 @@ impl World {
                             return;
                         }
                         (self.started, self.finished) = (false, None);
+                        self.spent.clear();
                         let incarnation = Some(self.incarnation());
                         Goal::Run(RunGoal { pod, incarnation })
                     }
@@ -247,6 +254,14 @@ impl World {
             Step::Change => {
                 self.memory.retry_sources(self.now);
                 self.memory.outdated = true;
+            }
+            Step::Add => {
+                if let Goal::Run(run) = &mut self.goal {
+                    let mut all = run.pod.spec().ephemeral_containers.clone().unwrap_or_default();
+                    let name = format!("e{}", all.len());
+                    all.push(EphemeralContainer { name, ..EphemeralContainer::default() });
+                    run.pod = Arc::new(run.pod.with_ephemeral_containers(all));
+                }
             }
             Step::Stick => {
                 self.stuck.extend(self.seen.sandboxes.iter().map(|sandbox| sandbox.id.clone()));
@@ -328,6 +343,8 @@ impl World {
         self.memory.forget_gone(&self.seen);
         if let Goal::Run(run) = &self.goal {
             self.started |= has_started(run, &self.seen);
+            self.spent.append(&mut spent(run, &self.seen));
+            self.memory.spent.clone_from(&self.spent);
         }
         let plan = plan(&self.goal, &self.seen, &self.memory, self.now);
         for action in plan.actions {
@@ -386,10 +403,15 @@ impl World {
         let Action::StartContainer { sandbox, container } = action else { return };
         let Goal::Run(run) = &self.goal else { panic!("{action:?} of a pod that is to end") };
         let sandbox = self.seen.sandboxes.iter().find(|it| it.id == *sandbox).unwrap();
+        if let Some((Role::Ephemeral, _)) = run.pod.container(&container.name) {
+            assert!(!self.spent.contains(&container.name), "{action:?} again");
+            return;
+        }
         let all: Vec<_> = run.pod.containers().collect();
         let made =
             |at: usize| sandbox.newest(&all[at].1.name).filter(|it| it.round == container.round);
-        let mut old = sandbox.containers.iter().filter(|it| it.round < container.round);
+        let others = sandbox.containers.iter().filter(|it| !it.ephemeral);
+        let mut old = others.filter(|it| it.round < container.round);
         assert!(old.all(SeenContainer::has_ended), "{action:?} beside the last round");
         let own = all.iter().position(|(_, it)| it.name == container.name).unwrap();
         let role = all[own].0;
@@ -399,7 +421,7 @@ impl World {
         };
         let newest = made(last).unwrap();
         let through = match all[last].0 {
-            Role::Main => true,
+            Role::Main | Role::Ephemeral => true,
             Role::Sidecar => self.memory.has_started(all[last].1, newest),
             Role::Init => matches!(newest.state, ContainerState::Exited { exit_code: 0, .. }),
         };
@@ -409,6 +431,7 @@ impl World {
             Role::Init => own == last && !through,
             Role::Sidecar => own <= last,
             Role::Main => all[last].0 == Role::Main,
+            Role::Ephemeral => false,
         };
         assert!(is_next || again, "{action:?} in {sandbox:#?}");
         for (_, before) in all.iter().take(own) {
@@ -440,7 +463,8 @@ impl World {
         let rank = |it: &SeenContainer| {
             sandbox.sidecars.iter().position(|name| *name == it.name).map_or(usize::MAX, |at| at)
         };
-        let later = sandbox.containers.iter().any(|it| !it.has_ended() && rank(it) > rank(own));
+        let mut others = sandbox.containers.iter().filter(|it| !it.ephemeral);
+        let later = others.any(|it| !it.has_ended() && rank(it) > rank(own));
         assert!(late || !later, "{action:?} in {sandbox:#?}");
     }
 
@@ -484,11 +508,14 @@ impl World {
                 let Some(target) = target.filter(|it| it.ready) else { return };
                 let Goal::Run(run) = goal else { return };
                 let pre_stop = note(&run.pod, &container.name);
+                let role = run.pod.container(&container.name).map(|(role, _)| role);
+                let ephemeral = role == Some(Role::Ephemeral);
                 target.containers.push(SeenContainer {
                     id,
                     name: container.name.clone(),
                     restart_count: container.restart_count,
                     round: container.round,
+                    ephemeral,
                     state: ContainerState::Running { started_at: now },
                     backoff: container.backoff,
                     image: "i".into(),
@@ -653,6 +680,10 @@ impl World {
                 _ => false,
             })
         };
+        let added = run.pod.ephemeral_containers();
+        if !added.iter().all(|it| self.spent.contains(&it.name)) {
+            return false;
+        }
         let mut one = false;
         let all = run.pod.containers().all(|(role, container)| match role {
             Role::Init => !own.iter().any(|it| {
@@ -663,6 +694,7 @@ impl World {
                 one |= runs(&container.name);
                 runs(&container.name) || is_over(container)
             }
+            Role::Ephemeral => true,
         });
         all && one
     }
@@ -756,6 +788,7 @@ impl World {
             name: name.into(),
             restart_count: 0,
             round: 0,
+            ephemeral: false,
             state: running,
             backoff: None,
             image: "i".into(),
