@@ -159,6 +159,7 @@ transcripts! {
     cp
     create_replace
     debug
+    debug_pod
     delete
     delete_cascade
     describe_failing
