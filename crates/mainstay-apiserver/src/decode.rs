@@ -130,6 +130,14 @@ pub(crate) fn applied(call: &Call<'_>, value: Value, wanted: &Value) -> Result<D
 }
 
 /// 422 of a patch that makes something of an object that is no such object.
+/// What Go's converter says of a kind that nobody knows.
+fn unregistered(kind: &str, version: &str) -> String {
+    format!(
+        "no kind {kind:?} is registered for version {version:?} in scheme \
+         \"pkg/api/legacyscheme/scheme.go:30\""
+    )
+}
+
 fn invalid_patch(shown: &str, why: &str) -> ApiError {
     let mut errors = Errors::default();
     errors.invalid(&Path::new("patch"), shown, why);
@@ -263,13 +271,16 @@ impl Expected {
                  version ({expected})"
             )));
         }
-        if !found_kind.is_empty() && found_kind != kind {
-            return Err(ApiError::bad_request(format!(
-                "{found_kind} in version {expected:?} cannot be handled as a {kind}: converting \
-                 ({found_kind}) to ({kind}): unknown conversion"
-            )));
+        if found_kind.is_empty() || found_kind == kind {
+            return Ok(());
         }
-        Ok(())
+        let why = match mainstay_schema::of(group, version, found_kind) {
+            Some(_) => format!("converting ({found_kind}) to ({kind}): unknown conversion"),
+            None => unregistered(found_kind, &expected),
+        };
+        Err(ApiError::bad_request(format!(
+            "{found_kind} in version {expected:?} cannot be handled as a {kind}: {why}"
+        )))
     }
 
     /// What a patch may not make of what an object says it is, in the words of Go's converter.
@@ -281,10 +292,7 @@ impl Expected {
         if mainstay_schema::of(found_group, short, found_kind).is_none() {
             return match found_version.is_empty() || found_kind.is_empty() {
                 true => Ok(()),
-                false => Err(format!(
-                    "no kind {found_kind:?} is registered for version {found_version:?} in scheme \
-                     \"pkg/api/legacyscheme/scheme.go:30\""
-                )),
+                false => Err(unregistered(found_kind, found_version)),
             };
         }
         if (found_group, short, found_kind) == (group, version, kind) {

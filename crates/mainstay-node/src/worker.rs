@@ -222,7 +222,12 @@ impl Worker {
                 Err(_) => std::future::pending().await,
             },
             // As above; the observer outlives the workers.
-            _ = self.seen.changed() => "seen",
+            _ = self.seen.changed() => {
+                if let Some(run) = self.goal.borrow().goal.pod() {
+                    self.memory.retry_targets(&run.pod, Timestamp::now());
+                }
+                "seen"
+            }
             // As above; the sender is the performer's.
             _ = evictions.changed() => "evictions",
             _ = self.images.changed() => {

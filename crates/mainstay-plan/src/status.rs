@@ -142,7 +142,7 @@ fn compute_under(restarts: Restarts<'_>, facts: &Facts<'_>) -> PodStatus {
         container_statuses: Some(containers::statuses(&views, most, |it| it == Role::Main)),
         ephemeral_container_statuses: some(containers::ephemeral(
             pod,
-            own(),
+            &own(),
             memory,
             before,
             most,

@@ -160,6 +160,7 @@ transcripts! {
     cp
     create_replace
     debug
+    debug_pod
     delete
     delete_cascade
     describe_failing

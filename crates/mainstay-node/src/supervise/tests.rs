@@ -9,6 +9,7 @@ use mainstay_cri::{
 };
 use mainstay_linux::cgroup::Hierarchies;
 use mainstay_plan::labels;
+use mainstay_plan::mirror::Held;
 use mainstay_plan::pod::SourceKind;
 use mainstay_plan::pressure::Thresholds;
 use mainstay_plan::status::NodeAddresses;
@@ -16,12 +17,14 @@ use mainstay_plan::translate::NodeFacts;
 use mainstay_pod::{NodeName, Validation};
 use mainstay_testkit::contract::Sample;
 use mainstay_testkit::runtime::FakeRuntime;
+use serde_json::json;
 
 use super::*;
 use crate::agent::AgentConfig;
 use crate::ledger::Ledger;
 use crate::logs::LogBounds;
 use crate::observe::Observer;
+use crate::publish::api::Entry;
 use crate::sources::manifest_dir::ManifestPaths;
 
 struct NoImages;
@@ -80,6 +83,22 @@ fn config(root: &Path) -> AgentConfig {
     }
 }
 
+fn performer(
+    config: &AgentConfig,
+    runtime: &Arc<dyn Runtime>,
+    observer: Arc<Observer>,
+) -> Arc<Performer> {
+    Arc::new(Performer::new(
+        config,
+        runtime.clone(),
+        Arc::new(NoImages),
+        observer,
+        Hierarchies::of(Vec::new()),
+        Ledger::open(&config.ledger_directory).unwrap(),
+        watch::channel(NodeAddresses::default()).1,
+    ))
+}
+
 #[tokio::test(start_paused = true)]
 async fn an_api_that_says_nothing_stops_nothing() {
     let root = tempfile::tempdir().unwrap();
@@ -97,16 +116,7 @@ async fn an_api_that_says_nothing_stops_nothing() {
     observer.relist().await.unwrap();
     let key = PodKey { source: SourceKind::Api, namespace: "default".into(), name: "t".into() };
     assert!(observer.has(&key, &uid));
-    let (_addresses, addresses) = watch::channel(NodeAddresses::default());
-    let performer = Arc::new(Performer::new(
-        &config,
-        runtime.clone(),
-        Arc::new(NoImages),
-        observer,
-        Hierarchies::of(Vec::new()),
-        Ledger::open(&config.ledger_directory).unwrap(),
-        addresses,
-    ));
+    let performer = performer(&config, &runtime, observer);
     let (reports, mut told) = mpsc::unbounded_channel();
     let (_changes, images) = watch::channel(0);
     let (_goals, goals) = watch::channel(Some(Arc::new(Goals::new())));
@@ -132,4 +142,68 @@ async fn an_api_that_says_nothing_stops_nothing() {
     }
     assert_eq!(runtime.list_pod_sandboxes(&all).await.unwrap(), []);
     assert!(!place.exists());
+}
+
+/// What is told of a mirror of a version of `web`, to which a container has been added.
+fn mirror(uid: &str, pod: &Pod, container: &str) -> Verdict {
+    let object = json!({
+        "metadata": {
+            "uid": uid, "name": "web-n1", "namespace": "default",
+            "annotations": {"kubernetes.io/config.mirror": pod.uid()},
+        },
+        "spec": {"containers": [], "ephemeralContainers": [{"name": container}]},
+    });
+    let held = Held::of(serde_json::from_value(object).unwrap());
+    Verdict::Mirror(Arc::new(Entry { uid: uid.to_owned(), version: None, held }))
+}
+
+#[tokio::test]
+async fn what_is_added_to_a_mirror_is_of_the_pod_whatever_becomes_of_the_mirror() {
+    let root = tempfile::tempdir().unwrap();
+    let config = config(root.path());
+    let runtime: Arc<dyn Runtime> = Arc::new(FakeRuntime::default());
+    let observer = Arc::new(Observer::new(runtime.clone(), config.facts.clone()));
+    let performer = performer(&config, &runtime, observer);
+    let (reports, _told) = mpsc::unbounded_channel();
+    let images = watch::channel(0).1;
+    let mut supervisor = Supervisor::new(performer.clone(), reports, images, [], Prober::new().0);
+    let version = |image: &str| {
+        mainstay_testkit::pods::pod(&format!(
+            "apiVersion: v1\nkind: Pod\nmetadata: {{name: web}}\n\
+             spec: {{containers: [{{name: main, image: {image}}}]}}"
+        ))
+    };
+    let (pod, other) = (version("x:1"), version("x:2"));
+    let key = key_of(&pod);
+    let shown = PodKey { source: SourceKind::Api, ..key.clone() };
+    let goal = |pod: &Arc<Pod>, second: Option<i64>| GoalPod {
+        pod: pod.clone(),
+        path: PathBuf::from("web.yaml"),
+        place: Place::default(),
+        incarnation: second.map(|second| Timestamp::from_second(second).unwrap()),
+        invalid: None,
+        stop: None,
+    };
+    let mut added = |goal: GoalPod, mirror: Option<Verdict>| {
+        let known = mirror.map(|verdict| (shown.clone(), verdict));
+        supervisor.api = ApiKnown::Known(Arc::new(known.into_iter().collect()));
+        supervisor.files = [(key.clone(), goal)].into();
+        supervisor.turn_to(supervisor.merged());
+        let goal = supervisor.goal_of(&key).goal;
+        let names = goal.pod().unwrap().pod.ephemeral_containers().iter().map(|it| it.name.clone());
+        names.collect::<Vec<_>>()
+    };
+    assert_eq!(added(goal(&pod, None), Some(mirror("m0", &other, "z"))), [""; 0]);
+    assert_eq!(added(goal(&pod, None), Some(mirror("m1", &pod, "a"))), ["a"]);
+    assert_eq!(added(goal(&pod, None), None), ["a"]);
+    assert_eq!(added(goal(&pod, None), Some(mirror("m2", &pod, "b"))), ["a", "b"]);
+    let run = RunGoal { pod: pod.clone(), incarnation: None };
+    let spent = performer.note_spent(&run, ["a".to_owned()].into());
+    assert_eq!(spent, performer.note_spent(&run, BTreeSet::new()));
+    // Taken out and put back: what was added was so to what was there before.
+    assert_eq!(added(goal(&pod, Some(1)), Some(mirror("m2", &pod, "b"))), [""; 0]);
+    assert_eq!(added(goal(&pod, Some(1)), Some(mirror("m2", &pod, "b"))), [""; 0]);
+    assert_eq!(added(goal(&pod, Some(1)), Some(mirror("m3", &pod, "c"))), ["c"]);
+    // A change of the manifest is another pod.
+    assert_eq!(added(goal(&other, Some(2)), Some(mirror("m3", &pod, "c"))), [""; 0]);
 }

@@ -1,7 +1,9 @@
 //! Carrying out actions. No choices are made here: what to do comes from the plan, what it is made
 //! of from `mainstay_plan::translate` and its neighbours.
 
-use std::collections::{BTreeMap, BTreeSet};
+mod records;
+
+use std::collections::BTreeMap;
 use std::fmt;
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -9,7 +11,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{Container, EphemeralContainer, PodStatus};
+use k8s_openapi::api::core::v1::{Container, PodStatus};
 use mainstay_cri::{
     ContainerId, ContainerState, Error, ErrorKind, Image, ImageSpec, Images, PodSandboxConfig,
     PullRequest, PullSecret, Runtime, START_ERROR, SandboxId,
@@ -36,7 +38,7 @@ use tokio::sync::{Semaphore, watch};
 
 use crate::agent::AgentConfig;
 use crate::dns as host_dns;
-use crate::ledger::{Added, Ledger, Record};
+use crate::ledger::{Ledger, Record};
 use crate::logs;
 use crate::objects::Objects;
 use crate::observe::Observer;
@@ -256,90 +258,6 @@ impl Performer {
     pub(super) fn remember_status(&self, key: &PodKey, status: &PodStatus) {
         let mut statuses = self.statuses.lock().unwrap_or_else(PoisonError::into_inner);
         statuses.insert(key.clone(), status.clone());
-    }
-
-    /// Changes what the ledger has of a goal's pod, if it has this incarnation of it: another one
-    /// may have taken its place since the goal was looked at.
-    pub(crate) fn amend(&self, run: &RunGoal, change: impl FnOnce(&mut Record)) {
-        let key = key_of(&run.pod);
-        let mut records = self.records.lock().unwrap_or_else(PoisonError::into_inner);
-        let own = |record: &&mut Record| {
-            record.pod.uid() == run.pod.uid() && record.incarnation == run.incarnation
-        };
-        if let Some(record) = records.get_mut(&key).filter(own) {
-            change(record);
-            self.ledger.put(&key, record.clone());
-        }
-    }
-
-    /// What the ledger has of a pod.
-    pub(crate) fn record(&self, key: &PodKey) -> Option<Record> {
-        let records = self.records.lock().unwrap_or_else(PoisonError::into_inner);
-        records.get(key).cloned()
-    }
-
-    /// The pods that the ledger has.
-    pub(crate) fn recorded(&self) -> Vec<PodKey> {
-        let records = self.records.lock().unwrap_or_else(PoisonError::into_inner);
-        records.keys().cloned().collect()
-    }
-
-    /// Lets the ledger have a pod as it is accepted now.
-    pub(crate) fn accept(&self, key: &PodKey, record: Record) {
-        let mut records = self.records.lock().unwrap_or_else(PoisonError::into_inner);
-        records.insert(key.clone(), record.clone());
-        self.ledger.put(key, record);
-    }
-
-    /// Lets the ledger know of containers that were added to this version of a pod.
-    pub(crate) fn add_containers(&self, key: &PodKey, uid: &str, added: &[EphemeralContainer]) {
-        let mut records = self.records.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(record) = records.get_mut(key).filter(|it| it.pod.uid() == uid) else { return };
-        let known = |name: &str| record.added.iter().any(|it| it.container.name == name);
-        let news = added.iter().filter(|it| !known(&it.name)).cloned();
-        let news: Vec<_> = news.map(|container| Added { container, started: false }).collect();
-        if !news.is_empty() {
-            record.added.extend(news);
-            self.ledger.put(key, record.clone());
-        }
-    }
-
-    /// The containers that were added to a goal's pod and have been started, of which these are known to be;
-    /// that must not be forgotten.
-    pub(super) fn note_spent(
-        &self,
-        run: &RunGoal,
-        mut spent: BTreeSet<String>,
-    ) -> BTreeSet<String> {
-        let key = key_of(&run.pod);
-        {
-            let records = self.records.lock().unwrap_or_else(PoisonError::into_inner);
-            let record = records.get(&key).filter(|record| record.pod.uid() == run.pod.uid());
-            let Some(record) = record else { return spent };
-            let noted = record.added.iter().filter(|it| it.started);
-            let noted: BTreeSet<String> = noted.map(|it| it.container.name.clone()).collect();
-            if spent.is_subset(&noted) {
-                return noted;
-            }
-            spent.extend(noted);
-        }
-        let all = run.pod.spec().ephemeral_containers.clone().unwrap_or_default();
-        self.add_containers(&key, run.pod.uid(), &all);
-        self.amend(run, |record| {
-            for added in &mut record.added {
-                added.started |= spent.contains(&added.container.name);
-            }
-        });
-        spent
-    }
-
-    /// Lets the ledger forget a pod.
-    pub(crate) fn forget(&self, key: &PodKey) {
-        let mut records = self.records.lock().unwrap_or_else(PoisonError::into_inner);
-        if records.remove(key).is_some() {
-            self.ledger.remove(key);
-        }
-        self.statuses.lock().unwrap_or_else(PoisonError::into_inner).remove(key);
     }
 
     /// Carries out one action, and looks at what came of it.
@@ -757,17 +675,6 @@ impl Performer {
         let status = self.runtime.container_status(id).await;
         let state = status.map(|status| status.state);
         matches!(state, Ok(ContainerState::Exited { reason, .. }) if reason == START_ERROR)
-    }
-
-    /// What may run once only must not be forgotten to have run.
-    pub(super) fn note_start(&self, run: &RunGoal) {
-        let noted = {
-            let records = self.records.lock().unwrap_or_else(PoisonError::into_inner);
-            records.get(&key_of(&run.pod)).is_none_or(|record| record.started)
-        };
-        if !noted {
-            self.amend(run, |record| record.started = true);
-        }
     }
 
     async fn record_finished(&self, run: &RunGoal, at: Timestamp) -> Result<(), PerformError> {

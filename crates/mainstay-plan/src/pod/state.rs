@@ -330,6 +330,18 @@ impl Memory {
         self.retry(now, |key| matches!(key, Key::Host(_) | Key::Volumes | Key::Container(_)));
     }
 
+    /// What there is of the pod has changed, so ephemeral containers whose target was missed may find it now.
+    pub fn retry_targets(&mut self, pod: &Pod, now: Timestamp) {
+        let has_target = |name: &String| pod.target_of(name).is_some();
+        for (key, failure) in &mut self.failures {
+            if matches!(key, Key::Container(name) if has_target(name))
+                && failure.reason == "CreateContainerConfigError"
+            {
+                failure.retry_at = Some(now);
+            }
+        }
+    }
+
     /// Images came or went, so those that were missed may be there now.
     pub fn retry_images(&mut self, now: Timestamp) {
         self.retry(now, |key| matches!(key, Key::Image(_)));

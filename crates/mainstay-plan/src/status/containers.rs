@@ -228,7 +228,7 @@ pub(super) fn statuses(
 /// As the API shows what was added to a pod, in the order of the names.
 pub(super) fn ephemeral<'a>(
     pod: &Pod,
-    sandboxes: impl Iterator<Item = &'a SeenSandbox> + Clone,
+    sandboxes: &(impl Iterator<Item = &'a SeenSandbox> + Clone),
     memory: &Memory,
     before: Option<&PodStatus>,
     most: usize,

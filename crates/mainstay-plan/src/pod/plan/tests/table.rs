@@ -1090,3 +1090,31 @@ fn what_was_added_to_a_pod_goes_on_when_all_others_are_started_over() {
         StartContainer { sandbox: SandboxId("s"), container: ContainerPlan { name: "a", restart_count: 1, round: 1, backoff: Some(Backoff { wait: 10s, since: 1970-01-01T00:01:40Z }), image: "i" } }
         StartContainer { sandbox: SandboxId("s"), container: ContainerPlan { name: "b", restart_count: 1, round: 1, backoff: Some(Backoff { wait: 10s, since: 1970-01-01T00:01:40Z }), image: "i" } }"#]].assert_eq(&rows.join("\n\n"));
 }
+
+#[test]
+fn a_start_whose_target_was_missed_is_tried_again_when_something_has_changed() {
+    let goal = debugged("Always");
+    let mut memory = ready(&goal);
+    memory.images.insert("d".into(), ImageMemory::Ready("i".into()));
+    let failure = |reason: &str| Failure {
+        reason: reason.into(),
+        message: "why".into(),
+        count: 3,
+        retry_at: Some(at(130)),
+    };
+    let seen = || vec![sandbox("s", &uid(&goal), true, &["i0 exited 0 at 60", "a0 running"])];
+    for (reason, expected) in [
+        (
+            "CreateContainerConfigError",
+            expect![[
+                r#"StartContainer { sandbox: SandboxId("s"), container: ContainerPlan { name: "d", restart_count: 0, round: 0, backoff: None, image: "i" } }"#
+            ]],
+        ),
+        ("CreateContainerError", expect!["wake at 130"]),
+    ] {
+        memory.failures.insert(Key::Container("d".into()), failure(reason));
+        check(&goal, seen(), &memory, &expect!["wake at 130"]);
+        memory.retry_targets(&goal.pod().unwrap().pod, at(100));
+        check(&goal, seen(), &memory, &expected);
+    }
+}
