@@ -306,6 +306,49 @@ fn certificates_are_renewed_with_themselves_as_the_proof() {
     cluster.wait_for_output(&["logs", "api"], "hello");
 }
 
+/// Has the agent of a node see another time, as far off as this says, such as `-5h`.
+fn set_clock(node: &mut Node, skew: &str) {
+    let library = tools::program("libfaketime.so.1").canonicalize().unwrap();
+    node.environment = vec![
+        ("LD_PRELOAD", library.to_str().unwrap().to_owned()),
+        ("FAKETIME", skew.to_owned()),
+        // A clock that is wrong is not one that runs wrong, and files have their times from the kernel.
+        ("FAKETIME_DONT_FAKE_MONOTONIC", "1".to_owned()),
+        ("NO_FAKE_STAT", "1".to_owned()),
+    ];
+}
+
+#[test]
+fn a_clock_that_is_hours_off_is_survived_and_one_of_another_year_is_told() {
+    let Some(cluster) = Cluster::new(4, &[]) else { return };
+    let mut nodes = Vec::new();
+    for (at, name, skew) in [(1, "n2", "+5h"), (2, "n3", "-5h"), (3, "n4", "-2y")] {
+        let mut node = cluster.node(at, name);
+        set_clock(&mut node, skew);
+        node.join(&Cluster::server(), Some(&cluster.token(&[])));
+        node.launch();
+        node.put("web.yaml", &pod("web"));
+        node.wait_for_running("web");
+        nodes.push(node);
+    }
+    for name in ["n2", "n3"] {
+        cluster.wait_for_ready(name);
+        cluster.wait_for_running(&format!("web-{name}"));
+        let api = format!("api-{name}");
+        cluster.run_on(name, &api);
+        cluster.wait_for_running(&api);
+        cluster.wait_for_output(&["logs", &api], "hello");
+        cluster.kubectl(&["delete", "pod", &api, "--now"]).success();
+        cluster
+            .kubectl(&["wait", "--for=delete", &format!("pod/{api}"), "--timeout=30s"])
+            .success();
+    }
+    // There the API's certificate is not valid yet, so it is sent nothing.
+    nodes[2].wait_for_log("cannot join");
+    nodes[2].wait_for_log("certificate not valid yet");
+    assert!(nodes[2].status().pod("web").unwrap().runs());
+}
+
 #[test]
 fn a_link_that_is_cut_stops_nothing() {
     let Some(cluster) = Cluster::new(2, &[]) else { return };
