@@ -41,6 +41,17 @@ const WRK: Tool = Tool {
     packages: &["wrk", "libluajit2-5.1-2", "libc6", "libgcc-s1", "libssl3"],
     make: |from, to, _| take(from, to),
 };
+/// What has a program see another time, if the loader of that program finds it.
+const FAKETIME: Tool = Tool {
+    name: "libfaketime.so.1",
+    packages: &["libfaketime"],
+    make: |from, to, _| {
+        let libraries = from.join("usr/lib");
+        let library = |entry: fs::DirEntry| entry.path().join("faketime/libfaketimeMT.so.1");
+        let mut found = fs::read_dir(&libraries)?.flatten().map(library).filter(|it| it.exists());
+        copy(&found.next().with_context(|| format!("none is in {}", libraries.display()))?, to)
+    },
+};
 /// What the others need stands before them.
 const TOOLS: &[Tool] = &[
     BUSYBOX,
@@ -108,7 +119,9 @@ pub(crate) fn bring() -> anyhow::Result<()> {
     debian::install(PROGRAMS)?;
     let directory = directory()?;
     let _lock = lock(&directory)?;
-    TOOLS.iter().try_for_each(|tool| tool.bring(&directory, &recipe()))
+    TOOLS.iter().try_for_each(|tool| tool.bring(&directory, &recipe()))?;
+    // Nothing is made from it.
+    FAKETIME.bring(&directory, &format!("{RECIPE}\n{}", FAKETIME.line()))
 }
 
 /// Brings what the benchmark needs, and says where it is.

@@ -306,6 +306,119 @@ fn certificates_are_renewed_with_themselves_as_the_proof() {
     cluster.wait_for_output(&["logs", "api"], "hello");
 }
 
+/// Has the agent of a node see another time, as far off as this says, such as `-5h`.
+fn set_clock(node: &mut Node, skew: &str) {
+    let library = tools::program("libfaketime.so.1").canonicalize().unwrap();
+    node.environment = vec![
+        ("LD_PRELOAD", library.to_str().unwrap().to_owned()),
+        ("FAKETIME", skew.to_owned()),
+        // A clock that is wrong is not one that runs wrong, and files have their times from the kernel.
+        ("FAKETIME_DONT_FAKE_MONOTONIC", "1".to_owned()),
+        ("NO_FAKE_STAT", "1".to_owned()),
+    ];
+}
+
+#[test]
+fn a_clock_that_is_hours_off_is_survived_and_one_of_another_year_is_told() {
+    let Some(cluster) = Cluster::new(4, &[]) else { return };
+    let mut nodes = Vec::new();
+    for (at, name, skew) in [(1, "n2", "+5h"), (2, "n3", "-5h"), (3, "n4", "-2y")] {
+        let mut node = cluster.node(at, name);
+        set_clock(&mut node, skew);
+        node.join(&Cluster::server(), Some(&cluster.token(&[])));
+        node.launch();
+        node.put("web.yaml", &pod("web"));
+        node.wait_for_running("web");
+        nodes.push(node);
+    }
+    for name in ["n2", "n3"] {
+        cluster.wait_for_ready(name);
+        cluster.wait_for_running(&format!("web-{name}"));
+        let api = format!("api-{name}");
+        cluster.run_on(name, &api);
+        cluster.wait_for_running(&api);
+        cluster.wait_for_output(&["logs", &api], "hello");
+        cluster.kubectl(&["delete", "pod", &api, "--now"]).success();
+        cluster
+            .kubectl(&["wait", "--for=delete", &format!("pod/{api}"), "--timeout=30s"])
+            .success();
+    }
+    // There the API's certificate is not valid yet, so it is sent nothing.
+    nodes[2].wait_for_log("cannot join");
+    nodes[2].wait_for_log("certificate not valid yet");
+    assert!(nodes[2].status().pod("web").unwrap().runs());
+}
+
+#[test]
+fn two_nodes_that_chose_one_range_have_two_and_what_runs_keeps_its_address() {
+    const RANGE: &str = "10.77.1.0/24";
+    let Some(cluster) = Cluster::new(3, &[]) else { return };
+    let own = |name: &str| pod(name).set("spec.hostNetwork", false);
+    let address = |node: &Node, name: &str| node.wait_for_running(name).status.pod_ip.unwrap();
+    let mut nodes = [cluster.node(1, "n2"), cluster.node(2, "n3")];
+    let mut before = Vec::new();
+    for node in &mut nodes {
+        let config = fs::read_to_string(node.path("config.yaml")).unwrap();
+        fs::write(node.path("config.yaml"), format!("{config}podCIDR: {RANGE}\n")).unwrap();
+        // Nobody has told it yet.
+        node.launch();
+        node.put("old.yaml", &own("old"));
+        assert!(address(node, "old").starts_with("10.77.1."));
+        before.push(node.wait_for_running("old"));
+        node.terminate();
+        node.join(&Cluster::server(), Some(&cluster.token(&[])));
+        node.launch();
+    }
+    let range = |name: &str| {
+        let path = "jsonpath={.spec.podCIDR}";
+        let range = || {
+            let told = cluster.kubectl(&["get", "node", name, "-o", path]).stdout;
+            Some(told).filter(|it| it.ends_with("/24"))
+        };
+        wait_for(range).unwrap()
+    };
+    let ranges = [range("n2"), range("n3")];
+    assert_ne!(ranges[0], ranges[1]);
+    let lost = ranges.iter().position(|range| range != RANGE).unwrap();
+    assert!(ranges.contains(&RANGE.to_owned()), "{ranges:?}");
+    let says = |node: &Node| {
+        let about = "which is not this node's range any more: they are reached on this node only";
+        node.status().runtime.iter().any(|it| it.message.contains(about))
+    };
+    assert!(wait_for(|| says(&nodes[lost]).then_some(())).is_some());
+    assert!(!says(&nodes[1 - lost]));
+    // New pods have new addresses.
+    let new: Vec<String> = nodes
+        .iter()
+        .zip(&ranges)
+        .map(|(node, range)| {
+            node.put("new.yaml", &own("new"));
+            let address = address(node, "new");
+            let prefix = range.trim_end_matches("0/24");
+            assert!(address.starts_with(prefix), "{address} is not of {range}");
+            address
+        })
+        .collect();
+    // What ran before runs on, and is reached where it is.
+    let loser = &nodes[lost];
+    let old = loser.wait_for_running("old");
+    assert_eq!((old.id(), old.restarts), (before[lost].id(), 0));
+    loser.sh("new", "main", &format!("ping -c 1 -w 5 {}", old.status.pod_ip.unwrap()));
+    loser.mainstay(&["restart", "old"]).success();
+    let prefix = ranges[lost].trim_end_matches("0/24");
+    loser.wait_until("it has an address of the new range", |status| {
+        let old = status.pod("old").filter(|pod| pod.runs());
+        old.and_then(|pod| pod.status.pod_ip.clone()).is_some_and(|it| it.starts_with(prefix))
+    });
+    assert!(wait_for(|| (!says(loser)).then_some(())).is_some());
+    // Now that there is no other use of the range, all reach each other.
+    for (node, there) in nodes.iter().zip([&new[1], &new[0]]) {
+        let ping = ["exec", "new", "--", "ping", "-c", "1", "-w", "1", there];
+        let reached = || node.mainstay(&ping).status.success().then_some(());
+        assert!(wait_for(reached).is_some(), "{} does not reach {there}", node.name);
+    }
+}
+
 #[test]
 fn a_link_that_is_cut_stops_nothing() {
     let Some(cluster) = Cluster::new(2, &[]) else { return };

@@ -39,6 +39,8 @@ pub(crate) struct Node {
     pub(crate) name: String,
     /// The port of the Kubernetes API; a free one by default, since tests run side by side.
     pub(crate) secure_port: u16,
+    /// What is in its environment beside what is in this test's.
+    pub(crate) environment: Vec<(&'static str, String)>,
     /// The network namespace that it runs in, if it is not this test's.
     pub(crate) machine: Option<PathBuf>,
     /// What it joins, instead of having an API of its own.
@@ -76,6 +78,7 @@ impl Node {
             arguments,
             name: "n1".to_owned(),
             secure_port: 0,
+            environment: Vec::new(),
             machine: None,
             server: Vec::new(),
             watchdog,
@@ -122,6 +125,7 @@ impl Node {
         };
         command.args(["--port=0", "--healthz-port=0"]);
         command.args(&self.arguments).env("MAINSTAY_LOG", "debug");
+        command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         // What interrupts the test does not reach it; it is ended in order.
         command.process_group(0).stdin(Stdio::null());
         self.agent = Some(command.stdout(log.try_clone().unwrap()).stderr(log).spawn().unwrap());

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use mainstay_controllers::NodeTimes;
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
@@ -48,6 +48,11 @@ struct Heart(#[expect(dead_code, reason = "it ends with it")] JoinSet<()>);
 
 impl Heart {
     fn of(cluster: &Cluster, name: &str) -> Self {
+        Self::ahead(cluster, name, SignedDuration::ZERO)
+    }
+
+    /// Of a node whose clock is ahead by this.
+    fn ahead(cluster: &Cluster, name: &str, skew: SignedDuration) -> Self {
         let (calls, name) = (cluster.calls(), name.to_owned());
         let mut tasks = JoinSet::new();
         tasks.spawn(async move {
@@ -55,7 +60,7 @@ impl Heart {
             calls.post::<Value, _>(LEASES, &lease).await.unwrap();
             loop {
                 let patch = json!({ "spec": {
-                    "renewTime": format!("{:.6}", Timestamp::now()),
+                    "renewTime": format!("{:.6}", Timestamp::now() + skew),
                     "holderIdentity": name, "leaseDurationSeconds": 40,
                 } });
                 calls.merge::<Value>(&format!("{LEASES}/{name}"), &patch).await.unwrap();
@@ -199,6 +204,33 @@ async fn of_a_silent_node_nothing_is_known_and_its_pods_go() {
     cluster.delete(&n1, "Background").await;
     let message = "Node n1 event: Removing Node n1 from Controller";
     until_told(&cluster, "node-controller", "n1", "RemovingNode", message).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_nodes_clock_shows_does_not_matter() {
+    let cluster = cluster().await;
+    let path = |name: &str| format!("{NODES}/{name}");
+    for name in ["behind", "ahead", "silent"] {
+        node(&cluster, name).await;
+    }
+    let _lives = Heart::ahead(&cluster, "behind", SignedDuration::from_hours(-5));
+    let heart = Heart::ahead(&cluster, "ahead", SignedDuration::from_hours(5));
+    for name in ["behind", "ahead"] {
+        cluster.until(&path(name), |node| taints(node).is_empty()).await;
+    }
+    let is_away =
+        |node: Option<&Value>| taints(node).contains(&"unreachable:NoSchedule".to_owned());
+    // It was heard of last when the others were heard of for the first time.
+    cluster.until(&path("silent"), is_away).await;
+    for name in ["behind", "ahead"] {
+        let node = cluster.get(&path(name)).await;
+        assert_eq!(taints(node.as_ref()), [""; 0], "{name}");
+    }
+    // What it said last is still to come.
+    drop(heart);
+    cluster.until(&path("ahead"), is_away).await;
+    let behind = cluster.get(&path("behind")).await;
+    assert_eq!(taints(behind.as_ref()), [""; 0]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
