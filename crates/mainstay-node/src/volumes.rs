@@ -173,7 +173,7 @@ fn prepare_volume(
         })
         .map_err(|source| VolumeError::Projected { volume: named(), source });
     }
-    // Other kinds are refused when the manifest is read.
+    // Files of an image are the runtime's. Other kinds are refused when the manifest is read.
     Ok(())
 }
 

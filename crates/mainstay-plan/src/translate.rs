@@ -268,6 +268,7 @@ pub fn container(
         mounts.push(Mount {
             container_path: absolute(path),
             host_path: text(&file),
+            image: None,
             readonly: false,
             recursive_read_only: false,
             propagation: MountPropagation::Private,
@@ -348,13 +349,18 @@ fn mounts(
     for mount in container.volume_mounts.iter().flatten() {
         let mut volumes = pod.spec().volumes.iter().flatten();
         let volume = volumes.find(|volume| volume.name == mount.name);
+        let image = volume.and_then(image_of);
         let path = volume.and_then(|volume| facts.volume_path(pod.uid(), volume));
-        let path = path.ok_or_else(|| TranslateError::NoSuchVolume(mount.name.clone()))?;
-        // What is in it is the agent's alone to change.
-        let is_made = volume.is_some_and(|volume| Projection::of(volume).is_some());
+        if path.is_none() && image.is_none() {
+            return Err(TranslateError::NoSuchVolume(mount.name.clone()));
+        }
+        // What is in it is the agent's alone to change, or nobody's.
+        let is_made =
+            image.is_some() || volume.is_some_and(|volume| Projection::of(volume).is_some());
         mounts.push(Mount {
             container_path: absolute(&mount.mount_path),
-            host_path: text(&path),
+            host_path: path.as_deref().map(text).unwrap_or_default(),
+            image: image.map(|reference| ImageSpec(reference.to_owned())),
             readonly: is(mount.read_only) || is_made,
             recursive_read_only: is_recursively_read_only(mount),
             propagation: propagation(mount)?,
@@ -366,6 +372,7 @@ fn mounts(
         mounts.push(Mount {
             container_path: "/etc/hosts".to_owned(),
             host_path: text(&facts.hosts_file(pod.uid())),
+            image: None,
             readonly: security::is_rootfs_readonly(container),
             recursive_read_only: false,
             propagation: MountPropagation::Private,
@@ -373,6 +380,11 @@ fn mounts(
         });
     }
     Ok(mounts)
+}
+
+/// The image that a volume shows; `None` if it is of another kind.
+pub fn image_of(volume: &Volume) -> Option<&str> {
+    volume.image.as_ref()?.reference.as_deref()
 }
 
 /// Source: `translateMountPropagation`.

@@ -20,6 +20,7 @@ mod cli;
 mod config;
 mod container;
 mod controllers;
+mod image_volumes;
 mod images;
 mod init_containers;
 mod instances;

@@ -422,21 +422,49 @@ impl Performer {
         Ok(Done::AsAsked)
     }
 
+    /// Sees to a container's image, and to those of the volumes that it mounts.
     async fn ensure_image(&self, run: &RunGoal, name: &str) -> Result<Done, PerformError> {
         let Some(container) = container(run, name) else { return Ok(Done::AsAsked) };
-        let image = container.image.clone().unwrap_or_default();
-        let policy = pull_policy(run, container);
-        let present = self.image(&image).await?;
+        for mount in container.volume_mounts.iter().flatten() {
+            let mut volumes = run.pod.spec().volumes.iter().flatten();
+            let Some(volume) = volumes.find(|it| it.name == mount.name) else { continue };
+            let Some(image) = translate::image_of(volume) else { continue };
+            let written = run.pod.has_written_volume_pull_policy(&volume.name);
+            let policy = volume.image.as_ref().and_then(|it| it.pull_policy.as_deref());
+            let ensured = self.ensure(run, None, image, pull_policy(policy, written)).await;
+            ensured.map_err(|error| PerformError {
+                message: format!("the image of volume {:?}: {}", volume.name, error.message),
+                ..error
+            })?;
+        }
+        let image = container.image.as_deref().unwrap_or_default();
+        let written = run.pod.has_written_pull_policy(name);
+        let policy = pull_policy(container.image_pull_policy.as_deref(), written);
+        self.ensure(run, Some(name), image, policy).await?;
+        Ok(Done::Image { version: run.pod.uid().to_owned(), image: image.to_owned() })
+    }
+
+    /// Sees to it that an image is here, for a container or for the whole pod.
+    async fn ensure(
+        &self,
+        run: &RunGoal,
+        container: Option<&str>,
+        image: &str,
+        policy: PullPolicy,
+    ) -> Result<(), PerformError> {
+        let present = self.image(image).await?;
         let presence = presence_of(present.as_ref());
-        let ready = |image| Done::Image { version: run.pod.uid().to_owned(), image };
+        let show = |reason, message: String| {
+            self.events.show(about(&run.pod, container), EventKind::Normal, reason, message);
+        };
         match image::decide(policy, presence) {
             Decision::Use => {
                 let message = format!(
                     "Container image {image:?} already present on machine and can be accessed by \
                      the pod"
                 );
-                self.show(run, name, "Pulled", message);
-                Ok(ready(image))
+                show("Pulled", message);
+                Ok(())
             }
             Decision::Refuse => Err(PerformError {
                 reason: "ErrImageNeverPull",
@@ -448,36 +476,32 @@ impl Performer {
             }),
             Decision::Pull { patience } => {
                 let secrets = self.pull_secrets(run).await;
-                let request = PullRequest { image: ImageSpec(image.clone()), secrets, patience };
+                let request = PullRequest { image: ImageSpec(image.to_owned()), secrets, patience };
                 let key = key_of(&run.pod);
                 let tell = |kind, reason, message| self.events.tell(&key, kind, reason, message);
                 let pulling = format!("Pulling image {image:?}");
-                self.show(run, name, "Pulling", pulling.clone());
+                show("Pulling", pulling.clone());
                 tell(EventKind::Normal, "Pulling", pulling);
                 let began = Instant::now();
                 let pulled = tokio::select! {
                     // Cancel-safe per docs on `Images::pull_image`.
                     pulled = self.images.pull_image(&request) => pulled,
                     // A file stands above registries also when it comes during a pull.
-                    () = self.provision(&image), if policy != PullPolicy::Always => {
-                        return Ok(ready(image));
-                    }
+                    () = self.provision(image), if policy != PullPolicy::Always => return Ok(()),
                 };
                 match pulled {
                     Ok(_) => {
                         let message = format!("Successfully pulled image {image:?}");
                         let took = publish::duration(began.elapsed());
-                        let size = self.image(&image).await.ok().flatten().map_or(0, |it| it.size);
+                        let size = self.image(image).await.ok().flatten().map_or(0, |it| it.size);
                         let shown = format!(
                             "{message} in {took} ({took} including waiting). Image size: {size} bytes."
                         );
-                        self.show(run, name, "Pulled", shown);
+                        show("Pulled", shown);
                         tell(EventKind::Normal, "Pulled", message);
-                        Ok(ready(image))
+                        Ok(())
                     }
-                    Err(error) => {
-                        self.make_do(&key, policy, &image, &error).await.map(|()| ready(image))
-                    }
+                    Err(error) => self.make_do(&key, policy, image, &error).await,
                 }
             }
         }
@@ -751,9 +775,9 @@ pub(super) fn container<'a>(run: &'a RunGoal, name: &str) -> Option<&'a Containe
     run.pod.container(name).map(|(_, container)| container)
 }
 
-fn pull_policy(run: &RunGoal, container: &Container) -> PullPolicy {
-    let written = run.pod.has_written_pull_policy(&container.name);
-    match container.image_pull_policy.as_deref() {
+/// What is said of pulling an image, and whether it was `written`.
+fn pull_policy(policy: Option<&str>, written: bool) -> PullPolicy {
+    match policy {
         Some("Never") => PullPolicy::Never,
         Some("IfNotPresent") => PullPolicy::IfNotPresent,
         _ if written => PullPolicy::Always,

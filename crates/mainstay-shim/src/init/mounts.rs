@@ -28,14 +28,20 @@ pub(super) fn mount_root(container: &Container) -> Result<OwnedFd, InitError> {
     let root = &container.root;
     let target = Path::new(&container.bundle).join("rootfs");
     make_directory(&target)?;
-    // The kernel takes one page of options, in which only names relative to here have room.
-    rustix::process::chdir(&root.layers)
-        .map_err(|error| step(format!("enter {}", root.layers))(error.into()))?;
     let lower: Vec<&str> = root.lower.iter().map(String::as_str).collect();
-    mount::overlay(&lower, Path::new(&root.upper), Path::new(&root.work), &target)
-        .map_err(step("mount the image's layers"))?;
-    rustix::process::chdir("/").map_err(|error| step("enter /")(error.into()))?;
+    among(&root.layers, || {
+        mount::overlay(&lower, Path::new(&root.upper), Path::new(&root.work), &target)
+    })
+    .map_err(step("mount the image's layers"))?;
     open_directory(&target).map_err(step("open the root file system"))
+}
+
+/// Does something in the directory of layers: the kernel takes one page of options, in which only names
+/// relative to there have room.
+fn among(layers: &str, mount: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
+    rustix::process::chdir(layers)?;
+    mount()?;
+    Ok(rustix::process::chdir("/")?)
 }
 
 /// Mounts one file system, or one file or directory of the host.
@@ -48,7 +54,9 @@ pub(super) fn mount_one(
 ) -> Result<(), InitError> {
     let named = |verb: &str| format!("{verb} {}", mount.destination);
     let tree = match &mount.source {
-        MountSource::Bind { path } | MountSource::Part { directory: path, .. } => {
+        MountSource::Bind { path }
+        | MountSource::Part { directory: path, .. }
+        | MountSource::Image { path, .. } => {
             let taken = || take(&mount.source);
             let tree = match (mount.flags.propagation, host_mounts) {
                 // The mounts of this process only receive; what the host is to receive has to come
@@ -78,7 +86,9 @@ pub(super) fn mount_one(
     // What is done later below `/dev`, `/proc` and `/sys` relies on their being there. A link might
     // lead into a volume, where another container can exchange what is found; runc refuses it too.
     let links = match &mount.source {
-        MountSource::Bind { .. } | MountSource::Part { .. } => ResolveFlags::NO_MAGICLINKS,
+        MountSource::Bind { .. } | MountSource::Part { .. } | MountSource::Image { .. } => {
+            ResolveFlags::NO_MAGICLINKS
+        }
         MountSource::New { .. } => ResolveFlags::NO_SYMLINKS,
     };
     let target = mount_point(root, &mount.destination, is_directory, links)?;
@@ -92,6 +102,14 @@ fn take(source: &MountSource) -> io::Result<OwnedFd> {
         MountSource::Part { directory, path } => {
             let directory = open_directory(Path::new(directory))?;
             mount::copy_one(open_beneath(&directory, Path::new(path), OFlags::PATH)?)
+        }
+        MountSource::Image { layers, lower, place, path } => {
+            let (lower, place): (Vec<&str>, _) =
+                (lower.iter().map(String::as_str).collect(), Path::new(place));
+            // Only here, and gone with what leads to the host's files.
+            among(layers, || mount::overlay_readonly(&lower, place))?;
+            let image = open_directory(place)?;
+            mount::copy_one(open_in_root(&image, &Path::new("/").join(path), OFlags::PATH)?)
         }
         MountSource::New { .. } => Err(io::ErrorKind::InvalidInput.into()),
     }
