@@ -2,6 +2,7 @@
 //!
 //! Source: `pkg/kubelet/kuberuntime/{kuberuntime_sandbox,kuberuntime_container,security_context}.go`.
 
+mod env_file;
 mod environment;
 pub(crate) mod expand;
 mod host_name;
@@ -21,7 +22,8 @@ use mainstay_cri::{
 };
 use mainstay_pod::{Amounts, Pod, Role};
 
-pub use environment::environment;
+pub use env_file::{EnvFile, EnvFiles, files as env_files};
+pub use environment::{Given, environment};
 pub use host_name::HostName;
 pub(crate) use security::run_as_user;
 pub use security::{RunsAsRoot, verify_non_root};

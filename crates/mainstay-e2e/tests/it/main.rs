@@ -44,3 +44,4 @@ mod servers;
 mod sources;
 mod storage;
 mod tutorial;
+mod variables;

@@ -29,7 +29,7 @@ use mainstay_plan::references::{Referenced, SourceError};
 use mainstay_plan::resources;
 use mainstay_plan::status::NodeAddresses;
 use mainstay_plan::tokens;
-use mainstay_plan::translate::{self, NodeFacts};
+use mainstay_plan::translate::{self, EnvFile, Given, NodeFacts};
 use mainstay_pod::Pod;
 use tokio::sync::{Semaphore, watch};
 
@@ -38,6 +38,7 @@ use crate::dns as host_dns;
 use crate::ledger::{Ledger, Record};
 use crate::logs;
 use crate::objects::Objects;
+use crate::objects::services::Services;
 use crate::observe::Observer;
 use crate::publish::node::architecture;
 use crate::publish::{self, EventKind, Events, about, about_seen};
@@ -64,6 +65,7 @@ pub(crate) struct Performer {
     pub(crate) ledger: Ledger,
     pub(crate) events: Events,
     pub(crate) objects: Objects,
+    pub(crate) services: Arc<Services>,
     tokens: Tokens,
     starts: Semaphore,
     /// The last status of each pod, for the record of its end.
@@ -159,9 +161,10 @@ impl PerformError {
             | SourceError::NoKey { .. }
             | SourceError::NoItem { .. }
             | SourceError::NotText { .. } => Retry::WhenChanged,
-            SourceError::Awaited(_) | SourceError::Unreadable { .. } | SourceError::NoToken(_) => {
-                Retry::Soon
-            }
+            SourceError::Awaited(_)
+            | SourceError::Unreadable { .. }
+            | SourceError::EnvFile(_)
+            | SourceError::NoToken(_) => Retry::Soon,
             SourceError::Unknown(_) | SourceError::Path(_) => Retry::Backoff,
         };
         Self { reason, message: error.to_string(), retry }
@@ -201,6 +204,7 @@ impl Performer {
             ledger,
             events: Events::default(),
             objects: Objects::default(),
+            services: Arc::default(),
             tokens: Tokens::new(
                 config.api.as_ref().map(|it| publish::api::calls(it.client.clone())),
             ),
@@ -669,7 +673,7 @@ impl Performer {
 
     /// The variables of a container of a goal's pod, whose sandbox has these addresses.
     async fn environment(
-        &self,
+        self: &Arc<Self>,
         run: &RunGoal,
         container: &Container,
         pod_ips: &[IpAddr],
@@ -677,8 +681,37 @@ impl Performer {
         let (objects, node) = (self.referenced(&run.pod).await, self.node_addresses());
         let none = tokens::Tokens::new();
         let around = self.surroundings(&node, pod_ips, &objects, &none);
-        translate::environment(&run.pod, container, &around)
+        let given = self.given(&run.pod, container).await?;
+        translate::environment(&run.pod, container, &around, &given)
             .map_err(|error| PerformError::source("CreateContainerConfigError", &error))
+    }
+
+    /// What variables of a container tell of services, and what is in the files of volumes for them.
+    async fn given(
+        self: &Arc<Self>,
+        pod: &Arc<Pod>,
+        container: &Container,
+    ) -> Result<Given, PerformError> {
+        let Some(services) = self.services.variables(pod).await else {
+            // In the kubelet's words.
+            let message = "services have not yet been read at least once, cannot construct envvars"
+                .to_owned();
+            let reason = "CreateContainerConfigError";
+            return Err(PerformError { reason, message, retry: Retry::Soon });
+        };
+        let files = translate::env_files(container);
+        if files.is_empty() {
+            return Ok(Given { services, ..Given::default() });
+        }
+        let (performer, pod) = (self.clone(), pod.clone());
+        let read = move || {
+            let read = |file: EnvFile| {
+                let content = volumes::read_env_file(&pod, &file, &performer.facts);
+                (file, content)
+            };
+            Ok(files.into_iter().map(read).collect())
+        };
+        Ok(Given { services, files: blocking(read).await? })
     }
 
     /// Shows what went well with a container of a goal's pod.

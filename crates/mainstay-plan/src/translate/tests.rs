@@ -51,7 +51,7 @@ fn made(pod: &Pod, container: &Container) -> Result<ContainerConfig, TranslateEr
         objects: &Referenced::default(),
         tokens: &Default::default(),
     };
-    let envs = environment(pod, container, &around).unwrap();
+    let envs = environment(pod, container, &around, &Given::default()).unwrap();
     super::container(pod, container, &plan(), &facts(), envs)
 }
 
