@@ -68,15 +68,18 @@ pub struct ContainerMetadata {
 pub struct Mount {
     /// The path inside; absolute.
     pub container_path: String,
-    /// The path on the host; it exists.
+    /// The path on the host; it exists. Empty with `image`.
     pub host_path: String,
+    /// The image whose files are mounted in place of a path on the host, as [`crate::Images::image_status`]
+    /// resolved it. It can be neither written nor executed, and links in it lead to nothing but it.
+    pub image: Option<ImageSpec>,
     /// Whether it can be written through this mount.
     pub readonly: bool,
     /// Whether what is mounted below it on the host cannot be written either; only with `readonly`.
     pub recursive_read_only: bool,
     /// Which mounts made later are seen on which side.
     pub propagation: MountPropagation,
-    /// What below `host_path` is mounted; empty for all of it. Whoever may write there chooses what its names
+    /// What below `host_path`, or in the image (`image_sub_path`), is mounted; empty for all of it. Whoever may write there chooses what its names
     /// lead to, so it is resolved once, and never out of there.
     pub sub_path: String,
 }

@@ -9,7 +9,7 @@ mod devices;
 mod environment;
 mod mounts;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use mainstay_cri::{ContainerConfig, NamespaceMode, NamespaceOptions, SupplementalGroupsPolicy};
@@ -20,7 +20,7 @@ use mainstay_shim_protocol::{CgroupDirectories, Container, Process, Root};
 
 pub(crate) use capabilities::{UnknownCapability, of as capabilities};
 pub(crate) use devices::{HostDevice, host_devices, rules as device_rules};
-pub(crate) use mounts::SHM;
+pub(crate) use mounts::{SHM, image_place};
 
 use crate::user::User;
 
@@ -68,6 +68,8 @@ pub(crate) struct Ingredients<'a> {
     pub(crate) config: &'a ContainerConfig,
     pub(crate) namespaces: NamespaceOptions,
     pub(crate) image: &'a ImageConfig,
+    /// The layers of the images that it mounts, top first, by the name in the mount.
+    pub(crate) volumes: &'a BTreeMap<String, Vec<String>>,
     pub(crate) user: &'a User,
     /// The host name that its processes see.
     pub(crate) hostname: &'a str,

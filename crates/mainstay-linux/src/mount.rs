@@ -156,23 +156,45 @@ fn set_attribute(
 /// `InvalidInput` when a path contains what overlayfs uses as a separator and the options would
 /// mean something else, or when they do not fit a page.
 pub fn overlay(lower: &[&str], upper: &Path, work: &Path, target: &Path) -> io::Result<()> {
-    let mut options = Vec::with_capacity(1024);
-    options.extend_from_slice(b"lowerdir=");
-    for (n, layer) in lower.iter().enumerate() {
-        if n > 0 {
-            options.push(b':');
-        }
-        push_option_path(&mut options, layer.as_bytes())?;
-    }
+    let mut options = lower_option(lower.iter().map(|layer| layer.as_bytes()))?;
     options.extend_from_slice(b",upperdir=");
     push_option_path(&mut options, upper.as_os_str().as_bytes())?;
     options.extend_from_slice(b",workdir=");
     push_option_path(&mut options, work.as_os_str().as_bytes())?;
+    mount_overlay(options, target, MountFlags::empty())
+}
+
+/// Mounts an overlay of `lower` (top first) that cannot be written over the empty directory `target`.
+///
+/// An overlay without a writable directory has two others at least, so `target` is the last of them.
+///
+/// # Errors
+///
+/// As of [`overlay`].
+pub fn overlay_readonly(lower: &[&str], target: &Path) -> io::Result<()> {
+    let layers = lower.iter().map(|layer| layer.as_bytes());
+    let options = lower_option(layers.chain([target.as_os_str().as_bytes()]))?;
+    mount_overlay(options, target, MountFlags::RDONLY)
+}
+
+fn lower_option<'a>(layers: impl Iterator<Item = &'a [u8]>) -> io::Result<Vec<u8>> {
+    let mut options = Vec::with_capacity(1024);
+    options.extend_from_slice(b"lowerdir=");
+    for (n, layer) in layers.enumerate() {
+        if n > 0 {
+            options.push(b':');
+        }
+        push_option_path(&mut options, layer)?;
+    }
+    Ok(options)
+}
+
+fn mount_overlay(options: Vec<u8>, target: &Path, flags: MountFlags) -> io::Result<()> {
     if options.len() >= rustix::param::page_size() {
         return Err(invalid("the image has more layers than one overlay mount can take"));
     }
     let options = CString::new(options).map_err(|_| invalid("a path contains a NUL byte"))?;
-    Ok(mount("overlay", target, "overlay", MountFlags::empty(), Some(options.as_c_str()))?)
+    Ok(mount("overlay", target, "overlay", flags, Some(options.as_c_str()))?)
 }
 
 fn push_option_path(options: &mut Vec<u8>, path: &[u8]) -> io::Result<()> {

@@ -271,6 +271,7 @@ impl Agent {
             && let Some(goals) = unsaid.take()
         {
             let calls = publish::api::calls(access.client.clone());
+            tasks.spawn(objects::services::keep(calls.clone(), performer.services.clone()));
             tasks.spawn(objects::api::keep(calls, performer.objects.api.clone()));
             let shown = Shown {
                 node_name: config.node_name.as_str().to_owned(),

@@ -11,6 +11,7 @@
 //! | `merge_all` ([`agent`], over [`sources::merge`]) | batches | goals (`watch`) → supervisor; notes (`watch`) → board |
 //! | [`sources::api::ApiSource`], with an API | the API's pods of this node | goals (`watch`) → supervisor, `publish::mirror` |
 //! | [`objects::api::keep`], with an API | what pods refer to, the API | what is known of it (`watch`) → workers |
+//! | [`objects::services::keep`], with an API | the API's services | what is known of them → workers |
 //! | [`observe::follow`] | the runtime's events | one picture for each pod (`watch`) → its worker |
 //! | [`supervise::Supervisor`] | goals, pods that appear, requests, workers that end | a goal for each worker (`watch`) |
 //! | one [`worker::Worker`] for each pod | its goal, its picture, its actions, what probes find, time | reports → board; what runs → prober |

@@ -13,6 +13,7 @@
 //! - While the API is away, what was known counts.
 
 pub(crate) mod api;
+pub(crate) mod services;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

@@ -3,6 +3,7 @@
 //! Everything here can be done again, and mends what is missing.
 
 mod empty_dir;
+mod env_file;
 mod host_path;
 mod hosts;
 mod projected;
@@ -27,6 +28,7 @@ use mainstay_pod::Pod;
 
 pub(crate) use empty_dir::EmptyDirError;
 pub use empty_dir::unmount_below;
+pub(crate) use env_file::read as read_env_file;
 pub(crate) use host_path::HostPathError;
 pub(crate) use projected::ProjectedError;
 
@@ -173,7 +175,7 @@ fn prepare_volume(
         })
         .map_err(|source| VolumeError::Projected { volume: named(), source });
     }
-    // Other kinds are refused when the manifest is read.
+    // Files of an image are the runtime's. Other kinds are refused when the manifest is read.
     Ok(())
 }
 

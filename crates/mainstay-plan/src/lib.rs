@@ -26,6 +26,7 @@ pub mod projection;
 pub mod pull_secrets;
 pub mod references;
 pub mod resources;
+pub mod service_links;
 pub mod status;
 pub mod sysctls;
 pub mod termination_message;

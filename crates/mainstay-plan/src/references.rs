@@ -166,6 +166,8 @@ pub enum SourceError {
     },
     /// A field of the pod, or a resource of a container, that there is not.
     Unknown(String),
+    /// A variable that stands in a file, and cannot be had from there.
+    EnvFile(String),
     /// A token that was not given.
     NoToken(Arc<str>),
     /// A volume's file whose path leads out of the volume, or that cannot be one.
@@ -203,7 +205,7 @@ impl fmt::Display for SourceError {
                 "key {key} in {object} is not UTF-8 text without NUL bytes, and a variable can hold \
                  nothing else; mount it as a file"
             ),
-            Self::Unknown(what) => f.write_str(what),
+            Self::Unknown(what) | Self::EnvFile(what) => f.write_str(what),
             Self::NoToken(why) => f.write_str(why),
             Self::Path(path) => write!(f, "invalid path {path:?} of a file in a volume"),
         }

@@ -2,6 +2,7 @@
 //!
 //! Source: `pkg/kubelet/kuberuntime/{kuberuntime_sandbox,kuberuntime_container,security_context}.go`.
 
+mod env_file;
 mod environment;
 pub(crate) mod expand;
 mod host_name;
@@ -22,7 +23,8 @@ use mainstay_cri::{
 };
 use mainstay_pod::{Amounts, Pod, Role};
 
-pub use environment::environment;
+pub use env_file::{EnvFile, EnvFiles, files as env_files};
+pub use environment::{Given, environment};
 pub use host_name::HostName;
 pub(crate) use security::run_as_user;
 pub use security::{RunsAsRoot, verify_non_root};
@@ -299,6 +301,7 @@ pub fn container(
         mounts.push(Mount {
             container_path: absolute(path),
             host_path: text(&file),
+            image: None,
             readonly: false,
             recursive_read_only: false,
             propagation: MountPropagation::Private,
@@ -382,13 +385,18 @@ fn mounts(
     for mount in container.volume_mounts.iter().flatten() {
         let mut volumes = pod.spec().volumes.iter().flatten();
         let volume = volumes.find(|volume| volume.name == mount.name);
+        let image = volume.and_then(image_of);
         let path = volume.and_then(|volume| facts.volume_path(pod.uid(), volume));
-        let path = path.ok_or_else(|| TranslateError::NoSuchVolume(mount.name.clone()))?;
-        // What is in it is the agent's alone to change.
-        let is_made = volume.is_some_and(|volume| Projection::of(volume).is_some());
+        if path.is_none() && image.is_none() {
+            return Err(TranslateError::NoSuchVolume(mount.name.clone()));
+        }
+        // What is in it is the agent's alone to change, or nobody's.
+        let is_made =
+            image.is_some() || volume.is_some_and(|volume| Projection::of(volume).is_some());
         mounts.push(Mount {
             container_path: absolute(&mount.mount_path),
-            host_path: text(&path),
+            host_path: path.as_deref().map(text).unwrap_or_default(),
+            image: image.map(|reference| ImageSpec(reference.to_owned())),
             readonly: is(mount.read_only) || is_made,
             recursive_read_only: is_recursively_read_only(mount),
             propagation: propagation(mount)?,
@@ -400,6 +408,7 @@ fn mounts(
         mounts.push(Mount {
             container_path: "/etc/hosts".to_owned(),
             host_path: text(&facts.hosts_file(pod.uid())),
+            image: None,
             readonly: security::is_rootfs_readonly(container),
             recursive_read_only: false,
             propagation: MountPropagation::Private,
@@ -407,6 +416,11 @@ fn mounts(
         });
     }
     Ok(mounts)
+}
+
+/// The image that a volume shows; `None` if it is of another kind.
+pub fn image_of(volume: &Volume) -> Option<&str> {
+    volume.image.as_ref()?.reference.as_deref()
 }
 
 /// Source: `translateMountPropagation`.

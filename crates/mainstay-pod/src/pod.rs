@@ -219,6 +219,11 @@ impl Pod {
         !self.unwritten_pull_policies.contains(container)
     }
 
+    /// The same of a volume's image.
+    pub fn has_written_volume_pull_policy(&self, volume: &str) -> bool {
+        !self.unwritten_pull_policies.contains(&of_volume(volume))
+    }
+
     /// Ports of the host that it occupies, in the order of the manifest.
     pub fn host_ports(&self) -> Vec<HostPort> {
         host_ports::of(self.spec())
@@ -260,6 +265,11 @@ impl Pod {
         let source = stored.source.unwrap_or(SourceKind::File);
         Ok(Self::new(stored.pod, source, stored.content_hash, stored.unwritten_pull_policies))
     }
+}
+
+/// How a volume is called beside containers, whose names have no slash.
+pub(crate) fn of_volume(name: &str) -> String {
+    format!("volumes/{name}")
 }
 
 #[cfg(test)]

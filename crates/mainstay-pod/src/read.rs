@@ -186,14 +186,20 @@ fn find_duplicates(node: &Node, findings: &mut Vec<Finding>) {
     }
 }
 
-/// Containers of a pod as it was written that say nothing about pulling.
+/// Containers of a pod as it was written, and volumes of images, that say nothing about pulling.
 fn unwritten_pull_policies(pod: &KubernetesPod) -> BTreeSet<String> {
     let spec = pod.spec.iter();
     let containers =
         spec.flat_map(|spec| spec.init_containers.iter().flatten().chain(&spec.containers));
-    let unwritten = containers
-        .filter(|container| container.image_pull_policy.as_ref().is_none_or(String::is_empty));
-    unwritten.map(|container| container.name.clone()).collect()
+    let containers = containers.map(|it| (it.name.clone(), it.image_pull_policy.as_ref()));
+    let volumes = pod.spec.iter().flat_map(|spec| spec.volumes.iter().flatten());
+    let images = volumes.filter_map(|it| {
+        let image = it.image.as_ref()?;
+        Some((crate::pod::of_volume(&it.name), image.pull_policy.as_ref()))
+    });
+    let unwritten =
+        containers.chain(images).filter(|(_, policy)| policy.is_none_or(String::is_empty));
+    unwritten.map(|(name, _)| name).collect()
 }
 
 /// The text of a file that is small enough and UTF-8.

@@ -102,6 +102,17 @@ pub enum MountSource {
         /// What below it. No link leads out of the directory.
         path: String,
     },
+    /// The files of an image, or some of them, which nobody can write.
+    Image {
+        /// The directory that `lower` is relative to.
+        layers: String,
+        /// The layers, top first; at least one.
+        lower: Vec<String>,
+        /// An empty directory, of this mount only; absolute.
+        place: String,
+        /// What of it; empty for all. Links lead to nothing but the image.
+        path: String,
+    },
     /// A new instance of a file system that lives in memory.
     New {
         /// `proc`, `sysfs`, `tmpfs`, `devpts`, `mqueue` or `cgroup2`.

@@ -206,7 +206,9 @@ fn become_container(
 
     // Before the layers are mounted too: what an overlay needs it makes as whoever mounted it.
     make_files_of(users)?;
-    let root = mounts::mount_root(container, users)?;
+    let mapped = users.map(|users| mounts::map_layers(container, users)).transpose()?;
+    let container = mapped.as_ref().unwrap_or(container);
+    let root = mounts::mount_root(container)?;
     for mount in &container.mounts {
         mounts::mount_one(&root, host_mounts, users, mount)?;
     }

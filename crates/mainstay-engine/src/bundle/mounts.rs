@@ -1,6 +1,8 @@
 //! What is mounted in a container.
 
-use mainstay_cri::{Mount as Wanted, MountPropagation, NamespaceMode};
+use std::path::{Path, PathBuf};
+
+use mainstay_cri::{ImageSpec, Mount as Wanted, MountPropagation, NamespaceMode};
 use mainstay_linux::cgroup::{Hierarchies, Layout};
 use mainstay_shim_protocol::{Mount, MountFlags, MountSource, Propagation};
 
@@ -79,7 +81,18 @@ pub(super) fn list(from: &Ingredients<'_>, layout: Layout) -> Mounts {
         };
         let (readonly, recursive) = (mount.readonly, mount.recursive_read_only);
         let flags = MountFlags { readonly, recursive, propagation, mapped, ..PLAIN };
-        if mount.sub_path.is_empty() {
+        if let Some(ImageSpec(image)) = &mount.image {
+            mounts.list.push(Mount {
+                destination: mount.container_path.clone(),
+                source: MountSource::Image {
+                    layers: from.places.root.layers.clone(),
+                    lower: from.volumes.get(image).cloned().unwrap_or_default(),
+                    place: text(&image_place(from.places.bundle, &mount.container_path)),
+                    path: mount.sub_path.clone(),
+                },
+                flags: MountFlags { readonly: true, propagation, ..CLOSED },
+            });
+        } else if mount.sub_path.is_empty() {
             mounts.bind(&mount.container_path, &mount.host_path, flags);
         } else {
             let (directory, path) = (mount.host_path.clone(), mount.sub_path.clone());
@@ -88,6 +101,20 @@ pub(super) fn list(from: &Ingredients<'_>, layout: Layout) -> Mounts {
         }
     }
     mounts
+}
+
+/// Where the image is put together that a container mounts at a path.
+pub(crate) fn image_place(bundle: &Path, container_path: &str) -> PathBuf {
+    let name = container_path.bytes().fold(String::new(), |mut name, byte| {
+        // No two paths have one name, and nothing in it means anything to an overlay.
+        if byte.is_ascii_alphanumeric() {
+            name.push(char::from(byte));
+        } else {
+            name.push_str(&format!("_{byte:02x}"));
+        }
+        name
+    });
+    bundle.join("images").join(name)
 }
 
 impl Mounts {

@@ -88,6 +88,7 @@ fn make(
     container(&Ingredients {
         id: "id",
         config: &config,
+        volumes: &BTreeMap::new(),
         namespaces,
         image: &image,
         user: &user,
@@ -225,6 +226,9 @@ fn check_mounts(
             }
             MountSource::Bind { path } => path.clone(),
             MountSource::Part { directory, path } => format!("{path} of {directory}"),
+            MountSource::Image { layers, lower, place, path } => {
+                format!("{path:?} of {} in {layers} at {place}", lower.join(":"))
+            }
         };
         let flags = mount.flags;
         let flags = [
@@ -251,6 +255,7 @@ fn mounts_of_version_2_with_the_containers_own_last_and_the_outer_first() {
     let mount = |container_path: &str, host_path: &str, readonly| Mount {
         container_path: container_path.into(),
         host_path: host_path.into(),
+        image: None,
         readonly,
         recursive_read_only: false,
         propagation: MountPropagation::Private,

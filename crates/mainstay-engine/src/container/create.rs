@@ -1,5 +1,6 @@
 //! Making a container.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -10,6 +11,7 @@ use mainstay_cri::{
     ContainerConfig, ContainerEventKind, ContainerId, ContainerState, Error, ErrorKind, ImageSpec,
     Mount, MountPropagation, Result, SandboxId, SeccompProfile,
 };
+use mainstay_image::digest::Digest;
 use mainstay_image::reference::Reference;
 use mainstay_image::store::Image;
 use mainstay_linux::capability::Capabilities;
@@ -92,6 +94,15 @@ fn lay_out(
     let image = image.ok_or_else(|| {
         Error::new(ErrorKind::NotFound, format!("image {} is not on this machine", config.image))
     })?;
+    let mut images = BTreeMap::new();
+    for ImageSpec(name) in config.mounts.iter().filter_map(|mount| mount.image.as_ref()) {
+        let found = store.find(name).map_err(failed("cannot look up the image of a volume"))?;
+        let found = found.ok_or_else(|| {
+            let message = format!("image {name} of a volume is not on this machine");
+            Error::new(ErrorKind::NotFound, message)
+        })?;
+        images.insert(name.clone(), found);
+    }
     let user = find_user(engine, &image, config)?;
     let names = [image.references.as_slice(), &image.digests].concat();
     let bundle = sandbox.bundle(id);
@@ -108,7 +119,7 @@ fn lay_out(
         stop_signal: stop_signal(config, &image)?,
         process: mainstay_shim_protocol::Process::default(),
     };
-    let layout = lay_out_files(engine, &owner, &record, config, &bundle, &image, &user);
+    let layout = lay_out_files(engine, &owner, &record, config, &bundle, (&image, &images), &user);
     if layout.is_err() {
         // What is there by now is taken away again; the error that counts is the first one.
         if let Err(second) = super::remove::clear(engine, &record, &bundle) {
@@ -124,14 +135,18 @@ fn lay_out_files(
     record: &ContainerRecord,
     config: &ContainerConfig,
     bundle: &Path,
-    image: &Image,
+    (image, images): (&Image, &BTreeMap<String, Image>),
     user: &User,
 ) -> Result<(Spec, ContainerRecord)> {
     let make = |path: &Path| {
         fs::create_dir_all(path).map_err(io_failed(format!("cannot make {}", path.display())))
     };
     make(bundle)?;
-    engine.store().lease(&record.id.0, &image.id).map_err(failed("cannot hold the image"))?;
+    let used: Vec<&Digest> = [image].into_iter().chain(images.values()).map(|it| &it.id).collect();
+    engine.store().lease(&record.id.0, &used).map_err(failed("cannot hold the image"))?;
+    for mount in config.mounts.iter().filter(|mount| mount.image.is_some()) {
+        make(&bundle::image_place(bundle, &mount.container_path))?;
+    }
     let writable = engine.writable_directory(&record.id);
     let (upper, work) = (writable.join(UPPER), writable.join("work"));
     make(&upper)?;
@@ -150,6 +165,7 @@ fn lay_out_files(
         config,
         namespaces: owner.namespaces,
         image: &image.config,
+        volumes: &images.iter().map(|(name, it)| (name.clone(), it.lower_dirs())).collect(),
         user,
         hostname: &hostname_of(owner)?,
         places: Places {

@@ -15,32 +15,37 @@ use crate::durable::{self, at};
 pub struct Lease {
     /// Who: the id of a container.
     pub owner: String,
-    /// The image's id, or `None` if a power cut has left no more than the owner's name.
-    pub image: Option<Digest>,
+    /// The ids of the images, or nothing if a power cut has left no more than the owner's name.
+    pub images: Vec<Digest>,
 }
 
 /// What the file of a lease says.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct LeaseRecord {
     version: u32,
-    pub(super) image: Digest,
+    pub(super) images: Vec<Digest>,
     pub(super) layers: Vec<Digest>,
 }
 
 impl Store {
-    /// Keeps the layers of the image `id` for `owner`, until [`Store::release`]. A lease that
+    /// Keeps the layers of the images `ids` for `owner`, until [`Store::release`]. A lease that
     /// `owner` has already is replaced.
     ///
     /// It is not synced, since it is made on the way to a container's start and no container
     /// outlives the machine; one that is there after a boot is to be released or taken anew.
-    pub fn lease(&self, owner: &str, id: &Digest) -> Result<(), StoreError> {
+    pub fn lease(&self, owner: &str, ids: &[&Digest]) -> Result<(), StoreError> {
         let path = self.lease_path(owner)?;
         let scratch = self.scratch()?;
         // Shared, so that the image cannot be removed between the look and the lease.
         let _guard = self.shared()?;
-        let image = self.image_record(id)?.ok_or_else(|| StoreError::NotFound(id.to_string()))?;
-        let layers = image.layers.into_iter().map(|LayerUse { diff_id, .. }| diff_id).collect();
-        let content = to_json(&LeaseRecord { version: VERSION, image: image.id, layers });
+        let (mut images, mut layers) = (Vec::new(), Vec::new());
+        for id in ids {
+            let image =
+                self.image_record(id)?.ok_or_else(|| StoreError::NotFound(id.to_string()))?;
+            layers.extend(image.layers.into_iter().map(|LayerUse { diff_id, .. }| diff_id));
+            images.push(image.id);
+        }
+        let content = to_json(&LeaseRecord { version: VERSION, images, layers });
         fs::write(scratch.path(), content).map_err(at("writing", scratch.path()))?;
         let persisted = scratch.persist(&path);
         persisted.map_err(|error| at("renaming a file to", &path)(error.error))?;
@@ -58,7 +63,7 @@ impl Store {
         let records = self.lease_records()?.into_iter();
         let lease = |(owner, record): (String, Option<LeaseRecord>)| Lease {
             owner,
-            image: record.map(|record| record.image),
+            images: record.map(|record| record.images).unwrap_or_default(),
         };
         Ok(records.map(lease).collect())
     }

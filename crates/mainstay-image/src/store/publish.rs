@@ -169,8 +169,9 @@ impl Store {
         }
 
         let leases = self.lease_records()?.into_iter();
-        let leases = leases
-            .filter(|(_, lease)| lease.as_ref().is_some_and(|lease| lease.image == record.id));
+        let leases = leases.filter(|(_, lease)| {
+            lease.as_ref().is_some_and(|lease| lease.images.contains(&record.id))
+        });
         let owners: Vec<String> = leases.map(|(owner, _)| owner).collect();
         if !owners.is_empty() {
             return Err(StoreError::InUse { image: record.id, owners });

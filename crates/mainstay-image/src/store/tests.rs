@@ -169,8 +169,8 @@ fn removing_names_and_images() {
     };
     expect!["image local/z is not here: import or pull it"].assert_eq(&remove("local/z"));
     expect!["local/x:1; image stays"].assert_eq(&remove("local/x:1"));
-    store.lease("container-1", &id).unwrap();
-    store.lease("container-2", &id).unwrap();
+    store.lease("container-1", &[&id]).unwrap();
+    store.lease("container-2", &[&id]).unwrap();
     expect!["image sha256:ID is in use by container-1, container-2: stop it first"]
         .assert_eq(&remove("local/x:2"));
     expect!["image sha256:ID is in use by container-1, container-2: stop it first"]
@@ -201,8 +201,8 @@ fn leases_keep_layers_over_everything() {
     let fixture = Fixture::new();
     let store = &fixture.store;
     let id = fixture.import(&[image("local/x:1", &["a"])]).remove(0).id;
-    store.lease("c1", &id).unwrap();
-    assert_eq!(store.leases().unwrap(), [Lease { owner: "c1".into(), image: Some(id.clone()) }]);
+    store.lease("c1", &[&id]).unwrap();
+    assert_eq!(store.leases().unwrap(), [Lease { owner: "c1".into(), images: vec![id.clone()] }]);
     // Whoever tears the image out regardless, such as somebody with rm.
     fs::remove_dir_all(store.watch_dir()).unwrap();
     let store = fixture.reopen();
@@ -213,16 +213,16 @@ fn leases_keep_layers_over_everything() {
 
     let refused = |result: Result<(), StoreError>| chain(&result.unwrap_err());
     assert_eq!(
-        refused(store.lease("c1", &id)),
+        refused(store.lease("c1", &[&id])),
         format!("image {id} is not here: import or pull it")
     );
     expect![[
         r#""../c1" cannot hold a lease: its name is to be 1 to 200 letters, digits, . _ or -"#
     ]]
-    .assert_eq(&refused(store.lease("../c1", &id)));
+    .assert_eq(&refused(store.lease("../c1", &[&id])));
     // What a power cut leaves of a lease that was not synced.
     fs::write(store.dir().join("leases/c2.json"), "").unwrap();
-    assert_eq!(store.leases().unwrap(), [Lease { owner: "c2".into(), image: None }]);
+    assert_eq!(store.leases().unwrap(), [Lease { owner: "c2".into(), images: vec![] }]);
     assert_eq!(store.collect(now, Duration::MAX).unwrap().layers, 0);
     store.release("c2").unwrap();
     assert!(store.leases().unwrap().is_empty());
@@ -416,7 +416,7 @@ fn damage_is_found_named_and_mended() {
     fs::remove_dir_all(store.layer_path(&Digest::of(&layer("c")))).unwrap();
     fs::write(store.layer_path(&Digest::of(&layer("d"))).join("layer.json"), "half").unwrap();
     // A container has the one without a record mounted.
-    store.lease("c1", &imported[2].id).unwrap();
+    store.lease("c1", &[&imported[2].id]).unwrap();
     let flags = rustix::fs::OFlags::PATH;
     let mounted = store.layer_path(&Digest::of(&layer("d"))).join("fs");
     let mounted = rustix::fs::open(mounted, flags, rustix::fs::Mode::empty()).unwrap();

@@ -31,7 +31,7 @@ use mainstay_plan::references::{Referenced, SourceError};
 use mainstay_plan::resources;
 use mainstay_plan::status::NodeAddresses;
 use mainstay_plan::tokens;
-use mainstay_plan::translate::{self, NodeFacts};
+use mainstay_plan::translate::{self, EnvFile, Given, NodeFacts};
 use mainstay_pod::Pod;
 use mainstay_pod::api::unsupported_in;
 use tokio::sync::{Semaphore, watch};
@@ -41,6 +41,7 @@ use crate::dns as host_dns;
 use crate::ledger::{Ledger, Record};
 use crate::logs;
 use crate::objects::Objects;
+use crate::objects::services::Services;
 use crate::observe::Observer;
 use crate::publish::node::architecture;
 use crate::publish::{self, EventKind, Events, about, about_seen};
@@ -68,6 +69,7 @@ pub(crate) struct Performer {
     pub(crate) ledger: Ledger,
     pub(crate) events: Events,
     pub(crate) objects: Objects,
+    pub(crate) services: Arc<Services>,
     tokens: Tokens,
     users: Users,
     starts: Semaphore,
@@ -164,9 +166,10 @@ impl PerformError {
             | SourceError::NoKey { .. }
             | SourceError::NoItem { .. }
             | SourceError::NotText { .. } => Retry::WhenChanged,
-            SourceError::Awaited(_) | SourceError::Unreadable { .. } | SourceError::NoToken(_) => {
-                Retry::Soon
-            }
+            SourceError::Awaited(_)
+            | SourceError::Unreadable { .. }
+            | SourceError::EnvFile(_)
+            | SourceError::NoToken(_) => Retry::Soon,
             SourceError::Unknown(_) | SourceError::Path(_) => Retry::Backoff,
         };
         Self { reason, message: error.to_string(), retry }
@@ -206,6 +209,7 @@ impl Performer {
             ledger,
             events: Events::default(),
             objects: Objects::default(),
+            services: Arc::default(),
             tokens: Tokens::new(
                 config.api.as_ref().map(|it| publish::api::calls(it.client.clone())),
             ),
@@ -386,21 +390,49 @@ impl Performer {
         Ok(Done::AsAsked)
     }
 
+    /// Sees to a container's image, and to those of the volumes that it mounts.
     async fn ensure_image(&self, run: &RunGoal, name: &str) -> Result<Done, PerformError> {
         let Some(container) = container(run, name) else { return Ok(Done::AsAsked) };
-        let image = container.image.clone().unwrap_or_default();
-        let policy = pull_policy(run, container);
-        let present = self.image(&image).await?;
+        for mount in container.volume_mounts.iter().flatten() {
+            let mut volumes = run.pod.spec().volumes.iter().flatten();
+            let Some(volume) = volumes.find(|it| it.name == mount.name) else { continue };
+            let Some(image) = translate::image_of(volume) else { continue };
+            let written = run.pod.has_written_volume_pull_policy(&volume.name);
+            let policy = volume.image.as_ref().and_then(|it| it.pull_policy.as_deref());
+            let ensured = self.ensure(run, None, image, pull_policy(policy, written)).await;
+            ensured.map_err(|error| PerformError {
+                message: format!("the image of volume {:?}: {}", volume.name, error.message),
+                ..error
+            })?;
+        }
+        let image = container.image.as_deref().unwrap_or_default();
+        let written = run.pod.has_written_pull_policy(name);
+        let policy = pull_policy(container.image_pull_policy.as_deref(), written);
+        self.ensure(run, Some(name), image, policy).await?;
+        Ok(Done::Image { version: run.pod.uid().to_owned(), image: image.to_owned() })
+    }
+
+    /// Sees to it that an image is here, for a container or for the whole pod.
+    async fn ensure(
+        &self,
+        run: &RunGoal,
+        container: Option<&str>,
+        image: &str,
+        policy: PullPolicy,
+    ) -> Result<(), PerformError> {
+        let present = self.image(image).await?;
         let presence = presence_of(present.as_ref());
-        let ready = |image| Done::Image { version: run.pod.uid().to_owned(), image };
+        let show = |reason, message: String| {
+            self.events.show(about(&run.pod, container), EventKind::Normal, reason, message);
+        };
         match image::decide(policy, presence) {
             Decision::Use => {
                 let message = format!(
                     "Container image {image:?} already present on machine and can be accessed by \
                      the pod"
                 );
-                self.show(run, name, "Pulled", message);
-                Ok(ready(image))
+                show("Pulled", message);
+                Ok(())
             }
             Decision::Refuse => Err(PerformError {
                 reason: "ErrImageNeverPull",
@@ -412,36 +444,32 @@ impl Performer {
             }),
             Decision::Pull { patience } => {
                 let secrets = self.pull_secrets(run).await;
-                let request = PullRequest { image: ImageSpec(image.clone()), secrets, patience };
+                let request = PullRequest { image: ImageSpec(image.to_owned()), secrets, patience };
                 let key = key_of(&run.pod);
                 let tell = |kind, reason, message| self.events.tell(&key, kind, reason, message);
                 let pulling = format!("Pulling image {image:?}");
-                self.show(run, name, "Pulling", pulling.clone());
+                show("Pulling", pulling.clone());
                 tell(EventKind::Normal, "Pulling", pulling);
                 let began = Instant::now();
                 let pulled = tokio::select! {
                     // Cancel-safe per docs on `Images::pull_image`.
                     pulled = self.images.pull_image(&request) => pulled,
                     // A file stands above registries also when it comes during a pull.
-                    () = self.provision(&image), if policy != PullPolicy::Always => {
-                        return Ok(ready(image));
-                    }
+                    () = self.provision(image), if policy != PullPolicy::Always => return Ok(()),
                 };
                 match pulled {
                     Ok(_) => {
                         let message = format!("Successfully pulled image {image:?}");
                         let took = publish::duration(began.elapsed());
-                        let size = self.image(&image).await.ok().flatten().map_or(0, |it| it.size);
+                        let size = self.image(image).await.ok().flatten().map_or(0, |it| it.size);
                         let shown = format!(
                             "{message} in {took} ({took} including waiting). Image size: {size} bytes."
                         );
-                        self.show(run, name, "Pulled", shown);
+                        show("Pulled", shown);
                         tell(EventKind::Normal, "Pulled", message);
-                        Ok(ready(image))
+                        Ok(())
                     }
-                    Err(error) => {
-                        self.make_do(&key, policy, &image, &error).await.map(|()| ready(image))
-                    }
+                    Err(error) => self.make_do(&key, policy, image, &error).await,
                 }
             }
         }
@@ -618,7 +646,7 @@ impl Performer {
 
     /// The variables of a container of a goal's pod, whose sandbox has these addresses.
     async fn environment(
-        &self,
+        self: &Arc<Self>,
         run: &RunGoal,
         container: &Container,
         pod_ips: &[IpAddr],
@@ -626,8 +654,37 @@ impl Performer {
         let (objects, node) = (self.referenced(&run.pod).await, self.node_addresses());
         let none = tokens::Tokens::new();
         let around = self.surroundings(&node, pod_ips, &objects, &none);
-        translate::environment(&run.pod, container, &around)
+        let given = self.given(&run.pod, container).await?;
+        translate::environment(&run.pod, container, &around, &given)
             .map_err(|error| PerformError::source("CreateContainerConfigError", &error))
+    }
+
+    /// What variables of a container tell of services, and what is in the files of volumes for them.
+    async fn given(
+        self: &Arc<Self>,
+        pod: &Arc<Pod>,
+        container: &Container,
+    ) -> Result<Given, PerformError> {
+        let Some(services) = self.services.variables(pod).await else {
+            // In the kubelet's words.
+            let message = "services have not yet been read at least once, cannot construct envvars"
+                .to_owned();
+            let reason = "CreateContainerConfigError";
+            return Err(PerformError { reason, message, retry: Retry::Soon });
+        };
+        let files = translate::env_files(container);
+        if files.is_empty() {
+            return Ok(Given { services, ..Given::default() });
+        }
+        let (performer, pod) = (self.clone(), pod.clone());
+        let read = move || {
+            let read = |file: EnvFile| {
+                let content = volumes::read_env_file(&pod, &file, &performer.facts);
+                (file, content)
+            };
+            Ok(files.into_iter().map(read).collect())
+        };
+        Ok(Given { services, files: blocking(read).await? })
     }
 
     /// Shows what went well with a container of a goal's pod.
@@ -713,9 +770,9 @@ pub(super) fn container<'a>(run: &'a RunGoal, name: &str) -> Option<&'a Containe
     run.pod.container(name).map(|(_, container)| container)
 }
 
-fn pull_policy(run: &RunGoal, container: &Container) -> PullPolicy {
-    let written = run.pod.has_written_pull_policy(&container.name);
-    match container.image_pull_policy.as_deref() {
+/// What is said of pulling an image, and whether it was `written`.
+fn pull_policy(policy: Option<&str>, written: bool) -> PullPolicy {
+    match policy {
         Some("Never") => PullPolicy::Never,
         Some("IfNotPresent") => PullPolicy::IfNotPresent,
         _ if written => PullPolicy::Always,

@@ -3,17 +3,27 @@
 //! Source: `makeEnvironmentVariables` in `pkg/kubelet/kubelet_pods.go`. Names are taken as they are, as
 //! there since `RelaxedEnvironmentVariableValidation`.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use k8s_openapi::api::core::v1::{Container, EnvVarSource};
 use mainstay_pod::{Object, ObjectKind, ObjectName, ObjectValue, Pod};
 
+use super::env_file::{self, EnvFiles};
 use super::expand::expand;
 use crate::downward::{self, Surroundings};
 use crate::references::SourceError;
 
+/// What the variables of a container are made of that neither the pod nor its surroundings have.
+#[derive(Clone, Debug, Default)]
+pub struct Given {
+    /// What it is told of services. They count least.
+    pub services: BTreeMap<String, String>,
+    /// The files that it takes variables from.
+    pub files: EnvFiles,
+}
+
 /// The variables of a container: all that `envFrom` brings, then those of `env` in their order, which count
-/// more and may refer to what is before them.
+/// more and may refer to what is before them; at last what it is told of services.
 ///
 /// # Errors
 ///
@@ -22,6 +32,7 @@ pub fn environment(
     pod: &Pod,
     container: &Container,
     around: &Surroundings<'_>,
+    given: &Given,
 ) -> Result<Vec<(String, String)>, SourceError> {
     let mut variables = Variables::default();
     for source in container.env_from.iter().flatten() {
@@ -40,11 +51,21 @@ pub fn environment(
     for variable in container.env.iter().flatten() {
         let written = variable.value.as_deref().unwrap_or_default();
         let value = match &variable.value_from {
-            Some(source) if written.is_empty() => value_from(pod, container, source, around)?,
-            _ => Some(expand(written, |name| variables.get(name).map(str::to_owned))),
+            Some(source) if written.is_empty() => {
+                value_from(pod, container, source, (around, given))?
+            }
+            _ => Some(expand(written, |name| {
+                let service = || given.services.get(name).map(String::as_str);
+                variables.get(name).or_else(service).map(str::to_owned)
+            })),
         };
         if let Some(value) = value {
             variables.put(variable.name.clone(), value);
+        }
+    }
+    for (name, value) in &given.services {
+        if variables.get(name).is_none() {
+            variables.put(name.clone(), value.clone());
         }
     }
     Ok(variables.list)
@@ -55,13 +76,16 @@ fn value_from(
     pod: &Pod,
     container: &Container,
     source: &EnvVarSource,
-    around: &Surroundings<'_>,
+    (around, given): (&Surroundings<'_>, &Given),
 ) -> Result<Option<String>, SourceError> {
     if let Some(field) = &source.field_ref {
         return downward::variable(pod, &field.field_path, around).map(Some);
     }
     if let Some(selector) = &source.resource_field_ref {
         return downward::resource_for_variable(pod, container, selector, around).map(Some);
+    }
+    if let Some(selector) = &source.file_key_ref {
+        return env_file::value(selector, &given.files);
     }
     let map = source.config_map_key_ref.as_ref();
     let map = map.map(|it| (ObjectKind::ConfigMap, &it.name, &it.key, it.optional));

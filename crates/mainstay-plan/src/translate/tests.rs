@@ -51,7 +51,7 @@ fn made(pod: &Pod, container: &Container) -> Result<ContainerConfig, TranslateEr
         objects: &Referenced::default(),
         tokens: &Default::default(),
     };
-    let envs = environment(pod, container, &around).unwrap();
+    let envs = environment(pod, container, &around, &Given::default()).unwrap();
     super::container(pod, container, &plan(), &facts(), envs, None)
 }
 
@@ -142,6 +142,7 @@ fn volumes_are_mounted_where_they_are_wanted() {
             Mount {
                 container_path: "/cache",
                 host_path: "/pods/UID/volumes/kubernetes.io~empty-dir/e",
+                image: None,
                 readonly: false,
                 recursive_read_only: false,
                 propagation: Private,
@@ -150,6 +151,7 @@ fn volumes_are_mounted_where_they_are_wanted() {
             Mount {
                 container_path: "/h",
                 host_path: "/host",
+                image: None,
                 readonly: true,
                 recursive_read_only: false,
                 propagation: Private,
@@ -158,6 +160,7 @@ fn volumes_are_mounted_where_they_are_wanted() {
             Mount {
                 container_path: "/etc/hosts",
                 host_path: "/pods/UID/etc-hosts",
+                image: None,
                 readonly: false,
                 recursive_read_only: false,
                 propagation: Private,
@@ -166,6 +169,7 @@ fn volumes_are_mounted_where_they_are_wanted() {
             Mount {
                 container_path: "/dev/termination-log",
                 host_path: "/pods/UID/containers/c/2",
+                image: None,
                 readonly: false,
                 recursive_read_only: false,
                 propagation: Private,

@@ -26,29 +26,26 @@ use super::{InitError, make_directory, step};
 
 const DIRECTORY_MODE: Mode = Mode::from_raw_mode(0o755);
 
-/// Mounts the overlay and returns its root directory. What is in it belongs to `users`, if the pod has
-/// its own, and lies on the disk as if they were the machine's.
-pub(super) fn mount_root(
-    container: &Container,
-    users: Option<&UserNamespace>,
-) -> Result<OwnedFd, InitError> {
-    let bundle = Path::new(&container.bundle);
-    let mapped = users.map(|users| map_layers(&container.root, bundle, users)).transpose()?;
-    let root = mapped.as_ref().unwrap_or(&container.root);
-    let target = bundle.join("rootfs");
+/// Mounts the overlay and returns its root directory.
+pub(super) fn mount_root(container: &Container) -> Result<OwnedFd, InitError> {
+    let root = &container.root;
+    let target = Path::new(&container.bundle).join("rootfs");
     make_directory(&target)?;
-    // The kernel takes one page of options, in which only names relative to here have room.
-    rustix::process::chdir(&root.layers)
-        .map_err(|error| step(format!("enter {}", root.layers))(error.into()))?;
     let lower: Vec<&str> = root.lower.iter().map(String::as_str).collect();
-    mount::overlay(&lower, Path::new(&root.upper), Path::new(&root.work), &target)
-        .map_err(step("mount the image's layers"))?;
-    rustix::process::chdir("/").map_err(|error| step("enter /")(error.into()))?;
+    among(&root.layers, || {
+        mount::overlay(&lower, Path::new(&root.upper), Path::new(&root.work), &target)
+    })
+    .map_err(step("mount the image's layers"))?;
     open_directory(&target).map_err(step("open the root file system"))
 }
 
-/// The same layers where they belong to the pod's users: an overlay cannot be mapped itself.
-fn map_layers(root: &Root, bundle: &Path, users: &UserNamespace) -> Result<Root, InitError> {
+/// The same container with layers that belong to the pod's users: an overlay cannot be mapped itself.
+/// On the disk they belong to whom they belonged.
+pub(super) fn map_layers(
+    container: &Container,
+    users: &UserNamespace,
+) -> Result<Container, InitError> {
+    let (root, bundle) = (&container.root, Path::new(&container.bundle));
     let parts = |path: &str| {
         let path = Path::new(path);
         path.parent()
@@ -72,15 +69,30 @@ fn map_layers(root: &Root, bundle: &Path, users: &UserNamespace) -> Result<Root,
         mount::attach(&copy, place).map_err(step(named()))?;
         Ok(target)
     };
-    let layers = map("layers", Path::new(&root.layers))?;
-    let writable = map("writable", &writable)?;
     let text = |path: PathBuf| path.to_string_lossy().into_owned();
-    Ok(Root {
-        layers: text(layers),
+    let layers = text(map("layers", Path::new(&root.layers))?);
+    let writable = map("writable", &writable)?;
+    let mut mapped = container.clone();
+    for mount in &mut mapped.mounts {
+        if let MountSource::Image { layers: of_image, .. } = &mut mount.source {
+            of_image.clone_from(&layers);
+        }
+    }
+    mapped.root = Root {
+        layers,
         upper: text(writable.join(upper)),
         work: text(writable.join(work)),
         ..root.clone()
-    })
+    };
+    Ok(mapped)
+}
+
+/// Does something in the directory of layers: the kernel takes one page of options, in which only names
+/// relative to there have room.
+fn among(layers: &str, mount: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
+    rustix::process::chdir(layers)?;
+    mount()?;
+    Ok(rustix::process::chdir("/")?)
 }
 
 /// Mounts one file system, or one file or directory of the host.
@@ -94,7 +106,9 @@ pub(super) fn mount_one(
 ) -> Result<(), InitError> {
     let named = |verb: &str| format!("{verb} {}", mount.destination);
     let tree = match &mount.source {
-        MountSource::Bind { path } | MountSource::Part { directory: path, .. } => {
+        MountSource::Bind { path }
+        | MountSource::Part { directory: path, .. }
+        | MountSource::Image { path, .. } => {
             let taken = || take(&mount.source);
             let tree = match (mount.flags.propagation, host_mounts) {
                 // The mounts of this process only receive; what the host is to receive has to come
@@ -128,7 +142,9 @@ pub(super) fn mount_one(
     // What is done later below `/dev`, `/proc` and `/sys` relies on their being there. A link might
     // lead into a volume, where another container can exchange what is found; runc refuses it too.
     let links = match &mount.source {
-        MountSource::Bind { .. } | MountSource::Part { .. } => ResolveFlags::NO_MAGICLINKS,
+        MountSource::Bind { .. } | MountSource::Part { .. } | MountSource::Image { .. } => {
+            ResolveFlags::NO_MAGICLINKS
+        }
         MountSource::New { .. } => ResolveFlags::NO_SYMLINKS,
     };
     let target = mount_point(root, &mount.destination, is_directory, links)?;
@@ -142,6 +158,14 @@ fn take(source: &MountSource) -> io::Result<OwnedFd> {
         MountSource::Part { directory, path } => {
             let directory = open_directory(Path::new(directory))?;
             mount::copy_one(open_beneath(&directory, Path::new(path), OFlags::PATH)?)
+        }
+        MountSource::Image { layers, lower, place, path } => {
+            let (lower, place): (Vec<&str>, _) =
+                (lower.iter().map(String::as_str).collect(), Path::new(place));
+            // Only here, and gone with what leads to the host's files.
+            among(layers, || mount::overlay_readonly(&lower, place))?;
+            let image = open_directory(place)?;
+            mount::copy_one(open_in_root(&image, &Path::new("/").join(path), OFlags::PATH)?)
         }
         MountSource::New { .. } => Err(io::ErrorKind::InvalidInput.into()),
     }

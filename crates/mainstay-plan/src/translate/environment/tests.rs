@@ -53,7 +53,11 @@ fn of(container: &str) -> String {
         objects: &objects,
         tokens: &Default::default(),
     };
-    match environment(&pod, &pod.spec().containers[0], &around) {
+    let services = [("SVC", "service"), ("A", "service")];
+    let services = services.map(|(name, value)| (name.to_owned(), value.to_owned()));
+    let given = Given { services: services.into(), files: EnvFiles::new() };
+    let given = if container.contains("SVC") { given } else { Given::default() };
+    match environment(&pod, &pod.spec().containers[0], &around, &given) {
         Ok(list) => list.iter().map(|(name, value)| format!("{name}={value}\n")).collect(),
         Err(error) => error.to_string(),
     }
@@ -141,4 +145,15 @@ proptest! {
         prop_assert_eq!(listed, last);
         prop_assert_eq!(variables.list.len(), variables.places.len());
     }
+}
+
+#[test]
+fn services_count_least_and_can_be_referred_to() {
+    expect![[r#"
+        A=own
+        B=service of own
+        SVC=service
+    "#]]
+    .assert_eq(&of("env: [{name: A, value: own}, {name: B, value: $(SVC) of $(A)}]"));
+    assert_eq!(of("env: [{name: SVC, value: own}]"), "SVC=own\nA=service\n");
 }

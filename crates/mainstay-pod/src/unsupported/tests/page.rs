@@ -24,7 +24,6 @@ const REASONS: &[(&str, &str)] = &[
     ),
     ("spec.containers[].resizePolicy", "static pods are never resized"),
     ("spec.containers[].securityContext.seLinuxOptions", SELINUX),
-    ("spec.enableServiceLinks", "there are no services whose addresses could be told"),
     ("spec.nodeName", "a static pod is where its manifest is; of others it is the API's"),
     ("spec.preemptionPolicy", "a matter of the scheduler"),
     (
