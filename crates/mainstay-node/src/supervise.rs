@@ -16,6 +16,7 @@ use mainstay_plan::ephemeral_storage::EVICTED;
 use mainstay_plan::pod::{
     Began, Eviction, Finished, Goal, Memory, PodKey, RunGoal, SeenPod, was_interrupted,
 };
+use mainstay_plan::pressure::is_of_pressure;
 use mainstay_plan::status;
 use mainstay_pod::Pod;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -435,7 +436,10 @@ impl Supervisor {
 /// The eviction that a recorded end tells of.
 fn eviction_of(run: &RunGoal, status: &PodStatus) -> Option<Eviction> {
     let message = status.message.clone().filter(|_| status.reason.as_deref() == Some(EVICTED))?;
-    Some(Eviction { uid: run.pod.uid().to_owned(), incarnation: run.incarnation, message })
+    let (uid, incarnation) = (run.pod.uid().to_owned(), run.incarnation);
+    let by_pressure = is_of_pressure(status);
+    // It has ended.
+    Some(Eviction { uid, incarnation, message, grace: Duration::ZERO, by_pressure })
 }
 
 impl WorkerGoal {

@@ -35,6 +35,7 @@ mod model;
 mod mounts;
 mod namespaces;
 mod network;
+mod pressure;
 mod probes;
 mod restart_rules;
 mod security;

@@ -17,7 +17,7 @@ use proptest::prelude::*;
 
 use crate::lifecycle;
 use crate::pod::{
-    Action, Ending, Failure, Finished, Goal, Health, ImageMemory, Key, Memory, RunGoal,
+    Action, Ending, Eviction, Failure, Finished, Goal, Health, ImageMemory, Key, Memory, RunGoal,
     SeenContainer, SeenPod, SeenSandbox, StopReason, has_started, plan, was_interrupted,
 };
 
@@ -54,6 +54,10 @@ enum Step {
     Stick,
     /// What the pod refers to changes.
     Change,
+    /// The pod is to be ended, since it or its node has too little of something.
+    Evict,
+    /// The disk is short from now on, or is not any more.
+    Shorten(bool),
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -73,6 +77,8 @@ fn step() -> impl Strategy<Value = Step> {
         1 => any::<u16>().prop_map(Step::SetBack),
         1 => Just(Step::Stick),
         1 => Just(Step::Change),
+        1 => Just(Step::Evict),
+        1 => any::<bool>().prop_map(Step::Shorten),
     ]
 }
 
@@ -248,6 +254,18 @@ impl World {
                 self.memory.retry_sources(self.now);
                 self.memory.outdated = true;
             }
+            Step::Evict => {
+                if let Goal::Run(run) = &self.goal {
+                    self.memory.evicted = Some(Eviction {
+                        uid: run.pod.uid().to_owned(),
+                        incarnation: run.incarnation,
+                        message: "x".into(),
+                        grace: Duration::from_secs(1),
+                        by_pressure: true,
+                    });
+                }
+            }
+            Step::Shorten(is_short) => self.memory.reclaims = *is_short,
             Step::Stick => {
                 self.stuck.extend(self.seen.sandboxes.iter().map(|sandbox| sandbox.id.clone()));
             }
