@@ -40,4 +40,6 @@ pub use sandbox::{
     PodSandboxConfig, PodSandboxFilter, PodSandboxMetadata, PodSandboxState, PodSandboxStatus,
     PortMapping, Protocol, SandboxId,
 };
-pub use stats::{ContainerStats, CpuUsage, MemoryUsage, NetworkInterfaceUsage, PodSandboxStats};
+pub use stats::{
+    ContainerStats, CpuUsage, FilesystemUsage, MemoryUsage, NetworkInterfaceUsage, PodSandboxStats,
+};

@@ -7,9 +7,9 @@ use futures_core::stream::BoxStream;
 
 use crate::{
     AttachRequest, Attached, Container, ContainerConfig, ContainerEvent, ContainerFilter,
-    ContainerId, ContainerStatus, Exec, ExecRequest, ExecSync, ExecSyncRequest, PodSandbox,
-    PodSandboxConfig, PodSandboxFilter, PodSandboxStats, PodSandboxStatus, PortForward, Result,
-    SandboxId,
+    ContainerId, ContainerStatus, Exec, ExecRequest, ExecSync, ExecSyncRequest, FilesystemUsage,
+    PodSandbox, PodSandboxConfig, PodSandboxFilter, PodSandboxStats, PodSandboxStatus, PortForward,
+    Result, SandboxId,
 };
 
 /// Sandboxes and containers. Source: service `RuntimeService` in `runtime/v1/api.proto`.
@@ -105,9 +105,9 @@ pub trait Runtime: Send + Sync {
         filter: &PodSandboxFilter,
     ) -> Result<Vec<PodSandboxStats>>;
 
-    /// The bytes of disk that a container has written to its root file system. They are counted when
-    /// somebody asks, which may take its time. Source: `writable_layer` of `ContainerStats`.
-    async fn writable_layer(&self, id: &ContainerId) -> Result<u64>;
+    /// What a container has written to its root file system. It is counted when somebody asks, which
+    /// may take its time. Source: `writable_layer` of `ContainerStats`.
+    async fn writable_layer(&self, id: &ContainerId) -> Result<FilesystemUsage>;
 
     /// What happens from now on.
     fn events(&self) -> BoxStream<'static, ContainerEvent>;

@@ -69,6 +69,15 @@ pub struct MemoryUsage {
     pub major_page_faults: u64,
 }
 
+/// What files take of a disk. Source: `FilesystemUsage`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct FilesystemUsage {
+    /// Bytes.
+    pub used_bytes: u64,
+    /// Files, directories among them.
+    pub inodes_used: u64,
+}
+
 /// What went through one interface.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NetworkInterfaceUsage {

@@ -42,9 +42,9 @@ use jiff::Timestamp;
 use mainstay_cri::{
     AttachRequest, Attached, Container, ContainerConfig, ContainerEvent, ContainerEventKind,
     ContainerFilter, ContainerId, ContainerStatus, Error, ErrorKind, Exec, ExecRequest, ExecSync,
-    ExecSyncRequest, PodSandbox, PodSandboxConfig, PodSandboxFilter, PodSandboxStats,
-    PodSandboxStatus, PortForward, Result, Runtime, RuntimeCondition, RuntimeStatus, SandboxId,
-    Version,
+    ExecSyncRequest, FilesystemUsage, PodSandbox, PodSandboxConfig, PodSandboxFilter,
+    PodSandboxStats, PodSandboxStatus, PortForward, Result, Runtime, RuntimeCondition,
+    RuntimeStatus, SandboxId, Version,
 };
 use mainstay_image::store::Store;
 use mainstay_linux::capability::Capabilities;
@@ -537,10 +537,11 @@ impl Runtime for Engine {
         sandbox::port_forward::port_forward(&self.0, sandbox, port).await
     }
 
-    async fn writable_layer(&self, id: &ContainerId) -> Result<u64> {
+    async fn writable_layer(&self, id: &ContainerId) -> Result<FilesystemUsage> {
         let directory = self.0.writable_directory(id).join(UPPER);
         let failed = io_failed(format!("cannot look through {}", directory.display()));
-        blocking(move || disk_usage(&directory).map_err(failed)).await
+        let counted = blocking(move || disk_usage(&directory).map_err(failed)).await?;
+        Ok(FilesystemUsage { used_bytes: counted.bytes, inodes_used: counted.inodes })
     }
 
     async fn list_pod_sandbox_stats(

@@ -11,26 +11,35 @@ use rustix::io::Errno;
 /// How many directories, one in the other, are looked into: each is open while those in it are.
 const DEPTH_MAX: usize = 256;
 
-/// The bytes of disk that a file or directory takes, with all that is in it on the same file system. A file
-/// with several names counts once. Links are not followed, and what is not there takes nothing.
+/// What files take of a disk.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct DiskUsage {
+    /// Bytes.
+    pub bytes: u64,
+    /// Files, directories among them.
+    pub inodes: u64,
+}
+
+/// What a file or directory takes of a disk, with all that is in it on the same file system. A file with
+/// several names counts once. Links are not followed, and what is not there takes nothing.
 ///
 /// # Errors
 ///
 /// When a directory cannot be read, or they are nested deeper than 256.
-pub fn disk_usage(path: &Path) -> io::Result<u64> {
+pub fn disk_usage(path: &Path) -> io::Result<DiskUsage> {
     let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let top = match openat(CWD, path, flags, Mode::empty()) {
-        Err(Errno::NOENT) => return Ok(0),
+        Err(Errno::NOENT) => return Ok(DiskUsage::default()),
         other => other?,
     };
     let status = fstat(&top)?;
-    let mut walk = Walk { device: status.st_dev, seen: BTreeSet::new(), blocks: 0 };
+    let mut walk = Walk { device: status.st_dev, seen: BTreeSet::new(), blocks: 0, inodes: 1 };
     walk.blocks += blocks(status.st_blocks);
     if FileType::from_raw_mode(status.st_mode) == FileType::Directory {
         walk.directory(&open(&top, c".")?, 0)?;
     }
     // Whatever the block size of the file system is. Source: stat(2).
-    Ok(walk.blocks.saturating_mul(512))
+    Ok(DiskUsage { bytes: walk.blocks.saturating_mul(512), inodes: walk.inodes })
 }
 
 struct Walk {
@@ -38,6 +47,7 @@ struct Walk {
     /// Files with several names.
     seen: BTreeSet<u64>,
     blocks: u64,
+    inodes: u64,
 }
 
 impl Walk {
@@ -66,6 +76,7 @@ impl Walk {
                 continue;
             }
             self.blocks = self.blocks.saturating_add(blocks(status.st_blocks));
+            self.inodes += 1;
             if is_directory {
                 match open(directory, name) {
                     Ok(inner) => self.directory(&inner, depth + 1)?,
@@ -97,8 +108,8 @@ mod tests {
     fn what_takes_room_is_counted_once_and_links_are_not_followed() {
         let directory = tempfile::tempdir().unwrap();
         let at = |name: &str| directory.path().join(name);
-        let used = || disk_usage(&at("top")).unwrap();
-        assert_eq!(used(), 0);
+        let used = || disk_usage(&at("top")).unwrap().bytes;
+        assert_eq!(disk_usage(&at("top")).unwrap(), DiskUsage::default());
         fs::create_dir_all(at("top/a/b")).unwrap();
         fs::write(at("outside"), vec![1; 1 << 20]).unwrap();
         std::os::unix::fs::symlink(at("outside"), at("top/link")).unwrap();
@@ -113,7 +124,10 @@ mod tests {
         // A hole takes no room.
         fs::File::create(at("top/hole")).unwrap().set_len(1 << 30).unwrap();
         assert!(used() < one + (1 << 16));
-        assert!(disk_usage(&at("outside")).unwrap() >= 1 << 20);
+        let outside = disk_usage(&at("outside")).unwrap();
+        assert!(outside.bytes >= 1 << 20 && outside.inodes == 1, "{outside:?}");
+        // top, a, b, file, up, link, hole.
+        assert_eq!(disk_usage(&at("top")).unwrap().inodes, 7);
     }
 
     #[test]

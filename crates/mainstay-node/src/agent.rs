@@ -10,13 +10,14 @@ use jiff::Timestamp;
 use mainstay_cri::{Images, Runtime, RuntimeCondition};
 use mainstay_linux::cgroup::Hierarchies;
 use mainstay_plan::pod::{Goal, Memory, PodKey};
-use mainstay_plan::pressure::Thresholds;
+use mainstay_plan::pressure::{Pressure, Thresholds};
 use mainstay_plan::status::NodeAddresses;
 use mainstay_plan::translate::NodeFacts;
 use mainstay_pod::{NodeName, Validation};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
+use crate::eviction::Eviction;
 use crate::ledger::{Ledger, Record};
 use crate::logs::{LogBounds, rotate_all};
 use crate::node_api::{self, BoardHealth, BoardPods, NodeApi, NodeAuth};
@@ -29,7 +30,7 @@ use crate::sources::manifest_dir::{self, Batch, ManifestPaths};
 use crate::sources::merge::{Goals, Merge, Note, Notes, Reading, Remembered};
 use crate::supervise::Supervisor;
 use crate::worker::{Performer, Worker, WorkerGoal};
-use crate::{AgentError, addresses, http, storage, volumes};
+use crate::{AgentError, addresses, http, volumes};
 
 /// How long the end of pods may take beyond their grace periods.
 pub const STOP_PATIENCE: Duration = Duration::from_secs(60);
@@ -65,7 +66,7 @@ pub struct AgentConfig {
     /// Bounds for container logs.
     pub log_bounds: LogBounds,
     /// From where on memory, disk or processes are short.
-    pub eviction_hard: Thresholds,
+    pub eviction: Thresholds,
     /// The Kubernetes API that this node belongs to; `None` without one. Pods of manifests run as
     /// they do whether it answers or not.
     pub api: Option<ApiAccess>,
@@ -259,7 +260,16 @@ impl Agent {
         tasks.spawn(supervisor.run(goals_seen, api_goals_seen, requested));
         tasks.spawn(tell_images(performer.images.clone(), image_changes));
         tasks.spawn(rotate_all(performer.runtime.clone(), config.log_bounds));
-        tasks.spawn(storage::watch(performer.clone(), board_seen.clone()));
+        let (pressure, pressure_seen) = watch::channel(Pressure::default());
+        let eviction = Eviction {
+            performer: performer.clone(),
+            board: board_seen.clone(),
+            thresholds: config.eviction,
+            directory: config.ledger_directory.clone(),
+            pressure,
+            requests: requests.clone(),
+        };
+        tasks.spawn(eviction.run());
         tasks.spawn(addresses::keep(config.addresses, addresses));
 
         // People: the board and the socket.
@@ -276,7 +286,7 @@ impl Agent {
             let shown = Shown {
                 node_name: config.node_name.as_str().to_owned(),
                 directory: config.ledger_directory,
-                thresholds: config.eviction_hard,
+                pressure: pressure_seen,
                 image_changes: images,
                 health: healths.clone(),
                 board: board_seen.clone(),

@@ -19,7 +19,7 @@
 //! | [`publish::keep`] | reports, notes | the board (`watch`) → control socket |
 //! | [`http::serve`] | the control socket | requests → supervisor |
 //! | [`logs::rotate_all`] | time | |
-//! | [`storage::watch`] | the board, time | evictions → workers |
+//! | [`eviction::Eviction`] | the board, the machine, time | evictions → workers; what is short (`watch`) → the Node, new pods; restarts → supervisor |
 //! | [`addresses::keep`] | time | the node's addresses (`watch`) → workers, when they report |
 //! | `ask_runtime` ([`agent`]) | time, changes of images | how the runtime is (`watch`) → board |
 //! | [`publish::show`], with an API: several | the board, the API's pods of this node, time | mirror pods, the state of its own pods, the Node, its lease, events → the API |
@@ -35,6 +35,7 @@
 pub mod addresses;
 mod agent;
 mod dns;
+mod eviction;
 pub mod http;
 mod ledger;
 mod logs;
@@ -45,7 +46,6 @@ mod percent;
 mod probe;
 mod publish;
 mod sources;
-mod storage;
 mod supervise;
 mod tokens;
 mod users;

@@ -59,6 +59,8 @@ pub(crate) struct PodReport {
     pub(crate) waiting: Option<Waiting>,
     /// Older versions of it that still run.
     pub(crate) ending: Vec<Ending>,
+    /// It is to be ended, or has been.
+    pub(crate) stopping: bool,
     /// It was to be ended, and nothing of it runs any more.
     pub(crate) ended: bool,
 }

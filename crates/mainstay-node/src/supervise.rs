@@ -17,6 +17,7 @@ use mainstay_plan::mirror::Mirror;
 use mainstay_plan::pod::{
     Began, Eviction, Finished, Goal, Memory, PodKey, RunGoal, SeenPod, SourceKind, was_interrupted,
 };
+use mainstay_plan::pressure::is_of_pressure;
 use mainstay_plan::status;
 use mainstay_pod::Pod;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -482,7 +483,10 @@ fn with_containers(pod: &Arc<Pod>, added: Vec<Added>) -> Arc<Pod> {
 /// The eviction that a recorded end tells of.
 fn eviction_of(run: &RunGoal, status: &PodStatus) -> Option<Eviction> {
     let message = status.message.clone().filter(|_| status.reason.as_deref() == Some(EVICTED))?;
-    Some(Eviction { uid: run.pod.uid().to_owned(), incarnation: run.incarnation, message })
+    let (uid, incarnation) = (run.pod.uid().to_owned(), run.incarnation);
+    let by_pressure = is_of_pressure(status);
+    // It has ended.
+    Some(Eviction { uid, incarnation, message, grace: Duration::ZERO, by_pressure })
 }
 
 impl WorkerGoal {

@@ -12,6 +12,7 @@
 //! - Every wake-up is logged with its cause.
 //! - A worker that is dropped leaves nothing that the next one for the same pod does not find.
 
+mod evictions;
 mod hooks;
 mod perform;
 
@@ -35,8 +36,10 @@ use mainstay_pod::{Diagnostic, Pod, RestartPolicy};
 use tokio::sync::{mpsc, watch};
 use tokio::task::{AbortHandle, JoinSet};
 
+pub(crate) use evictions::EvictionOrder;
+use evictions::Evictions;
 pub(crate) use perform::Performer;
-use perform::{Done, Evictions, PerformError};
+use perform::{Done, PerformError};
 
 use crate::objects::Following;
 use crate::probe::{self, Line};
@@ -106,7 +109,7 @@ impl Worker {
             if let Some(known) = self.probes.news() {
                 self.memory.health = (*known).clone();
             }
-            evictions.mark_unchanged();
+            self.memory.reclaims = evictions.borrow_and_update().reclaims;
             let goal = self.goal.borrow_and_update().clone();
             let pod = goal.goal.pod().map(|run| &run.pod);
             let renewed = sources.turn_to(pod, &self.performer);
@@ -135,9 +138,11 @@ impl Worker {
             if let Some(run) = goal.goal.pod() {
                 self.memory.begin(run, &seen, now);
                 let uid = run.pod.uid();
-                if let Some(message) = self.performer.take_eviction(&self.key, uid) {
+                if let Some(order) = self.performer.take_eviction(&self.key, uid) {
+                    let EvictionOrder { message, grace, by_pressure } = order;
                     let (uid, incarnation) = (uid.to_owned(), run.incarnation);
-                    self.memory.evicted = Some(Eviction { uid, incarnation, message });
+                    let eviction = Eviction { uid, incarnation, message, grace, by_pressure };
+                    self.memory.evicted = Some(eviction);
                 }
             }
             if let Goal::Run(run) = &goal.goal
@@ -508,6 +513,7 @@ impl Worker {
             status,
             waiting,
             ending: mirror::endings(seen, Some(run)),
+            stopping,
             ended: stopping && done,
         };
         let _ = self.reports.send(Publication::Pod(Box::new(report)));

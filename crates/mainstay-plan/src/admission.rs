@@ -6,12 +6,14 @@
 
 use std::collections::BTreeMap;
 
-use k8s_openapi::api::core::v1::{Container, Node, PodSpec, PodStatus, SELinuxOptions};
+use k8s_openapi::api::core::v1::{Container, Node, PodSpec, PodStatus, SELinuxOptions, Taint};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use mainstay_pod::scheduling::host_ports::conflict;
 use mainstay_pod::scheduling::{node_affinity, taints};
-use mainstay_pod::{Amounts, Pod, Quantity};
+use mainstay_pod::{Amounts, Pod, QosClass, Quantity};
 
+use crate::ephemeral_storage::EVICTED;
+use crate::pressure::Pressure;
 use crate::status::Phase;
 use crate::sysctls::AllowedSysctls;
 
@@ -47,7 +49,7 @@ impl Rejection {
     pub fn status(&self, spec: &PodSpec) -> PodStatus {
         PodStatus {
             phase: Some(Phase::Failed.as_str().to_owned()),
-            qos_class: Some(mainstay_pod::QosClass::of(spec).as_str().to_owned()),
+            qos_class: Some(QosClass::of(spec).as_str().to_owned()),
             reason: Some(self.reason.clone()),
             message: Some(format!("Pod was rejected: {}", self.message)),
             ..PodStatus::default()
@@ -144,6 +146,37 @@ pub fn admit<'a>(
         return Err(Rejection::predicate("TaintToleration", why));
     }
     Ok(())
+}
+
+/// Judges a new pod of an API on a node on which something is short. Static pods are not judged: one that
+/// takes too much is ended like any other.
+///
+/// # Errors
+///
+/// When the pod would make it worse: when only memory is short, a best-effort pod that does not tolerate
+/// that; otherwise every pod. Critical ones are taken.
+///
+/// Source: `Admit` in `pkg/kubelet/eviction/eviction_manager.go`.
+pub fn admit_under(pressure: Pressure, pod: &Pod) -> Result<(), Rejection> {
+    let conditions: Vec<&str> = pressure.conditions().collect();
+    if conditions.is_empty() || pod.is_critical() {
+        return Ok(());
+    }
+    if conditions == ["MemoryPressure"] {
+        let taint = Taint {
+            key: "node.kubernetes.io/memory-pressure".to_owned(),
+            effect: taints::NO_SCHEDULE.to_owned(),
+            ..Taint::default()
+        };
+        let tolerations = pod.spec().tolerations.as_deref().unwrap_or_default();
+        let tolerates =
+            || taints::untolerated(&[taint], tolerations, &[taints::NO_SCHEDULE]).is_none();
+        if pod.qos_class() != QosClass::BestEffort || tolerates() {
+            return Ok(());
+        }
+    }
+    let conditions = conditions.join(" ");
+    Err(Rejection::new(EVICTED, format!("The node had condition: [{conditions}]. ")))
 }
 
 /// Source: `rejectPodAdmissionBasedOnOSSelector`, `rejectPodAdmissionBasedOnOSField`.

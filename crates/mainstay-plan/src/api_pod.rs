@@ -92,7 +92,8 @@ fn status(known: &Known<'_>, before: &PodStatus) -> PodStatus {
                 same.last_transition_time.clone().or(condition.last_transition_time.take());
         }
     }
-    conditions.extend(earlier.filter(|it| !own(it)).cloned());
+    let said: Vec<String> = conditions.iter().map(|it| it.type_.clone()).collect();
+    conditions.extend(earlier.filter(|it| !own(it) && !said.contains(&it.type_)).cloned());
     status.conditions = (!conditions.is_empty()).then_some(conditions);
     status.observed_generation = known.generation;
     status.start_time = before.start_time.clone().or(status.start_time);
@@ -190,6 +191,14 @@ mod tests {
         let kinds: Vec<&str> =
             status.conditions.iter().flatten().map(|it| it.type_.as_str()).collect();
         assert_eq!(kinds, ["Ready", "DisruptionTarget"]);
+        // One that both may write is there once.
+        let mut evicted = told("Failed", "terminated");
+        let own = json!({"type": "DisruptionTarget", "status": "True", "reason": "own"});
+        evicted.conditions.get_or_insert_default().push(serde_json::from_value(own).unwrap());
+        let known = Known { status: &evicted, ..known };
+        let status = super::status(&known, held.status.as_ref().unwrap());
+        let own: Vec<_> = status.conditions.iter().flatten().skip(1).collect();
+        assert_eq!((own.len(), own[0].reason.as_deref()), (1, Some("own")));
         assert_eq!(status.observed_generation, Some(2));
     }
 }

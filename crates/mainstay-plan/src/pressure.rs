@@ -1,32 +1,112 @@
-//! What is short on a machine, by the thresholds that its owner has set.
+//! What is short on a machine, and which pods are ended for it.
 //!
-//! Source: `pkg/kubelet/eviction/helpers.go`, `defaults_linux.go` of Kubernetes 1.36.
+//! # Flow
+//!
+//! [`Thresholds`] are what the machine's owner has set, [`Levels`] what there is. From one look to the
+//! next a [`Course`] remembers what was short when; it says what the Node shows ([`Pressure`]) and for
+//! which [`Threshold`]s room has to be made now. What nobody uses goes first, then the pod that
+//! [`victim`] names, one at a look. Pods of an API end for good, as a kubelet ends them. Static pods, which a
+//! kubelet never ends, have nobody who would put another one in their place: they are started again
+//! when nothing is short any more, the most important first ([`returning`]).
+//!
+//! Images and containers lie in the root directory, as what pods write does: `nodefs`, `imagefs` and
+//! `containerfs` are the same file system.
+//!
+//! Source: `pkg/kubelet/eviction` of Kubernetes 1.36.
 
-use mainstay_pod::Quantity;
+mod course;
+mod message;
+mod rank;
+mod thresholds;
 
-/// From where on something is short.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Threshold {
-    /// Less than so many bytes, files or processes.
-    Amount(u64),
-    /// Less than this part of what there is, above 0 and below 1.
-    Share(f64),
+pub use course::{Course, Judgement};
+pub use message::{is_of_pressure, message};
+pub use rank::{Candidate, ContainerUsage, PodUsage, returning, victim};
+pub use thresholds::{Amount, Threshold, Thresholds};
+
+/// What is looked at, in the order in which room is made: memory is what pods die of at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Signal {
+    /// `memory.available`
+    MemoryAvailable,
+    /// `nodefs.available`
+    NodefsAvailable,
+    /// `nodefs.inodesFree`
+    NodefsInodesFree,
+    /// `imagefs.available`
+    ImagefsAvailable,
+    /// `imagefs.inodesFree`
+    ImagefsInodesFree,
+    /// `pid.available`
+    PidAvailable,
 }
 
-/// The thresholds of `evictionHard`. Without one, nothing is ever short.
-///
-/// Images and containers lie in the root directory, as what pods write does: `nodefs` and
-/// `imagefs` are the same file system.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Thresholds {
-    /// `memory.available`
-    pub memory: Option<Threshold>,
-    /// `nodefs.available` and `imagefs.available`
-    pub disk: [Option<Threshold>; 2],
-    /// `nodefs.inodesFree` and `imagefs.inodesFree`
-    pub inodes: [Option<Threshold>; 2],
-    /// `pid.available`
-    pub processes: Option<Threshold>,
+/// What a signal is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Resource {
+    /// Bytes of memory.
+    Memory,
+    /// Bytes of disk.
+    EphemeralStorage,
+    /// Files.
+    Inodes,
+    /// Processes and threads.
+    Pids,
+}
+
+impl Signal {
+    const ALL: [Self; 6] = [
+        Self::MemoryAvailable,
+        Self::NodefsAvailable,
+        Self::NodefsInodesFree,
+        Self::ImagefsAvailable,
+        Self::ImagefsInodesFree,
+        Self::PidAvailable,
+    ];
+
+    /// As configurations name it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::MemoryAvailable => "memory.available",
+            Self::NodefsAvailable => "nodefs.available",
+            Self::NodefsInodesFree => "nodefs.inodesFree",
+            Self::ImagefsAvailable => "imagefs.available",
+            Self::ImagefsInodesFree => "imagefs.inodesFree",
+            Self::PidAvailable => "pid.available",
+        }
+    }
+
+    /// The signal of this name.
+    fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|signal| signal.as_str() == name)
+    }
+
+    /// What it is about.
+    pub fn resource(self) -> Resource {
+        match self {
+            Self::MemoryAvailable => Resource::Memory,
+            Self::NodefsAvailable | Self::ImagefsAvailable => Resource::EphemeralStorage,
+            Self::NodefsInodesFree | Self::ImagefsInodesFree => Resource::Inodes,
+            Self::PidAvailable => Resource::Pids,
+        }
+    }
+}
+
+impl Resource {
+    /// As people are told of it. Source: `signalToResource`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Memory => "memory",
+            Self::EphemeralStorage => "ephemeral-storage",
+            Self::Inodes => "inodes",
+            Self::Pids => "pids",
+        }
+    }
+
+    /// Whether it is of a disk, which images and ended containers take up too.
+    pub fn is_of_disk(self) -> bool {
+        matches!(self, Self::EphemeralStorage | Self::Inodes)
+    }
 }
 
 /// How much there is of something.
@@ -51,7 +131,19 @@ pub struct Levels {
     pub processes: Option<Level>,
 }
 
-/// What is short.
+impl Levels {
+    /// What a signal shows.
+    pub fn of(&self, signal: Signal) -> Option<Level> {
+        match signal.resource() {
+            Resource::Memory => self.memory,
+            Resource::EphemeralStorage => self.disk,
+            Resource::Inodes => self.inodes,
+            Resource::Pids => self.processes,
+        }
+    }
+}
+
+/// What is short, or was a moment ago.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Pressure {
     /// Memory is.
@@ -62,140 +154,17 @@ pub struct Pressure {
     pub processes: bool,
 }
 
-impl Default for Thresholds {
-    /// Those of a kubelet.
-    fn default() -> Self {
-        let share = |share| Some(Threshold::Share(share));
-        Self {
-            memory: Some(Threshold::Amount(100 << 20)),
-            disk: [share(0.10), share(0.15)],
-            inodes: [share(0.05), share(0.05)],
-            processes: None,
-        }
+impl Pressure {
+    /// The conditions of the Node that say so.
+    pub fn conditions(self) -> impl Iterator<Item = &'static str> {
+        let all = [
+            ("MemoryPressure", self.memory),
+            ("DiskPressure", self.disk),
+            ("PIDPressure", self.processes),
+        ];
+        all.into_iter().filter_map(|(name, holds)| holds.then_some(name))
     }
-}
-
-impl Thresholds {
-    /// No thresholds.
-    pub const NONE: Self =
-        Self { memory: None, disk: [None; 2], inodes: [None; 2], processes: None };
-
-    /// Sets the threshold of a signal such as `memory.available` to a quantity or a percentage;
-    /// 0 % and 100 % take it away.
-    ///
-    /// # Errors
-    ///
-    /// When there is no such signal, or the text is none of both; the message says which.
-    pub fn set(&mut self, signal: &str, text: &str) -> Result<(), String> {
-        let place = match signal {
-            "memory.available" => &mut self.memory,
-            "nodefs.available" => &mut self.disk[0],
-            "imagefs.available" => &mut self.disk[1],
-            "nodefs.inodesFree" => &mut self.inodes[0],
-            "imagefs.inodesFree" => &mut self.inodes[1],
-            "pid.available" => &mut self.processes,
-            _ => return Err(format!("{signal:?} is no eviction signal")),
-        };
-        *place = threshold(text).ok_or_else(|| {
-            format!(
-                "{signal}: {text:?} is neither a quantity above 0 nor a percentage from 0% to 100%"
-            )
-        })?;
-        Ok(())
-    }
-
-    /// What is short.
-    pub fn pressure(&self, levels: &Levels) -> Pressure {
-        let short = |thresholds: &[Option<Threshold>], level: Option<Level>| {
-            level.is_some_and(|level| thresholds.iter().flatten().any(|it| it.is_crossed(level)))
-        };
-        Pressure {
-            memory: short(&[self.memory], levels.memory),
-            disk: short(&self.disk, levels.disk) || short(&self.inodes, levels.inodes),
-            processes: short(&[self.processes], levels.processes),
-        }
-    }
-}
-
-impl Threshold {
-    #[expect(clippy::cast_precision_loss, reason = "a share is not meant to the last byte")]
-    fn is_crossed(self, level: Level) -> bool {
-        match self {
-            Self::Amount(least) => level.available < least,
-            Self::Share(share) => (level.available as f64) < level.capacity as f64 * share,
-        }
-    }
-}
-
-/// The inner `None` is no threshold. Source: `parseThresholdStatement`.
-#[expect(clippy::option_option, reason = "no threshold is a threshold too")]
-fn threshold(text: &str) -> Option<Option<Threshold>> {
-    if let Some(percentage) = text.strip_suffix('%') {
-        let percentage: f64 = percentage.parse().ok()?;
-        let share = Threshold::Share(percentage / 100.0);
-        return match percentage {
-            0.0 | 100.0 => Some(None),
-            _ if percentage > 0.0 && percentage < 100.0 => Some(Some(share)),
-            _ => None,
-        };
-    }
-    let amount = u64::try_from(Quantity::parse(text).ok()?.units()).ok()?;
-    (amount > 0).then_some(Some(Threshold::Amount(amount)))
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn level(available: u64, capacity: u64) -> Option<Level> {
-        Some(Level { available, capacity })
-    }
-
-    #[test]
-    fn a_level_below_its_threshold_is_short() {
-        let thresholds = Thresholds::default();
-        let fine = Levels {
-            memory: level(100 << 20, 1 << 30),
-            disk: level(15, 100),
-            inodes: level(5, 100),
-            processes: level(0, 100),
-        };
-        assert_eq!(thresholds.pressure(&fine), Pressure::default());
-        assert_eq!(thresholds.pressure(&Levels::default()), Pressure::default());
-        let memory = Levels { memory: level((100 << 20) - 1, 1 << 30), ..fine };
-        assert!(thresholds.pressure(&memory).memory);
-        for disk in
-            [Levels { disk: level(14, 100), ..fine }, Levels { inodes: level(4, 100), ..fine }]
-        {
-            let disk = thresholds.pressure(&disk);
-            assert_eq!(disk, Pressure { disk: true, ..Pressure::default() });
-        }
-        let none = Levels { memory: level(0, 1), disk: level(0, 1), inodes: level(0, 1), ..fine };
-        assert_eq!(Thresholds::NONE.pressure(&none), Pressure::default());
-    }
-
-    #[test]
-    fn thresholds_are_quantities_or_percentages() {
-        let set = |signal: &str, text: &str| {
-            let mut thresholds = Thresholds::NONE;
-            thresholds.set(signal, text).map(|()| thresholds)
-        };
-        let bytes = set("memory.available", "1Gi").unwrap();
-        assert_eq!(bytes.memory, Some(Threshold::Amount(1 << 30)));
-        let share = set("imagefs.available", "25%").unwrap();
-        assert_eq!(share.disk, [None, Some(Threshold::Share(0.25))]);
-        let files = set("nodefs.inodesFree", "1k").unwrap();
-        assert_eq!(files.inodes, [Some(Threshold::Amount(1000)), None]);
-        let processes = set("pid.available", "10%").unwrap();
-        assert!(
-            processes.pressure(&Levels { processes: level(9, 100), ..Levels::default() }).processes
-        );
-        for none in ["0%", "100%"] {
-            assert_eq!(set("memory.available", none), Ok(Thresholds::NONE), "{none}");
-        }
-        for wrong in ["", "%", "-1%", "101%", "NaN%", "0", "-5Mi", "much"] {
-            assert!(set("memory.available", wrong).is_err(), "{wrong}");
-        }
-        assert_eq!(set("disk", "1%").unwrap_err(), "\"disk\" is no eviction signal");
-    }
-}
+mod tests;

@@ -103,7 +103,7 @@ fn compute_under(restarts: Restarts<'_>, facts: &Facts<'_>) -> PodStatus {
     let own = || seen.sandboxes.iter().filter(|sandbox| sandbox.uid == pod.uid());
     let sandbox: Option<&SeenSandbox> = own().next();
     let early = match memory.eviction(run) {
-        Some(message) => Some((EVICTED, message)),
+        Some(eviction) => Some((EVICTED, eviction.message.as_str())),
         None => is_exceeded(run, restarts, seen, memory, now)
             .then_some((DEADLINE_EXCEEDED, DEADLINE_MESSAGE)),
     };
@@ -116,6 +116,12 @@ fn compute_under(restarts: Restarts<'_>, facts: &Facts<'_>) -> PodStatus {
     let mut conditions = conditions::all(&views, phase, ready, before, now);
     if could_restart_all(pod.spec()) {
         conditions.push(conditions::restarting(phase, round.ends, before, now));
+    }
+    if let Some(eviction) = memory.eviction(run)
+        && eviction.by_pressure
+        && !pod.source().is_static()
+    {
+        conditions.push(conditions::disrupted(&eviction.message, before, now));
     }
     let host_ips: Vec<String> = node.ips.iter().map(ToString::to_string).collect();
     let pod_ips: Vec<String> = if pod.is_host_network() {

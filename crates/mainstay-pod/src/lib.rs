@@ -31,6 +31,7 @@ pub mod containers;
 pub mod defaults;
 pub mod diagnostic;
 pub mod identity;
+pub mod priority;
 pub mod quantity;
 pub mod resources;
 pub mod scheduling;

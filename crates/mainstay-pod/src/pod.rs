@@ -10,6 +10,7 @@ use thiserror::Error;
 
 use crate::defaults::as_container;
 use crate::identity::{CONFIG_PATH_ANNOTATION, CONFIG_SEEN_ANNOTATION, FullName, SourceKind};
+use crate::priority;
 use crate::resources::QosClass;
 use crate::scheduling::host_ports;
 
@@ -212,6 +213,16 @@ impl Pod {
     /// The class of service that follows from its requests and limits.
     pub fn qos_class(&self) -> QosClass {
         QosClass::of(self.spec())
+    }
+
+    /// How important it is: the higher, the more.
+    pub fn priority(&self) -> i32 {
+        priority::of(self.spec())
+    }
+
+    /// Whether the node itself needs it.
+    pub fn is_critical(&self) -> bool {
+        self.priority() >= priority::SYSTEM_CRITICAL
     }
 
     /// Whether the manifest says when the image of a container is pulled, or defaulting did.

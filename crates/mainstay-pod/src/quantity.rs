@@ -122,6 +122,11 @@ impl Quantity {
         Self { nano: units as i128 * NANO, format: Format::DecimalSi }
     }
 
+    /// A number of bytes, written with the suffixes of powers of 1024.
+    pub const fn from_bytes(bytes: u64) -> Self {
+        Self { nano: bytes as i128 * NANO, format: Format::BinarySi }
+    }
+
     /// Thousandths, rounded away from zero and capped at `i64`: milli-CPU.
     pub fn milli(self) -> i64 {
         saturate(divide_away_from_zero(self.nano, NANO / 1000))

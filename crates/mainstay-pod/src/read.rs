@@ -19,7 +19,7 @@ use crate::pod::Pod;
 use crate::source::Source;
 use crate::tree::{MAX_FILE_BYTES, Node};
 use crate::yaml::MAX_DOCUMENTS;
-use crate::{clean, defaults, json, schema, unsupported, validate, yaml};
+use crate::{clean, defaults, json, priority, schema, unsupported, validate, yaml};
 
 /// What to do about unknown and duplicate fields: the words of `kubectl --validate`.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
@@ -399,6 +399,7 @@ impl Reading<'_> {
             let hint = reference.hint().map(str::to_owned);
             findings.push(finding.hint(hint).cause(Cause::Prohibited));
         }
+        findings.extend(unknown_class(&pod, node));
         // "Not yet" would be wrong of what a static pod can never have.
         let never = |field: &str| {
             references.iter().any(|it| is_within(&it.field, field) || is_within(field, &it.field))
@@ -529,6 +530,20 @@ fn shown(findings: Vec<Finding>, source: &Source<'_>, number: usize) -> Vec<Diag
         last.message.push_str(&format!("; and {left} more after this one"));
     }
     shown
+}
+
+/// A class of priority whose number is not known here. Only an API could have it, and a static pod does not
+/// wait for one.
+fn unknown_class(pod: &KubernetesPod, node: &Node) -> Option<Finding> {
+    let spec = pod.spec.as_ref()?;
+    let name = spec.priority_class_name.as_deref().filter(|name| !name.is_empty())?;
+    if spec.priority.is_some() || priority::of_class(name).is_some() {
+        return None;
+    }
+    let field = "spec.priorityClassName";
+    let message = format!("a static pod of the class {name:?} has the priority 0");
+    let hint = "write its number in spec.priority, too";
+    Some(Finding::warning(node.locate(field), field, message).hint(hint.to_owned()))
 }
 
 /// Whether a field path is the other one or something below it.

@@ -281,8 +281,8 @@ const DECISIONS: &[(&str, Decision)] = &[
     ("spec.overhead", Refused(Keys(&["cpu", "memory", "ephemeral-storage"]))),
     ("spec.preemptionPolicy", NoEffect),
     // Who is evicted and shut down first; it comes with eviction and shutdown.
-    ("spec.priority", NoEffect),
-    ("spec.priorityClassName", NoEffect),
+    ("spec.priority", Supported),
+    ("spec.priorityClassName", Supported),
     ("spec.readinessGates[].conditionType", Supported),
     ("spec.resourceClaims", Refused(Set)),
     ("spec.resources.claims", Refused(Set)),

@@ -22,9 +22,9 @@ use jiff::Timestamp;
 use mainstay_cri::{
     AttachRequest, Attached, Container, ContainerConfig, ContainerEvent, ContainerEventKind,
     ContainerFilter, ContainerId, ContainerState, ContainerStatus, Error, ErrorKind, Exec,
-    ExecRequest, ExecSync, ExecSyncRequest, PodSandbox, PodSandboxConfig, PodSandboxFilter,
-    PodSandboxState, PodSandboxStats, PodSandboxStatus, PortForward, Result, Runtime,
-    RuntimeCondition, RuntimeStatus, SandboxId, Version,
+    ExecRequest, ExecSync, ExecSyncRequest, FilesystemUsage, PodSandbox, PodSandboxConfig,
+    PodSandboxFilter, PodSandboxState, PodSandboxStats, PodSandboxStatus, PortForward, Result,
+    Runtime, RuntimeCondition, RuntimeStatus, SandboxId, Version,
 };
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
@@ -429,10 +429,10 @@ impl Runtime for FakeRuntime {
         }
     }
 
-    async fn writable_layer(&self, id: &ContainerId) -> Result<u64> {
+    async fn writable_layer(&self, id: &ContainerId) -> Result<FilesystemUsage> {
         self.enter("writable_layer")?;
         // Nothing is written where there is no file system.
-        self.state().container(id).map(|_| 0)
+        self.state().container(id).map(|_| FilesystemUsage::default())
     }
 
     async fn list_pod_sandbox_stats(

@@ -4,6 +4,7 @@
 //! with every default filled in.
 
 mod credential_providers;
+mod eviction;
 mod raw;
 mod registries;
 
@@ -59,7 +60,7 @@ pub(crate) struct Config {
     /// Whether containers that say nothing get the seccomp profile `RuntimeDefault`.
     pub(crate) seccomp_default: bool,
     /// From where on memory, disk or processes are short.
-    pub(crate) eviction_hard: Thresholds,
+    pub(crate) eviction: Thresholds,
     /// The DNS of the cluster that the node is in.
     pub(crate) cluster_dns: ClusterDns,
     /// The kernel settings that pods may set.
@@ -79,7 +80,7 @@ impl Default for Config {
             pod_cidr: None,
             resolv_conf: PathBuf::from("/etc/resolv.conf"),
             seccomp_default: false,
-            eviction_hard: Thresholds::default(),
+            eviction: Thresholds::default(),
             cluster_dns: ClusterDns::default(),
             allowed_sysctls: AllowedSysctls::default(),
             without_effect: Vec::new(),
@@ -155,25 +156,17 @@ fn resolve(raw: &Raw, directory: &Path) -> anyhow::Result<Config> {
         pod_cidr,
         resolv_conf: path(&raw.resolv_conf).unwrap_or(default.resolv_conf),
         seccomp_default: raw.seccomp_default.unwrap_or(default.seccomp_default),
-        eviction_hard: thresholds(raw).context("evictionHard")?,
+        eviction: eviction::thresholds(raw)?,
         cluster_dns: cluster_dns(raw)?,
         allowed_sysctls: AllowedSysctls::new(raw.allowed_unsafe_sysctls.as_deref().unwrap_or(&[]))
             .map_err(anyhow::Error::msg)
             .context("allowedUnsafeSysctls")?,
-        without_effect: raw.without_effect(),
+        without_effect: raw
+            .without_effect()
+            .into_iter()
+            .chain(eviction::without_effect(raw))
+            .collect(),
     })
-}
-
-/// What the file says is all there is, unless it wants the defaults for the rest. Source:
-/// `SetDefaults_KubeletConfiguration`, `mergeDefaultEvictionSettings`.
-fn thresholds(raw: &Raw) -> anyhow::Result<Thresholds> {
-    let Some(texts) = &raw.eviction_hard else { return Ok(Thresholds::default()) };
-    let merge = raw.merge_default_eviction_settings.unwrap_or(false);
-    let mut thresholds = if merge { Thresholds::default() } else { Thresholds::NONE };
-    for (signal, text) in texts {
-        thresholds.set(signal, text).map_err(anyhow::Error::msg)?;
-    }
-    Ok(thresholds)
 }
 
 fn cluster_dns(raw: &Raw) -> anyhow::Result<ClusterDns> {

@@ -110,7 +110,7 @@ pub(crate) async fn node(config: NodeConfig, api: Option<ApiAccess>) -> anyhow::
         resolv_conf: config.config.resolv_conf.clone(),
         addresses: config.node_ips.clone(),
         log_bounds: config.config.log_bounds,
-        eviction_hard: config.config.eviction_hard,
+        eviction: config.config.eviction.clone(),
         pod_network: Some(Arc::new(EngineNetwork(engine.clone()))),
         api,
     };

@@ -88,13 +88,24 @@ fn a_file_that_is_no_image_is_named_and_harms_no_other() {
 }
 
 /// A small file system in memory, for as long as this lives.
-struct Small(PathBuf);
+pub(crate) struct Small(PathBuf);
 
 impl Small {
-    fn mount(place: PathBuf, bytes: u64) -> Self {
+    pub(crate) fn mount(place: PathBuf, bytes: u64) -> Self {
         fs::create_dir_all(&place).unwrap();
         mainstay_linux::mount::tmpfs(&place, Some(bytes), 0o755).unwrap();
         Self(place)
+    }
+
+    /// Has an instance that has not run yet keep all that it keeps in one.
+    pub(crate) fn below(node: &Node, bytes: u64) -> Self {
+        let images = node.path("root/images/busybox.tar");
+        let image = fs::read_link(&images).unwrap();
+        fs::remove_file(&images).unwrap();
+        let small = Self::mount(node.path("root"), bytes);
+        fs::create_dir_all(node.path("root/images")).unwrap();
+        node.provide(&image);
+        small
     }
 
     /// Leaves no room in it, and returns the file to remove for that.
@@ -116,12 +127,7 @@ impl Drop for Small {
 #[test]
 fn a_full_disk_keeps_new_pods_from_starting_and_old_ones_running() {
     let Some(mut node) = Node::prepare() else { return };
-    let images = node.path("root/images/busybox.tar");
-    let image = fs::read_link(&images).unwrap();
-    fs::remove_file(&images).unwrap();
-    let small = Small::mount(node.path("root"), 64 << 20);
-    fs::create_dir_all(node.path("root/images")).unwrap();
-    node.provide(&image);
+    let small = Small::below(&node, 64 << 20);
     node.launch();
     node.put("old.yaml", &pod("old").with_host_directory(&node.host()));
     let old = node.wait_for_running("old");

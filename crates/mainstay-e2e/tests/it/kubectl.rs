@@ -61,8 +61,6 @@ fn check(name: &str, version: Version) {
     let Some(mut node) = Node::prepare() else { return };
     // One address, whatever the machine has.
     node.arguments.push("--node-ip=127.0.0.1".to_owned());
-    // Nothing is short, however full its disk is.
-    node.configure("evictionHard: {}");
     node.launch();
     let kubeconfig = node.path("root/kubeconfig");
     let ready = || {

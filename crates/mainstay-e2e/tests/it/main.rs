@@ -38,6 +38,7 @@ mod mounts;
 mod namespaces;
 mod network;
 mod partition;
+mod pressure;
 mod probes;
 mod pull_secrets;
 mod restart_rules;

@@ -70,7 +70,10 @@ impl Node {
         }
         let watchdog = Watchdog::start(&program, directory.path());
         let manifests = directory.path().join("manifests");
-        let arguments = vec![format!("--pod-manifest-path={}", manifests.display())];
+        let arguments = vec![
+            format!("--pod-manifest-path={}", manifests.display()),
+            format!("--config={}", directory.path().join("config.yaml").display()),
+        ];
         let node = Self {
             directory,
             program,
@@ -83,16 +86,18 @@ impl Node {
             server: Vec::new(),
             watchdog,
         };
+        node.configure("");
         node.provide(&tools::image("busybox"));
         Some(node)
     }
 
-    /// Gives the agent a configuration, at its next start.
-    pub(crate) fn configure(&mut self, fields: &str) {
+    /// Gives the agent a configuration, at its next start. Unless it says otherwise nothing is ever short,
+    /// however full the disk of this machine is.
+    pub(crate) fn configure(&self, fields: &str) {
         let path = self.path("config.yaml");
         let head = "apiVersion: kubelet.config.k8s.io/v1beta1\nkind: KubeletConfiguration\n";
-        fs::write(&path, format!("{head}{fields}\n")).unwrap();
-        self.arguments.push(format!("--config={}", path.display()));
+        let calm = if fields.contains("evictionHard") { "" } else { "evictionHard: {}\n" };
+        fs::write(&path, format!("{head}{calm}{fields}\n")).unwrap();
     }
 
     /// Has the agent join an API, at its next start.

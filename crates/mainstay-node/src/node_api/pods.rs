@@ -237,6 +237,7 @@ mod tests {
                 status: PodStatus::default(),
                 waiting: None,
                 ending: Vec::new(),
+                stopping: false,
                 ended: false,
             };
             PodEntry { report: Some(Arc::new(report)), leaving: None }

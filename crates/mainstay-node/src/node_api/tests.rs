@@ -223,6 +223,7 @@ async fn pod(runtime: &FakeRuntime, main: &ContainerId, tty: bool) -> NodePod {
         status,
         waiting: None,
         ending: Vec::new(),
+        stopping: false,
         ended: false,
     });
     NodePod { report, mirror_uid: Some("mirror-uid".to_owned()), leaving: false }

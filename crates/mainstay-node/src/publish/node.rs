@@ -24,7 +24,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Node, NodeStatus};
 use mainstay_cri::{Image, Images, RuntimeCondition};
 use mainstay_plan::node_status::{self, Machine, NodeFacts};
-use mainstay_plan::pressure::Thresholds;
+use mainstay_plan::pressure::Pressure;
 use mainstay_plan::status::NodeAddresses;
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
@@ -53,7 +53,8 @@ pub(crate) struct NodeKeeper {
     pub(crate) port: Option<u16>,
     /// A directory of the file system whose space is the node's.
     pub(crate) directory: PathBuf,
-    pub(crate) thresholds: Thresholds,
+    /// What is short on the machine.
+    pub(crate) pressure: watch::Receiver<Pressure>,
     /// Such as `mainstay://0.1.0`.
     pub(crate) runtime_version: String,
     pub(crate) images: Arc<dyn Images>,
@@ -78,7 +79,6 @@ struct Memory {
     machine: Machine,
     images: Vec<Image>,
     listed: Option<Instant>,
-    pressure: machine::Gauge,
     reported: Option<Instant>,
     /// The status that was written last: what it turns from.
     status: Option<NodeStatus>,
@@ -112,6 +112,7 @@ impl NodeKeeper {
                 // the senders ends before the agent.
                 _ = self.health.changed() => {}
                 _ = self.addresses.changed() => {}
+                _ = self.pressure.changed() => {}
                 _ = self.image_changes.changed() => memory.listed = None,
                 _ = self.reachable.changed() => {}
                 () = self.doubt.notified() => {}
@@ -126,11 +127,10 @@ impl NodeKeeper {
             memory.images = images;
             memory.listed = Some(Instant::now());
         }
-        memory.pressure.look(&self.directory, &self.thresholds).await;
         NodeFacts {
             name: self.name.clone(),
             machine: memory.machine.clone(),
-            pressure: memory.pressure.now(),
+            pressure: *self.pressure.borrow_and_update(),
             addresses: self.addresses.borrow_and_update().ips.clone(),
             runtime: self.health.borrow_and_update().clone(),
             runtime_version: self.runtime_version.clone(),

@@ -118,6 +118,7 @@ mod tests {
             status: Default::default(),
             waiting: None,
             ending: Vec::new(),
+            stopping: false,
             ended: false,
         };
         let entry = PodEntry { report: Some(Arc::new(report)), leaving: None };

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use mainstay_cri::RuntimeCondition;
-use mainstay_plan::pressure::Thresholds;
+use mainstay_plan::pressure::Pressure;
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 
@@ -20,8 +20,8 @@ pub(crate) struct Shown {
     pub(crate) node_name: String,
     /// A directory of the file system whose space is the node's.
     pub(crate) directory: PathBuf,
-    /// From where on memory, disk or processes are short.
-    pub(crate) thresholds: Thresholds,
+    /// What is short on the machine.
+    pub(crate) pressure: watch::Receiver<Pressure>,
     /// Changes when images come or go.
     pub(crate) image_changes: watch::Receiver<u64>,
     pub(crate) health: watch::Receiver<Vec<RuntimeCondition>>,
@@ -51,6 +51,7 @@ pub(crate) fn show(access: ApiAccess, shown: Shown, tasks: &mut JoinSet<()>) {
         kernel: performer.facts.kernel.clone(),
         events: events.clone(),
         board: shown.board.clone(),
+        pressure: shown.pressure.clone(),
         goals: shown.goals,
     };
     tasks.spawn(source.run());
@@ -89,7 +90,7 @@ pub(crate) fn show(access: ApiAccess, shown: Shown, tasks: &mut JoinSet<()>) {
             name: node_name,
             port: access.node_port,
             directory: shown.directory,
-            thresholds: shown.thresholds,
+            pressure: shown.pressure,
             runtime_version: version,
             images: performer.images.clone(),
             image_changes: shown.image_changes,

@@ -20,10 +20,11 @@ use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{Node, Pod as KubernetesPod, PodStatus};
 use k8s_openapi::api::node::v1::RuntimeClass;
-use mainstay_plan::admission::{Kernel, Rejection, admit};
+use mainstay_plan::admission::{Kernel, Rejection, admit, admit_under};
 use mainstay_plan::api_pod::is_terminal;
 use mainstay_plan::mirror::{Held, Mirror};
 use mainstay_plan::pod::{PodKey, SourceKind};
+use mainstay_plan::pressure::Pressure;
 use mainstay_plan::status::is_over;
 use mainstay_pod::{FullName, Pod};
 use tokio::sync::watch;
@@ -107,6 +108,8 @@ pub(crate) struct ApiSource {
     pub(crate) kernel: Kernel,
     pub(crate) events: Events,
     pub(crate) board: watch::Receiver<Arc<Board>>,
+    /// What is short on the machine.
+    pub(crate) pressure: watch::Receiver<Pressure>,
     pub(crate) goals: watch::Sender<Option<Arc<ApiGoals>>>,
 }
 
@@ -211,7 +214,9 @@ impl ApiSource {
             let has_runtime = self.has_runtime(&pod).await?;
             let others_now = others.iter().filter(|(other, _)| **other != key);
             let others_now = others_now.map(|(_, pod)| &**pod);
-            let admitted = has_runtime.and_then(|()| admit(&pod, &node, &self.kernel, others_now));
+            let admitted = admit_under(*self.pressure.borrow(), &pod)
+                .and(has_runtime)
+                .and_then(|()| admit(&pod, &node, &self.kernel, others_now));
             let verdict = match admitted {
                 Ok(()) => {
                     others.insert(key, pod.clone());

@@ -77,7 +77,7 @@ fn config(root: &Path) -> AgentConfig {
         resolv_conf: root.join("resolv.conf"),
         addresses: Vec::new(),
         log_bounds: LogBounds::default(),
-        eviction_hard: Thresholds::NONE,
+        eviction: Thresholds::none(),
         api: None,
         pod_network: None,
     }

@@ -36,6 +36,7 @@ use mainstay_pod::Pod;
 use mainstay_pod::api::unsupported_in;
 use tokio::sync::{Semaphore, watch};
 
+use super::evictions::Evictions;
 use crate::agent::AgentConfig;
 use crate::dns as host_dns;
 use crate::ledger::{Ledger, Record};
@@ -77,12 +78,9 @@ pub(crate) struct Performer {
     statuses: Mutex<BTreeMap<PodKey, PodStatus>>,
     /// What the ledger has of each pod.
     records: Mutex<BTreeMap<PodKey, Record>>,
-    /// Those that took too much.
-    evictions: watch::Sender<Evictions>,
+    /// Those that took too much, and whether the disk is short.
+    pub(super) evictions: watch::Sender<Evictions>,
 }
-
-/// Pods that are to be ended, by key and version, and why.
-pub(super) type Evictions = BTreeMap<(PodKey, String), String>;
 
 /// What came of an action.
 #[derive(Debug)]
@@ -227,32 +225,6 @@ impl Performer {
             return None;
         }
         admit_static(pod, &self.labels, &self.facts.kernel).err()
-    }
-
-    /// Lets the worker of a pod end this version of it.
-    pub(crate) fn evict(&self, key: &PodKey, uid: &str, message: String) {
-        self.evictions.send_modify(|all| {
-            all.insert((key.clone(), uid.to_owned()), message);
-        });
-    }
-
-    /// Changes when pods are to be ended.
-    pub(super) fn evictions(&self) -> watch::Receiver<Evictions> {
-        self.evictions.subscribe()
-    }
-
-    /// Why this version of a pod is to be ended. It is told once.
-    pub(super) fn take_eviction(&self, key: &PodKey, uid: &str) -> Option<String> {
-        if self.evictions.borrow().is_empty() {
-            return None;
-        }
-        let mut message = None;
-        self.evictions.send_if_modified(|all| {
-            message = all.remove(&(key.clone(), uid.to_owned()));
-            // Nobody has to hear of that.
-            false
-        });
-        message
     }
 
     pub(super) fn node_addresses(&self) -> NodeAddresses {

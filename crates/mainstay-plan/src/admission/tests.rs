@@ -191,3 +191,31 @@ fn labels_are_asked_for_in_vain_where_there_are_some() {
     let field = "spec.containers[1].securityContext.seLinuxOptions: ";
     assert!(refused(&of_container).starts_with(field));
 }
+
+#[test]
+fn what_would_make_it_worse_is_not_taken() {
+    let condition = |name: &str| Some(format!("The node had condition: [{name}]. "));
+    let best_effort = json!({});
+    let burstable = requests("1m");
+    let critical = json!({"priority": 2_000_000_000});
+    let tolerating = |key: &str| json!({"tolerations": [{"key": key, "operator": "Exists"}]});
+    let tolerates_memory = tolerating("node.kubernetes.io/memory-pressure");
+    let tolerates_disk = tolerating("node.kubernetes.io/disk-pressure");
+    let of = |memory, disk, processes| Pressure { memory, disk, processes };
+    for (pressure, spec, expected) in [
+        (of(false, false, false), &best_effort, None),
+        (of(true, false, false), &best_effort, condition("MemoryPressure")),
+        (of(true, false, false), &tolerates_memory, None),
+        (of(true, false, false), &tolerates_disk, condition("MemoryPressure")),
+        (of(true, false, false), &burstable, None),
+        (of(false, true, false), &burstable, condition("DiskPressure")),
+        (of(false, true, false), &tolerates_disk, condition("DiskPressure")),
+        (of(false, false, true), &burstable, condition("PIDPressure")),
+        (of(true, true, false), &tolerates_memory, condition("MemoryPressure DiskPressure")),
+        (of(true, true, true), &critical, None),
+    ] {
+        let refused = admit_under(pressure, &pod(spec)).err();
+        assert!(refused.iter().all(|it| it.reason == "Evicted"));
+        assert_eq!(refused.map(|it| it.message), expected, "{pressure:?} {spec}");
+    }
+}

@@ -21,9 +21,6 @@ use crate::lifecycle;
 /// No action that failed waits longer until it is tried again: the wait for images, 300 s.
 const LONGEST_RETRY: SignedDuration = SignedDuration::from_secs(300);
 
-/// How long a pod that took too much has to end. Source: `immediateEvictionGracePeriodSeconds`.
-const EVICTION_GRACE: Duration = Duration::from_secs(1);
-
 /// Says what lies between what is seen and what should be, at this moment.
 pub fn plan(goal: &Goal, seen: &SeenPod, memory: &Memory, now: Timestamp) -> Plan {
     let mut planner = Planner { seen, memory, now, plan: Plan::default() };
@@ -148,23 +145,25 @@ impl Planner<'_> {
         // The newest sandbox of this version tells how its containers ended, until the next one
         // can tell more.
         let replaced = current.is_some_and(|current| self.is_complete(run, current));
+        // What was written down of it tells enough, when there is no room for more.
+        let given_up = self.memory.reclaims && self.memory.has_finished(run);
         for sandbox in &others {
             let newest = self.seen.sandboxes.iter().find(|other| other.uid == uid);
             let tells = newest.is_some_and(|newest| newest.id == sandbox.id)
                 || (current.is_some() && !replaced && sandbox.uid == uid);
-            self.tear_down(sandbox, sandbox.grace, tells);
+            self.tear_down(sandbox, sandbox.grace, tells && !given_up);
         }
-        self.clean_up(Some(uid));
+        self.clean_up((!given_up).then_some(uid));
 
         if self.memory.has_finished(run) {
             if let Some(sandbox) = current {
-                self.tear_down(sandbox, sandbox.grace, true);
+                self.tear_down(sandbox, sandbox.grace, !self.memory.reclaims);
             }
             self.plan.done = self.plan.actions.is_empty() && self.memory.in_flight.is_empty();
             return;
         }
-        if self.memory.eviction(run).is_some() {
-            self.end_early(run, current, EVICTION_GRACE);
+        if let Some(eviction) = self.memory.eviction(run) {
+            self.end_early(run, current, eviction.grace);
             return;
         }
         if is_exceeded(run, restarts, self.seen, self.memory, self.now) {
@@ -223,8 +222,8 @@ impl Planner<'_> {
         }
     }
 
-    /// Ends a pod whose deadline has passed or that took too much, and then writes that down. Its newest
-    /// sandbox is kept, as that of one that has come to its end by itself.
+    /// Ends a pod whose deadline has passed or that is evicted, and then writes that down. Its newest sandbox
+    /// is kept, as that of one that has come to its end by itself.
     fn end_early(&mut self, run: &RunGoal, current: Option<&SeenSandbox>, grace: Duration) {
         if let Some(sandbox) = current {
             self.tear_down(sandbox, sandbox.grace.min(grace), true);

@@ -247,10 +247,13 @@ pub struct Memory {
     pub post_start: BTreeSet<ContainerId>,
     /// What probes say of containers; of one that is not here nothing is known yet.
     pub health: BTreeMap<ContainerId, Health>,
-    /// A version of the pod that is ended because it took too much.
+    /// A version of the pod that is ended because it took too much, or the node had too little.
     pub evicted: Option<Eviction>,
     /// Ephemeral containers of the goal's pod that have been started once, by name, whatever is left of them.
     pub spent: BTreeSet<String>,
+    /// Whether the disk is so short that nothing is kept of a pod that has come to its end for good,
+    /// but what was written down of it.
+    pub reclaims: bool,
 }
 
 impl Memory {
@@ -282,10 +285,9 @@ impl Memory {
         began.map(|began| began.at)
     }
 
-    /// Why a goal's pod is ended, if it took too much.
-    pub fn eviction(&self, run: &RunGoal) -> Option<&str> {
-        let evicted = self.evicted.as_ref().filter(|it| run.is_own(&it.uid, it.incarnation));
-        evicted.map(|evicted| evicted.message.as_str())
+    /// Why a goal's pod is ended, if it took too much or the node had too little.
+    pub fn eviction(&self, run: &RunGoal) -> Option<&Eviction> {
+        self.evicted.as_ref().filter(|it| run.is_own(&it.uid, it.incarnation))
     }
 
     /// Forgets what concerns sandboxes and containers that are gone.
@@ -315,7 +317,9 @@ impl Memory {
         if self.prepared.as_deref() == Some(uid) {
             self.prepared = None;
         }
-        if self.finished.as_ref().is_some_and(|it| it.uid == uid) {
+        // That of the goal's own version is known, whatever is left of it.
+        let is_own = self.version.as_deref() == Some(uid);
+        if !is_own && self.finished.as_ref().is_some_and(|it| it.uid == uid) {
             self.finished = None;
         }
     }
@@ -394,15 +398,19 @@ pub struct Began {
     pub at: Timestamp,
 }
 
-/// A version of a pod that is ended because it took too much.
+/// A version of a pod that is ended because it took too much, or the node had too little.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Eviction {
     /// Which version.
     pub uid: String,
     /// Which incarnation of it.
     pub incarnation: Option<Incarnation>,
-    /// Of what it took too much.
+    /// Of what there was too much or too little.
     pub message: String,
+    /// How long its containers have to end.
+    pub grace: Duration,
+    /// Whether it was the node that had too little.
+    pub by_pressure: bool,
 }
 
 /// A version of a pod that has run to its end for good.

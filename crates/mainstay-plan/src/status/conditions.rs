@@ -86,6 +86,16 @@ pub(super) fn restarting(
     condition
 }
 
+/// The condition of a pod of an API that is ended because its node has too little of something, by which
+/// Jobs tell it from one that failed. Source: `synchronize` in `pkg/kubelet/eviction/eviction_manager.go`.
+pub(super) fn disrupted(message: &str, before: Option<&PodStatus>, now: Timestamp) -> PodCondition {
+    PodCondition {
+        reason: Some("TerminationByKubelet".to_owned()),
+        message: Some(message.to_owned()),
+        ..condition("DisruptionTarget", None, before, now)
+    }
+}
+
 /// Whether it is a main container that has run: its pod was initialized, and a sidecar that is started
 /// again leaves it so. Source: `GeneratePodInitializedCondition`.
 fn has_run(view: &View<'_>) -> bool {

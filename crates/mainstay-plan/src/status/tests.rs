@@ -2,6 +2,7 @@
 
 use std::fmt::Write;
 use std::sync::Arc;
+use std::time::Duration;
 
 use expect_test::{Expect, expect};
 use mainstay_cri::{ContainerId, ContainerState, SandboxId};
@@ -322,8 +323,10 @@ fn what_took_too_much_has_failed_whatever_its_containers_say() {
          - {name: a, image: i}\n",
     );
     let (uid, message) = (pod.uid().to_owned(), "Container a took too much.".to_owned());
-    let evicted = Some(Eviction { uid, incarnation: None, message: message.clone() });
-    let memory = Memory { evicted, ..Memory::default() };
+    let grace = Duration::ZERO;
+    let evicted =
+        Eviction { uid, incarnation: None, message: message.clone(), grace, by_pressure: false };
+    let memory = Memory { evicted: Some(evicted), ..Memory::default() };
     for state in [running(), ended(0)] {
         let status = status(&pod, &seen(&pod, &[("a", 0, state)]), &memory, None, 20);
         assert_eq!(status.phase.as_deref(), Some("Failed"));
@@ -332,6 +335,25 @@ fn what_took_too_much_has_failed_whatever_its_containers_say() {
             (Some("Evicted"), Some(message.clone()))
         );
     }
+}
+
+#[test]
+fn a_pod_of_an_api_says_that_its_node_ended_it() {
+    let spec = serde_json::json!({"containers": [{"name": "a", "image": "i"}]});
+    let held = serde_json::json!({"metadata": {"name": "p", "uid": "u"}, "spec": spec});
+    let pod = Arc::new(Pod::from_api(serde_json::from_value(held).unwrap()).unwrap());
+    let told = |by_pressure| {
+        let (uid, message, grace) = (pod.uid().to_owned(), "Low.".to_owned(), Duration::ZERO);
+        let evicted = Eviction { uid, incarnation: None, message, grace, by_pressure };
+        let memory = Memory { evicted: Some(evicted), ..Memory::default() };
+        let status = status(&pod, &seen(&pod, &[("a", 0, running())]), &memory, None, 20);
+        let mut all = status.conditions.unwrap().into_iter();
+        let found = all.find(|it| it.type_ == "DisruptionTarget");
+        found.map(|it| (it.status, it.reason.unwrap(), it.message.unwrap()))
+    };
+    assert_eq!(told(false), None);
+    let expected = ("True".to_owned(), "TerminationByKubelet".to_owned(), "Low.".to_owned());
+    assert_eq!(told(true), Some(expected));
 }
 
 #[test]

@@ -120,6 +120,9 @@ fn sums_keep_the_first_way_of_writing() {
     assert_eq!(parse("1.1").rounded_to_milli().canonical(), "1100m");
     assert_eq!(parse("0.00001").rounded_to_milli().canonical(), "1m");
     assert_eq!(Quantity::from_units(3).canonical(), "3");
+    for (bytes, text) in [(0, "0"), (1000, "1k"), (1024, "1Ki"), (1025, "1025"), (5 << 30, "5Gi")] {
+        assert_eq!(Quantity::from_bytes(bytes).canonical(), text, "{bytes}");
+    }
 }
 
 fn quantity() -> impl Strategy<Value = String> {

@@ -350,6 +350,34 @@ fn a_pasted_pod_is_cleaned_with_a_warning() {
 }
 
 #[test]
+fn a_class_of_priority_that_only_an_api_has_counts_as_none() {
+    let with = |fields: &str| {
+        format!(
+            "apiVersion: v1\nkind: Pod\nmetadata: {name}\nspec:\n  {fields}\n  containers: {list}\n",
+            name = "{name: p}",
+            list = "[{name: c, image: i}]"
+        )
+    };
+    check(
+        &with("priorityClassName: high"),
+        expect![[r#"
+            pod p-n1_default
+              web.yaml:5:22: spec.priorityClassName: a static pod of the class "high" has the priority 0 (write its number in spec.priority, too)
+        "#]],
+    );
+    for known in
+        ["priorityClassName: high\n  priority: 7", "priorityClassName: system-node-critical"]
+    {
+        check(
+            &with(known),
+            expect![[r#"
+            pod p-n1_default
+        "#]],
+        );
+    }
+}
+
+#[test]
 fn names() {
     check(
         &manifest(&"a".repeat(251)),

@@ -47,8 +47,9 @@ pub(super) struct Run {
     recursive: bool,
     /// A KubeletConfiguration. Effective are staticPodPath, fileCheckFrequency, podLogsDir,
     /// containerLogMaxSize, containerLogMaxFiles, cgroupDriver, podCIDR, resolvConf, clusterDNS,
-    /// clusterDomain, seccompDefault, allowedUnsafeSysctls, evictionHard and
-    /// mergeDefaultEvictionSettings; others are named in the log.
+    /// clusterDomain, seccompDefault, allowedUnsafeSysctls, evictionHard, evictionSoft,
+    /// evictionSoftGracePeriod, evictionMinimumReclaim, evictionPressureTransitionPeriod,
+    /// evictionMaxPodGracePeriod and mergeDefaultEvictionSettings; others are named in the log.
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
     /// Mirrors, credentials and certificate authorities of registries, as k3s has them in

@@ -22,6 +22,11 @@ pub(super) struct Raw {
     pub(super) seccomp_default: Option<bool>,
     pub(super) eviction_hard: Option<BTreeMap<String, String>>,
     pub(super) merge_default_eviction_settings: Option<bool>,
+    pub(super) eviction_soft: BTreeMap<String, String>,
+    pub(super) eviction_soft_grace_period: BTreeMap<String, String>,
+    pub(super) eviction_minimum_reclaim: BTreeMap<String, String>,
+    pub(super) eviction_pressure_transition_period: Option<String>,
+    pub(super) eviction_max_pod_grace_period: Option<i64>,
     #[serde(rename = "clusterDNS")]
     pub(super) cluster_dns: Option<Vec<String>>,
     pub(super) cluster_domain: Option<String>,
@@ -30,7 +35,7 @@ pub(super) struct Raw {
     others: Vec<String>,
 }
 
-const EFFECTIVE: [&str; 14] = [
+const EFFECTIVE: [&str; 19] = [
     "staticPodPath",
     "podLogsDir",
     "fileCheckFrequency",
@@ -42,6 +47,11 @@ const EFFECTIVE: [&str; 14] = [
     "seccompDefault",
     "evictionHard",
     "mergeDefaultEvictionSettings",
+    "evictionSoft",
+    "evictionSoftGracePeriod",
+    "evictionMinimumReclaim",
+    "evictionPressureTransitionPeriod",
+    "evictionMaxPodGracePeriod",
     "clusterDNS",
     "clusterDomain",
     "allowedUnsafeSysctls",
@@ -64,8 +74,7 @@ const WITHOUT_EFFECT: &str = "
     topologyManagerScope topologyManagerPolicyOptions qosReserved runtimeRequestTimeout hairpinMode
     maxPods podPidsLimit runOnce cpuCFSQuota cpuCFSQuotaPeriod nodeStatusMaxImages maxOpenFiles
     contentType kubeAPIQPS kubeAPIBurst serializeImagePulls maxParallelImagePulls
-    evictionSoft evictionSoftGracePeriod evictionPressureTransitionPeriod evictionMaxPodGracePeriod
-    evictionMinimumReclaim podsPerCore enableControllerAttachDetach
+    podsPerCore enableControllerAttachDetach
     protectKernelDefaults makeIPTablesUtilChains iptablesMasqueradeBit iptablesDropBit featureGates
     failSwapOn memorySwap containerLogMaxWorkers containerLogMonitorInterval
     configMapAndSecretChangeDetectionStrategy systemReserved kubeReserved reservedSystemCPUs

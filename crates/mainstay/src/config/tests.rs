@@ -33,22 +33,6 @@ fn what_has_effect_is_taken_and_the_rest_is_named() {
 }
 
 #[test]
-fn thresholds_are_those_of_the_file_or_the_usual_ones() {
-    let thresholds = |text: &str| read(&format!("{HEAD}{text}\n")).unwrap().eviction_hard;
-    let usual = Thresholds::default();
-    assert_eq!(thresholds(""), usual);
-    assert_eq!(thresholds("evictionHard: {}"), Thresholds::NONE);
-    let disk = |text: &str| thresholds(&format!("evictionHard: {{nodefs.available: 0%}}{text}"));
-    assert_eq!(disk(""), Thresholds::NONE);
-    let merged = Thresholds { disk: [None, usual.disk[1]], ..usual };
-    assert_eq!(disk("\nmergeDefaultEvictionSettings: true"), merged);
-    assert_eq!(
-        error(&format!("{HEAD}evictionHard: {{disk: 1%}}\n")),
-        ": evictionHard: \"disk\" is no eviction signal"
-    );
-}
-
-#[test]
 fn paths_count_from_the_file_and_are_absolute() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("config.yaml");

@@ -72,6 +72,7 @@ impl World {
             status,
             waiting: None,
             ending: ending.to_vec(),
+            stopping: false,
             ended: false,
         })));
     }
@@ -300,6 +301,7 @@ impl World {
             status,
             waiting: None,
             ending: Vec::new(),
+            stopping: ended,
             ended,
         })));
     }

@@ -1,81 +1,15 @@
-//! What this machine is, and what is short on it.
+//! What this machine is.
 //!
 //! Source for where things are found: cadvisor (`machine/info.go`), which a kubelet asks.
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use mainstay_linux::machine;
 use mainstay_plan::node_status::Machine;
-use mainstay_plan::pressure::{Level, Levels, Pressure, Thresholds};
 use mainstay_pod::Amounts;
 use rustix::fs::statvfs;
-use tokio::time::Instant;
-
-/// How long something is called short after it was. Source:
-/// `evictionPressureTransitionPeriod`.
-const TRANSITION: Duration = Duration::from_secs(300);
-
-/// What was found to be short, and when.
-#[derive(Debug, Default)]
-pub(super) struct Gauge {
-    memory: Option<Instant>,
-    disk: Option<Instant>,
-    processes: Option<Instant>,
-}
-
-impl Gauge {
-    /// Looks again.
-    pub(super) async fn look(&mut self, directory: &Path, thresholds: &Thresholds) {
-        let directory = directory.to_owned();
-        let levels = tokio::task::spawn_blocking(move || levels(&directory)).await;
-        let found = thresholds.pressure(&levels.unwrap_or_default());
-        let now = Instant::now();
-        let still = |known: Option<Instant>, short: bool| match short {
-            true => Some(now),
-            false => known.filter(|since| now.duration_since(*since) < TRANSITION),
-        };
-        self.memory = still(self.memory, found.memory);
-        self.disk = still(self.disk, found.disk);
-        self.processes = still(self.processes, found.processes);
-    }
-
-    pub(super) fn now(&self) -> Pressure {
-        Pressure {
-            memory: self.memory.is_some(),
-            disk: self.disk.is_some(),
-            processes: self.processes.is_some(),
-        }
-    }
-}
-
-fn levels(directory: &Path) -> Levels {
-    let machine = machine::machine().unwrap_or_default();
-    let disk = statvfs(directory).ok();
-    let level = |available, capacity| Level { available, capacity };
-    Levels {
-        memory: machine.available.map(|available| level(available, machine.memory)),
-        disk: disk.as_ref().map(|it| {
-            let bytes = |blocks: u64| blocks.saturating_mul(it.f_frsize);
-            level(bytes(it.f_bavail), bytes(it.f_blocks))
-        }),
-        // File systems that make files as they are needed count none.
-        inodes: disk.as_ref().filter(|it| it.f_files > 0).map(|it| level(it.f_ffree, it.f_files)),
-        processes: processes(),
-    }
-}
-
-/// Source: proc_loadavg(5), proc_sys_kernel(5); `pkg/kubelet/stats/pidlimit`.
-fn processes() -> Option<Level> {
-    let number = |path: &str| fs::read_to_string(path).ok()?.trim().parse::<u64>().ok();
-    let most = ["/proc/sys/kernel/pid_max", "/proc/sys/kernel/threads-max"];
-    let capacity = most.into_iter().filter_map(number).min()?;
-    let load = fs::read_to_string("/proc/loadavg").ok()?;
-    let running: u64 = load.split_whitespace().nth(3)?.split_once('/')?.1.parse().ok()?;
-    Some(Level { available: capacity.saturating_sub(running), capacity })
-}
 
 /// The machine with the file system of a directory.
 pub(super) async fn look(directory: &Path) -> Machine {
@@ -218,10 +152,5 @@ mod tests {
         let machine = find(Path::new("/"));
         assert!(machine.memory > 0 && machine.storage > 0 && machine.processors > 0);
         assert!(!machine.kernel_version.is_empty() && !machine.boot_id.is_empty());
-        let levels = levels(Path::new("/"));
-        for level in [levels.memory, levels.disk, levels.processes] {
-            let level = level.unwrap();
-            assert!(level.available <= level.capacity && level.capacity > 0, "{level:?}");
-        }
     }
 }

@@ -41,6 +41,7 @@ struct World {
     uid: watch::Receiver<Option<String>>,
     health: watch::Sender<Vec<RuntimeCondition>>,
     doubt: Arc<Notify>,
+    pressure: watch::Sender<Pressure>,
     _senders: (watch::Sender<u64>, watch::Sender<NodeAddresses>, watch::Sender<bool>),
     _tasks: JoinSet<()>,
     _directory: tempfile::TempDir,
@@ -55,6 +56,7 @@ impl World {
         let ips = vec!["10.0.0.7".parse().unwrap()];
         let (addresses, addresses_seen) = watch::channel(NodeAddresses { ips });
         let (reachable, reachable_seen) = watch::channel(true);
+        let (pressure, pressure_seen) = watch::channel(Pressure::default());
         let doubt = Arc::new(Notify::new());
         let calls = calls(api.client());
         let keeper = NodeKeeper {
@@ -62,7 +64,7 @@ impl World {
             name: "n1".into(),
             port: Some(10250),
             directory: directory.path().to_owned(),
-            thresholds: Thresholds::NONE,
+            pressure: pressure_seen,
             runtime_version: "mainstay://0.1.0".into(),
             images: Arc::new(NoImages),
             image_changes,
@@ -82,6 +84,7 @@ impl World {
             uid: uid_seen,
             health,
             doubt,
+            pressure,
             _senders: (images, addresses, reachable),
             _tasks: tasks,
             _directory: directory,
@@ -154,6 +157,23 @@ async fn a_node_is_registered_kept_and_registered_again() {
         })
     };
     world.until(LEASE, owner).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_short_is_shown_at_once() {
+    let api = FakeApi::new();
+    let world = World::new(&api);
+    world.is_well();
+    world.until(PATH, |node| ready(node) == Some("True")).await;
+    let shown = |node: Option<&Value>| {
+        let conditions = node.unwrap()["status"]["conditions"].as_array().unwrap().clone();
+        let holds = conditions.iter().filter(|it| it["status"] == "True");
+        holds.map(|it| it["type"].as_str().unwrap().to_owned()).collect::<Vec<_>>().join(" ")
+    };
+    world.pressure.send_replace(Pressure { memory: true, disk: false, processes: true });
+    world.until(PATH, |node| shown(node) == "MemoryPressure PIDPressure Ready").await;
+    world.pressure.send_replace(Pressure::default());
+    world.until(PATH, |node| shown(node) == "Ready").await;
 }
 
 #[tokio::test(start_paused = true)]

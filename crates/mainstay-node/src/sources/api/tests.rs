@@ -28,6 +28,7 @@ struct World {
     goals: watch::Receiver<Option<Arc<ApiGoals>>>,
     board: watch::Sender<Arc<Board>>,
     events: Events,
+    pressure: watch::Sender<Pressure>,
     _tasks: JoinSet<()>,
 }
 
@@ -35,6 +36,7 @@ impl World {
     fn new(api: &FakeApi, left: &[(String, bool)]) -> Self {
         let (goals, goals_seen) = watch::channel(None);
         let (board, board_seen) = watch::channel(Arc::default());
+        let (pressure, pressure_seen) = watch::channel(Pressure::default());
         let events = Events::default();
         events.queue().open();
         let pods = Arc::new(ApiPods::new());
@@ -47,12 +49,13 @@ impl World {
             earlier: Arc::new(Left(left.iter().cloned().collect())),
             events: events.clone(),
             board: board_seen,
+            pressure: pressure_seen,
             goals,
         };
         let mut tasks = JoinSet::new();
         tasks.spawn(follow(calls, "n1".into(), pods));
         tasks.spawn(source.run());
-        Self { api: api.clone(), goals: goals_seen, board, events, _tasks: tasks }
+        Self { api: api.clone(), goals: goals_seen, board, events, pressure, _tasks: tasks }
     }
 
     /// What is to become of each pod, in a word, when everything that can be done without waiting
@@ -178,6 +181,27 @@ async fn what_the_node_does_not_take_is_refused_and_told_of() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_is_short_is_not_made_shorter() {
+    let api = with_node();
+    let world = World::new(&api, &[]);
+    put(&api, "before", &json!({}), &json!({}));
+    assert_eq!(world.goals().await.as_deref(), Some("before: run"));
+    world.pressure.send_replace(Pressure { disk: true, ..Pressure::default() });
+    put(&api, "critical", &json!({"priority": 2_000_000_000}), &json!({}));
+    put(&api, "during", &json!({}), &json!({}));
+    let refused = "before: run, critical: run, during: Evicted";
+    assert_eq!(world.goals().await.as_deref(), Some(refused));
+    assert_eq!(
+        world.events.queue().next().await.message,
+        "The node had condition: [DiskPressure]. "
+    );
+    world.pressure.send_replace(Pressure::default());
+    put(&api, "later", &json!({}), &json!({}));
+    let goals = format!("{refused}, later: run");
+    assert_eq!(world.goals().await.as_deref(), Some(&*goals));
+}
+
+#[tokio::test(start_paused = true)]
 async fn static_pods_take_up_their_ports() {
     let api = with_node();
     let world = World::new(&api, &[]);
@@ -193,6 +217,7 @@ async fn static_pods_take_up_their_ports() {
             status: PodStatus { phase: Some(phase.into()), ..PodStatus::default() },
             waiting: None,
             ending: Vec::new(),
+            stopping: false,
             ended: false,
         };
         let entry = PodEntry { report: Some(Arc::new(report)), leaving: None };

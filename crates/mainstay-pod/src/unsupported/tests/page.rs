@@ -26,14 +26,6 @@ const REASONS: &[(&str, &str)] = &[
     ("spec.containers[].securityContext.seLinuxOptions", SELINUX),
     ("spec.nodeName", "a static pod is where its manifest is; of others it is the API's"),
     ("spec.preemptionPolicy", "a matter of the scheduler"),
-    (
-        "spec.priority",
-        "of a static pod nothing follows from it; of others the scheduler judges by it",
-    ),
-    (
-        "spec.priorityClassName",
-        "`system-node-critical` is killed last when memory is short; otherwise as `spec.priority`",
-    ),
     ("spec.schedulerName", "a matter of the scheduler"),
     ("spec.securityContext.seLinuxChangePolicy", SELINUX),
     ("spec.securityContext.seLinuxOptions", SELINUX),

@@ -275,12 +275,41 @@ fn a_pod_that_is_through_is_written_down_and_then_its_sandbox_goes() {
 }
 
 #[test]
+fn nothing_is_kept_of_a_pod_that_is_through_when_the_disk_is_short() {
+    let goal = goal("Never");
+    let ends = ["a0 exited 0 at 90", "b0 exited 3 at 95"];
+    let seen = |ready| vec![sandbox("s", &uid(&goal), ready, &ends)];
+    let mut memory = Memory { reclaims: true, ..ready(&goal) };
+    memory.turn_to(&goal);
+    // First it is written down.
+    check(&goal, seen(true), &memory, &expect!["RecordFinished { at: 1970-01-01T00:01:35Z }"]);
+    memory.finished = Some(Finished { uid: uid(&goal), incarnation: None });
+    check(&goal, seen(true), &memory, &expect![[r#"StopSandbox { id: SandboxId("s") }"#]]);
+    check(&goal, seen(false), &memory, &expect![[r#"RemoveSandbox { id: SandboxId("s") }"#]]);
+    memory.hosted.insert(uid(&goal));
+    check(&goal, vec![], &memory, &expect![[r#"CleanUp { uid: "UID" }"#]]);
+    // It is not forgotten with its place.
+    memory.forget_place(&uid(&goal));
+    check(&goal, vec![], &memory, &expect!["done"]);
+    // One that runs has what it needs.
+    let memory = Memory { reclaims: true, ..self::ready(&goal) };
+    let runs = vec![sandbox("s", &uid(&goal), true, &["a0 running", "b0 running"])];
+    check(&goal, runs, &memory, &expect![[""]]);
+}
+
+#[test]
 fn a_pod_that_took_too_much_is_ended_at_once_and_that_is_written_down() {
     let manifest = "apiVersion: v1\nkind: Pod\nmetadata: {name: p}\n\
                     spec: {containers: [{name: a, image: i}]}";
     let goal = Goal::Run(RunGoal { pod: pod(manifest), incarnation: Some(at(1)) });
     let evicted = |uid: String, incarnation| {
-        let eviction = Eviction { uid, incarnation: Some(incarnation), message: "much".into() };
+        let eviction = Eviction {
+            uid,
+            incarnation: Some(incarnation),
+            message: "much".into(),
+            grace: Duration::from_secs(1),
+            by_pressure: false,
+        };
         Memory { evicted: Some(eviction), ..ready(&goal) }
     };
     let memory = evicted(uid(&goal), at(1));

@@ -17,7 +17,7 @@ use proptest::prelude::*;
 
 use crate::lifecycle;
 use crate::pod::{
-    Action, Ending, Failure, Finished, Goal, Health, ImageMemory, Key, Memory, RunGoal,
+    Action, Ending, Eviction, Failure, Finished, Goal, Health, ImageMemory, Key, Memory, RunGoal,
     SeenContainer, SeenPod, SeenSandbox, StopReason, has_started, plan, spent, was_interrupted,
 };
 
@@ -56,6 +56,10 @@ enum Step {
     Change,
     /// Somebody adds a container to the pod, to look into it.
     Add,
+    /// The pod is to be ended, since it or its node has too little of something.
+    Evict,
+    /// The disk is short from now on, or is not any more.
+    Shorten(bool),
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -76,6 +80,8 @@ fn step() -> impl Strategy<Value = Step> {
         1 => Just(Step::Stick),
         1 => Just(Step::Change),
         1 => Just(Step::Add),
+        1 => Just(Step::Evict),
+        1 => any::<bool>().prop_map(Step::Shorten),
     ]
 }
 
@@ -263,6 +269,18 @@ impl World {
                     run.pod = Arc::new(run.pod.with_ephemeral_containers(all));
                 }
             }
+            Step::Evict => {
+                if let Goal::Run(run) = &self.goal {
+                    self.memory.evicted = Some(Eviction {
+                        uid: run.pod.uid().to_owned(),
+                        incarnation: run.incarnation,
+                        message: "x".into(),
+                        grace: Duration::from_secs(1),
+                        by_pressure: true,
+                    });
+                }
+            }
+            Step::Shorten(is_short) => self.memory.reclaims = *is_short,
             Step::Stick => {
                 self.stuck.extend(self.seen.sandboxes.iter().map(|sandbox| sandbox.id.clone()));
             }

@@ -1,0 +1,149 @@
+//! When something is short on the machine.
+
+use std::fs::File;
+
+use rustix::fs::statvfs;
+use serde_json::json;
+
+use crate::api::{kubectl, wait_for_phase};
+use crate::bad_input::Small;
+use crate::manifest::{Manifest, pod};
+use crate::node::{Node, wait_for};
+
+const MI: u64 = 1 << 20;
+
+/// A pod with a volume of its own in which it writes so many MiB, and then tells how many files it found.
+fn writes(node: &Node, name: &str, mebibytes: u32) -> Manifest {
+    pod(name)
+        .with_host_directory(&node.host())
+        .set("spec.volumes.1", json!({ "name": "cache", "emptyDir": {} }))
+        .main("volumeMounts.1", json!({ "name": "cache", "mountPath": "/cache" }))
+        .script(&format!(
+            "found=$(ls /cache | wc -l); dd if=/dev/zero of=/cache/file bs=1M count={mebibytes}; \
+             echo $found files >> /host/{name}"
+        ))
+}
+
+#[test]
+fn the_least_important_static_pod_makes_room_on_the_disk_and_comes_back() {
+    const LEAST: u64 = 60 * MI;
+    let Some(mut node) = Node::prepare() else { return };
+    let small = Small::below(&node, 160 * MI);
+    node.configure("evictionHard: {nodefs.available: 60Mi}\nevictionPressureTransitionPeriod: 1ms");
+    node.launch();
+    let important = writes(&node, "important", 20).set("spec.priority", 7);
+    node.put("important.yaml", &important);
+    // However it is restarted by itself: it did not end by itself.
+    let cheap = writes(&node, "cheap", 20).set("spec.restartPolicy", "Never");
+    node.put("cheap.yaml", &cheap);
+    let critical = writes(&node, "critical", 20);
+    node.put("critical.yaml", &critical.set("spec.priorityClassName", "system-node-critical"));
+    let before = ["important", "cheap", "critical"].map(|name| {
+        node.wait_for_told(name, 1);
+        node.wait_for_running(name)
+    });
+    let [important, _, critical] = &before;
+
+    let root = node.path("root");
+    let available = || {
+        let disk = statvfs(&root).unwrap();
+        disk.f_bavail * disk.f_frsize
+    };
+    let spare = available().checked_sub(LEAST).expect("more room in the small disk");
+    let ballast = root.join("ballast");
+    rustix::fs::fallocate(
+        File::create(&ballast).unwrap(),
+        rustix::fs::FallocateFlags::empty(),
+        0,
+        spare + 5 * MI,
+    )
+    .unwrap();
+    // What it had makes enough room, and nobody else has to go; it begins with an empty volume.
+    assert_eq!(node.wait_for_told("cheap", 2), ["0 files", "0 files"]);
+    let back = node.wait_for_running("cheap");
+    let (ends, returns) = (back.events("Evicted"), back.events("Returned"));
+    assert_eq!((ends.len(), &*ends[0].kind, returns.len()), (1, "Warning", 1), "{back:#?}");
+    let message = &ends[0].message;
+    let beginning = "The node was low on resource: ephemeral-storage. Threshold quantity: 60Mi, \
+                     available: ";
+    assert!(message.starts_with(beginning), "{message}");
+    assert!(message.ends_with("It is started again when the node has enough again. "), "{message}");
+    let status = node.status();
+    for pod in [important, critical] {
+        let name = pod.name.trim_end_matches("-n1");
+        assert_eq!(status.pod(name).unwrap().id(), pod.id(), "{name}");
+    }
+    std::fs::remove_file(&ballast).unwrap();
+    node.mainstay(&["down"]).success();
+    node.terminated();
+    drop(small);
+}
+
+/// Makes a pod of the API, called as a static one would be.
+fn of_api(node: &Node, name: &str) {
+    let own = pod(&format!("{name}-n1")).set("spec.nodeName", "n1");
+    let file =
+        node.stage(&format!("{name}.json"), &own.set("spec.containers.0.imagePullPolicy", "Never"));
+    let made = wait_for(|| {
+        let made = kubectl(node, &["create", "-f", file.to_str().unwrap()]);
+        made.status.success().then_some(())
+    });
+    assert!(made.is_some(), "{}", node.log());
+}
+
+#[test]
+fn when_memory_is_short_pods_of_both_kinds_end_and_static_ones_come_back_under_a_later_agent() {
+    let Some(mut node) = Node::start() else { return };
+    for name in ["low", "critical"] {
+        let class = if name == "critical" { "system-cluster-critical" } else { "" };
+        let script = format!("echo start >> /host/{name}");
+        let own = pod(name).with_host_directory(&node.host()).script(&script);
+        let own = match class {
+            "" => own,
+            class => own.set("spec.priorityClassName", class),
+        };
+        node.put(&format!("{name}.yaml"), &own);
+    }
+    of_api(&node, "ours");
+    wait_for_phase(&node, "ours-n1", "Running");
+    let critical = node.wait_for_running("critical");
+    node.wait_for_running("low");
+
+    node.terminate();
+    node.configure("evictionHard: {memory.available: 1Pi}\nevictionPressureTransitionPeriod: 1h");
+    node.launch();
+    wait_for_phase(&node, "ours-n1", "Failed");
+    let ended = node.wait_for_state("low", "Evicted");
+    let message = ended.status.message.as_deref().unwrap();
+    let beginning = "The node was low on resource: memory. Threshold quantity: 1Pi, available: ";
+    assert!(message.starts_with(beginning), "{message}");
+    let shown = |node: &Node, path: &str, object: &str| {
+        kubectl(node, &["get", object, "-o", &format!("jsonpath={{{path}}}")]).stdout
+    };
+    assert_eq!(shown(&node, ".status.reason", "pod/ours-n1"), "Evicted");
+    let condition = ".status.conditions[?(@.type==\"DisruptionTarget\")].reason";
+    assert_eq!(shown(&node, condition, "pod/ours-n1"), "TerminationByKubelet");
+    let pressure = ".status.conditions[?(@.type==\"MemoryPressure\")].status";
+    assert_eq!(shown(&node, pressure, "node/n1"), "True");
+    let tainted = wait_for(|| {
+        shown(&node, ".spec.taints[*].key", "node/n1").contains("memory-pressure").then_some(())
+    });
+    assert!(tainted.is_some(), "{}", node.log());
+    // A new one that asks for nothing is not taken.
+    of_api(&node, "late");
+    wait_for_phase(&node, "late-n1", "Failed");
+    let why = "Pod was rejected: The node had condition: [MemoryPressure]. ";
+    assert_eq!(shown(&node, ".status.message", "pod/late-n1"), why);
+    assert_eq!(node.status().pod("critical").unwrap().id(), critical.id());
+
+    // The next agent finds that there is enough.
+    node.kill();
+    node.configure("");
+    node.launch();
+    node.wait_for_told("low", 2);
+    node.wait_for_running("low");
+    wait_for_phase(&node, "low-n1", "Running");
+    assert_eq!(node.status().pod("critical").unwrap().id(), critical.id());
+    assert_eq!(node.told("critical"), ["start"]);
+    wait_for_phase(&node, "ours-n1", "Failed");
+}

@@ -1,0 +1,231 @@
+//! Ending pods when something is short on the machine, and starting static ones again afterwards.
+//!
+//! # Flow
+//!
+//! Every [`INTERVAL`] one task reads how much there is, which costs a few small files. While nothing is
+//! below its threshold, that is all, but for pods with limits on disk ([`storage`]). Otherwise what
+//! nobody needs is removed first, if it is the disk that is short; then what each pod uses is
+//! measured, and the worker of one pod is told to end it. When that has ended, the machine is looked
+//! at again at once.
+//!
+//! # Guarantees
+//!
+//! - At most one pod is ended, or started again, for one look at the machine.
+//! - A static pod that was ended is started again when nothing is short, also by a later agent: it is
+//!   found by what the ledger has of its end.
+//!
+//! Source: `pkg/kubelet/eviction/eviction_manager.go`.
+
+mod levels;
+mod storage;
+mod usage;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use mainstay_plan::pod::{PodKey, SeenSandbox};
+use mainstay_plan::pressure::{
+    Candidate, Course, Judgement, Levels, Pressure, Threshold, Thresholds, is_of_pressure, message,
+    returning, victim,
+};
+use mainstay_plan::status::is_over;
+use mainstay_pod::Pod;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
+
+use crate::publish::{Board, EventKind, PodReport, about};
+use crate::supervise::Request;
+use crate::worker::{EvictionOrder, Performer};
+
+/// How often is looked. Source: `evictionMonitoringPeriod` in `pkg/kubelet/kubelet.go`.
+const INTERVAL: Duration = Duration::from_secs(10);
+
+/// How long the end of a pod is waited for before the next look. Source: `podCleanupTimeout`.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// How often it is looked whether its files are gone. Source: `podCleanupPollFreq`.
+const POLL: Duration = Duration::from_secs(1);
+
+/// What it is done with.
+pub(crate) struct Eviction {
+    pub(crate) performer: Arc<Performer>,
+    pub(crate) board: watch::Receiver<Arc<Board>>,
+    pub(crate) thresholds: Thresholds,
+    /// A directory of the file system whose space is the node's.
+    pub(crate) directory: PathBuf,
+    /// What is short.
+    pub(crate) pressure: watch::Sender<Pressure>,
+    pub(crate) requests: mpsc::Sender<Request>,
+}
+
+/// When to look again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Next {
+    AtOnce,
+    InTime,
+}
+
+impl Eviction {
+    /// Looks, for ever.
+    pub(crate) async fn run(self) {
+        let begun = Instant::now();
+        let mut course = Course::default();
+        let mut ticks = interval(INTERVAL);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut next = Next::InTime;
+        let mut said = None;
+        loop {
+            if next == Next::InTime {
+                ticks.tick().await;
+            }
+            let levels = self.levels().await;
+            let judgement = course.judge(&self.thresholds, &levels, begun.elapsed());
+            self.pressure.send_if_modified(|known| {
+                std::mem::replace(known, judgement.pressure) != judgement.pressure
+            });
+            let most_urgent = judgement.due.first().map(|threshold| threshold.signal.as_str());
+            if said != most_urgent {
+                match most_urgent {
+                    Some(signal) => tracing::warn!(signal, "room has to be made on this machine"),
+                    None => tracing::info!("there is enough room on this machine again"),
+                }
+                said = most_urgent;
+            }
+            next = self.act(&judgement, levels).await;
+        }
+    }
+
+    async fn levels(&self) -> Levels {
+        let (directory, performer) = (self.directory.clone(), self.performer.clone());
+        let read =
+            tokio::task::spawn_blocking(move || levels::levels(&directory, &performer.hierarchies));
+        read.await.unwrap_or_else(|error| {
+            tracing::error!(%error, "cannot look how much there is on this machine");
+            Levels::default()
+        })
+    }
+
+    /// Does what follows from a look.
+    async fn act(&self, judgement: &Judgement, levels: Levels) -> Next {
+        let of_disk = |threshold: &Threshold| threshold.signal.resource().is_of_disk();
+        self.performer.reclaim(judgement.due.iter().any(of_disk));
+        let exceeding = storage::enforce(&self.performer, &self.active()).await;
+        if !exceeding.is_empty() {
+            self.until_ended(&exceeding, false).await;
+            return Next::AtOnce;
+        }
+        let Some(threshold) = judgement.due.first() else {
+            if judgement.is_calm {
+                self.bring_back().await;
+            }
+            return Next::InTime;
+        };
+        let resource = threshold.signal.resource().as_str();
+        let attempt = format!("Attempting to reclaim {resource}");
+        self.performer.events.tell_node(EventKind::Warning, "EvictionThresholdMet", attempt);
+        let mut levels = levels;
+        if of_disk(threshold) {
+            self.until_ended(&self.over(), true).await;
+            levels = self.levels().await;
+            if self.thresholds.is_resolved(&levels) {
+                return Next::InTime;
+            }
+        }
+        self.evict(threshold, &levels).await
+    }
+
+    /// Ends the pod that is least important.
+    async fn evict(&self, threshold: &Threshold, levels: &Levels) -> Next {
+        let (pods, resource) = (self.active(), threshold.signal.resource());
+        let usage = match usage::measure(&self.performer, resource, &pods).await {
+            Ok(usage) => usage,
+            Err(error) => {
+                let error = error.chain();
+                tracing::warn!(error, "cannot learn from the runtime what pods use; none is ended");
+                return Next::InTime;
+            }
+        };
+        let candidate = |(_, pod): &'_ (PodKey, Arc<Pod>)| usage.get(pod.uid());
+        let candidates: Vec<Candidate<'_>> =
+            pods.iter().map(|it| Candidate { pod: &it.1, usage: candidate(it) }).collect();
+        let victim = victim(resource, threshold.missing(levels), &candidates);
+        let Some((key, pod)) = victim.and_then(|index| pods.get(index)) else {
+            tracing::debug!("there is no pod that could be ended to make room");
+            return Next::InTime;
+        };
+        let grace = match threshold.is_hard() {
+            true => storage::GRACE,
+            false => pod.termination_grace_period().min(self.thresholds.most_grace),
+        };
+        let message = message(threshold, levels, pod, usage.get(pod.uid()));
+        tracing::warn!(pod = %key, message, "ends a pod to make room");
+        let order = EvictionOrder { message, grace: grace.max(storage::GRACE), by_pressure: true };
+        self.performer.evict(key, pod, order);
+        self.until_ended(&[(key.clone(), pod.clone())], resource.is_of_disk()).await;
+        Next::AtOnce
+    }
+
+    /// Has the most important one of the static pods started again that were ended.
+    async fn bring_back(&self) {
+        let board = self.board.borrow().clone();
+        let ended: BTreeMap<&str, (&PodKey, &Arc<Pod>)> = reports(&board)
+            .filter(|it| it.key.source.is_static() && !it.stopping && is_of_pressure(&it.status))
+            .map(|it| (it.pod.uid(), (&it.key, &it.pod)))
+            .collect();
+        let Some(pod) = returning(ended.values().map(|(_, pod)| &***pod)) else { return };
+        let Some((key, pod)) = ended.get(pod.uid()) else { return };
+        let message = "The node has enough again: it is started again.".to_owned();
+        self.performer.events.show(
+            about(pod, None),
+            EventKind::Normal,
+            "Returned",
+            message.clone(),
+        );
+        self.performer.events.tell(key, EventKind::Normal, "Returned", message);
+        tracing::info!(pod = %key, "starts a pod again that was ended to make room");
+        // Whether there still is such a pod is the supervisor's to know; without it the agent ends.
+        let (answer, _) = oneshot::channel();
+        let _ = self.requests.send(Request::Restart { pod: (*key).clone(), answer }).await;
+    }
+
+    /// The pods that may run.
+    fn active(&self) -> Vec<(PodKey, Arc<Pod>)> {
+        let board = self.board.borrow();
+        let active = reports(&board).filter(|it| !it.stopping && !is_over(&it.status));
+        active.map(|report| (report.key.clone(), report.pod.clone())).collect()
+    }
+
+    /// The pods that have come to their end for good.
+    fn over(&self) -> Vec<(PodKey, Arc<Pod>)> {
+        let board = self.board.borrow();
+        let over = reports(&board).filter(|it| !it.stopping && is_over(&it.status));
+        over.map(|report| (report.key.clone(), report.pod.clone())).collect()
+    }
+
+    /// Waits, not too long, until nothing of the pods runs any more; or until nothing of them is left.
+    async fn until_ended(&self, pods: &[(PodKey, Arc<Pod>)], gone: bool) {
+        let all = async {
+            for (key, pod) in pods {
+                let is_own = |sandbox: &SeenSandbox| {
+                    sandbox.uid == pod.uid() && (gone || sandbox.is_alive())
+                };
+                let mut seen = self.performer.observer.subscribe(key);
+                // The observer outlives this.
+                let _ = seen.wait_for(|seen| !seen.sandboxes.iter().any(is_own)).await;
+                let directory = self.performer.facts.pod_directory(pod.uid());
+                while gone && directory.exists() {
+                    sleep(POLL).await;
+                }
+            }
+        };
+        if timeout(PATIENCE, all).await.is_err() {
+            tracing::warn!("pods that were ended to make room have not gone yet");
+        }
+    }
+}
+
+fn reports(board: &Board) -> impl Iterator<Item = &PodReport> {
+    let present = board.pods.values().filter(|entry| entry.leaving.is_none());
+    present.filter_map(|entry| entry.report.as_deref())
+}

@@ -1,0 +1,69 @@
+//! Telling workers which pods are to be ended because something is short.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use mainstay_plan::ephemeral_storage::EVICTED;
+use mainstay_plan::pod::PodKey;
+use mainstay_pod::Pod;
+use tokio::sync::watch;
+
+use super::Performer;
+use crate::publish::{EventKind, about};
+
+/// What is to be ended, and what goes with it.
+#[derive(Debug, Default)]
+pub(super) struct Evictions {
+    /// Pods that are to be ended, by key and version.
+    orders: BTreeMap<(PodKey, String), EvictionOrder>,
+    /// Whether nothing is kept of pods that have come to their end for good.
+    pub(super) reclaims: bool,
+}
+
+/// Why and how a pod is to be ended.
+#[derive(Clone, Debug)]
+pub(crate) struct EvictionOrder {
+    /// Of what there was too much or too little.
+    pub(crate) message: String,
+    /// How long its containers have to end.
+    pub(crate) grace: Duration,
+    /// Whether it was the node that had too little.
+    pub(crate) by_pressure: bool,
+}
+
+impl Performer {
+    /// Lets the worker of a pod end this version of it, and tells why.
+    pub(crate) fn evict(&self, key: &PodKey, pod: &Pod, order: EvictionOrder) {
+        let kind = EventKind::Warning;
+        self.events.show(about(pod, None), kind, EVICTED, order.message.clone());
+        self.events.tell(key, kind, EVICTED, order.message.clone());
+        self.evictions.send_modify(|all| {
+            all.orders.insert((key.clone(), pod.uid().to_owned()), order);
+        });
+    }
+
+    /// Says whether the disk is so short that nothing is kept of pods that have come to their end for good.
+    pub(crate) fn reclaim(&self, reclaims: bool) {
+        self.evictions
+            .send_if_modified(|all| std::mem::replace(&mut all.reclaims, reclaims) != reclaims);
+    }
+
+    /// Changes when pods are to be ended, or room is to be made.
+    pub(super) fn evictions(&self) -> watch::Receiver<Evictions> {
+        self.evictions.subscribe()
+    }
+
+    /// Why this version of a pod is to be ended. It is told once.
+    pub(super) fn take_eviction(&self, key: &PodKey, uid: &str) -> Option<EvictionOrder> {
+        if self.evictions.borrow().orders.is_empty() {
+            return None;
+        }
+        let mut order = None;
+        self.evictions.send_if_modified(|all| {
+            order = all.orders.remove(&(key.clone(), uid.to_owned()));
+            // Nobody has to hear of that.
+            false
+        });
+        order
+    }
+}
