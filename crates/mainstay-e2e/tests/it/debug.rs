@@ -162,6 +162,15 @@ fn what_is_added_to_a_pod_of_the_api_runs_while_it_is_initialized_and_says_why_i
     // With the first of its processes, the other one has ended.
     let tool = wait_for_state(&node, "web", "tool", "terminated");
     assert_eq!(tool["state"]["terminated"]["exitCode"], 137);
+    debug(&node, "web", "late", "init", TOOL);
+    let why = wait_for(|| {
+        let waiting = status(&shown(&node, "web"), "late")["state"]["waiting"].clone();
+        (waiting["reason"] == "CreateContainerError").then_some(waiting)
+    });
+    let why = why.unwrap_or_else(|| panic!("{}", node.log()));
+    let message = why["message"].as_str().unwrap();
+    assert!(message.starts_with("invalid target container: container \""), "{message}");
+    assert!(message.ends_with("\" is not running - in state CONTAINER_EXITED"), "{message}");
     kubectl(&node, &["delete", "pod", "web"]).success();
     assert!(wait_for(|| node.processes("shims").is_empty().then_some(())).is_some());
 }
