@@ -12,7 +12,7 @@
 use k8s_openapi::api::core::v1::{Pod as KubernetesPod, PodCondition, PodStatus};
 
 use crate::mirror::{Action, patch_of};
-use crate::status::{ALL_CONTAINERS_RESTARTING, gates, is_over};
+use crate::status::{ALL_CONTAINERS_RESTARTING, gates, is_over, keep_ends};
 
 /// The conditions that a node writes. Source: `PodConditionByKubelet` in
 /// `pkg/kubelet/types/pod_status.go`; the scheduler's is written for whoever binds pods by name.
@@ -95,6 +95,7 @@ fn status(known: &Known<'_>, before: &PodStatus) -> PodStatus {
     let said: Vec<String> = conditions.iter().map(|it| it.type_.clone()).collect();
     conditions.extend(earlier.filter(|it| !own(it) && !said.contains(&it.type_)).cloned());
     status.conditions = (!conditions.is_empty()).then_some(conditions);
+    keep_ends(&mut status, before);
     status.observed_generation = known.generation;
     status.start_time = before.start_time.clone().or(status.start_time);
     status.nominated_node_name.clone_from(&before.nominated_node_name);

@@ -16,6 +16,7 @@ use mainstay_pod::containers::could_restart_all;
 use mainstay_pod::{PodTotals, Role, SourceKind};
 
 pub(crate) use conditions::ALL_CONTAINERS_RESTARTING;
+pub(crate) use containers::keep_ends;
 pub use containers::{container_id, container_of_id};
 
 use crate::ephemeral_storage::EVICTED;

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::api::kubectl;
+use crate::api::{kubectl, wait_for_phase};
 use crate::manifest::{command, container, pod};
 use crate::node::{Node, wait_for};
 
@@ -55,8 +55,7 @@ fn what_is_added_to_a_static_pod_outlives_the_agent_and_the_mirror_and_ends_with
     let Some(mut node) = Node::start() else { return };
     node.put("web.yaml", &pod("web").script("sleep 1234 &"));
     node.wait_for_running("web");
-    let there = wait_for(|| (shown(&node, "web-n1")["status"]["phase"] == "Running").then_some(()));
-    assert!(there.is_some(), "{}", node.log());
+    wait_for_phase(&node, "web-n1", "Running");
     debug(&node, "web-n1", "tool", "main", TOOL);
     let before = wait_for_state(&node, "web-n1", "tool", "running");
     let logs = |node: &Node| kubectl(node, &["logs", "web-n1", "-c", "tool"]).success();
@@ -99,6 +98,19 @@ fn what_is_added_to_a_static_pod_outlives_the_agent_and_the_mirror_and_ends_with
     wait_for_state(&node, "web-n1", "next", "running");
     let tool = status(&shown(&node, "web-n1"), "tool");
     assert_eq!(tool["state"]["terminated"]["exitCode"], 3, "{tool}");
+
+    // And neither does another start of the machine.
+    node.cut_power();
+    node.launch();
+    node.wait_until("it runs again", |status| {
+        status.pod("web").is_some_and(|pod| pod.runs() && pod.id() != main)
+    });
+    wait_for_phase(&node, "web-n1", "Running");
+    debug(&node, "web-n1", "last", "main", TOOL);
+    wait_for_state(&node, "web-n1", "last", "running");
+    for name in ["tool", "next"] {
+        wait_for_state(&node, "web-n1", name, "terminated");
+    }
 
     node.take("web.yaml");
     node.wait_for_gone("web");
@@ -150,6 +162,15 @@ fn what_is_added_to_a_pod_of_the_api_runs_while_it_is_initialized_and_says_why_i
     // With the first of its processes, the other one has ended.
     let tool = wait_for_state(&node, "web", "tool", "terminated");
     assert_eq!(tool["state"]["terminated"]["exitCode"], 137);
+    debug(&node, "web", "late", "init", TOOL);
+    let why = wait_for(|| {
+        let waiting = status(&shown(&node, "web"), "late")["state"]["waiting"].clone();
+        (waiting["reason"] == "CreateContainerError").then_some(waiting)
+    });
+    let why = why.unwrap_or_else(|| panic!("{}", node.log()));
+    let message = why["message"].as_str().unwrap();
+    assert!(message.starts_with("invalid target container: container \""), "{message}");
+    assert!(message.ends_with("\" is not running - in state CONTAINER_EXITED"), "{message}");
     kubectl(&node, &["delete", "pod", "web"]).success();
     assert!(wait_for(|| node.processes("shims").is_empty().then_some(())).is_some());
 }
@@ -161,8 +182,7 @@ fn containers_that_share_their_processes_share_them_with_what_is_added() {
         pod("web").set("spec.shareProcessNamespace", true).main("command", command("sleep 1234 &"));
     node.put("web.yaml", &web);
     node.wait_for_running("web");
-    let there = wait_for(|| (shown(&node, "web-n1")["status"]["phase"] == "Running").then_some(()));
-    assert!(there.is_some(), "{}", node.log());
+    wait_for_phase(&node, "web-n1", "Running");
     debug(&node, "web-n1", "tool", "", TOOL);
     debug(&node, "web-n1", "other", "main", TOOL);
     for name in ["tool", "other"] {

@@ -11,7 +11,7 @@ use mainstay_pod::{ObjectName, Pod};
 
 use super::{Mirror, Wanted};
 use crate::references;
-use crate::status::gates;
+use crate::status::{gates, keep_ends};
 
 pub use mainstay_pod::identity::CONFIG_MIRROR_ANNOTATION;
 
@@ -103,6 +103,7 @@ pub(super) fn status(wanted: &Wanted<'_>, held: &PodStatus, now: Timestamp) -> P
     let spec = wanted.pod.spec();
     status.conditions.get_or_insert_default().extend(gates::held(spec, held).cloned());
     gates::judge(spec, &mut status, held);
+    keep_ends(&mut status, held);
     if let Some(message) = wanted.invalid {
         let known = held.conditions.iter().flatten();
         let mut known = known.filter(|it| it.type_ == INVALID_CONDITION && it.status == "True");

@@ -279,6 +279,22 @@ fn lost(container: &Container, before: Option<&PodStatus>) -> ContainerStatus {
     }
 }
 
+/// Keeps what an API knows of the ends of containers that were added to a pod and of which nothing is left:
+/// an agent that was started since knows less.
+pub(crate) fn keep_ends(status: &mut PodStatus, held: &PodStatus) {
+    let known = held.ephemeral_container_statuses.as_deref().unwrap_or_default();
+    for own in status.ephemeral_container_statuses.iter_mut().flatten() {
+        let end = own.state.as_ref().and_then(|state| state.terminated.as_ref());
+        let lost = end.is_some_and(|end| {
+            end.finished_at.is_none() && end.reason.as_deref() == Some(STATUS_UNKNOWN)
+        });
+        let known = known.iter().find(|it| lost && it.name == own.name && has_ended(it));
+        if let Some(known) = known {
+            own.clone_from(known);
+        }
+    }
+}
+
 fn has_ended(status: &ContainerStatus) -> bool {
     status.state.as_ref().is_some_and(|state| state.terminated.is_some())
 }

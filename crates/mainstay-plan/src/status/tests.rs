@@ -775,4 +775,11 @@ fn what_was_added_to_a_pod_is_told_of_and_counts_for_nothing() {
     .assert_eq(&told(&ended));
     // With its sandbox, of which nobody can tell anything any more.
     assert_eq!(told(&look(&[], &memory, Some(&ended))), told(&ended));
+    // But an API, to a new agent.
+    let mut lost = look(&[], &memory, None);
+    assert_ne!(told(&lost), told(&ended));
+    keep_ends(&mut lost, &first);
+    assert_ne!(told(&lost), told(&ended));
+    keep_ends(&mut lost, &ended);
+    assert_eq!(told(&lost), told(&ended));
 }
