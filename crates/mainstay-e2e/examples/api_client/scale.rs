@@ -85,8 +85,7 @@ impl Job {
             let all = format!("{PODS}?gracePeriodSeconds=0");
             connection.done(Method::DELETE, &all, "", Vec::new()).await?;
             counts.wait_for(|counts| counts.there == 0).await?;
-        }
-        for size in &self.sizes {
+
             let start = Instant::now();
             post(connection, DEPLOYMENTS, &deployment(*size)).await?;
             until_available(connection, *size).await?;

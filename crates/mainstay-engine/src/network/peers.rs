@@ -91,6 +91,32 @@ impl Network {
         self.remember(base);
     }
 
+    /// Lets go of ranges whose last sandbox has gone, and makes the routes that they stood in the way of.
+    pub(super) fn leave_older_ranges(&self) -> Result<(), NetworkError> {
+        let mut base = self.base();
+        let older = |base: &Base| base.ranges.as_ref().map_or(0, |ranges| ranges.older.len());
+        let before = older(&base);
+        if before == 0 {
+            return Ok(());
+        }
+        self.leave_ranges(&mut base);
+        if older(&base) == before {
+            return Ok(());
+        }
+        let in_use = !self.leases().is_empty();
+        if in_use {
+            // It takes the addresses of these ranges off the bridge, which nobody else did.
+            base.moving = true;
+            self.ensure(&mut base)?;
+        }
+        self.look_at_cluster(&mut base)?;
+        match in_use {
+            // The filter has to know of the routes.
+            true => self.ensure(&mut base).map(drop),
+            false => Ok(()),
+        }
+    }
+
     /// Lets go of ranges that no sandbox has an address of any more.
     fn leave_ranges(&self, base: &mut Base) {
         let Some(ranges) = &mut base.ranges else { return };

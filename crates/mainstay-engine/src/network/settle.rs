@@ -65,7 +65,8 @@ impl Network {
         for (sandbox, _) in released {
             leases.free(&sandbox);
         }
-        Ok(())
+        drop(leases);
+        self.leave_older_ranges()
     }
 
     /// Forgets the UDP connections to this machine's ports that lead elsewhere than `udp` says,
