@@ -300,6 +300,41 @@ fn pods_of_the_api_take_what_the_api_has() {
     wait_for_text(&node, "map", "three");
 }
 
+/// What every pod of the API has, unless it or its account says otherwise.
+#[test]
+fn a_pod_of_the_api_has_a_token_where_programs_look_for_it() {
+    let Some(node) = Node::start() else { return };
+    // Until then pods have no account.
+    let account = ["get", "serviceaccount", "default"];
+    let made = wait_for(|| kubectl(&node, &account).status.success().then_some(()));
+    assert!(made.is_some(), "{}", node.log());
+    let web = |name: &str| {
+        let web = pod(name).set("spec.nodeName", "n1").main("imagePullPolicy", "Never");
+        web.script("ls /var/run/secrets/kubernetes.io/serviceaccount > /tmp/found")
+    };
+    create(&node, &web("with"));
+    create(&node, &web("without").set("spec.automountServiceAccountToken", false));
+    let sh = |pod: &str, script: &str| {
+        wait_for_phase(&node, pod, "Running");
+        kubectl(&node, &["exec", pod, "--", "sh", "-c", script])
+    };
+    let read = |file: &str| {
+        let script = format!("cat /var/run/secrets/kubernetes.io/serviceaccount/{file}");
+        sh("with", &script).success()
+    };
+    assert_eq!(read("namespace"), "default");
+    assert!(read("ca.crt").contains("BEGIN CERTIFICATE"));
+    let path = "jsonpath={.status.userInfo.username}";
+    let who = kubectl(&node, &["--token", &read("token"), "auth", "whoami", "-o", path]);
+    let by_certificate = who.stdout == "kubernetes-admin";
+    let account = "system:serviceaccount:default:default";
+    assert!(by_certificate || who.stdout == account, "{}", who.stdout);
+    let written = sh("with", "touch /var/run/secrets/kubernetes.io/serviceaccount/x 2>&1; true");
+    assert!(written.success().contains("Read-only file system"));
+    let found = sh("without", "ls /var/run/secrets/kubernetes.io/serviceaccount");
+    assert!(!found.status.success());
+}
+
 /// A token of the pod's account, with which it asks the API.
 #[test]
 fn a_pod_of_the_api_has_a_token_where_it_asks_for_one() {

@@ -20,7 +20,7 @@ const REASONS: &[(&str, &str)] = &[
     ("spec.affinity.podAntiAffinity", "a matter of the scheduler, as above"),
     (
         "spec.automountServiceAccountToken",
-        "no token is added by itself; a projected volume asks for one",
+        "a static pod has no service account; others get their token by admission",
     ),
     ("spec.containers[].resizePolicy", "static pods are never resized"),
     ("spec.containers[].securityContext.seLinuxOptions", SELINUX),
