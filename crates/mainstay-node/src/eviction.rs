@@ -35,6 +35,7 @@ use mainstay_pod::Pod;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 
+use crate::image_gc::ImageGc;
 use crate::publish::{Board, EventKind, PodReport, about};
 use crate::supervise::Request;
 use crate::worker::{EvictionOrder, Performer};
@@ -56,6 +57,7 @@ pub(crate) struct Eviction {
     pub(crate) directory: PathBuf,
     /// What is short.
     pub(crate) pressure: watch::Sender<Pressure>,
+    pub(crate) images: Arc<ImageGc>,
     pub(crate) requests: mpsc::Sender<Request>,
 }
 
@@ -127,6 +129,7 @@ impl Eviction {
         let mut levels = levels;
         if of_disk(threshold) {
             self.until_ended(&self.over(), true).await;
+            self.images.delete_unused().await;
             levels = self.levels().await;
             if self.thresholds.is_resolved(&levels) {
                 return Next::InTime;

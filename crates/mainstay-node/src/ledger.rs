@@ -63,6 +63,8 @@ pub(crate) struct Record {
     pub(crate) stop: Option<Duration>,
     /// When it was accepted, or its restart was asked for.
     pub(crate) began: Option<Timestamp>,
+    /// Images that the version before it ran with, of a static pod.
+    pub(crate) rollback: Vec<String>,
 }
 
 /// Writes records in the background.
@@ -268,6 +270,7 @@ fn stage(path: &Path, generation: u64, record: &Record) -> Result<(), LedgerErro
         incarnation: record.incarnation,
         stop_seconds: record.stop.map(|grace| grace.as_secs()),
         began_at: record.began,
+        rollback: record.rollback.clone(),
     };
     let bytes = serde_json::to_vec(&file).map_err(|error| failed(error.into()))?;
     // What was staged before counts until this is whole.
@@ -316,6 +319,7 @@ fn read(path: &Path) -> Result<(PodKey, u64, Record), String> {
         incarnation: file.incarnation,
         stop: file.stop_seconds.map(Duration::from_secs),
         began: file.began_at,
+        rollback: file.rollback,
     };
     let key = crate::sources::merge::key_of(&record.pod);
     Ok((key, file.generation, record))
@@ -341,6 +345,8 @@ struct RecordFile {
     stop_seconds: Option<u64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     began_at: Option<Timestamp>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    rollback: Vec<String>,
 }
 
 #[cfg(test)]
@@ -369,6 +375,7 @@ mod tests {
             incarnation: None,
             stop: None,
             began: Some(Timestamp::UNIX_EPOCH),
+            rollback: vec!["x".to_owned()],
         }
     }
 
@@ -377,6 +384,7 @@ mod tests {
         let path = |record: &Record| {
             assert_eq!(record.place, [(1, u64::MAX)]);
             assert_eq!(record.began, Some(Timestamp::UNIX_EPOCH));
+            assert_eq!(record.rollback, ["x"]);
             record.path.display().to_string()
         };
         records.values().map(path).collect()

@@ -8,6 +8,7 @@ use mainstay_cri::{
     Image, ImageId, ImageSpec, Images, PodSandboxFilter, PullRequest, Result, Runtime,
 };
 use mainstay_linux::cgroup::Hierarchies;
+use mainstay_plan::image_gc::Policy;
 use mainstay_plan::labels;
 use mainstay_plan::pod::SourceKind;
 use mainstay_plan::pressure::Thresholds;
@@ -75,6 +76,7 @@ fn config(root: &Path) -> AgentConfig {
         addresses: Vec::new(),
         log_bounds: LogBounds::default(),
         eviction: Thresholds::none(),
+        image_gc: Policy::default(),
         api: None,
         pod_network: None,
     }
