@@ -1,4 +1,4 @@
-//! What becomes of pods of an API while it says nothing, against a runtime in memory.
+//! What the supervisor decides by itself, against a runtime in memory.
 
 use std::path::Path;
 
@@ -82,6 +82,83 @@ fn config(root: &Path) -> AgentConfig {
     }
 }
 
+fn performer(
+    config: &AgentConfig,
+    runtime: Arc<dyn Runtime>,
+    observer: Arc<Observer>,
+) -> Arc<Performer> {
+    let (_, addresses) = watch::channel(NodeAddresses::default());
+    Arc::new(Performer::new(
+        config,
+        runtime,
+        Arc::new(NoImages),
+        observer,
+        Hierarchies::of(Vec::new()),
+        Ledger::open(&config.ledger_directory).unwrap(),
+        addresses,
+    ))
+}
+
+#[tokio::test]
+async fn the_images_of_the_version_that_ran_last_are_known() {
+    let pod = |image: &str| {
+        mainstay_testkit::pods::pod(&format!(
+            "apiVersion: v1\nkind: Pod\nmetadata: {{name: t}}\nspec: {{containers: [{{name: main, \
+             image: {image}}}]}}"
+        ))
+    };
+    let (old, new) = (pod("old"), pod("new"));
+    let root = tempfile::tempdir().unwrap();
+    let runtime = FakeRuntime::default();
+    let config = config(root.path());
+    let observer = Arc::new(Observer::new(Arc::new(runtime.clone()), config.facts.clone()));
+    let performer = performer(&config, Arc::new(runtime.clone()), observer.clone());
+    let (reports, _told) = mpsc::unbounded_channel();
+    let (_changes, images) = watch::channel(0);
+    let supervisor = Supervisor::new(performer, reports, images, [], Prober::new().0);
+    let goal = |pod: &Arc<Pod>| GoalPod {
+        pod: pod.clone(),
+        path: PathBuf::new(),
+        place: Place::default(),
+        incarnation: None,
+        invalid: None,
+        stop: None,
+    };
+    let before = Record {
+        path: PathBuf::new(),
+        place: Place::default(),
+        pod: old.clone(),
+        started: false,
+        finished: None,
+        incarnation: None,
+        stop: None,
+        began: None,
+        rollback: vec!["older".to_owned()],
+    };
+    let key = PodKey { source: SourceKind::File, namespace: "default".into(), name: "t".into() };
+    let rollback = |pod: &Arc<Pod>| supervisor.rollback(&key, &before, &goal(pod));
+    // Its restart is asked for.
+    assert_eq!(rollback(&old), ["older"]);
+    // After a reboot nobody knows.
+    assert_eq!(rollback(&new), ["old", "older"]);
+    let mut sample = Sample::new("t", root.path());
+    sample.sandbox.metadata.uid = old.uid().to_owned();
+    sample.sandbox.labels.insert(labels::SOURCE.into(), "file".into());
+    let sandbox = runtime.run_pod_sandbox(&sample.sandbox).await.unwrap();
+    let container = sample.container("main");
+    let id = runtime.create_container(&sandbox, &container, &sample.sandbox).await.unwrap();
+    observer.relist().await.unwrap();
+    assert_eq!(observer.keys().into_iter().collect::<Vec<_>>(), std::slice::from_ref(&key));
+    assert_eq!(rollback(&new), ["older"]);
+    runtime.start_container(&id).await.unwrap();
+    observer.relist().await.unwrap();
+    let ran = runtime.container_status(&id).await.unwrap().image_ref;
+    assert_eq!(rollback(&new), [ran.as_str()]);
+    runtime.exit(&id, 1);
+    observer.relist().await.unwrap();
+    assert_eq!(rollback(&new), [ran]);
+}
+
 #[tokio::test(start_paused = true)]
 async fn an_api_that_says_nothing_stops_nothing() {
     let root = tempfile::tempdir().unwrap();
@@ -99,16 +176,7 @@ async fn an_api_that_says_nothing_stops_nothing() {
     observer.relist().await.unwrap();
     let key = PodKey { source: SourceKind::Api, namespace: "default".into(), name: "t".into() };
     assert!(observer.has(&key, &uid));
-    let (_addresses, addresses) = watch::channel(NodeAddresses::default());
-    let performer = Arc::new(Performer::new(
-        &config,
-        runtime.clone(),
-        Arc::new(NoImages),
-        observer,
-        Hierarchies::of(Vec::new()),
-        Ledger::open(&config.ledger_directory).unwrap(),
-        addresses,
-    ));
+    let performer = performer(&config, runtime.clone(), observer);
     let (reports, mut told) = mpsc::unbounded_channel();
     let (_changes, images) = watch::channel(0);
     let (_goals, goals) = watch::channel(Some(Arc::new(Goals::new())));
