@@ -7,6 +7,7 @@ mod registries;
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use async_trait::async_trait;
 use futures_core::future::BoxFuture;
@@ -14,7 +15,7 @@ use mainstay_cri::{Error, ErrorKind, Image, ImageId, ImageSpec, Images, PullRequ
 use mainstay_image::progress::Event;
 use mainstay_image::reference::Reference;
 use mainstay_image::registry::{self, Puller, RegistryConfig};
-use mainstay_image::store::{Image as Stored, Store, StoreError};
+use mainstay_image::store::{Image as Stored, KEEP_PARTIAL, Store, StoreError};
 use tokio::sync::watch;
 
 pub use providers::{CredentialProvider, CredentialProviders};
@@ -127,9 +128,14 @@ impl Images for EngineImages {
 
     async fn remove_image(&self, image: &ImageSpec) -> Result<()> {
         let (store, name) = (self.store.clone(), image.0.clone());
-        blocking(move || match store.remove(&name) {
-            Ok(_) | Err(StoreError::NotFound { .. }) => Ok(()),
-            Err(error) => Err(failed(format!("cannot remove image {name}"))(error)),
+        blocking(move || {
+            match store.remove(&name) {
+                Ok(_) | Err(StoreError::NotFound { .. }) => {}
+                Err(error) => return Err(failed(format!("cannot remove image {name}"))(error)),
+            }
+            // Who removes an image wants its room back now.
+            let collected = store.collect(SystemTime::now(), KEEP_PARTIAL);
+            collected.map(drop).map_err(failed("cannot clear away what no image needs any more"))
         })
         .await
     }

@@ -9,15 +9,18 @@ use std::time::Duration;
 use jiff::Timestamp;
 use mainstay_cri::{Images, Runtime, RuntimeCondition};
 use mainstay_linux::cgroup::Hierarchies;
+use mainstay_plan::image_gc::Policy;
 use mainstay_plan::pod::{Goal, Memory, PodKey};
 use mainstay_plan::pressure::{Pressure, Thresholds};
 use mainstay_plan::status::NodeAddresses;
 use mainstay_plan::translate::NodeFacts;
 use mainstay_pod::{NodeName, Validation};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Mutex, mpsc, watch};
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 
 use crate::eviction::Eviction;
+use crate::image_gc::ImageGc;
 use crate::ledger::{Ledger, Record};
 use crate::logs::{LogBounds, rotate_all};
 use crate::node_api::{self, BoardHealth, BoardPods, NodeApi, NodeAuth};
@@ -67,6 +70,8 @@ pub struct AgentConfig {
     pub log_bounds: LogBounds,
     /// From where on memory, disk or processes are short.
     pub eviction: Thresholds,
+    /// When images are removed that nobody uses.
+    pub image_gc: Policy,
     /// The Kubernetes API that this node belongs to; `None` without one. Pods of manifests run as
     /// they do whether it answers or not.
     pub api: Option<ApiAccess>,
@@ -261,12 +266,22 @@ impl Agent {
         tasks.spawn(tell_images(performer.images.clone(), image_changes));
         tasks.spawn(rotate_all(performer.runtime.clone(), config.log_bounds));
         let (pressure, pressure_seen) = watch::channel(Pressure::default());
+        let image_gc = Arc::new(ImageGc {
+            performer: performer.clone(),
+            board: board_seen.clone(),
+            policy: config.image_gc,
+            directory: config.ledger_directory.clone(),
+            begun: Instant::now(),
+            known: Mutex::default(),
+        });
+        tasks.spawn(image_gc.clone().run());
         let eviction = Eviction {
             performer: performer.clone(),
             board: board_seen.clone(),
             thresholds: config.eviction,
             directory: config.ledger_directory.clone(),
             pressure,
+            images: image_gc,
             requests: requests.clone(),
         };
         tasks.spawn(eviction.run());

@@ -35,6 +35,7 @@ use mainstay_pod::Pod;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 
+use crate::image_gc::ImageGc;
 use crate::publish::{Board, EventKind, PodReport, about};
 use crate::supervise::Request;
 use crate::worker::{EvictionOrder, Performer};
@@ -56,6 +57,7 @@ pub(crate) struct Eviction {
     pub(crate) directory: PathBuf,
     /// What is short.
     pub(crate) pressure: watch::Sender<Pressure>,
+    pub(crate) images: Arc<ImageGc>,
     pub(crate) requests: mpsc::Sender<Request>,
 }
 
@@ -84,13 +86,10 @@ impl Eviction {
             self.pressure.send_if_modified(|known| {
                 std::mem::replace(known, judgement.pressure) != judgement.pressure
             });
-            let most_urgent = judgement.due.first().map(|threshold| threshold.signal.as_str());
-            if said != most_urgent {
-                match most_urgent {
-                    Some(signal) => tracing::warn!(signal, "room has to be made on this machine"),
-                    None => tracing::info!("there is enough room on this machine again"),
-                }
-                said = most_urgent;
+            let most_urgent = judgement.due.first();
+            let signal = most_urgent.map(|threshold| threshold.signal);
+            if std::mem::replace(&mut said, signal) != signal {
+                tell(most_urgent, &levels);
             }
             next = self.act(&judgement, levels).await;
         }
@@ -127,6 +126,7 @@ impl Eviction {
         let mut levels = levels;
         if of_disk(threshold) {
             self.until_ended(&self.over(), true).await;
+            self.images.delete_unused().await;
             levels = self.levels().await;
             if self.thresholds.is_resolved(&levels) {
                 return Next::InTime;
@@ -223,6 +223,22 @@ impl Eviction {
             tracing::warn!("pods that were ended to make room have not gone yet");
         }
     }
+}
+
+/// Logs what has come to be short, or that nothing is any more.
+fn tell(threshold: Option<&Threshold>, levels: &Levels) {
+    let Some(threshold) = threshold else {
+        tracing::info!("there is enough of everything on this machine again");
+        return;
+    };
+    let (signal, missing) = (threshold.signal.as_str(), threshold.missing(levels));
+    let available = levels.of(threshold.signal).map(|level| level.available);
+    tracing::warn!(
+        signal,
+        available,
+        missing,
+        "there is too little left on this machine; what is not needed goes, then pods are ended"
+    );
 }
 
 fn reports(board: &Board) -> impl Iterator<Item = &PodReport> {

@@ -65,6 +65,8 @@ pub(crate) struct Record {
     pub(crate) began: Option<Timestamp>,
     /// The containers that were added to it while it was there.
     pub(crate) added: Vec<Added>,
+    /// Images that the version before it ran with, of a static pod.
+    pub(crate) rollback: Vec<String>,
 }
 
 /// A container that was added to a pod.
@@ -279,6 +281,7 @@ fn stage(path: &Path, generation: u64, record: &Record) -> Result<(), LedgerErro
         stop_seconds: record.stop.map(|grace| grace.as_secs()),
         began_at: record.began,
         added: record.added.clone(),
+        rollback: record.rollback.clone(),
     };
     let bytes = serde_json::to_vec(&file).map_err(|error| failed(error.into()))?;
     // What was staged before counts until this is whole.
@@ -328,6 +331,7 @@ fn read(path: &Path) -> Result<(PodKey, u64, Record), String> {
         stop: file.stop_seconds.map(Duration::from_secs),
         began: file.began_at,
         added: file.added,
+        rollback: file.rollback,
     };
     let key = crate::sources::merge::key_of(&record.pod);
     Ok((key, file.generation, record))
@@ -355,6 +359,8 @@ struct RecordFile {
     began_at: Option<Timestamp>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     added: Vec<Added>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    rollback: Vec<String>,
 }
 
 #[cfg(test)]
@@ -387,6 +393,7 @@ mod tests {
                 container: EphemeralContainer { name: "d".into(), ..Default::default() },
                 started: true,
             }],
+            rollback: vec!["x".to_owned()],
         }
     }
 
@@ -396,6 +403,7 @@ mod tests {
             assert_eq!(record.place, [(1, u64::MAX)]);
             assert_eq!(record.began, Some(Timestamp::UNIX_EPOCH));
             assert!(matches!(&*record.added, [it] if it.started && it.container.name == "d"));
+            assert_eq!(record.rollback, ["x"]);
             record.path.display().to_string()
         };
         records.values().map(path).collect()

@@ -20,6 +20,7 @@
 //! | [`http::serve`] | the control socket | requests → supervisor |
 //! | [`logs::rotate_all`] | time | |
 //! | [`eviction::Eviction`] | the board, the machine, time | evictions → workers; what is short (`watch`) → the Node, new pods; restarts → supervisor |
+//! | [`image_gc::ImageGc`] | the board, images, time | |
 //! | [`addresses::keep`] | time | the node's addresses (`watch`) → workers, when they report |
 //! | `ask_runtime` ([`agent`]) | time, changes of images | how the runtime is (`watch`) → board |
 //! | [`publish::show`], with an API: several | the board, the API's pods of this node, time | mirror pods, the state of its own pods, the Node, its lease, events → the API |
@@ -37,6 +38,7 @@ mod agent;
 mod dns;
 mod eviction;
 pub mod http;
+mod image_gc;
 mod ledger;
 mod logs;
 pub mod node_api;

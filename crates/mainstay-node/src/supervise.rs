@@ -23,6 +23,7 @@ use mainstay_pod::Pod;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{Id, JoinSet};
 
+use crate::image_gc::images_of;
 use crate::ledger::{Added, Record};
 use crate::probe::{Line, Prober};
 use crate::publish::{Manifest, Publication};
@@ -282,6 +283,7 @@ impl Supervisor {
                 before.pod.uid() != goal.pod.uid() || before.incarnation != goal.incarnation
             });
         let known = self.performer.record(key);
+        let rollback = known.as_ref().map(|known| self.rollback(key, known, goal));
         let same = known.filter(|it| it.pod.uid() == goal.pod.uid() && !is_anew);
         match same {
             Some(known)
@@ -303,11 +305,33 @@ impl Supervisor {
                     stop: goal.stop,
                     began: Some(Timestamp::now()),
                     added: Vec::new(),
+                    rollback: rollback.unwrap_or_default(),
                 };
                 self.performer.accept(key, record);
             }
         }
         is_anew
+    }
+
+    /// The images by which what is accepted now can be taken back: those that the version before it ran with.
+    /// Of one that never ran they are those before that; if nobody knows any more whether it did, both.
+    fn rollback(&self, key: &PodKey, before: &Record, goal: &GoalPod) -> Vec<String> {
+        let old = before.pod.uid();
+        if !key.source.is_static() || old == goal.pod.uid() {
+            return before.rollback.clone();
+        }
+        let seen = self.performer.observer.seen(key);
+        let own = || seen.sandboxes.iter().filter(|sandbox| sandbox.uid == old);
+        let ran = own().flat_map(|sandbox| &sandbox.containers);
+        let ran: BTreeSet<String> = ran
+            .filter(|container| !container.state.never_ran())
+            .map(|container| container.image_ref.clone())
+            .collect();
+        match (ran.is_empty(), own().next().is_none()) {
+            (false, _) => ran.into_iter().collect(),
+            (true, false) => before.rollback.clone(),
+            (true, true) => images_of(&before.pod).chain(before.rollback.clone()).collect(),
+        }
     }
 
     /// Tells every worker its goal, and starts those that are missing.

@@ -450,9 +450,11 @@ impl Worker {
         now: Timestamp,
     ) -> PodStatus {
         let finished = self.memory.has_finished(run);
+        let mut own = seen.sandboxes.iter().filter(|it| it.uid == run.pod.uid());
+        let has_containers = own.any(|it| !it.containers.is_empty());
         match &self.status {
-            // Nothing of it is there any more but what was written down.
-            Some(status) if finished && seen.sandboxes.is_empty() => status.clone(),
+            // Nothing of it is there any more but what was written down, or soon will be.
+            Some(status) if finished && (self.memory.reclaims || !has_containers) => status.clone(),
             before => {
                 let (node, before) = (&self.performer.node_addresses(), before.as_ref());
                 let facts = Facts { run, seen, memory: &self.memory, node, before, now };

@@ -13,6 +13,7 @@ pub mod dns;
 pub mod downward;
 pub mod ephemeral_storage;
 pub mod image;
+pub mod image_gc;
 pub mod labels;
 pub mod lifecycle;
 pub mod mirror;

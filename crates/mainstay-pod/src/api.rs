@@ -151,22 +151,20 @@ mod tests {
     #[test]
     fn what_is_not_carried_out_is_named() {
         let init = json!([{"name": "i", "image": "x", "volumeDevices": [{"name": "x", "devicePath": "/x"}]}]);
-        let held = pod(&json!({"initContainers": init, "hostUsers": false}));
+        let held = pod(&json!({"initContainers": init}));
         let error = Pod::from_api(held).unwrap_err();
         expect_test::expect![
             "spec.initContainers[0].volumeDevices: not supported by this version of mainstay yet"
         ]
         .assert_eq(&error.to_string());
-        let debug =
-            json!({"name": "d", "image": "x", "securityContext": {"procMount": "Unmasked"}});
+        let debug = json!({"name": "d", "image": "x", "volumeDevices": [{"name": "x", "devicePath": "/x"}]});
         let taken = Pod::from_api(pod(&json!({"ephemeralContainers": [debug]}))).unwrap();
         let debug = &taken.spec().ephemeral_containers.as_ref().unwrap()[0];
         assert_eq!(
             unsupported_in(debug).unwrap_err().to_string(),
-            "spec.ephemeralContainers{d}.securityContext.procMount: Unmasked is not supported by \
-             this version of mainstay yet"
+            "spec.ephemeralContainers{d}.volumeDevices: not supported by this version of mainstay yet"
         );
-        let plain = EphemeralContainer { security_context: None, ..debug.clone() };
+        let plain = EphemeralContainer { volume_devices: None, ..debug.clone() };
         assert_eq!(unsupported_in(&plain), Ok(()));
     }
 

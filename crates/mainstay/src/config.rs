@@ -5,6 +5,7 @@
 
 mod credential_providers;
 mod eviction;
+mod image_gc;
 mod raw;
 mod registries;
 
@@ -17,6 +18,7 @@ use anyhow::{Context, bail};
 use mainstay_engine::network::Range;
 use mainstay_node::LogBounds;
 use mainstay_plan::dns::ClusterDns;
+use mainstay_plan::image_gc::Policy;
 use mainstay_plan::pressure::Thresholds;
 use mainstay_plan::sysctls::AllowedSysctls;
 use mainstay_pod::Quantity;
@@ -61,6 +63,8 @@ pub(crate) struct Config {
     pub(crate) seccomp_default: bool,
     /// From where on memory, disk or processes are short.
     pub(crate) eviction: Thresholds,
+    /// When images are removed that nobody uses.
+    pub(crate) image_gc: Policy,
     /// The DNS of the cluster that the node is in.
     pub(crate) cluster_dns: ClusterDns,
     /// The kernel settings that pods may set.
@@ -81,6 +85,7 @@ impl Default for Config {
             resolv_conf: PathBuf::from("/etc/resolv.conf"),
             seccomp_default: false,
             eviction: Thresholds::default(),
+            image_gc: Policy::default(),
             cluster_dns: ClusterDns::default(),
             allowed_sysctls: AllowedSysctls::default(),
             without_effect: Vec::new(),
@@ -157,6 +162,7 @@ fn resolve(raw: &Raw, directory: &Path) -> anyhow::Result<Config> {
         resolv_conf: path(&raw.resolv_conf).unwrap_or(default.resolv_conf),
         seccomp_default: raw.seccomp_default.unwrap_or(default.seccomp_default),
         eviction: eviction::thresholds(raw)?,
+        image_gc: image_gc::policy(raw)?,
         cluster_dns: cluster_dns(raw)?,
         allowed_sysctls: AllowedSysctls::new(raw.allowed_unsafe_sysctls.as_deref().unwrap_or(&[]))
             .map_err(anyhow::Error::msg)

@@ -111,6 +111,7 @@ pub(crate) async fn node(config: NodeConfig, api: Option<ApiAccess>) -> anyhow::
         addresses: config.node_ips.clone(),
         log_bounds: config.config.log_bounds,
         eviction: config.config.eviction.clone(),
+        image_gc: config.config.image_gc,
         pod_network: Some(Arc::new(EngineNetwork(engine.clone()))),
         api,
     };

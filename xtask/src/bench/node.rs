@@ -419,6 +419,13 @@ fn spawn(mainstay: &Path, directory: &Path) -> anyhow::Result<Child> {
     run.arg("run").arg(format!("--hostname-override={NAME}"));
     run.args(["--secure-port=0", "--port=0", "--healthz-port=0", "--token-auth-file"]);
     run.arg(tokens_in(directory)).arg("--pod-manifest-path").arg(directory.join("manifests"));
+    // However full the disk of this machine is, nothing is ended or refused for it.
+    let config = directory.join("config.yaml");
+    fs::write(
+        &config,
+        "apiVersion: kubelet.config.k8s.io/v1beta1\nkind: KubeletConfiguration\nevictionHard: {}\n",
+    )?;
+    run.arg("--config").arg(config);
     run.stderr(log);
     run.spawn().context("cannot start mainstay")
 }

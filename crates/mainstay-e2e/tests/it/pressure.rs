@@ -1,12 +1,14 @@
 //! When something is short on the machine.
 
 use std::fs::File;
+use std::path::Path;
 
 use rustix::fs::statvfs;
 use serde_json::json;
 
 use crate::api::{kubectl, wait_for_phase};
 use crate::bad_input::Small;
+use crate::image::Image;
 use crate::manifest::{Manifest, pod};
 use crate::node::{Node, wait_for};
 
@@ -22,6 +24,14 @@ fn writes(node: &Node, name: &str, mebibytes: u32) -> Manifest {
             "found=$(ls /cache | wc -l); dd if=/dev/zero of=/cache/file bs=1M count={mebibytes}; \
              echo $found files >> /host/{name}"
         ))
+}
+
+/// Leaves so much room on the file system of a directory.
+fn leave(directory: &Path, bytes: u64) {
+    let disk = statvfs(directory).unwrap();
+    let spare = (disk.f_bavail * disk.f_frsize).checked_sub(bytes).expect("a larger small disk");
+    let ballast = File::create(directory.join("ballast")).unwrap();
+    rustix::fs::fallocate(ballast, rustix::fs::FallocateFlags::empty(), 0, spare).unwrap();
 }
 
 #[test]
@@ -44,20 +54,7 @@ fn the_least_important_static_pod_makes_room_on_the_disk_and_comes_back() {
     });
     let [important, _, critical] = &before;
 
-    let root = node.path("root");
-    let available = || {
-        let disk = statvfs(&root).unwrap();
-        disk.f_bavail * disk.f_frsize
-    };
-    let spare = available().checked_sub(LEAST).expect("more room in the small disk");
-    let ballast = root.join("ballast");
-    rustix::fs::fallocate(
-        File::create(&ballast).unwrap(),
-        rustix::fs::FallocateFlags::empty(),
-        0,
-        spare + 5 * MI,
-    )
-    .unwrap();
+    leave(&node.path("root"), LEAST - 5 * MI);
     // What it had makes enough room, and nobody else has to go; it begins with an empty volume.
     assert_eq!(node.wait_for_told("cheap", 2), ["0 files", "0 files"]);
     let back = node.wait_for_running("cheap");
@@ -73,7 +70,56 @@ fn the_least_important_static_pod_makes_room_on_the_disk_and_comes_back() {
         let name = pod.name.trim_end_matches("-n1");
         assert_eq!(status.pod(name).unwrap().id(), pod.id(), "{name}");
     }
-    std::fs::remove_file(&ballast).unwrap();
+    node.mainstay(&["down"]).success();
+    node.terminated();
+    drop(small);
+}
+
+#[test]
+fn images_that_nobody_needs_make_room_before_a_pod_has_to_end() {
+    let Some(mut node) = Node::prepare() else { return };
+    let small = Small::below(&node, 200 * MI);
+    node.configure(
+        "evictionHard: {nodefs.available: 60Mi}\nevictionPressureTransitionPeriod: 1ms\n\
+         imageMinimumGCAge: 1ms",
+    );
+    node.launch();
+    for (name, size) in [("first", 1), ("second", 2), ("done", 3), ("unused", 20 << 20)] {
+        let file = node.path(&format!("{name}.tar"));
+        let image = Image::busybox().with_file("content", &"x".repeat(size));
+        image.docker_archive(&format!("local/{name}:1"), &file);
+        node.mainstay(&["image", "import", file.to_str().unwrap()]).success();
+        std::fs::remove_file(file).unwrap();
+    }
+    let version = |name: &str| {
+        let web = pod("web").with_host_directory(&node.host());
+        web.main("image", format!("local/{name}:1")).script("wc -c < /content >> /host/web")
+    };
+    node.put("web.yaml", &version("first"));
+    node.wait_for_told("web", 1);
+    node.put("web.yaml", &version("second"));
+    assert_eq!(node.wait_for_told("web", 2), ["1", "2"]);
+    let web = node.wait_for_running("web");
+    let done = pod("done").main("image", "local/done:1").exactly("exit 0");
+    node.put("done.yaml", &done.set("spec.restartPolicy", "OnFailure"));
+    node.wait_for_state("done", "Completed");
+
+    leave(&node.path("root"), 55 * MI);
+    let images = || node.mainstay(&["image", "ls"]).success();
+    let removed = wait_for(|| (!images().contains("local/unused")).then_some(()));
+    assert!(removed.is_some(), "{}\n{}", images(), node.log());
+    // The one that runs, the one before, and those of pods that may be started again.
+    let left = images();
+    for name in ["first", "second", "done", "busybox"] {
+        assert!(left.contains(&format!("local/{name}")), "{name}\n{left}");
+    }
+    // Of what has come to its end only that is known.
+    let sandboxes = || std::fs::read_dir(node.path("run/sandboxes")).unwrap().count();
+    assert!(wait_for(|| (sandboxes() == 1).then_some(())).is_some(), "{}", node.log());
+    let status = node.status();
+    assert_eq!(status.pod("done").unwrap().status.phase.as_deref(), Some("Succeeded"));
+    assert_eq!(status.pod("web").unwrap().id(), web.id());
+    assert!(status.pod("web").unwrap().events("Evicted").is_empty());
     node.mainstay(&["down"]).success();
     node.terminated();
     drop(small);

@@ -1,4 +1,4 @@
-//! What becomes of pods of an API while it says nothing, against a runtime in memory.
+//! What the supervisor decides by itself, against a runtime in memory.
 
 use std::path::Path;
 
@@ -8,6 +8,7 @@ use mainstay_cri::{
     Image, ImageId, ImageSpec, Images, PodSandboxFilter, PullRequest, Result, Runtime,
 };
 use mainstay_linux::cgroup::Hierarchies;
+use mainstay_plan::image_gc::Policy;
 use mainstay_plan::labels;
 use mainstay_plan::mirror::Held;
 use mainstay_plan::pod::SourceKind;
@@ -78,6 +79,7 @@ fn config(root: &Path) -> AgentConfig {
         addresses: Vec::new(),
         log_bounds: LogBounds::default(),
         eviction: Thresholds::none(),
+        image_gc: Policy::default(),
         api: None,
         pod_network: None,
     }
@@ -97,6 +99,68 @@ fn performer(
         Ledger::open(&config.ledger_directory).unwrap(),
         watch::channel(NodeAddresses::default()).1,
     ))
+}
+
+#[tokio::test]
+async fn the_images_of_the_version_that_ran_last_are_known() {
+    let pod = |image: &str| {
+        mainstay_testkit::pods::pod(&format!(
+            "apiVersion: v1\nkind: Pod\nmetadata: {{name: t}}\nspec: {{containers: [{{name: main, \
+             image: {image}}}]}}"
+        ))
+    };
+    let (old, new) = (pod("old"), pod("new"));
+    let root = tempfile::tempdir().unwrap();
+    let runtime = FakeRuntime::default();
+    let config = config(root.path());
+    let shared: Arc<dyn Runtime> = Arc::new(runtime.clone());
+    let observer = Arc::new(Observer::new(shared.clone(), config.facts.clone()));
+    let performer = performer(&config, &shared, observer.clone());
+    let (reports, _told) = mpsc::unbounded_channel();
+    let (_changes, images) = watch::channel(0);
+    let supervisor = Supervisor::new(performer, reports, images, [], Prober::new().0);
+    let goal = |pod: &Arc<Pod>| GoalPod {
+        pod: pod.clone(),
+        path: PathBuf::new(),
+        place: Place::default(),
+        incarnation: None,
+        invalid: None,
+        stop: None,
+    };
+    let before = Record {
+        path: PathBuf::new(),
+        place: Place::default(),
+        pod: old.clone(),
+        started: false,
+        finished: None,
+        incarnation: None,
+        stop: None,
+        began: None,
+        added: Vec::new(),
+        rollback: vec!["older".to_owned()],
+    };
+    let key = PodKey { source: SourceKind::File, namespace: "default".into(), name: "t".into() };
+    let rollback = |pod: &Arc<Pod>| supervisor.rollback(&key, &before, &goal(pod));
+    // Its restart is asked for.
+    assert_eq!(rollback(&old), ["older"]);
+    // After a reboot nobody knows.
+    assert_eq!(rollback(&new), ["old", "older"]);
+    let mut sample = Sample::new("t", root.path());
+    sample.sandbox.metadata.uid = old.uid().to_owned();
+    sample.sandbox.labels.insert(labels::SOURCE.into(), "file".into());
+    let sandbox = runtime.run_pod_sandbox(&sample.sandbox).await.unwrap();
+    let container = sample.container("main");
+    let id = runtime.create_container(&sandbox, &container, &sample.sandbox).await.unwrap();
+    observer.relist().await.unwrap();
+    assert_eq!(observer.keys().into_iter().collect::<Vec<_>>(), std::slice::from_ref(&key));
+    assert_eq!(rollback(&new), ["older"]);
+    runtime.start_container(&id).await.unwrap();
+    observer.relist().await.unwrap();
+    let ran = runtime.container_status(&id).await.unwrap().image_ref;
+    assert_eq!(rollback(&new), [ran.as_str()]);
+    runtime.exit(&id, 1);
+    observer.relist().await.unwrap();
+    assert_eq!(rollback(&new), [ran]);
 }
 
 #[tokio::test(start_paused = true)]

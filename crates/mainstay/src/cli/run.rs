@@ -49,7 +49,9 @@ pub(super) struct Run {
     /// containerLogMaxSize, containerLogMaxFiles, cgroupDriver, podCIDR, resolvConf, clusterDNS,
     /// clusterDomain, seccompDefault, allowedUnsafeSysctls, evictionHard, evictionSoft,
     /// evictionSoftGracePeriod, evictionMinimumReclaim, evictionPressureTransitionPeriod,
-    /// evictionMaxPodGracePeriod and mergeDefaultEvictionSettings; others are named in the log.
+    /// evictionMaxPodGracePeriod, mergeDefaultEvictionSettings, imageGCHighThresholdPercent,
+    /// imageGCLowThresholdPercent, imageMinimumGCAge and imageMaximumGCAge; others are named in the
+    /// log.
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
     /// Mirrors, credentials and certificate authorities of registries, as k3s has them in

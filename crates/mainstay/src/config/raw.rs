@@ -27,6 +27,14 @@ pub(super) struct Raw {
     pub(super) eviction_minimum_reclaim: BTreeMap<String, String>,
     pub(super) eviction_pressure_transition_period: Option<String>,
     pub(super) eviction_max_pod_grace_period: Option<i64>,
+    #[serde(rename = "imageGCHighThresholdPercent")]
+    pub(super) image_gc_high_threshold_percent: Option<i64>,
+    #[serde(rename = "imageGCLowThresholdPercent")]
+    pub(super) image_gc_low_threshold_percent: Option<i64>,
+    #[serde(rename = "imageMinimumGCAge")]
+    pub(super) image_minimum_gc_age: Option<String>,
+    #[serde(rename = "imageMaximumGCAge")]
+    pub(super) image_maximum_gc_age: Option<String>,
     #[serde(rename = "clusterDNS")]
     pub(super) cluster_dns: Option<Vec<String>>,
     pub(super) cluster_domain: Option<String>,
@@ -35,7 +43,7 @@ pub(super) struct Raw {
     others: Vec<String>,
 }
 
-const EFFECTIVE: [&str; 19] = [
+const EFFECTIVE: [&str; 23] = [
     "staticPodPath",
     "podLogsDir",
     "fileCheckFrequency",
@@ -52,6 +60,10 @@ const EFFECTIVE: [&str; 19] = [
     "evictionMinimumReclaim",
     "evictionPressureTransitionPeriod",
     "evictionMaxPodGracePeriod",
+    "imageGCHighThresholdPercent",
+    "imageGCLowThresholdPercent",
+    "imageMinimumGCAge",
+    "imageMaximumGCAge",
     "clusterDNS",
     "clusterDomain",
     "allowedUnsafeSysctls",
@@ -67,8 +79,7 @@ const WITHOUT_EFFECT: &str = "
     imagePullCredentialsVerificationPolicy preloadedImagesVerificationAllowlist eventRecordQPS
     eventBurst enableDebuggingHandlers enableContentionProfiling healthzPort healthzBindAddress
     oomScoreAdj streamingConnectionIdleTimeout nodeStatusUpdateFrequency
-    nodeStatusReportFrequency nodeLeaseDurationSeconds imageMinimumGCAge imageMaximumGCAge
-    imageGCHighThresholdPercent imageGCLowThresholdPercent volumeStatsAggPeriod kubeletCgroups
+    nodeStatusReportFrequency nodeLeaseDurationSeconds volumeStatsAggPeriod kubeletCgroups
     systemCgroups cgroupRoot cgroupsPerQOS cpuManagerPolicy singleProcessOOMKill
     cpuManagerPolicyOptions cpuManagerReconcilePeriod memoryManagerPolicy topologyManagerPolicy
     topologyManagerScope topologyManagerPolicyOptions qosReserved runtimeRequestTimeout hairpinMode

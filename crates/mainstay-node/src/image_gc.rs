@@ -1,0 +1,192 @@
+//! Removing images that nobody uses.
+//!
+//! # Flow
+//!
+//! Every [`INTERVAL`] one task looks which images there are, and which are used; when the disk is fuller
+//! than it should be, the longest unused go first. When pods would have to end for the disk, all unused
+//! ones go ([`ImageGc::delete_unused`]).
+//!
+//! # Guarantees
+//!
+//! - An image stays that a container has, that is named by a pod which was accepted, or that the version
+//!   before it of a static pod ran with: whoever takes a change back finds it.
+//! - Nothing is removed before it is known what should run.
+//!
+//! Source: `pkg/kubelet/images/image_gc_manager.go`, `StartGarbageCollection` in
+//! `pkg/kubelet/kubelet.go`.
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use mainstay_cri::{ImageId, ImageSpec};
+use mainstay_plan::image_gc::{Known, Policy, Unused, shortfall};
+use mainstay_plan::pressure::Level;
+use mainstay_plan::status::is_over;
+use mainstay_pod::Pod;
+use rustix::fs::statvfs;
+use tokio::sync::{Mutex, watch};
+use tokio::time::{Instant, interval};
+
+use crate::publish::{Board, EventKind};
+use crate::worker::Performer;
+
+/// How often is looked. Source: `ImageGCPeriod`.
+const INTERVAL: Duration = Duration::from_secs(300);
+
+/// What it is done with.
+pub(crate) struct ImageGc {
+    pub(crate) performer: Arc<Performer>,
+    pub(crate) board: watch::Receiver<Arc<Board>>,
+    pub(crate) policy: Policy,
+    /// A directory of the file system that images are on.
+    pub(crate) directory: PathBuf,
+    /// When the agent began.
+    pub(crate) begun: Instant,
+    pub(crate) known: Mutex<Known>,
+}
+
+/// Why images were not removed.
+type Failure = String;
+
+impl ImageGc {
+    /// Looks, for ever.
+    pub(crate) async fn run(self: Arc<Self>) {
+        let mut ticks = interval(INTERVAL);
+        let mut failed = false;
+        loop {
+            ticks.tick().await;
+            match self.collect().await {
+                Ok(()) => failed = false,
+                Err(error) => {
+                    tracing::warn!(error, "cannot make room by removing images");
+                    if failed {
+                        let kind = EventKind::Warning;
+                        self.performer.events.tell_node(kind, "ImageGCFailed", error);
+                    }
+                    failed = true;
+                }
+            }
+        }
+    }
+
+    async fn collect(&self) -> Result<(), Failure> {
+        let mut known = self.known.lock().await;
+        let Some(unused) = self.unused(&mut known).await? else { return Ok(()) };
+        if self.policy.is_off() {
+            return Ok(());
+        }
+        let (old, unused): (Vec<_>, Vec<_>) = unused.into_iter().partition(|it| it.is_old);
+        self.remove(old, u64::MAX).await?;
+        let Some(disk) = self.disk() else {
+            let error = "invalid capacity 0 on image filesystem".to_owned();
+            let reason = "InvalidDiskCapacity";
+            self.performer.events.tell_node(EventKind::Warning, reason, error.clone());
+            return Err(error);
+        };
+        let Some(excess) = self.policy.excess(disk) else { return Ok(()) };
+        let freed = self.remove(unused, excess).await?;
+        if freed < excess {
+            let message = shortfall(disk, freed);
+            let reason = "FreeDiskSpaceFailed";
+            self.performer.events.tell_node(EventKind::Warning, reason, message.clone());
+            return Err(message);
+        }
+        Ok(())
+    }
+
+    /// Removes all that nobody uses, because the disk is short.
+    pub(crate) async fn delete_unused(&self) {
+        let mut known = self.known.lock().await;
+        let removed = async {
+            match self.unused(&mut known).await? {
+                Some(unused) => self.remove(unused, u64::MAX).await.map(drop),
+                None => Ok(()),
+            }
+        };
+        if let Err(error) = removed.await {
+            tracing::warn!(error, "cannot make room by removing images");
+        }
+    }
+
+    /// What may go; `None` when it is not known yet what should run.
+    async fn unused(&self, known: &mut Known) -> Result<Option<Vec<Unused>>, Failure> {
+        let images = &self.performer.images;
+        let all = images.list_images().await.map_err(|error| error.chain())?;
+        let mut used = BTreeSet::new();
+        for name in self.names() {
+            match images.image_status(&ImageSpec(name)).await {
+                Ok(Some(image)) => drop(used.insert(image.id)),
+                Ok(None) => {}
+                Err(error) => return Err(error.chain()),
+            }
+        }
+        let now = self.begun.elapsed();
+        known.look(&all, &used, now);
+        let is_known = self.board.borrow().is_complete();
+        Ok(is_known.then(|| known.unused(&self.policy, now)))
+    }
+
+    /// What images that are used are called, by whoever uses them.
+    fn names(&self) -> BTreeSet<String> {
+        let performer = &self.performer;
+        let mut names = BTreeSet::new();
+        for key in performer.observer.keys() {
+            let seen = performer.observer.seen(&key);
+            let containers = seen.sandboxes.iter().flat_map(|sandbox| &sandbox.containers);
+            names.extend(containers.map(|it| it.image_ref.clone()));
+        }
+        for record in performer.recorded().iter().filter_map(|key| performer.record(key)) {
+            let is_static = record.pod.source().is_static();
+            if is_static || !record.finished.is_some_and(|(_, status)| is_over(&status)) {
+                names.extend(images_of(&record.pod));
+            }
+            names.extend(record.rollback);
+        }
+        let board = self.board.borrow();
+        let reports = board.pods.values().filter_map(|entry| entry.report.as_ref());
+        let wanted = reports.filter(|it| it.key.source.is_static() || !is_over(&it.status));
+        names.extend(wanted.flat_map(|report| images_of(&report.pod)));
+        names.remove("");
+        names
+    }
+
+    /// Removes images until there is so much more room, as far as is known; answers how much.
+    async fn remove(&self, images: Vec<Unused>, excess: u64) -> Result<u64, Failure> {
+        let (mut freed, mut failures) = (0_u64, Vec::new());
+        for Unused { id: ImageId(id), size, .. } in images {
+            match self.performer.images.remove_image(&ImageSpec(id.clone())).await {
+                Ok(()) => {
+                    tracing::info!(image = id, size, "removed an image that nobody uses");
+                    freed = freed.saturating_add(size);
+                }
+                Err(error) => failures.push(error.chain()),
+            }
+            if freed >= excess {
+                break;
+            }
+        }
+        match failures.is_empty() {
+            true => Ok(freed),
+            false => Err(failures.join("; ")),
+        }
+    }
+
+    fn disk(&self) -> Option<Level> {
+        let disk = statvfs(&self.directory).ok().filter(|disk| disk.f_blocks > 0)?;
+        let bytes = |blocks: u64| blocks.saturating_mul(disk.f_frsize);
+        Some(Level { available: bytes(disk.f_bavail), capacity: bytes(disk.f_blocks) })
+    }
+}
+
+/// What the images of a pod are called: those of its containers and of its volumes.
+pub(crate) fn images_of(pod: &Pod) -> impl Iterator<Item = String> {
+    let spec = pod.spec();
+    let own = spec.containers.iter().chain(spec.init_containers.iter().flatten());
+    let own = own.filter_map(|it| it.image.clone());
+    let later = spec.ephemeral_containers.iter().flatten().filter_map(|it| it.image.clone());
+    let volumes = spec.volumes.iter().flatten();
+    let volumes = volumes.filter_map(|it| it.image.as_ref()?.reference.clone());
+    own.chain(later).chain(volumes)
+}
