@@ -76,8 +76,15 @@ impl Field {
     #[track_caller]
     fn web_of(&self, at: usize) -> Process {
         let is = |pid: &i32| {
-            let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-            String::from_utf8_lossy(&line).contains(": the static one")
+            let read = |file: &str| {
+                // It may end at any time.
+                let text = fs::read(format!("/proc/{pid}/{file}")).unwrap_or_default();
+                String::from_utf8_lossy(&text).into_owned()
+            };
+            // Not what it has forked and is not another program yet. Source: proc_pid_status(5), `NSpid`.
+            let first =
+                read("status").lines().any(|it| it.starts_with("NSpid:") && it.ends_with("\t1"));
+            first && read("cmdline").contains(": the static one")
         };
         let found: Vec<i32> = self.node(at).processes("").into_iter().filter(is).collect();
         let [pid] = found[..] else { panic!("{}: {found:?}", NODES[at]) };
