@@ -18,6 +18,8 @@ use nodes::Counts;
 
 /// How many requests are under way at a time.
 const AT_ONCE: usize = 16;
+/// How often nodes say that they are there.
+const HEARTBEAT: Duration = Duration::from_secs(10);
 const JSON: &str = "application/json";
 const MERGE_PATCH: &str = "application/merge-patch+json";
 
@@ -224,6 +226,3 @@ fn memory_of(pid: u32) -> anyhow::Result<u64> {
     let kibibytes = line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok());
     Ok(kibibytes.with_context(|| format!("{path} has no Pss"))? * 1024)
 }
-
-/// How often nodes say that they are there.
-const HEARTBEAT: Duration = Duration::from_secs(10);

@@ -39,7 +39,7 @@ pub(crate) struct Node {
     pub(crate) name: String,
     /// The port of the Kubernetes API; a free one by default, since tests run side by side.
     pub(crate) secure_port: u16,
-    /// What is in its environment beside what is in this test's.
+    /// What is in the agent's environment beside what is in this test's.
     pub(crate) environment: Vec<(&'static str, String)>,
     /// The network namespace that it runs in, if it is not this test's.
     pub(crate) machine: Option<PathBuf>,
@@ -122,7 +122,7 @@ impl Node {
     pub(crate) fn spawn(&mut self) {
         let log = self.path("log");
         let log = File::options().append(true).create(true).open(log).unwrap();
-        let mut command = self.command(&["run"]);
+        let mut command = self.command_in(&self.environment, &["run"]);
         command.arg(format!("--hostname-override={}", self.name));
         match self.server.is_empty() {
             true => command.arg(format!("--secure-port={}", self.secure_port)),
@@ -130,7 +130,6 @@ impl Node {
         };
         command.args(["--port=0", "--healthz-port=0"]);
         command.args(&self.arguments).env("MAINSTAY_LOG", "debug");
-        command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         // What interrupts the test does not reach it; it is ended in order.
         command.process_group(0).stdin(Stdio::null());
         self.agent = Some(command.stdout(log.try_clone().unwrap()).stderr(log).spawn().unwrap());
@@ -232,10 +231,20 @@ impl Node {
 
     /// A command on this instance.
     pub(crate) fn command(&self, arguments: &[&str]) -> Command {
+        self.command_in(&[], arguments)
+    }
+
+    /// The same with variables that nothing has which is run on the way to it.
+    fn command_in(&self, environment: &[(&str, String)], arguments: &[&str]) -> Command {
+        let program: &Path = if environment.is_empty() { &self.program } else { Path::new("env") };
         let mut command = match &self.machine {
-            Some(space) => enter(space, &self.program),
-            None => command(&self.program),
+            Some(space) => enter(space, program),
+            None => command(program),
         };
+        if !environment.is_empty() {
+            command.args(environment.iter().map(|(name, value)| format!("{name}={value}")));
+            command.arg(&self.program);
+        }
         command.arg("--root-dir").arg(self.path("root")).arg("--run-dir").arg(self.path("run"));
         command.args(arguments);
         command

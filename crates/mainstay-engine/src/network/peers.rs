@@ -103,18 +103,12 @@ impl Network {
         if older(&base) == before {
             return Ok(());
         }
-        let in_use = !self.leases().is_empty();
-        if in_use {
-            // It takes the addresses of these ranges off the bridge, which nobody else did.
-            base.moving = true;
-            self.ensure(&mut base)?;
-        }
+        // It takes the addresses of these ranges off the bridge, which nobody else did.
+        base.moving = true;
+        self.ensure(&mut base)?;
         self.look_at_cluster(&mut base)?;
-        match in_use {
-            // The filter has to know of the routes.
-            true => self.ensure(&mut base).map(drop),
-            false => Ok(()),
-        }
+        // The filter has to know of the routes.
+        self.ensure(&mut base).map(drop)
     }
 
     /// Lets go of ranges that no sandbox has an address of any more.

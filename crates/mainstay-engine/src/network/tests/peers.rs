@@ -141,6 +141,27 @@ fn running_sandboxes_keep_the_range_that_another_machine_has_now() {
 }
 
 #[test]
+fn a_range_whose_last_sandbox_has_gone_is_nobodys_hindrance() {
+    for others in [&["new"][..], &[]] {
+        on_machine(|machine| {
+            let here = machine.open(&[]);
+            let _old = Sandbox::start(&here, "old", &[]);
+            // Another machine has that range now.
+            let before = here.range().unwrap();
+            let given: Range = "10.77.0.0/24".parse().unwrap();
+            here.join(cluster(Some(given), &[peer("n2", before, NEIGHBOUR)])).unwrap();
+            let _others: Vec<Sandbox> =
+                others.iter().map(|name| Sandbox::start(&here, name, &[])).collect();
+            assert_eq!(routes(), []);
+            here.teardown("old").unwrap();
+            here.settle().unwrap();
+            assert_eq!(routes(), [(before.network().into(), Some(NEIGHBOUR.into()))]);
+            assert_eq!(here.check(), [Finding::ForwardingSwitchedOn]);
+        });
+    }
+}
+
+#[test]
 fn what_cannot_be_is_told_and_left() {
     on_machine(|machine| {
         let here = machine.open(&[]);
