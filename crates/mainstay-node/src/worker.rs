@@ -13,6 +13,7 @@
 //! - A worker that is dropped leaves nothing that the next one for the same pod does not find.
 
 mod hooks;
+mod images;
 mod perform;
 
 use std::collections::{BTreeMap, BTreeSet};
