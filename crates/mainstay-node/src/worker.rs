@@ -14,6 +14,7 @@
 
 mod evictions;
 mod hooks;
+mod images;
 mod perform;
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -182,7 +182,7 @@ fn refers_to_secrets(pod: &Object) -> bool {
 mod tests {
     use super::*;
 
-    fn mounted(spec: Value) -> Value {
+    fn mounted(spec: &Value) -> Value {
         let mut pod = Object(json!({ "spec": spec }).as_object().cloned().unwrap_or_default());
         mount_token(&mut pod, || format!("{VOLUME}abcde"));
         Value::Object(pod.0)
@@ -191,7 +191,7 @@ mod tests {
     #[test]
     fn every_container_gets_it_that_has_nothing_there() {
         let own = json!({ "name": "own", "mountPath": MOUNT_PATH });
-        let found = mounted(json!({
+        let found = mounted(&json!({
             "initContainers": [{ "name": "i", "volumeMounts": null }],
             "containers": [{ "name": "a" }, { "name": "b", "volumeMounts": [own] }],
             "volumes": [{ "name": "own", "emptyDir": {} }],
@@ -205,11 +205,11 @@ mod tests {
         assert_eq!(at("/spec/volumes/1/name"), json!("kube-api-access-abcde"));
         assert_eq!(at("/spec/volumes/1/projected"), projected());
         // Nobody needs it.
-        let found = mounted(json!({ "containers": [{ "name": "b", "volumeMounts": [own] }] }));
+        let found = mounted(&json!({ "containers": [{ "name": "b", "volumeMounts": [own] }] }));
         assert_eq!(found.pointer("/spec/volumes"), None);
         // It is there already, as in a pod that was read from a server.
         let volumes = json!([{ "name": "kube-api-access-12345", "emptyDir": {} }]);
-        let found = mounted(json!({ "containers": [{ "name": "a" }], "volumes": volumes }));
+        let found = mounted(&json!({ "containers": [{ "name": "a" }], "volumes": volumes }));
         let at = |pointer: &str| found.pointer(pointer).cloned().unwrap_or_default();
         assert_eq!(at("/spec/volumes"), volumes);
         assert_eq!(at("/spec/containers/0/volumeMounts/0/name"), json!("kube-api-access-12345"));

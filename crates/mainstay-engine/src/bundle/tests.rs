@@ -91,6 +91,7 @@ fn make(
         volumes: &BTreeMap::new(),
         namespaces,
         image: &image,
+        volumes: &[("local/files:1".to_owned(), vec!["b".to_owned(), "c".to_owned()])].into(),
         user: &user,
         hostname: "host",
         places: Places {
@@ -261,6 +262,11 @@ fn mounts_of_version_2_with_the_containers_own_last_and_the_outer_first() {
         propagation: MountPropagation::Private,
         sub_path: String::new(),
     };
+    let files = Mount {
+        image: Some(ImageSpec("local/files:1".into())),
+        sub_path: "d".into(),
+        ..mount("/files-1", "", false)
+    };
     check_mounts(
         &version_2(),
         |config, _| {
@@ -269,6 +275,7 @@ fn mounts_of_version_2_with_the_containers_own_last_and_the_outer_first() {
                 mount("/data", "/host/data", false),
                 mount("/etc/hostname", "/host/hostname", false),
                 mount("/dev/shm", "/host/shm", false),
+                files,
             ];
             config.security_context.readonly_rootfs = true;
         },
@@ -281,6 +288,7 @@ fn mounts_of_version_2_with_the_containers_own_last_and_the_outer_first() {
             /sys/fs/cgroup <- cgroup2 ro nosuid nodev noexec
             /etc/resolv.conf <- /run/sandbox/resolv.conf ro
             /data <- /host/data
+            /files-1 <- "d" of b:c in /layers at /run/bundle/images/_2ffiles_2d1 ro nosuid nodev noexec
             /data/inner <- /host/inner ro
             /etc/hostname <- /host/hostname
             /dev/shm <- /host/shm

@@ -151,7 +151,7 @@ mod tests {
 
     use super::*;
 
-    fn held(name: &str, spec: serde_json::Value) -> Held {
+    fn held(name: &str, spec: &serde_json::Value) -> Held {
         let metadata = json!({ "name": name, "namespace": "default" });
         serde_json::from_value(json!({ "metadata": metadata, "spec": spec })).unwrap()
     }
@@ -167,15 +167,15 @@ mod tests {
         };
         // A static pod does not wait.
         assert_eq!(host(&services).await, None);
-        services.replace(vec![held("other", json!({ "clusterIP": "None" }))], "1");
+        services.replace(vec![held("other", &json!({ "clusterIP": "None" }))], "1");
         assert_eq!(host(&services).await, None);
         let ports = json!([{ "port": 80 }]);
-        services.heard(held("web", json!({ "clusterIP": "10.0.0.2", "ports": ports })));
+        services.heard(held("web", &json!({ "clusterIP": "10.0.0.2", "ports": ports })));
         assert_eq!(host(&services).await.as_deref(), Some("10.0.0.2"));
-        services.heard(held("web", json!({ "type": "ExternalName" })));
+        services.heard(held("web", &json!({ "type": "ExternalName" })));
         assert_eq!(host(&services).await, None);
-        services.heard(held("web", json!({ "clusterIP": "10.0.0.3" })));
-        services.deleted(held("web", json!({})));
+        services.heard(held("web", &json!({ "clusterIP": "10.0.0.3" })));
+        services.deleted(held("web", &json!({})));
         assert_eq!(host(&services).await, None);
     }
 }

@@ -1,0 +1,182 @@
+//! Images, before containers are made of them.
+
+use std::time::Instant;
+
+use mainstay_cri::{Image, ImageSpec, PullRequest, PullSecret};
+use mainstay_plan::image::{self, Decision, Presence, PullPolicy};
+use mainstay_plan::pod::{PodKey, RunGoal};
+use mainstay_plan::pull_secrets;
+use mainstay_plan::translate;
+
+use super::perform::{Done, PerformError, Performer, Retry, container};
+use crate::publish::{self, EventKind, about};
+use crate::sources::merge::key_of;
+
+impl Performer {
+    /// Sees to a container's image, and to those of the volumes that it mounts.
+    pub(super) async fn ensure_image(
+        &self,
+        run: &RunGoal,
+        name: &str,
+    ) -> Result<Done, PerformError> {
+        let Some(container) = container(run, name) else { return Ok(Done::AsAsked) };
+        for mount in container.volume_mounts.iter().flatten() {
+            let mut volumes = run.pod.spec().volumes.iter().flatten();
+            let Some(volume) = volumes.find(|it| it.name == mount.name) else { continue };
+            let Some(image) = translate::image_of(volume) else { continue };
+            let written = run.pod.has_written_volume_pull_policy(&volume.name);
+            let policy = volume.image.as_ref().and_then(|it| it.pull_policy.as_deref());
+            let ensured = self.ensure(run, None, image, pull_policy(policy, written)).await;
+            ensured.map_err(|error| PerformError {
+                message: format!("the image of volume {:?}: {}", volume.name, error.message),
+                ..error
+            })?;
+        }
+        let image = container.image.as_deref().unwrap_or_default();
+        let written = run.pod.has_written_pull_policy(name);
+        let policy = pull_policy(container.image_pull_policy.as_deref(), written);
+        self.ensure(run, Some(name), image, policy).await?;
+        Ok(Done::Image { version: run.pod.uid().to_owned(), image: image.to_owned() })
+    }
+
+    /// Sees to it that an image is here, for a container or for the whole pod.
+    async fn ensure(
+        &self,
+        run: &RunGoal,
+        container: Option<&str>,
+        image: &str,
+        policy: PullPolicy,
+    ) -> Result<(), PerformError> {
+        let present = self.image(image).await?;
+        let presence = presence_of(present.as_ref());
+        let show = |reason, message: String| {
+            self.events.show(about(&run.pod, container), EventKind::Normal, reason, message);
+        };
+        match image::decide(policy, presence) {
+            Decision::Use => {
+                let message = format!(
+                    "Container image {image:?} already present on machine and can be accessed by \
+                     the pod"
+                );
+                show("Pulled", message);
+                Ok(())
+            }
+            Decision::Refuse => Err(PerformError {
+                reason: "ErrImageNeverPull",
+                message: format!(
+                    "Container image {image:?} is not present with pull policy of Never; import it \
+                     with `mainstay image import`"
+                ),
+                retry: Retry::WhenChanged,
+            }),
+            Decision::Pull { patience } => {
+                let secrets = self.pull_secrets(run).await;
+                let request = PullRequest { image: ImageSpec(image.to_owned()), secrets, patience };
+                let key = key_of(&run.pod);
+                let tell = |kind, reason, message| self.events.tell(&key, kind, reason, message);
+                let pulling = format!("Pulling image {image:?}");
+                show("Pulling", pulling.clone());
+                tell(EventKind::Normal, "Pulling", pulling);
+                let began = Instant::now();
+                let pulled = tokio::select! {
+                    // Cancel-safe per docs on `Images::pull_image`.
+                    pulled = self.images.pull_image(&request) => pulled,
+                    // A file stands above registries also when it comes during a pull.
+                    () = self.provision(image), if policy != PullPolicy::Always => return Ok(()),
+                };
+                match pulled {
+                    Ok(_) => {
+                        let message = format!("Successfully pulled image {image:?}");
+                        let took = publish::duration(began.elapsed());
+                        let size = self.image(image).await.ok().flatten().map_or(0, |it| it.size);
+                        let shown = format!(
+                            "{message} in {took} ({took} including waiting). Image size: {size} bytes."
+                        );
+                        show("Pulled", shown);
+                        tell(EventKind::Normal, "Pulled", message);
+                        Ok(())
+                    }
+                    Err(error) => self.make_do(&key, policy, image, &error).await,
+                }
+            }
+        }
+    }
+
+    /// The credentials that a goal's pod brings along.
+    async fn pull_secrets(&self, run: &RunGoal) -> Vec<PullSecret> {
+        if run.pod.spec().image_pull_secrets.is_none() {
+            return Vec::new();
+        }
+        let found = pull_secrets::of(&run.pod, &*self.referenced(&run.pod).await);
+        for message in found.warnings() {
+            let (kind, reason) = (EventKind::Warning, "FailedToRetrieveImagePullSecret");
+            self.events.show(about(&run.pod, None), kind, reason, message.clone());
+            self.events.tell(&key_of(&run.pod), kind, reason, message);
+        }
+        found.secrets
+    }
+
+    /// Judges a pull that failed: whether the image that is here by now is used.
+    async fn make_do(
+        &self,
+        key: &PodKey,
+        policy: PullPolicy,
+        image: &str,
+        error: &mainstay_cri::Error,
+    ) -> Result<(), PerformError> {
+        // It may have been imported meanwhile.
+        let present = self.image(image).await?;
+        let presence = presence_of(present.as_ref());
+        if image::decide(policy, presence) == Decision::Use {
+            return Ok(());
+        }
+        if !image::use_after_failure(policy, presence, error.kind) {
+            return Err(PerformError {
+                reason: "ErrImagePull",
+                message: error.chain(),
+                retry: Retry::Backoff,
+            });
+        }
+        let message = format!(
+            "Using the present image {image:?}, since a newer one cannot be had: {}",
+            error.chain()
+        );
+        self.events.tell(key, EventKind::Warning, "ImageNotRefreshed", message);
+        Ok(())
+    }
+
+    /// Resolves when an image comes from a file in the instance's image directory.
+    async fn provision(&self, name: &str) {
+        loop {
+            let change = self.images.changed();
+            let present = self.image(name).await;
+            if present.is_ok_and(|image| presence_of(image.as_ref()) == Presence::Provided) {
+                return;
+            }
+            change.await;
+        }
+    }
+
+    pub(super) async fn image(&self, name: &str) -> Result<Option<Image>, PerformError> {
+        let found = self.images.image_status(&ImageSpec(name.to_owned())).await;
+        found.map_err(|error| PerformError::new("ImageInspectError", &error))
+    }
+}
+
+/// What is said of pulling an image, and whether it was `written`.
+fn pull_policy(policy: Option<&str>, written: bool) -> PullPolicy {
+    match policy {
+        Some("Never") => PullPolicy::Never,
+        Some("IfNotPresent") => PullPolicy::IfNotPresent,
+        _ if written => PullPolicy::Always,
+        _ => PullPolicy::AlwaysByDefault,
+    }
+}
+
+fn presence_of(image: Option<&Image>) -> Presence {
+    match image {
+        None => Presence::Missing,
+        Some(image) if image.pinned => Presence::Provided,
+        Some(_) => Presence::Present,
+    }
+}
