@@ -88,7 +88,6 @@ fn make(
     container(&Ingredients {
         id: "id",
         config: &config,
-        volumes: &BTreeMap::new(),
         namespaces,
         image: &image,
         volumes: &[("local/files:1".to_owned(), vec!["b".to_owned(), "c".to_owned()])].into(),
