@@ -11,8 +11,9 @@
 //! # Guarantees
 //!
 //! - At most one pod is ended, or started again, for one look at the machine.
-//! - A static pod that was ended is started again when nothing is short, also by a later agent: it is
-//!   found by what the ledger has of its end.
+//! - A static pod that was ended is started again when there is enough of what it was ended for, also by a
+//!   later agent: it is found by what the ledger has of its end.
+//! - No static pod is ended for the disk before it is known which images may go instead.
 //!
 //! Source: `pkg/kubelet/eviction/eviction_manager.go`.
 
@@ -27,7 +28,7 @@ use std::time::Duration;
 
 use mainstay_plan::pod::{PodKey, SeenSandbox};
 use mainstay_plan::pressure::{
-    Candidate, Course, Judgement, Levels, Pressure, Threshold, Thresholds, is_of_pressure, message,
+    Candidate, Course, Judgement, Levels, Pressure, Threshold, Thresholds, message, resource_of,
     returning, victim,
 };
 use mainstay_plan::status::is_over;
@@ -78,8 +79,10 @@ impl Eviction {
         let mut next = Next::InTime;
         let mut said = None;
         loop {
-            if next == Next::InTime {
-                ticks.tick().await;
+            match next {
+                Next::InTime => drop(ticks.tick().await),
+                // So that what was ended is seen to be.
+                Next::AtOnce => sleep(POLL).await,
             }
             let levels = self.levels().await;
             let judgement = course.judge(&self.thresholds, &levels, begun.elapsed());
@@ -91,7 +94,7 @@ impl Eviction {
             if std::mem::replace(&mut said, signal) != signal {
                 tell(most_urgent, &levels);
             }
-            next = self.act(&judgement, levels).await;
+            next = self.act(&judgement, levels, begun.elapsed()).await;
         }
     }
 
@@ -106,7 +109,7 @@ impl Eviction {
     }
 
     /// Does what follows from a look.
-    async fn act(&self, judgement: &Judgement, levels: Levels) -> Next {
+    async fn act(&self, judgement: &Judgement, levels: Levels, age: Duration) -> Next {
         let of_disk = |threshold: &Threshold| threshold.signal.resource().is_of_disk();
         self.performer.reclaim(judgement.due.iter().any(of_disk));
         let exceeding = storage::enforce(&self.performer, &self.active()).await;
@@ -114,30 +117,40 @@ impl Eviction {
             self.until_ended(&exceeding, false).await;
             return Next::AtOnce;
         }
-        let Some(threshold) = judgement.due.first() else {
-            if judgement.is_calm {
-                self.bring_back().await;
-            }
-            return Next::InTime;
-        };
+        self.bring_back(judgement.short).await;
+        let Some(threshold) = judgement.due.first() else { return Next::InTime };
         let resource = threshold.signal.resource().as_str();
         let attempt = format!("Attempting to reclaim {resource}");
         self.performer.events.tell_node(EventKind::Warning, "EvictionThresholdMet", attempt);
-        let mut levels = levels;
-        if of_disk(threshold) {
-            self.until_ended(&self.over(), true).await;
-            self.images.delete_unused().await;
-            levels = self.levels().await;
-            if self.thresholds.is_resolved(&levels) {
-                return Next::InTime;
-            }
+        if !of_disk(threshold) {
+            return self.evict(threshold, threshold.missing(&levels), &levels, self.active()).await;
         }
-        self.evict(threshold, &levels).await
+        self.until_ended(&self.over(), true).await;
+        let are_known = self.images.delete_unused().await;
+        let levels = self.levels().await;
+        let missing = |threshold: &&Threshold| threshold.missing(&levels);
+        let left = || judgement.due.iter().filter(|it| of_disk(it) && missing(it) > 0);
+        let Some(threshold) = left().next() else { return Next::InTime };
+        // Whoever has to go for one of them has to help with the others.
+        let resource = threshold.signal.resource();
+        let most =
+            left().filter(|it| it.signal.resource() == resource).map(|it| missing(&it)).max();
+        let mut pods = self.active();
+        if !are_known || age < self.images.least_age() {
+            pods.retain(|(key, _)| !key.source.is_static());
+        }
+        self.evict(threshold, most.unwrap_or_default(), &levels, pods).await
     }
 
-    /// Ends the pod that is least important.
-    async fn evict(&self, threshold: &Threshold, levels: &Levels) -> Next {
-        let (pods, resource) = (self.active(), threshold.signal.resource());
+    /// Ends the pod that is least important of these.
+    async fn evict(
+        &self,
+        threshold: &Threshold,
+        missing: u64,
+        levels: &Levels,
+        pods: Vec<(PodKey, Arc<Pod>)>,
+    ) -> Next {
+        let resource = threshold.signal.resource();
         let usage = match usage::measure(&self.performer, resource, &pods).await {
             Ok(usage) => usage,
             Err(error) => {
@@ -149,11 +162,15 @@ impl Eviction {
         let candidate = |(_, pod): &'_ (PodKey, Arc<Pod>)| usage.get(pod.uid());
         let candidates: Vec<Candidate<'_>> =
             pods.iter().map(|it| Candidate { pod: &it.1, usage: candidate(it) }).collect();
-        let victim = victim(resource, threshold.missing(levels), &candidates);
+        let victim = victim(resource, missing, &candidates);
         let Some((key, pod)) = victim.and_then(|index| pods.get(index)) else {
             tracing::debug!("there is no pod that could be ended to make room");
             return Next::InTime;
         };
+        // To measure them takes time.
+        if !self.active().iter().any(|(_, active)| active.uid() == pod.uid()) {
+            return Next::AtOnce;
+        }
         let grace = match threshold.is_hard() {
             true => storage::GRACE,
             false => pod.termination_grace_period().min(self.thresholds.most_grace),
@@ -162,15 +179,17 @@ impl Eviction {
         tracing::warn!(pod = %key, message, "ends a pod to make room");
         let order = EvictionOrder { message, grace: grace.max(storage::GRACE), by_pressure: true };
         self.performer.evict(key, pod, order);
-        self.until_ended(&[(key.clone(), pod.clone())], resource.is_of_disk()).await;
+        self.until_ended(&[(key.clone(), pod.clone())], true).await;
         Next::AtOnce
     }
 
-    /// Has the most important one of the static pods started again that were ended.
-    async fn bring_back(&self) {
+    /// Has the most important one of the static pods started again that were ended for what is not short
+    /// any more.
+    async fn bring_back(&self, short: Pressure) {
+        let is_enough = |status| resource_of(status).is_some_and(|it| !short.is_of(it));
         let board = self.board.borrow().clone();
         let ended: BTreeMap<&str, (&PodKey, &Arc<Pod>)> = reports(&board)
-            .filter(|it| it.key.source.is_static() && !it.stopping && is_of_pressure(&it.status))
+            .filter(|it| it.key.source.is_static() && !it.stopping && is_enough(&it.status))
             .map(|it| (it.pod.uid(), (&it.key, &it.pod)))
             .collect();
         let Some(pod) = returning(ended.values().map(|(_, pod)| &***pod)) else { return };

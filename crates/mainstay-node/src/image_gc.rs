@@ -20,7 +20,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use mainstay_cri::{ImageId, ImageSpec};
+use mainstay_cri::{ErrorKind, ImageId, ImageSpec};
 use mainstay_plan::image_gc::{Known, Policy, Unused, shortfall};
 use mainstay_plan::pressure::Level;
 use mainstay_plan::status::is_over;
@@ -96,36 +96,51 @@ impl ImageGc {
         Ok(())
     }
 
-    /// Removes all that nobody uses, because the disk is short.
-    pub(crate) async fn delete_unused(&self) {
+    /// How long an image is kept at least, which is how long it takes a new agent to remove any.
+    pub(crate) fn least_age(&self) -> Duration {
+        self.policy.min_age
+    }
+
+    /// Removes all that nobody uses, because the disk is short; answers whether it is known what that is.
+    pub(crate) async fn delete_unused(&self) -> bool {
         let mut known = self.known.lock().await;
         let removed = async {
             match self.unused(&mut known).await? {
-                Some(unused) => self.remove(unused, u64::MAX).await.map(drop),
-                None => Ok(()),
+                Some(unused) => self.remove(unused, u64::MAX).await.map(|_| true),
+                None => Ok(false),
             }
         };
-        if let Err(error) = removed.await {
+        removed.await.unwrap_or_else(|error| {
             tracing::warn!(error, "cannot make room by removing images");
-        }
+            // What could not be removed stays, whoever is ended.
+            true
+        })
     }
 
     /// What may go; `None` when it is not known yet what should run.
     async fn unused(&self, known: &mut Known) -> Result<Option<Vec<Unused>>, Failure> {
         let images = &self.performer.images;
         let all = images.list_images().await.map_err(|error| error.chain())?;
-        let mut used = BTreeSet::new();
-        for name in self.names() {
-            match images.image_status(&ImageSpec(name)).await {
-                Ok(Some(image)) => drop(used.insert(image.id)),
-                Ok(None) => {}
-                Err(error) => return Err(error.chain()),
-            }
-        }
+        let used = self.ids(self.names()).await?;
         let now = self.begun.elapsed();
         known.look(&all, &used, now);
         let is_known = self.board.borrow().is_complete();
         Ok(is_known.then(|| known.unused(&self.policy, now)))
+    }
+
+    /// The images of these names that are there.
+    async fn ids(&self, names: BTreeSet<String>) -> Result<BTreeSet<ImageId>, Failure> {
+        let mut ids = BTreeSet::new();
+        for name in names {
+            match self.performer.images.image_status(&ImageSpec(name)).await {
+                Ok(Some(image)) => drop(ids.insert(image.id)),
+                Ok(None) => {}
+                // No image is called so.
+                Err(error) if error.kind == ErrorKind::InvalidArgument => {}
+                Err(error) => return Err(error.chain()),
+            }
+        }
+        Ok(ids)
     }
 
     /// What images that are used are called, by whoever uses them.
@@ -155,7 +170,15 @@ impl ImageGc {
     /// Removes images until there is so much more room, as far as is known; answers how much.
     async fn remove(&self, images: Vec<Unused>, excess: u64) -> Result<u64, Failure> {
         let (mut freed, mut failures) = (0_u64, Vec::new());
+        let mut known = self.names();
         for Unused { id: ImageId(id), size, .. } in images {
+            // Somebody may have begun to use it meanwhile.
+            let names = self.names();
+            let new = names.difference(&known).cloned().collect();
+            if self.ids(new).await?.contains(&ImageId(id.clone())) {
+                continue;
+            }
+            known.extend(names);
             match self.performer.images.remove_image(&ImageSpec(id.clone())).await {
                 Ok(()) => {
                     tracing::info!(image = id, size, "removed an image that nobody uses");
@@ -186,7 +209,11 @@ pub(crate) fn images_of(pod: &Pod) -> impl Iterator<Item = String> {
     let own = spec.containers.iter().chain(spec.init_containers.iter().flatten());
     let own = own.filter_map(|it| it.image.clone());
     let later = spec.ephemeral_containers.iter().flatten().filter_map(|it| it.image.clone());
-    let volumes = spec.volumes.iter().flatten();
-    let volumes = volumes.filter_map(|it| it.image.as_ref()?.reference.clone());
-    own.chain(later).chain(volumes)
+    own.chain(later).chain(images_of_volumes(pod))
+}
+
+/// What the images of its volumes are called.
+pub(crate) fn images_of_volumes(pod: &Pod) -> impl Iterator<Item = String> {
+    let volumes = pod.spec().volumes.iter().flatten();
+    volumes.filter_map(|it| it.image.as_ref()?.reference.clone())
 }

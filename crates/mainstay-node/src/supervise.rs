@@ -17,13 +17,13 @@ use mainstay_plan::mirror::Mirror;
 use mainstay_plan::pod::{
     Began, Eviction, Finished, Goal, Memory, PodKey, RunGoal, SeenPod, SourceKind, was_interrupted,
 };
-use mainstay_plan::pressure::is_of_pressure;
+use mainstay_plan::pressure::resource_of;
 use mainstay_plan::status;
 use mainstay_pod::Pod;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{Id, JoinSet};
 
-use crate::image_gc::images_of;
+use crate::image_gc::{images_of, images_of_volumes};
 use crate::ledger::{Added, Record};
 use crate::probe::{Line, Prober};
 use crate::publish::{Manifest, Publication};
@@ -327,8 +327,19 @@ impl Supervisor {
             .filter(|container| !container.state.never_ran())
             .map(|container| container.image_ref.clone())
             .collect();
+        let has_run = |name: &str| {
+            let containers = own().flat_map(|sandbox| &sandbox.containers);
+            containers.filter(|it| it.name == name).any(|it| !it.state.never_ran())
+        };
+        let all_ran = before.pod.spec().containers.iter().all(|it| has_run(&it.name));
         match (ran.is_empty(), own().next().is_none()) {
-            (false, _) => ran.into_iter().collect(),
+            (false, _) if all_ran => {
+                ran.into_iter().chain(images_of_volumes(&before.pod)).collect()
+            }
+            // Some of it ran: neither is known to be good.
+            (false, _) => {
+                images_of(&before.pod).chain(ran).chain(before.rollback.clone()).collect()
+            }
             (true, false) => before.rollback.clone(),
             (true, true) => images_of(&before.pod).chain(before.rollback.clone()).collect(),
         }
@@ -508,7 +519,7 @@ fn with_containers(pod: &Arc<Pod>, added: Vec<Added>) -> Arc<Pod> {
 fn eviction_of(run: &RunGoal, status: &PodStatus) -> Option<Eviction> {
     let message = status.message.clone().filter(|_| status.reason.as_deref() == Some(EVICTED))?;
     let (uid, incarnation) = (run.pod.uid().to_owned(), run.incarnation);
-    let by_pressure = is_of_pressure(status);
+    let by_pressure = resource_of(status).is_some();
     // It has ended.
     Some(Eviction { uid, incarnation, message, grace: Duration::ZERO, by_pressure })
 }

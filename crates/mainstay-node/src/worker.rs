@@ -139,7 +139,9 @@ impl Worker {
             if let Some(run) = goal.goal.pod() {
                 self.memory.begin(run, &seen, now);
                 let uid = run.pod.uid();
-                if let Some(order) = self.performer.take_eviction(&self.key, uid) {
+                let order = self.performer.take_eviction(&self.key, uid);
+                // It may have come to its end by itself meanwhile.
+                if let Some(order) = order.filter(|_| !self.memory.has_finished(run)) {
                     let EvictionOrder { message, grace, by_pressure } = order;
                     let (uid, incarnation) = (uid.to_owned(), run.incarnation);
                     let eviction = Eviction { uid, incarnation, message, grace, by_pressure };

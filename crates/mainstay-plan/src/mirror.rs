@@ -31,6 +31,7 @@ pub use object::{CONFIG_MIRROR_ANNOTATION, INVALID_CONDITION, object};
 
 use crate::patch;
 use crate::pod::{RunGoal, SeenPod};
+use crate::status::is_over;
 
 /// What the agent knows of the static pod of a name.
 #[derive(Clone, Debug)]
@@ -150,6 +151,10 @@ pub fn next(
                 return delete(mirror);
             }
             let status = object::status(wanted, &mirror.status, now);
+            // No API lets what has ended for good run again.
+            if is_over(&mirror.status) && !is_over(&status) {
+                return delete(mirror);
+            }
             if let Some(patch) = patch_of(&mirror.status, &status, &mirror.uid) {
                 return Some(Action::PatchStatus { patch });
             }

@@ -7,7 +7,7 @@
 //! which [`Threshold`]s room has to be made now. What nobody uses goes first, then the pod that
 //! [`victim`] names, one at a look. Pods of an API end for good, as a kubelet ends them. Static pods, which a
 //! kubelet never ends, have nobody who would put another one in their place: they are started again
-//! when nothing is short any more, the most important first ([`returning`]).
+//! when what they were ended for is there again, the most important first ([`returning`]).
 //!
 //! Images and containers lie in the root directory, as what pods write does: `nodefs`, `imagefs` and
 //! `containerfs` are the same file system.
@@ -20,7 +20,7 @@ mod rank;
 mod thresholds;
 
 pub use course::{Course, Judgement};
-pub use message::{is_of_pressure, message};
+pub use message::{message, resource_of};
 pub use rank::{Candidate, ContainerUsage, PodUsage, returning, victim};
 pub use thresholds::{Amount, Threshold, Thresholds};
 
@@ -93,6 +93,8 @@ impl Signal {
 }
 
 impl Resource {
+    const ALL: [Self; 4] = [Self::Memory, Self::EphemeralStorage, Self::Inodes, Self::Pids];
+
     /// As people are told of it. Source: `signalToResource`.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -155,6 +157,15 @@ pub struct Pressure {
 }
 
 impl Pressure {
+    /// Whether this is short.
+    pub fn is_of(self, resource: Resource) -> bool {
+        match resource {
+            Resource::Memory => self.memory,
+            Resource::EphemeralStorage | Resource::Inodes => self.disk,
+            Resource::Pids => self.processes,
+        }
+    }
+
     /// The conditions of the Node that say so.
     pub fn conditions(self) -> impl Iterator<Item = &'static str> {
         let all = [

@@ -39,7 +39,11 @@ fn the_least_important_static_pod_makes_room_on_the_disk_and_comes_back() {
     const LEAST: u64 = 60 * MI;
     let Some(mut node) = Node::prepare() else { return };
     let small = Small::below(&node, 160 * MI);
-    node.configure("evictionHard: {nodefs.available: 60Mi}\nevictionPressureTransitionPeriod: 1ms");
+    // What images might go instead is known early.
+    node.configure(
+        "evictionHard: {nodefs.available: 60Mi}\nevictionPressureTransitionPeriod: 1ms\n\
+         imageMinimumGCAge: 1ms",
+    );
     node.launch();
     let important = writes(&node, "important", 20).set("spec.priority", 7);
     node.put("important.yaml", &important);

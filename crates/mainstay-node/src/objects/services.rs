@@ -63,14 +63,21 @@ pub(crate) async fn keep(calls: Calls, services: Arc<Services>) {
 }
 
 impl Services {
-    /// The variables of a pod; `None` if it is the API's, and the API has not told of its services yet. A
-    /// static pod waits for no API.
-    pub(crate) async fn variables(&self, pod: &Pod) -> Option<BTreeMap<String, String>> {
+    /// The variables of a pod. One of the API waits a moment for the API to tell of its services, and
+    /// `None` if it has not; `anyway` asks for those that are known. A static pod waits for no API.
+    pub(crate) async fn variables(
+        &self,
+        pod: &Pod,
+        anyway: bool,
+    ) -> Option<BTreeMap<String, String>> {
         let mut known = self.known.subscribe();
         if !pod.source().is_static() {
             let all = tokio::time::timeout(PATIENCE, known.wait_for(Option::is_some)).await;
             // The sender is here, so only time can have run out.
-            all.ok()?.ok()?;
+            let is_known = matches!(all, Ok(Ok(_)));
+            if !is_known && !anyway {
+                return None;
+            }
         }
         let links = pod.spec().enable_service_links != Some(false);
         let known = known.borrow();
@@ -163,7 +170,7 @@ mod tests {
             pod("apiVersion: v1\nkind: Pod\nmetadata: {name: p, namespace: default}\nspec:\n  \
              containers: [{name: c, image: x}]\n");
         let host = async |services: &Services| {
-            services.variables(&pod).await.unwrap().get("WEB_SERVICE_HOST").cloned()
+            services.variables(&pod, false).await.unwrap().get("WEB_SERVICE_HOST").cloned()
         };
         // A static pod does not wait.
         assert_eq!(host(&services).await, None);

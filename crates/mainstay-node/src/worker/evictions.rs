@@ -53,7 +53,8 @@ impl Performer {
         self.evictions.subscribe()
     }
 
-    /// Why this version of a pod is to be ended. It is told once.
+    /// Why this version of a pod is to be ended. It is told once, and what was to be told of other versions
+    /// never.
     pub(super) fn take_eviction(&self, key: &PodKey, uid: &str) -> Option<EvictionOrder> {
         if self.evictions.borrow().orders.is_empty() {
             return None;
@@ -61,6 +62,7 @@ impl Performer {
         let mut order = None;
         self.evictions.send_if_modified(|all| {
             order = all.orders.remove(&(key.clone(), uid.to_owned()));
+            all.orders.retain(|(other, _), _| other != key);
             // Nobody has to hear of that.
             false
         });

@@ -3,7 +3,7 @@
 
 mod records;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -69,6 +69,8 @@ pub(crate) struct Performer {
     pub(crate) events: Events,
     pub(crate) objects: Objects,
     pub(crate) services: Arc<Services>,
+    /// The pods of an earlier agent, by UID: they run on, whatever cannot be asked.
+    inherited: BTreeSet<String>,
     tokens: Tokens,
     users: Users,
     starts: Semaphore,
@@ -206,6 +208,7 @@ impl Performer {
             events: Events::default(),
             objects: Objects::default(),
             services: Arc::default(),
+            inherited: records.values().map(|record| record.pod.uid().to_owned()).collect(),
             tokens: Tokens::new(
                 config.api.as_ref().map(|it| publish::api::calls(it.client.clone())),
             ),
@@ -490,7 +493,8 @@ impl Performer {
         pod: &Arc<Pod>,
         container: &Container,
     ) -> Result<Given, PerformError> {
-        let Some(services) = self.services.variables(pod).await else {
+        let Some(services) = self.services.variables(pod, self.inherited.contains(pod.uid())).await
+        else {
             // In the kubelet's words.
             let message = "services have not yet been read at least once, cannot construct envvars"
                 .to_owned();

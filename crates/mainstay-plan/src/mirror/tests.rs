@@ -54,6 +54,7 @@ fn one_line_for_each_state() {
     let awaited = || Some(Static::Awaited);
     let leaving = |ending| Some(Static::Leaving { ending });
     let pending = Mirror { status: status("Pending"), ..mirror(&new) };
+    let failed = Mirror { status: status("Failed"), ..mirror(&new) };
     let moved = Mirror { path: Some("other.yaml".into()), ..mirror(&new) };
     let stray = Mirror { owner: Some("old-node".into()), ..mirror(&new) };
     let forged = Mirror { owner: None, ..mirror(&new) };
@@ -65,6 +66,7 @@ fn one_line_for_each_state() {
         ("new", well(), None),
         ("as it should be", well(), some(mirror(&new))),
         ("status changed", well(), some(pending)),
+        ("ended for good, and started anew", well(), some(failed)),
         ("deleted gracefully", well(), some(deleting.clone())),
         ("name taken", well(), foreign()),
         ("edited, old one ended", well(), some(mirror(&old))),
@@ -104,6 +106,7 @@ fn one_line_for_each_state() {
         new: create; without node: -
         as it should be: -
         status changed: patch {"metadata":{"uid":"m"},"status":{"phase":"Running"}}
+        ended for good, and started anew: delete m
         deleted gracefully: delete m
         name taken: -
         edited, old one ended: delete m

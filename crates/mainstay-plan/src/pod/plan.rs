@@ -145,24 +145,30 @@ impl Planner<'_> {
         // The newest sandbox of this version tells how its containers ended, until the next one
         // can tell more.
         let replaced = current.is_some_and(|current| self.is_complete(run, current));
-        // What was written down of it tells enough, when there is no room for more.
-        let given_up = self.memory.reclaims && self.memory.has_finished(run);
+        // What was written down of it tells enough, when there is no room for more, or it had to go for room.
+        let eviction = self.memory.eviction(run);
+        let for_room = eviction.is_some_and(|eviction| eviction.by_pressure);
+        let given_up = (self.memory.reclaims || for_room) && self.memory.has_finished(run);
         for sandbox in &others {
             let newest = self.seen.sandboxes.iter().find(|other| other.uid == uid);
             let tells = newest.is_some_and(|newest| newest.id == sandbox.id)
                 || (current.is_some() && !replaced && sandbox.uid == uid);
-            self.tear_down(sandbox, sandbox.grace, tells && !given_up);
+            let is_own = run.is_own(&sandbox.uid, sandbox.incarnation);
+            let grace = eviction
+                .filter(|_| is_own)
+                .map_or(sandbox.grace, |eviction| eviction.grace.min(sandbox.grace));
+            self.tear_down(sandbox, grace, tells && !given_up);
         }
         self.clean_up((!given_up).then_some(uid));
 
         if self.memory.has_finished(run) {
             if let Some(sandbox) = current {
-                self.tear_down(sandbox, sandbox.grace, !self.memory.reclaims);
+                self.tear_down(sandbox, sandbox.grace, !given_up);
             }
             self.plan.done = self.plan.actions.is_empty() && self.memory.in_flight.is_empty();
             return;
         }
-        if let Some(eviction) = self.memory.eviction(run) {
+        if let Some(eviction) = eviction {
             self.end_early(run, current, eviction.grace);
             return;
         }

@@ -27,8 +27,8 @@ pub struct Judgement {
     pub pressure: Pressure,
     /// For what room has to be made now, the most urgent first.
     pub due: Vec<Threshold>,
-    /// Whether nothing is short, and nothing was a moment ago.
-    pub is_calm: bool,
+    /// What is short, or was a moment ago.
+    pub short: Pressure,
 }
 
 impl Course {
@@ -48,14 +48,13 @@ impl Course {
             };
             *last = Some(now);
         }
-        let is_recent = |last: Option<Duration>| {
-            last.is_some_and(|last| now.saturating_sub(last) < thresholds.transition)
+        let within = |least: Duration| {
+            let is = move |last: Option<Duration>| {
+                last.is_some_and(|last| now.saturating_sub(last) < least)
+            };
+            Pressure { memory: is(self.memory), disk: is(self.disk), processes: is(self.processes) }
         };
-        let pressure = Pressure {
-            memory: is_recent(self.memory),
-            disk: is_recent(self.disk),
-            processes: is_recent(self.processes),
-        };
+        let pressure = within(thresholds.transition);
         let is_due = |index: &&usize| {
             let since = self.since.get(*index).copied().unwrap_or(now);
             let grace = thresholds.get(**index).map(|it| it.grace).unwrap_or_default();
@@ -65,7 +64,8 @@ impl Course {
         Judgement {
             pressure,
             due: self.due.iter().filter_map(|index| thresholds.get(*index)).copied().collect(),
-            is_calm: crossed.is_empty() && pressure == Pressure::default(),
+            // What is short now is, however short the transition is.
+            short: within(thresholds.transition.max(Duration::from_nanos(1))),
         }
     }
 }

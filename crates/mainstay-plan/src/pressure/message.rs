@@ -16,10 +16,12 @@ const BEGINNING: &str = "The node was low on resource: ";
 /// What follows for a static pod, in our words.
 const RETURNS: &str = "It is started again when the node has enough again. ";
 
-/// Whether a status tells of a pod that was ended because the node had too little of something.
-pub fn is_of_pressure(status: &PodStatus) -> bool {
-    let message = status.message.as_deref().unwrap_or_default();
-    status.reason.as_deref() == Some(EVICTED) && message.starts_with(BEGINNING)
+/// Of what the node had too little, if a status tells of a pod that was ended for that.
+pub fn resource_of(status: &PodStatus) -> Option<Resource> {
+    let message =
+        status.message.as_deref().filter(|_| status.reason.as_deref() == Some(EVICTED))?;
+    let (name, _) = message.strip_prefix(BEGINNING)?.split_once('.')?;
+    Resource::ALL.into_iter().find(|resource| resource.as_str() == name)
 }
 
 /// Why a pod was ended: what was short, and which of its containers used more of it than they asked for.

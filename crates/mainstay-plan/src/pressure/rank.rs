@@ -48,15 +48,17 @@ pub struct Candidate<'a> {
 /// What nothing is known of goes first; then who uses more than it asked for, who is less important, and
 /// who uses most beyond what it asked for. Of processes nobody can ask for any.
 ///
-/// A disk may be full of what no pod has written, and stay so for ever. A static pod, which nobody starts
-/// elsewhere, is not ended for that in vain: only if it has at least a tenth of what is missing.
+/// A static pod, which nobody starts elsewhere, is not ended in vain: only if it is known to use what is
+/// short. A disk may be full of what no pod has written, and stay so for ever: for that it has to have at
+/// least a tenth of what is missing.
 pub fn victim(resource: Resource, missing: u64, candidates: &[Candidate<'_>]) -> Option<usize> {
     let helps = |candidate: &Candidate<'_>| {
         let used = candidate.usage.map(|usage| of(resource, candidate.pod, usage));
-        let beyond = used.map_or(0, |(used, requested)| used.saturating_sub(requested));
-        !candidate.pod.source().is_static()
-            || !resource.is_of_disk()
-            || (beyond > 0 && beyond >= missing / 10)
+        let (used, requested) = used.unwrap_or_default();
+        let beyond = used.saturating_sub(requested);
+        let enough =
+            if resource.is_of_disk() { beyond > 0 && beyond >= missing / 10 } else { used > 0 };
+        enough || !candidate.pod.source().is_static()
     };
     let key = |candidate: &Candidate<'_>| {
         let (used, requested) = match candidate.usage {

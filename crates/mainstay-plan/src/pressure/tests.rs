@@ -104,7 +104,7 @@ fn looks(thresholds: &Thresholds, looks: &[(u64, u64)]) -> String {
         let levels = with_memory(available * MI);
         let judgement = course.judge(thresholds, &levels, Duration::from_secs(*at));
         let due: Vec<u64> = judgement.due.iter().map(|it| it.grace.as_secs()).collect();
-        let calm = if judgement.is_calm { " calm" } else { "" };
+        let calm = if judgement.short == Pressure::default() { " calm" } else { "" };
         let shown = if judgement.pressure.memory { "pressure" } else { "fine" };
         assert!(!judgement.pressure.disk && !judgement.pressure.processes);
         format!("{at}: {shown} {due:?}{calm}")
@@ -176,7 +176,7 @@ fn who_is_over_its_requests_goes_first_and_then_who_is_less_important() {
         (candidate("unimportant", -9, "{}"), memory(1)),
     ];
     let expected = [
-        "unknown",
+        // Nobody ends a static pod of which nothing is known.
         "unimportant",
         "over-much",
         "over-little",
@@ -203,18 +203,19 @@ fn who_is_over_its_requests_goes_first_and_then_who_is_less_important() {
         (candidate("many", 0, "{}"), pids(90)),
         (candidate("unknown", 0, "{}"), None),
     ];
-    assert_eq!(order(Resource::Pids, &pods), ["unknown", "many", "few", "important"]);
+    assert_eq!(order(Resource::Pids, &pods), ["many", "few", "important"]);
 }
 
 #[test]
-fn a_static_pod_is_not_ended_for_a_disk_that_is_full_of_other_things() {
+fn a_static_pod_is_not_ended_in_vain() {
     let pod = candidate("p", 0, "{ephemeral-storage: 1Mi}");
     let held = serde_json::json!({
         "metadata": {"name": "p", "uid": "u"},
         "spec": {"containers": [{"name": "a", "image": "i"}]},
     });
     let of_api = Pod::from_api(serde_json::from_value(held).unwrap()).unwrap();
-    let usage = PodUsage { disk: 11 * MI, inodes: 5, memory: 1, ..PodUsage::default() };
+    let usage =
+        PodUsage { disk: 11 * MI, inodes: 5, memory: 1, processes: 1, ..PodUsage::default() };
     let is_ended = |pod: &Pod, resource, missing, usage| {
         victim(resource, missing, &[Candidate { pod, usage }]).is_some()
     };
@@ -230,7 +231,10 @@ fn a_static_pod_is_not_ended_for_a_disk_that_is_full_of_other_things() {
         assert!(is_ended(&of_api, resource, missing, Some(&usage)), "{resource:?}");
     }
     assert!(!is_ended(&pod, Resource::EphemeralStorage, 0, None));
-    assert!(!is_ended(&pod, Resource::EphemeralStorage, 0, Some(&PodUsage::default())));
+    let nothing = PodUsage::default();
+    for resource in [Resource::EphemeralStorage, Resource::Memory, Resource::Pids] {
+        assert!(!is_ended(&pod, resource, 0, Some(&nothing)), "{resource:?}");
+    }
 
     let mut thresholds = Thresholds::none();
     thresholds.set_hard("nodefs.available", "10%").unwrap();
