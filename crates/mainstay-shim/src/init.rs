@@ -212,7 +212,7 @@ fn become_container(
     for mount in &container.mounts {
         mounts::mount_one(&root, host_mounts, users, mount)?;
     }
-    mounts::make_devices(&root, &container.devices, &container.links, users)?;
+    mounts::make_devices(&root, &container.devices, &container.links)?;
     for path in &container.sealed_mounts {
         mounts::seal(&root, path)?;
     }
@@ -226,10 +226,15 @@ fn become_container(
     if let Some(console) = console {
         terminal::show_as_console(&console)?;
     }
-    if container.root.readonly {
-        let root = open_directory(Path::new("/")).map_err(step("open the new root"))?;
-        let readonly = Attributes { readonly: true, ..Attributes::default() };
-        mount::restrict(&root, readonly).map_err(step("make the root file system read-only"))?;
+    // What an image says is a device would be the pod's own users' then.
+    let root = Attributes {
+        readonly: container.root.readonly,
+        nodev: users.is_some(),
+        ..Attributes::default()
+    };
+    if root != Attributes::default() {
+        let place = open_directory(Path::new("/")).map_err(step("open the new root"))?;
+        mount::restrict(&place, root).map_err(step("restrict the root file system"))?;
     }
 
     legacy.join()?;
@@ -310,15 +315,16 @@ fn owner(process: &Process, users: Option<&UserNamespace>) -> u32 {
 /// From now on what is made belongs to the pod's users, if it has its own.
 fn make_files_of(users: Option<&UserNamespace>) -> Result<(), InitError> {
     let Some(users) = users else { return Ok(()) };
-    users.make_files_as_root().map_err(step("make files as the pod's users"))
+    users.make_files_as_root().map_err(step("make files as the pod's users"))?;
+    // The kernel forgets both when the user changes.
+    go_with_shim()
 }
 
 /// Becomes one of the pod's users, if it has its own.
 fn join(users: Option<&UserNamespace>) -> Result<(), InitError> {
     let Some(users) = users else { return Ok(()) };
     users.join().map_err(step("join the pod's users"))?;
-    // The kernel may have taken it back.
-    hide()
+    go_with_shim()
 }
 
 /// The first act of every copy of the shim: it keeps what it was made for, and goes when the shim
@@ -344,11 +350,6 @@ fn leave_shim<'a>(
 fn go_with_shim() -> Result<(), InitError> {
     set_parent_process_death_signal(Some(Signal::KILL))
         .map_err(|error| step("bind this process to the shim")(error.into()))?;
-    hide()
-}
-
-/// Nobody looks into this process.
-fn hide() -> Result<(), InitError> {
     // Its memory is a copy of the shim's: until it has become another program nobody in the container
     // may look into it, as by ptrace(2) (CVE-2016-9962).
     set_dumpable_behavior(DumpableBehavior::NotDumpable)

@@ -94,3 +94,17 @@ fn all_of_proc_is_shown_where_that_is_asked_for() {
     node.wait_for_running("open");
     node.sh("open", "main", nested);
 }
+
+#[test]
+fn disks_of_the_machine_stay_the_machines() {
+    let Some(node) = Node::start() else { return };
+    let partitions = fs::read_to_string("/proc/partitions").unwrap();
+    let disk = partitions.lines().skip(2).find_map(|line| line.split_whitespace().nth(3)).unwrap();
+    let web = web(&node, "web").main("securityContext", json!({ "privileged": true }));
+    node.put("web.yaml", &web);
+    node.wait_for_running("web");
+    let read = format!("head -c 1 /dev/{disk}");
+    let refused = node.mainstay(&["exec", "web", "--", "sh", "-c", &read]).failure(1);
+    assert!(refused.contains("Permission denied"), "{refused}");
+    node.sh("web", "main", "echo x > /dev/null");
+}

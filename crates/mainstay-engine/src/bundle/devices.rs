@@ -30,16 +30,17 @@ const LINKS: [(&str, &str); 5] = [
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct HostDevice(Device);
 
-/// The nodes to make.
-pub(super) fn nodes(host: Option<&[HostDevice]>) -> Vec<Device> {
+/// The nodes to make; the default ones are of the machine's user and group `root`, which is the pod's first
+/// one. Those of the host stay whose they are.
+pub(super) fn nodes(root: u32, host: Option<&[HostDevice]>) -> Vec<Device> {
     let default = DEFAULT.iter().map(|(path, major, minor)| Device {
         path: (*path).to_owned(),
         block: false,
         major: *major,
         minor: *minor,
         mode: 0o666,
-        uid: 0,
-        gid: 0,
+        uid: root,
+        gid: root,
     });
     let further = host.unwrap_or_default().iter().map(|HostDevice(device)| device.clone());
     default.chain(further).collect()

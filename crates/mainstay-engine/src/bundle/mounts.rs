@@ -80,7 +80,9 @@ pub(super) fn list(from: &Ingredients<'_>, layout: Layout) -> Mounts {
             MountPropagation::Bidirectional => Propagation::Both,
         };
         let (readonly, recursive) = (mount.readonly, mount.recursive_read_only);
-        let flags = MountFlags { readonly, recursive, propagation, mapped, ..PLAIN };
+        // A device in a volume would be the pod's own users' then.
+        let nodev = mapped;
+        let flags = MountFlags { readonly, nodev, recursive, propagation, mapped, ..PLAIN };
         if let Some(ImageSpec(image)) = &mount.image {
             mounts.list.push(Mount {
                 destination: mount.container_path.clone(),
@@ -90,7 +92,7 @@ pub(super) fn list(from: &Ingredients<'_>, layout: Layout) -> Mounts {
                     place: text(&image_place(from.places.bundle, &mount.container_path)),
                     path: mount.sub_path.clone(),
                 },
-                flags: MountFlags { readonly: true, propagation, ..CLOSED },
+                flags: MountFlags { readonly: true, ..CLOSED },
             });
         } else if mount.sub_path.is_empty() {
             mounts.bind(&mount.container_path, &mount.host_path, flags);

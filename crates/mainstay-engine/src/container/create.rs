@@ -205,7 +205,8 @@ fn lay_out_files(
 /// Source: `ensureShared` and `ensureSharedOrSlave` in containerd's
 /// `internal/cri/opts/spec_linux_opts.go`.
 fn check_propagation(mounts: &[Mount]) -> Result<()> {
-    for mount in mounts {
+    // Nothing is ever mounted in an image.
+    for mount in mounts.iter().filter(|mount| mount.image.is_none()) {
         let path = mount.host_path.as_str();
         let wanted = match mount.propagation {
             MountPropagation::Private => continue,

@@ -109,7 +109,8 @@ impl CredentialProviders {
         let (host, path) = (reference.domain(), reference.path());
         let fits = |it: &&CredentialProvider| it.match_images.iter().any(|m| is_for(m, host, path));
         for provider in self.all.iter().filter(fits) {
-            let image = reference.familiar();
+            // The whole name, without what tells its versions apart, as a kubelet asks.
+            let image = format!("{host}/{path}");
             let kept = self.kept(&provider.name, &image, host, Instant::now());
             let found = match kept {
                 Some(kept) => Ok(kept),

@@ -188,7 +188,7 @@ impl Network {
                 let in_use = !self.leases().is_empty();
                 let (bridge, ensured) = bridge::ensure(&mut socket, &self.names, &ranges, found)?;
                 // Another instance chose at the same time: whoever sees the other chooses again.
-                if ensured != Ensured::Found && !self.is_settled(base) {
+                if !self.is_settled(base) {
                     let shared = bridge::is_shared(&mut socket, bridge, ranges.current);
                     if shared.map_err(self.failed("find a range for"))? {
                         base.ranges = None;

@@ -23,7 +23,11 @@ pub struct Lease {
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct LeaseRecord {
     version: u32,
+    #[serde(default)]
     pub(super) images: Vec<Digest>,
+    /// The only one, in files of earlier versions.
+    #[serde(default, skip_serializing)]
+    image: Option<Digest>,
     pub(super) layers: Vec<Digest>,
 }
 
@@ -45,7 +49,7 @@ impl Store {
             layers.extend(image.layers.into_iter().map(|LayerUse { diff_id, .. }| diff_id));
             images.push(image.id);
         }
-        let content = to_json(&LeaseRecord { version: VERSION, images, layers });
+        let content = to_json(&LeaseRecord { version: VERSION, images, image: None, layers });
         fs::write(scratch.path(), content).map_err(at("writing", scratch.path()))?;
         let persisted = scratch.persist(&path);
         persisted.map_err(|error| at("renaming a file to", &path)(error.error))?;
@@ -84,7 +88,11 @@ impl Store {
             let Some(bytes) = durable::read(&path, RECORD_MAX)? else { continue };
             let owner = name.strip_suffix(".json").unwrap_or(&name);
             // Only a power cut leaves half a lease, and that ended its container too.
-            leases.push((owner.to_owned(), parse(&path, &bytes).ok()));
+            let record = parse(&path, &bytes).ok().map(|mut record: LeaseRecord| {
+                record.images.extend(record.image.take());
+                record
+            });
+            leases.push((owner.to_owned(), record));
         }
         leases.sort_by(|(a, _), (b, _)| a.cmp(b));
         Ok(leases)

@@ -220,6 +220,10 @@ fn leases_keep_layers_over_everything() {
         r#""../c1" cannot hold a lease: its name is to be 1 to 200 letters, digits, . _ or -"#
     ]]
     .assert_eq(&refused(store.lease("../c1", &[&id])));
+    // One that an earlier version wrote.
+    let old = format!(r#"{{"version":1,"image":"{id}","layers":["{id}"]}}"#);
+    fs::write(store.dir().join("leases/c2.json"), old).unwrap();
+    assert_eq!(store.leases().unwrap(), [Lease { owner: "c2".into(), images: vec![id.clone()] }]);
     // What a power cut leaves of a lease that was not synced.
     fs::write(store.dir().join("leases/c2.json"), "").unwrap();
     assert_eq!(store.leases().unwrap(), [Lease { owner: "c2".into(), images: vec![] }]);

@@ -269,11 +269,10 @@ pub(super) fn make_devices(
     root: &OwnedFd,
     devices: &[Device],
     links: &[(String, String)],
-    users: Option<&UserNamespace>,
 ) -> Result<(), InitError> {
     for device in devices {
         let path = device.path.as_str();
-        make_device(root, device, users).map_err(step(format!("make the device {path}")))?;
+        make_device(root, device).map_err(step(format!("make the device {path}")))?;
     }
     for (path, target) in links {
         make_link(root, path, target).map_err(step(format!("make the link {path}")))?;
@@ -281,7 +280,7 @@ pub(super) fn make_devices(
     Ok(())
 }
 
-fn make_device(root: &OwnedFd, device: &Device, users: Option<&UserNamespace>) -> io::Result<()> {
+fn make_device(root: &OwnedFd, device: &Device) -> io::Result<()> {
     let (parent, name) = parent_of(root, &device.path)?;
     let kind = if device.block { FileType::BlockDevice } else { FileType::CharacterDevice };
     let mode = Mode::from_raw_mode(device.mode);
@@ -291,8 +290,7 @@ fn make_device(root: &OwnedFd, device: &Device, users: Option<&UserNamespace>) -
         Err(Errno::EXIST) => return Ok(()),
         Err(error) => return Err(error.into()),
     }
-    let owner = |number| users.map_or(number, |users| users.on_machine(number));
-    let (uid, gid) = (Uid::from_raw(owner(device.uid)), Gid::from_raw(owner(device.gid)));
+    let (uid, gid) = (Uid::from_raw(device.uid), Gid::from_raw(device.gid));
     Ok(chownat(&parent, &name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)?)
 }
 

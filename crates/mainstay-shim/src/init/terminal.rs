@@ -1,13 +1,12 @@
 //! Standard streams and terminals.
 
-use std::ffi::CString;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use mainstay_linux::mount;
 use mainstay_linux::socket;
 use rustix::fs::{CWD, FileType, Mode, OFlags, Uid, fchown, fstat, mknodat, open};
-use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
+use rustix::pty::{OpenptFlags, grantpt, ioctl_tiocgptpeer, openpt, unlockpt};
 use rustix::stdio::{dup2_stderr, dup2_stdin, dup2_stdout};
 
 use super::{InitError, Stdio, step};
@@ -34,9 +33,8 @@ pub(super) fn connect(
     let controller = openpt(flags).map_err(named("open /dev/ptmx in the container"))?;
     grantpt(&controller).map_err(named("set up the terminal"))?;
     unlockpt(&controller).map_err(named("unlock the terminal"))?;
-    let path: CString = ptsname(&controller, Vec::new()).map_err(named("name the terminal"))?;
-    let flags = OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC;
-    let terminal = open(path, flags, Mode::empty()).map_err(named("open the terminal"))?;
+    // Not by its name: what lies there is the container's choice.
+    let terminal = ioctl_tiocgptpeer(&controller, flags).map_err(named("open the terminal"))?;
     match to_socket {
         None => channel.send(&Report::Terminal(controller)),
         Some(socket) => socket::send(&socket, b"T", &[controller.as_fd()]).map(drop),

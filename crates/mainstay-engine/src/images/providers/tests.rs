@@ -92,7 +92,7 @@ async fn programs_are_asked_for_their_images_and_remembered_as_they_say() {
     let line = fs::read_to_string(&log).unwrap();
     let request = format!(
         "argument own {{\"kind\":\"CredentialProviderRequest\",\"apiVersion\":\"{V1}\",\
-         \"image\":\"a.example/team/x:1\"}}"
+         \"image\":\"a.example/team/x\"}}"
     );
     assert_eq!(line.lines().next(), Some(request.as_str()));
     write(r#""cacheKeyType":"Registry","cacheDuration":"1000s""#);
