@@ -50,6 +50,12 @@ pub(crate) struct ImageGc {
 /// Why images were not removed.
 type Failure = String;
 
+/// What may go, by what images were called then that are used.
+struct Found {
+    unused: Vec<Unused>,
+    names: BTreeSet<String>,
+}
+
 impl ImageGc {
     /// Looks, for ever.
     pub(crate) async fn run(self: Arc<Self>) {
@@ -73,12 +79,14 @@ impl ImageGc {
 
     async fn collect(&self) -> Result<(), Failure> {
         let mut known = self.known.lock().await;
-        let Some(unused) = self.unused(&mut known).await? else { return Ok(()) };
+        let Some(Found { unused, mut names }) = self.unused(&mut known).await? else {
+            return Ok(());
+        };
         if self.policy.is_off() {
             return Ok(());
         }
         let (old, unused): (Vec<_>, Vec<_>) = unused.into_iter().partition(|it| it.is_old);
-        self.remove(old, u64::MAX).await?;
+        self.remove(old, u64::MAX, &mut names).await?;
         let Some(disk) = self.disk() else {
             let error = "invalid capacity 0 on image filesystem".to_owned();
             let reason = "InvalidDiskCapacity";
@@ -86,7 +94,7 @@ impl ImageGc {
             return Err(error);
         };
         let Some(excess) = self.policy.excess(disk) else { return Ok(()) };
-        let freed = self.remove(unused, excess).await?;
+        let freed = self.remove(unused, excess, &mut names).await?;
         if freed < excess {
             let message = shortfall(disk, freed);
             let reason = "FreeDiskSpaceFailed";
@@ -106,7 +114,9 @@ impl ImageGc {
         let mut known = self.known.lock().await;
         let removed = async {
             match self.unused(&mut known).await? {
-                Some(unused) => self.remove(unused, u64::MAX).await.map(|_| true),
+                Some(Found { unused, mut names }) => {
+                    self.remove(unused, u64::MAX, &mut names).await.map(|_| true)
+                }
                 None => Ok(false),
             }
         };
@@ -118,21 +128,25 @@ impl ImageGc {
     }
 
     /// What may go; `None` when it is not known yet what should run.
-    async fn unused(&self, known: &mut Known) -> Result<Option<Vec<Unused>>, Failure> {
+    async fn unused(&self, known: &mut Known) -> Result<Option<Found>, Failure> {
         let images = &self.performer.images;
         let all = images.list_images().await.map_err(|error| error.chain())?;
-        let used = self.ids(self.names()).await?;
+        let names = self.names();
+        let used = self.ids(&names).await?;
         let now = self.begun.elapsed();
         known.look(&all, &used, now);
         let is_known = self.board.borrow().is_complete();
-        Ok(is_known.then(|| known.unused(&self.policy, now)))
+        Ok(is_known.then(|| Found { unused: known.unused(&self.policy, now), names }))
     }
 
     /// The images of these names that are there.
-    async fn ids(&self, names: BTreeSet<String>) -> Result<BTreeSet<ImageId>, Failure> {
+    async fn ids(
+        &self,
+        names: impl IntoIterator<Item = &String>,
+    ) -> Result<BTreeSet<ImageId>, Failure> {
         let mut ids = BTreeSet::new();
         for name in names {
-            match self.performer.images.image_status(&ImageSpec(name)).await {
+            match self.performer.images.image_status(&ImageSpec(name.clone())).await {
                 Ok(Some(image)) => drop(ids.insert(image.id)),
                 Ok(None) => {}
                 // No image is called so.
@@ -167,15 +181,19 @@ impl ImageGc {
         names
     }
 
-    /// Removes images until there is so much more room, as far as is known; answers how much.
-    async fn remove(&self, images: Vec<Unused>, excess: u64) -> Result<u64, Failure> {
+    /// Removes images until there is so much more room, as far as is known; answers how much. `known` are
+    /// the names that have been looked up.
+    async fn remove(
+        &self,
+        images: Vec<Unused>,
+        excess: u64,
+        known: &mut BTreeSet<String>,
+    ) -> Result<u64, Failure> {
         let (mut freed, mut failures) = (0_u64, Vec::new());
-        let mut known = self.names();
         for Unused { id: ImageId(id), size, .. } in images {
             // Somebody may have begun to use it meanwhile.
             let names = self.names();
-            let new = names.difference(&known).cloned().collect();
-            if self.ids(new).await?.contains(&ImageId(id.clone())) {
+            if self.ids(names.difference(known)).await?.contains(&ImageId(id.clone())) {
                 continue;
             }
             known.extend(names);
