@@ -128,18 +128,17 @@ impl Eviction {
         self.until_ended(&self.over(), true).await;
         let are_known = self.images.delete_unused().await;
         let levels = self.levels().await;
-        let missing = |threshold: &&Threshold| threshold.missing(&levels);
-        let left = || judgement.due.iter().filter(|it| of_disk(it) && missing(it) > 0);
-        let Some(threshold) = left().next() else { return Next::InTime };
+        let mut left = judgement.due.iter().filter(|it| of_disk(it) && !it.is_resolved(&levels));
+        let Some(threshold) = left.next() else { return Next::InTime };
         // Whoever has to go for one of them has to help with the others.
-        let resource = threshold.signal.resource();
-        let most =
-            left().filter(|it| it.signal.resource() == resource).map(|it| missing(&it)).max();
+        let is_alike = |it: &&Threshold| it.signal.resource() == threshold.signal.resource();
+        let others = left.filter(is_alike).map(|it| it.missing(&levels));
+        let most = others.max().unwrap_or_default().max(threshold.missing(&levels));
         let mut pods = self.active();
         if !are_known || age < self.images.least_age() {
             pods.retain(|(key, _)| !key.source.is_static());
         }
-        self.evict(threshold, most.unwrap_or_default(), &levels, pods).await
+        self.evict(threshold, most, &levels, pods).await
     }
 
     /// Ends the pod that is least important of these.

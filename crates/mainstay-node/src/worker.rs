@@ -136,14 +136,14 @@ impl Worker {
             }
             self.memory.outdated |= renewed;
             self.memory.forget_gone(&seen);
+            let order = self.performer.take_eviction(&self.key);
             if let Some(run) = goal.goal.pod() {
                 self.memory.begin(run, &seen, now);
-                let uid = run.pod.uid();
-                let order = self.performer.take_eviction(&self.key, uid);
-                // It may have come to its end by itself meanwhile.
-                if let Some(order) = order.filter(|_| !self.memory.has_finished(run)) {
+                // It may have come to its end by itself meanwhile, or another version is to run.
+                let is_for_it = |uid: &str| uid == run.pod.uid() && !self.memory.has_finished(run);
+                if let Some((uid, order)) = order.filter(|(uid, _)| is_for_it(uid)) {
                     let EvictionOrder { message, grace, by_pressure } = order;
-                    let (uid, incarnation) = (uid.to_owned(), run.incarnation);
+                    let incarnation = run.incarnation;
                     let eviction = Eviction { uid, incarnation, message, grace, by_pressure };
                     self.memory.evicted = Some(eviction);
                 }

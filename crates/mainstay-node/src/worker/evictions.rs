@@ -14,8 +14,8 @@ use crate::publish::{EventKind, about};
 /// What is to be ended, and what goes with it.
 #[derive(Debug, Default)]
 pub(super) struct Evictions {
-    /// Pods that are to be ended, by key and version.
-    orders: BTreeMap<(PodKey, String), EvictionOrder>,
+    /// Versions of pods that are to be ended, by their UIDs.
+    orders: BTreeMap<PodKey, (String, EvictionOrder)>,
     /// Whether nothing is kept of pods that have come to their end for good.
     pub(super) reclaims: bool,
 }
@@ -38,7 +38,7 @@ impl Performer {
         self.events.show(about(pod, None), kind, EVICTED, order.message.clone());
         self.events.tell(key, kind, EVICTED, order.message.clone());
         self.evictions.send_modify(|all| {
-            all.orders.insert((key.clone(), pod.uid().to_owned()), order);
+            all.orders.insert(key.clone(), (pod.uid().to_owned(), order));
         });
     }
 
@@ -53,16 +53,15 @@ impl Performer {
         self.evictions.subscribe()
     }
 
-    /// Why this version of a pod is to be ended. It is told once, and what was to be told of other versions
-    /// never.
-    pub(super) fn take_eviction(&self, key: &PodKey, uid: &str) -> Option<EvictionOrder> {
+    /// Which version of a pod is to be ended, by its UID, and why. It is told once: what was to be told of a
+    /// version that is not there any more is never.
+    pub(super) fn take_eviction(&self, key: &PodKey) -> Option<(String, EvictionOrder)> {
         if self.evictions.borrow().orders.is_empty() {
             return None;
         }
         let mut order = None;
         self.evictions.send_if_modified(|all| {
-            order = all.orders.remove(&(key.clone(), uid.to_owned()));
-            all.orders.retain(|(other, _), _| other != key);
+            order = all.orders.remove(key);
             // Nobody has to hear of that.
             false
         });

@@ -138,8 +138,9 @@ fn what_was_due_is_so_until_more_is_there() {
                     40: fine [] calm";
     let seen = [(0, 120), (10, 99), (20, 149), (30, 150), (40, 120)];
     assert_eq!(looks(&thresholds, &seen), expected);
-    assert!(thresholds.is_resolved(&with_memory(150 * MI)));
-    assert!(!thresholds.is_resolved(&with_memory(149 * MI)));
+    let threshold = thresholds.iter().next().unwrap();
+    assert!(threshold.is_resolved(&with_memory(150 * MI)));
+    assert!(!threshold.is_resolved(&with_memory(149 * MI)));
 }
 
 fn candidate(name: &str, priority: i32, requests: &str) -> Arc<Pod> {

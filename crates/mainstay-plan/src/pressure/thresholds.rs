@@ -139,29 +139,17 @@ impl Thresholds {
 
     /// What is below its threshold now.
     pub(super) fn crossed(&self, levels: &Levels) -> impl Iterator<Item = usize> {
-        let is_crossed = |it: &Threshold| it.is_crossed(levels.of(it.signal), false);
-        self.indices(is_crossed)
-    }
-
-    /// Whether there is enough of everything again, and of what was short as much more as was asked for.
-    pub fn is_resolved(&self, levels: &Levels) -> bool {
-        !self.list.iter().any(|it| it.is_crossed(levels.of(it.signal), true))
+        let all = self.list.iter().enumerate();
+        all.filter(|(_, it)| it.is_crossed(levels.of(it.signal), false)).map(|(index, _)| index)
     }
 
     /// Whether a threshold that was crossed still counts.
     pub(super) fn lasts(&self, index: usize, levels: &Levels) -> bool {
-        self.list.get(index).is_some_and(|it| it.is_crossed(levels.of(it.signal), true))
+        self.list.get(index).is_some_and(|it| !it.is_resolved(levels))
     }
 
     pub(super) fn get(&self, index: usize) -> Option<&Threshold> {
         self.list.get(index)
-    }
-
-    fn indices(&self, is: impl Fn(&Threshold) -> bool) -> impl Iterator<Item = usize> {
-        let all = self.list.iter().enumerate();
-        let found: Vec<usize> =
-            all.filter_map(|(index, threshold)| is(threshold).then_some(index)).collect();
-        found.into_iter()
     }
 }
 
@@ -174,6 +162,11 @@ impl Threshold {
     /// How much there has to be, as it is told. Source: `GetThresholdQuantity`.
     pub fn quantity(&self, level: Level) -> Quantity {
         self.least.of(level)
+    }
+
+    /// Whether there is as much as has to be reclaimed when it was crossed.
+    pub fn is_resolved(&self, levels: &Levels) -> bool {
+        !self.is_crossed(levels.of(self.signal), true)
     }
 
     /// How much more there would have to be.
