@@ -79,8 +79,8 @@ pub struct Mount {
     pub recursive_read_only: bool,
     /// Which mounts made later are seen on which side.
     pub propagation: MountPropagation,
-    /// What below `host_path`, or in the image (`image_sub_path`), is mounted; empty for all of it. Whoever may write there chooses what its names
-    /// lead to, so it is resolved once, and never out of there.
+    /// What below `host_path`, or in the image (`image_sub_path`), is mounted; empty for all of it. Whoever
+    /// may write there chooses what its names lead to, so it is resolved once, and never out of there.
     pub sub_path: String,
 }
 

@@ -79,6 +79,13 @@ pub(crate) struct Ingredients<'a> {
     pub(crate) seccomp: Option<String>,
 }
 
+impl Ingredients<'_> {
+    /// The machine's number of its user and group 0.
+    fn root(&self) -> u32 {
+        self.namespaces.users.map_or(0, |users| users.host_id)
+    }
+}
+
 /// Where things of it are.
 pub(crate) struct Places<'a> {
     /// The container's own directory in the run directory.
@@ -124,7 +131,6 @@ pub(crate) fn container(from: &Ingredients<'_>) -> Result<Container, BundleError
     let privileged = config.security_context.privileged;
     let unmasked = privileged || config.security_context.unmasked_paths;
     let process = process(from)?;
-    let root = from.namespaces.users.map_or(0, |users| users.host_id);
     let strings = |list: &[&str]| list.iter().map(|text| (*text).to_owned()).collect::<Vec<_>>();
     let masked = [strings(&MASKED_PATHS), machine.throttles.to_vec()].concat();
     let layout = machine.hierarchies.layout();
@@ -135,7 +141,7 @@ pub(crate) fn container(from: &Ingredients<'_>) -> Result<Container, BundleError
         root: Root { readonly: config.security_context.readonly_rootfs, ..places.root.clone() },
         mounts: mounts.list,
         sealed_mounts: mounts.sealed,
-        devices: devices::nodes(root, privileged.then_some(machine.devices)),
+        devices: devices::nodes(from.root(), privileged.then_some(machine.devices)),
         links: devices::links(mounts.links),
         masked_paths: if unmasked { Vec::new() } else { masked },
         readonly_paths: if unmasked { Vec::new() } else { strings(&READONLY_PATHS) },

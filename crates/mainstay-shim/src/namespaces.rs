@@ -43,7 +43,6 @@ pub(crate) fn enter(which: &SandboxNamespaces) -> Result<Pod, NamespaceError> {
     let host_mounts = own_mounts().map_err(step("remember the host's mounts"))?;
     // Mounts of its own always: what is mounted for a container goes with the container, and
     // what the host mounts and unmounts later arrives here, so that nothing is held busy.
-    unshare(Namespaces::NEWNS).map_err(step("make the pod's mounts"))?;
     let mut namespaces = Namespaces::empty();
     namespaces.set(Namespaces::NEWNET, which.network);
     namespaces.set(Namespaces::NEWIPC, which.ipc);
@@ -51,11 +50,13 @@ pub(crate) fn enter(which: &SandboxNamespaces) -> Result<Pod, NamespaceError> {
     // They are at the disposal of whoever may do anything among the users that they belong to.
     let users = match which.users {
         Some(range) => {
+            unshare(Namespaces::NEWNS).map_err(step("make the pod's mounts"))?;
             let users = UserNamespace::make(range.first, range.length, namespaces);
             Some(users.map_err(step("make the pod's users and its other namespaces"))?)
         }
         None => {
-            unshare(namespaces).map_err(step("make the pod's namespaces"))?;
+            let all = namespaces | Namespaces::NEWNS;
+            unshare(all).map_err(step("make the pod's namespaces"))?;
             None
         }
     };

@@ -41,7 +41,7 @@ pub(super) fn list(from: &Ingredients<'_>, layout: Layout) -> Mounts {
     let dev = MountFlags { nosuid: true, ..PLAIN };
     mounts.add("/dev", "tmpfs", &[("mode", "755"), ("size", "65536k")], dev);
     // The group of terminals; the kernel takes the machine's number.
-    let tty = from.namespaces.users.map_or(0, |users| users.host_id).saturating_add(5).to_string();
+    let tty = from.root().saturating_add(5).to_string();
     let pts = [("newinstance", ""), ("ptmxmode", "0666"), ("mode", "0620"), ("gid", &tty)];
     mounts.add("/dev/pts", "devpts", &pts, MountFlags { nosuid: true, noexec: true, ..PLAIN });
     mounts.add("/dev/mqueue", "mqueue", &[], CLOSED);

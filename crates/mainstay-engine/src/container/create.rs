@@ -89,19 +89,10 @@ fn lay_out(
     config: &ContainerConfig,
 ) -> Result<(Spec, ContainerRecord)> {
     let owner = sandbox.state().record.clone();
-    let store = engine.store();
-    let image = store.find(&config.image.0).map_err(failed("cannot look up the image"))?;
-    let image = image.ok_or_else(|| {
-        Error::new(ErrorKind::NotFound, format!("image {} is not on this machine", config.image))
-    })?;
+    let image = find_image(engine, &config.image, "")?;
     let mut images = BTreeMap::new();
-    for ImageSpec(name) in config.mounts.iter().filter_map(|mount| mount.image.as_ref()) {
-        let found = store.find(name).map_err(failed("cannot look up the image of a volume"))?;
-        let found = found.ok_or_else(|| {
-            let message = format!("image {name} of a volume is not on this machine");
-            Error::new(ErrorKind::NotFound, message)
-        })?;
-        images.insert(name.clone(), found);
+    for name in config.mounts.iter().filter_map(|mount| mount.image.as_ref()) {
+        images.insert(name.0.clone(), find_image(engine, name, " of a volume")?);
     }
     let user = find_user(engine, &image, config)?;
     let names = [image.references.as_slice(), &image.digests].concat();
@@ -226,6 +217,15 @@ fn check_propagation(mounts: &[Mount]) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Looks up an image, which has been fetched by now; `of` says whose it is.
+fn find_image(engine: &Instance, name: &ImageSpec, of: &str) -> Result<Image> {
+    let found = engine.store().find(&name.0);
+    found.map_err(failed(format!("cannot look up the image{of}")))?.ok_or_else(|| {
+        let message = format!("image {name}{of} is not on this machine");
+        Error::new(ErrorKind::NotFound, message)
+    })
 }
 
 fn find_user(engine: &Instance, image: &Image, config: &ContainerConfig) -> Result<User> {

@@ -46,18 +46,6 @@ pub(super) fn map_layers(
     users: &UserNamespace,
 ) -> Result<Container, InitError> {
     let (root, bundle) = (&container.root, Path::new(&container.bundle));
-    let parts = |path: &str| {
-        let path = Path::new(path);
-        path.parent()
-            .zip(path.file_name())
-            .map(|(parent, name)| (parent.to_owned(), name.to_owned()))
-    };
-    let no_parts = || io::Error::new(io::ErrorKind::InvalidInput, "they are not in one directory");
-    let wrong = || step("find what the container writes")(no_parts());
-    // Both have to be on one mount.
-    let (writable, upper) = parts(&root.upper).ok_or_else(wrong)?;
-    let (_, work) =
-        parts(&root.work).filter(|(parent, _)| *parent == writable).ok_or_else(wrong)?;
     let map = |name: &str, source: &Path| {
         let target = bundle.join(name);
         let named = || format!("show {} to the pod's users", source.display());
@@ -71,19 +59,21 @@ pub(super) fn map_layers(
     };
     let text = |path: PathBuf| path.to_string_lossy().into_owned();
     let layers = text(map("layers", Path::new(&root.layers))?);
-    let writable = map("writable", &writable)?;
+    // What the overlay writes has to be on one mount.
+    let writable = Path::new(&root.upper).parent().unwrap_or(Path::new("/"));
+    let place = map("writable", writable)?;
+    let inside = |path: &str| {
+        let name = Path::new(path).strip_prefix(writable).map_err(io::Error::other);
+        name.map(|name| text(place.join(name))).map_err(step(format!("find {path} there")))
+    };
     let mut mapped = container.clone();
     for mount in &mut mapped.mounts {
         if let MountSource::Image { layers: of_image, .. } = &mut mount.source {
             of_image.clone_from(&layers);
         }
     }
-    mapped.root = Root {
-        layers,
-        upper: text(writable.join(upper)),
-        work: text(writable.join(work)),
-        ..root.clone()
-    };
+    mapped.root =
+        Root { layers, upper: inside(&root.upper)?, work: inside(&root.work)?, ..root.clone() };
     Ok(mapped)
 }
 

@@ -12,8 +12,8 @@ use rustix::stdio::{dup2_stderr, dup2_stdin, dup2_stdout};
 use super::{InitError, Stdio, step};
 use crate::handshake::{Child, Report};
 
-/// Puts the standard streams in their places, which are the user's `owner` then. Returns the process's side of its terminal if it
-/// has one.
+/// Puts the standard streams in their places, which are the user's `owner` then. Returns the process's side
+/// of its terminal if it has one.
 pub(super) fn connect(
     owner: u32,
     stdio: Stdio,
