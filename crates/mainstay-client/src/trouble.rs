@@ -32,6 +32,17 @@ impl Trouble {
         news
     }
 
+    /// Takes in how something went. Answers the failure, if that is to be said.
+    pub fn news<'a>(&mut self, how: Result<(), &'a CallError>) -> Option<&'a CallError> {
+        match how {
+            Ok(()) => {
+                self.unsay();
+                None
+            }
+            Err(error) => self.is_news(error).then_some(error),
+        }
+    }
+
     /// Counts a failure; answers how long to wait after it.
     pub fn count(&mut self, longest: Duration) -> Duration {
         self.count += 1;

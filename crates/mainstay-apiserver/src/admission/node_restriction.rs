@@ -167,7 +167,7 @@ fn operation(request: &Request<'_>) -> &'static str {
     }
 }
 
-fn forbid(text: impl Into<String>) -> Result<(), Refusal> {
+fn forbid<T>(text: impl Into<String>) -> Result<T, Refusal> {
     Err(Refusal::Forbidden(text.into()))
 }
 

@@ -34,17 +34,24 @@ fn leave(directory: &Path, bytes: u64) {
     rustix::fs::fallocate(ballast, rustix::fs::FallocateFlags::empty(), 0, spare).unwrap();
 }
 
-#[test]
-fn the_least_important_static_pod_makes_room_on_the_disk_and_comes_back() {
-    const LEAST: u64 = 60 * MI;
-    let Some(mut node) = Node::prepare() else { return };
-    let small = Small::below(&node, 160 * MI);
-    // What images might go instead is known early.
+/// What is to be left of it.
+const LEAST: u64 = 60 * MI;
+
+/// A node on a disk of so many bytes, which soon knows what images might go.
+fn on_small_disk(bytes: u64) -> Option<(Node, Small)> {
+    let mut node = Node::prepare()?;
+    let small = Small::below(&node, bytes);
     node.configure(
         "evictionHard: {nodefs.available: 60Mi}\nevictionPressureTransitionPeriod: 1ms\n\
          imageMinimumGCAge: 1ms",
     );
     node.launch();
+    Some((node, small))
+}
+
+#[test]
+fn the_least_important_static_pod_makes_room_on_the_disk_and_comes_back() {
+    let Some((mut node, small)) = on_small_disk(160 * MI) else { return };
     let important = writes(&node, "important", 20).set("spec.priority", 7);
     node.put("important.yaml", &important);
     // However it is restarted by itself: it did not end by itself.
@@ -81,13 +88,7 @@ fn the_least_important_static_pod_makes_room_on_the_disk_and_comes_back() {
 
 #[test]
 fn images_that_nobody_needs_make_room_before_a_pod_has_to_end() {
-    let Some(mut node) = Node::prepare() else { return };
-    let small = Small::below(&node, 200 * MI);
-    node.configure(
-        "evictionHard: {nodefs.available: 60Mi}\nevictionPressureTransitionPeriod: 1ms\n\
-         imageMinimumGCAge: 1ms",
-    );
-    node.launch();
+    let Some((mut node, small)) = on_small_disk(200 * MI) else { return };
     for (name, size) in [("first", 1), ("second", 2), ("done", 3), ("unused", 20 << 20)] {
         let file = node.path(&format!("{name}.tar"));
         let image = Image::busybox().with_file("content", &"x".repeat(size));

@@ -160,15 +160,12 @@ impl Sink<Held> for Heard {
 
     fn answered(&self, how: Result<(), &CallError>) {
         let mut trouble = self.trouble.lock().unwrap_or_else(PoisonError::into_inner);
-        match how {
-            Ok(()) => drop(trouble.unsay()),
-            Err(error) => {
-                if trouble.is_news(error) {
-                    let (object, error) = (&self.name, &error.message);
-                    tracing::warn!(%object, error, "cannot follow an object that pods refer to");
-                }
-                self.shelf.unreadable(&self.name, &error.answer);
-            }
+        if let Some(CallError { message: error, .. }) = trouble.news(how) {
+            let object = &self.name;
+            tracing::warn!(%object, error, "cannot follow an object that pods refer to");
+        }
+        if let Err(error) = how {
+            self.shelf.unreadable(&self.name, &error.answer);
         }
     }
 }

@@ -110,13 +110,8 @@ impl Sink<Held> for Services {
 
     fn answered(&self, how: Result<(), &CallError>) {
         let mut trouble = self.trouble.lock().unwrap_or_else(PoisonError::into_inner);
-        match how {
-            Ok(()) => drop(trouble.unsay()),
-            Err(error) => {
-                if trouble.is_news(error) {
-                    tracing::warn!(error = error.message, "cannot follow the services of the API");
-                }
-            }
+        if let Some(error) = trouble.news(how) {
+            tracing::warn!(error = error.message, "cannot follow the services of the API");
         }
     }
 }

@@ -173,14 +173,8 @@ impl Sink<NodePart> for Heard {
 
     fn answered(&self, how: Result<(), &CallError>) {
         let mut trouble = self.trouble.lock().unwrap_or_else(PoisonError::into_inner);
-        match how {
-            Ok(()) => {
-                trouble.unsay();
-            }
-            Err(error) if trouble.is_news(error) => {
-                tracing::debug!(error = error.message, "cannot follow the nodes of the API");
-            }
-            Err(_) => {}
+        if let Some(error) = trouble.news(how) {
+            tracing::debug!(error = error.message, "cannot follow the nodes of the API");
         }
     }
 }

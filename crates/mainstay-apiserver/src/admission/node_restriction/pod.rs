@@ -69,14 +69,7 @@ pub(super) fn ephemeral_containers(
     new: Option<&Object>,
     old: Option<&Object>,
 ) -> Result<(), Refusal> {
-    let (Operation::Update, Some(new), Some(old)) = (request.operation, new, old) else {
-        return forbid(format!("unexpected operation {:?}", operation(request)));
-    };
-    if node_of(old) != node {
-        return forbid(format!(
-            "node {node:?} can only update ephemeral containers of pods with spec.nodeName set to itself"
-        ));
-    }
+    let (new, old) = own_update(node, request, new, old, "ephemeral containers of pods")?;
     let references = |pod: &Object| {
         let pod = pod.typed::<k8s_openapi::api::core::v1::Pod>().ok();
         pod.map(|pod| mainstay_pod::validate::api_references(&pod))
@@ -94,6 +87,25 @@ pub(super) fn ephemeral_containers(
         }
         None => Ok(()),
     }
+}
+
+/// An update of a subresource, `what`, of a pod of this node.
+fn own_update<'a>(
+    node: &str,
+    request: &Request<'_>,
+    new: Option<&'a Object>,
+    old: Option<&'a Object>,
+    what: &str,
+) -> Result<(&'a Object, &'a Object), Refusal> {
+    let (Operation::Update, Some(new), Some(old)) = (request.operation, new, old) else {
+        return forbid(format!("unexpected operation {:?}", operation(request)));
+    };
+    if node_of(old) != node {
+        return forbid(format!(
+            "node {node:?} can only update {what} with spec.nodeName set to itself"
+        ));
+    }
+    Ok((new, old))
 }
 
 /// A mirror belongs to its node and goes away with it.
@@ -148,14 +160,7 @@ pub(super) fn status(
     new: Option<&Object>,
     old: Option<&Object>,
 ) -> Result<(), Refusal> {
-    let (Operation::Update, Some(new), Some(old)) = (request.operation, new, old) else {
-        return forbid(format!("unexpected operation {:?}", operation(request)));
-    };
-    if node_of(old) != node {
-        return forbid(format!(
-            "node {node:?} can only update pod status for pods with spec.nodeName set to itself"
-        ));
-    }
+    let (new, old) = own_update(node, request, new, old, "pod status for pods")?;
     if labels(old).collect::<BTreeMap<_, _>>() != labels(new).collect() {
         return forbid(format!("node {node:?} cannot update labels through pod status"));
     }

@@ -228,6 +228,23 @@ impl Cluster {
         }
     }
 
+    /// Makes the node `n1`, and a mirror there that belongs to it and has the label that sets and budgets
+    /// look for; answers the reference to the node.
+    pub(crate) async fn mirror(&self) -> Value {
+        let node = self.create("/api/v1/nodes", json!({ "metadata": { "name": "n1" } })).await;
+        let mut owner = owner_reference(&node);
+        (owner["kind"], owner["controller"]) = ("Node".into(), true.into());
+        let mirror = json!({
+            "metadata": {
+                "name": "web-n1", "labels": { "app": "web" }, "ownerReferences": [&owner],
+                "annotations": { "kubernetes.io/config.mirror": "1" },
+            },
+            "spec": { "nodeName": "n1", "containers": [{ "name": "main", "image": "a" }] },
+        });
+        self.create("/api/v1/namespaces/default/pods", mirror).await;
+        owner
+    }
+
     /// Makes a ConfigMap `name` in `default` that these own, which it blocks.
     pub(crate) async fn config_map(&self, name: &str, owners: &[&Value]) -> Value {
         let owners: Vec<Value> = owners.iter().map(|owner| owner_reference(owner)).collect();

@@ -113,6 +113,15 @@ async fn no_eviction_is_granted_twice() {
     until_ready(&cluster, [10, 10, 6, 4]).await;
 }
 
+/// Waits until the budget allows nothing because of this.
+async fn until_failed(cluster: &Cluster, why: &str) {
+    let has_failed = |it: Option<&Value>| condition(it.unwrap())["reason"] == "SyncFailed";
+    cluster.until(BUDGET, has_failed).await;
+    let there = cluster.get(BUDGET).await.unwrap();
+    assert_eq!(condition(&there)["message"], why);
+    assert_eq!(there["status"]["disruptionsAllowed"], 0);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_has_no_scale_is_told() {
     let cluster = Cluster::new().await;
@@ -127,12 +136,7 @@ async fn what_has_no_scale_is_told() {
     };
     cluster.create(PODS, pod("owned", json!([owner]))).await;
     budget(&cluster, json!({ "maxUnavailable": 1 })).await;
-    let has_failed = |it: Option<&Value>| condition(it.unwrap())["reason"] == "SyncFailed";
-    cluster.until(BUDGET, has_failed).await;
-    let there = cluster.get(BUDGET).await.unwrap();
-    let expected = "configmaps does not implement the scale subresource";
-    assert_eq!(condition(&there)["message"], expected);
-    assert_eq!(there["status"]["disruptionsAllowed"], 0);
+    until_failed(&cluster, "configmaps does not implement the scale subresource").await;
     let until_told = |reason: &'static str| {
         cluster.until_event(move |event| {
             event["reason"] == reason && event["source"]["component"] == "controllermanager"
@@ -152,24 +156,9 @@ async fn what_has_no_scale_is_told() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn mirrors_are_counted_where_a_budget_has_a_number() {
     let cluster = Cluster::new().await;
-    let node = cluster.create("/api/v1/nodes", json!({ "metadata": { "name": "n1" } })).await;
-    let mut owner = owner_reference(&node);
-    (owner["kind"], owner["controller"]) = ("Node".into(), true.into());
-    let mirror = json!({
-        "metadata": {
-            "name": "web-n1", "labels": { "app": "web" }, "ownerReferences": [owner],
-            "annotations": { "kubernetes.io/config.mirror": "1" },
-        },
-        "spec": { "nodeName": "n1", "containers": [{ "name": "main", "image": "a" }] },
-    });
-    cluster.create(PODS, mirror).await;
+    cluster.mirror().await;
     budget(&cluster, json!({ "maxUnavailable": 1 })).await;
-    let has_failed = |it: Option<&Value>| condition(it.unwrap())["reason"] == "SyncFailed";
-    cluster.until(BUDGET, has_failed).await;
-    let there = cluster.get(BUDGET).await.unwrap();
-    let expected = "nodes does not implement the scale subresource";
-    assert_eq!(condition(&there)["message"], expected);
-    assert_eq!(there["status"]["disruptionsAllowed"], 0);
+    until_failed(&cluster, "nodes does not implement the scale subresource").await;
     let integer = |least: u32| json!({ "spec": { "maxUnavailable": null, "minAvailable": least } });
     cluster.merge(BUDGET, integer(1)).await;
     until_ready(&cluster, [1, 1, 1, 0]).await;

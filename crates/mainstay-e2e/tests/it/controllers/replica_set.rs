@@ -125,17 +125,7 @@ async fn pods_are_adopted_and_let_go() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn mirrors_are_nobodys_but_their_nodes() {
     let cluster = Cluster::new().await;
-    let node = cluster.create("/api/v1/nodes", json!({ "metadata": { "name": "n1" } })).await;
-    let mut of_node = owner_reference(&node);
-    (of_node["kind"], of_node["controller"]) = ("Node".into(), true.into());
-    let mirror = json!({
-        "metadata": {
-            "name": "web-n1", "labels": { "app": "web" }, "ownerReferences": [of_node],
-            "annotations": { "kubernetes.io/config.mirror": "1" },
-        },
-        "spec": { "nodeName": "n1", "containers": [{ "name": "main", "image": "x" }] },
-    });
-    cluster.create(PODS, mirror).await;
+    let of_node = cluster.mirror().await;
     cluster.create(SETS, set("web", 2)).await;
     until_status(&cluster, "web", "replicas", 2).await;
     assert_eq!(cluster.list(PODS).await.len(), 3);
