@@ -3,8 +3,10 @@
 //! Everything is measured in one run, on one machine, in one state. What others need for the same work
 //! stands beside it, and the ratios are what counts: absolute times hold for this machine only.
 //!
+//! - `--pods` measures starts, ends and memory of pods only.
 //! - `--api` measures the Kubernetes API only.
 //! - `--scale` measures many nodes and pods only.
+//! - `--upkeep` measures probes, logs and what becomes of a short disk only.
 //! - `--alone` measures nobody but mainstay.
 //! - `--quick` does little of everything, and does not wait until the machine is quiet: to see whether
 //!   all of it works.
@@ -23,6 +25,7 @@ mod pods;
 mod scale;
 mod servers;
 mod table;
+mod upkeep;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -35,13 +38,18 @@ use node::Node;
 use payload::Payload;
 use table::Table;
 
+/// The client of the API, which is an example of `mainstay-e2e`.
+const CLIENT: &str = "api_client";
+
 /// What is asked for.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Options {
     alone: bool,
     api: bool,
+    pods: bool,
     quick: bool,
     scale: bool,
+    upkeep: bool,
     programs: Option<PathBuf>,
 }
 
@@ -72,6 +80,12 @@ struct Extent {
     sizes: [usize; 3],
     /// How many pods are drained.
     drained: usize,
+    /// How many pods are probed.
+    probed: usize,
+    /// How many lines a container prints.
+    lines: u64,
+    /// How often the disk becomes short.
+    short: usize,
     /// Whether what one program leaves to be done is waited for before the next one.
     settle: bool,
 }
@@ -89,6 +103,9 @@ const FULL: Extent = Extent {
     nodes: 100,
     sizes: [10, 100, 1000],
     drained: 100,
+    probed: 50,
+    lines: 5_000_000,
+    short: 5,
     settle: true,
 };
 
@@ -105,6 +122,9 @@ const QUICK: Extent = Extent {
     nodes: 4,
     sizes: [2, 10, 50],
     drained: 4,
+    probed: 2,
+    lines: 100_000,
+    short: 1,
     settle: false,
 };
 
@@ -133,6 +153,7 @@ struct Wanted {
     pods: bool,
     api: bool,
     scale: bool,
+    upkeep: bool,
 }
 
 /// Measures, prints, and says what is promised and not kept.
@@ -147,7 +168,12 @@ pub(crate) fn run(arguments: &[&str]) -> anyhow::Result<()> {
     // What a run left that was killed.
     Node::clear(&programs, &directory.join(pods::NODE))?;
     Node::clear(&programs, &directory.join(api::NODE))?;
+    Node::clear(&programs, &directory.join(api::BEHIND))?;
     Node::clear(&programs, &directory.join(scale::NODE))?;
+    for node in upkeep::NODES {
+        Node::clear(&programs, &directory.join(node))?;
+    }
+    upkeep::Disk::clear(&directory)?;
     let _scratch = Scratch::new(&directory)?;
     let bench = Bench {
         programs,
@@ -167,6 +193,7 @@ pub(crate) fn run(arguments: &[&str]) -> anyhow::Result<()> {
     let pods = wanted.pods.then(|| pods::Figures::measure(&bench, &mut table)).transpose()?;
     let api = wanted.api.then(|| api::Figures::measure(&bench)).transpose()?;
     let scale = wanted.scale.then(|| scale::Figures::measure(&bench)).transpose()?;
+    let upkeep = wanted.upkeep.then(|| upkeep::Figures::measure(&bench)).transpose()?;
     table.head();
     if let Some(pods) = &pods {
         pods.tell(&mut table);
@@ -177,8 +204,34 @@ pub(crate) fn run(arguments: &[&str]) -> anyhow::Result<()> {
     if let Some(scale) = &scale {
         scale.tell(&mut table);
     }
+    if let Some(upkeep) = &upkeep {
+        upkeep.tell(&mut table);
+    }
     println!("\n{table}");
     Ok(())
+}
+
+/// Has the programs in `directory` do nothing for a while, and then a little of everything that is measured.
+pub(crate) fn exercise(directory: &Path, idle: Duration) -> anyhow::Result<()> {
+    let programs = Programs::below(directory)?;
+    let place = std::path::absolute("target/bench").context("there is no current directory")?;
+    let node = place.join(pods::NODE);
+    Node::clear(&programs, &node)?;
+    let scratch = Scratch::new(&place)?;
+    let node = Node::start(&programs, &node, &Payload::make(&place)?)?;
+    std::thread::sleep(idle);
+    node.end()?;
+    drop(scratch);
+    run(&["--alone", "--quick", &format!("--programs={}", directory.display())])
+}
+
+/// Builds the client of the API, and says where it is.
+pub(crate) fn build_client(release: &Path) -> anyhow::Result<PathBuf> {
+    let mut command = process::cargo();
+    // What is measured is built without it, so that it has no features but its own.
+    command.args(["build", "--release", "--locked", "--package=mainstay-e2e"]);
+    process::run(command.args(["--example", CLIENT]))?;
+    Ok(release.join("examples").join(CLIENT))
 }
 
 // === impl Options ===
@@ -190,13 +243,15 @@ impl Options {
             match *argument {
                 "--alone" => options.alone = true,
                 "--api" => options.api = true,
+                "--pods" => options.pods = true,
                 "--quick" => options.quick = true,
                 "--scale" => options.scale = true,
+                "--upkeep" => options.upkeep = true,
                 other => match other.strip_prefix("--programs=") {
                     Some(directory) => options.programs = Some(directory.into()),
                     None => bail!(
-                        "bench has no option {other}; there are --alone, --api, --quick, --scale \
-                         and --programs=DIR"
+                        "bench has no option {other}; there are --alone, --api, --pods, --quick, --scale, \
+                         --upkeep and --programs=DIR"
                     ),
                 },
             }
@@ -206,8 +261,13 @@ impl Options {
 
     /// All of it, or only what is named.
     fn wanted(&self) -> Wanted {
-        let all = !(self.api || self.scale);
-        Wanted { pods: all, api: all || self.api, scale: all || self.scale }
+        let all = !(self.pods || self.api || self.scale || self.upkeep);
+        Wanted {
+            pods: all || self.pods,
+            api: all || self.api,
+            scale: all || self.scale,
+            upkeep: all || self.upkeep,
+        }
     }
 }
 
@@ -216,10 +276,7 @@ impl Options {
 impl Programs {
     fn build() -> anyhow::Result<Self> {
         let release = install::build()?;
-        let mut client = process::cargo();
-        // What is measured is built without it, so that it has no features but its own.
-        client.args(["build", "--release", "--locked", "--package=mainstay-e2e"]);
-        process::run(client.args(["--example", "api_client"]))?;
+        build_client(&release)?;
         Self::below(&release)
     }
 
@@ -228,7 +285,7 @@ impl Programs {
             std::fs::canonicalize(directory.join(name))
                 .with_context(|| format!("there is no {name} in {}", directory.display()))
         };
-        Ok(Self { mainstay: program("mainstay")?, client: program("examples/api_client")? })
+        Ok(Self { mainstay: program("mainstay")?, client: program(&format!("examples/{CLIENT}"))? })
     }
 }
 

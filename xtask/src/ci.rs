@@ -33,6 +33,8 @@ const STAGES: &[Stage] = &[
     Stage { name: "fuzzers", pass: fuzzers },
     Stage { name: "build", pass: build },
     Stage { name: "test", pass: test },
+    Stage { name: "member", pass: || shape("member") },
+    Stage { name: "containerd", pass: || shape("containerd") },
     Stage { name: "documentation", pass: documentation },
 ];
 
@@ -117,19 +119,35 @@ fn build() -> anyhow::Result<()> {
 }
 
 fn test() -> anyhow::Result<()> {
-    let nextest =
-        Tool { name: "cargo-nextest", version: "0.9.143", features: &["default-no-update"] };
-    let mut command = process::command(nextest.bring()?);
-    command.args(["nextest", "run", "--workspace", "--locked", "--profile=ci"]);
-    let result = process::run(&mut command);
+    tested(nextest()?.args(["--workspace", "--profile=ci"]), "ci")
+}
+
+/// A part of the end-to-end tests once more, in another shape: `member` has every node be one of another
+/// instance's API, in another network namespace, and `containerd` has Debian's containerd run its pods.
+fn shape(name: &str) -> anyhow::Result<()> {
+    let mut command = nextest()?;
+    command.args(["--package=mainstay-e2e", "--profile", name]);
+    tested(command.env("MAINSTAY_TEST_SHAPE", name), name)
+}
+
+/// Runs tests with a profile that has a report, and prints what they skipped.
+fn tested(command: &mut Command, profile: &str) -> anyhow::Result<()> {
+    let result = process::run(command);
     // What was printed by a test that passed is in the report only. Where cargo builds has no
     // influence on where nextest writes.
-    let report = "target/nextest/ci/junit.xml";
-    let text = std::fs::read_to_string(report).with_context(|| format!("cannot read {report}"));
+    let report = format!("target/nextest/{profile}/junit.xml");
+    let text = std::fs::read_to_string(&report).with_context(|| format!("cannot read {report}"));
     for (reason, times) in skipped(&result.and(text)?) {
         println!("{times} × {reason}");
     }
     Ok(())
+}
+
+fn nextest() -> anyhow::Result<Command> {
+    let tool = Tool { name: "cargo-nextest", version: "0.9.143", features: &["default-no-update"] };
+    let mut command = process::command(tool.bring()?);
+    command.args(["nextest", "run", "--locked"]);
+    Ok(command)
 }
 
 /// The reasons why tests were skipped, as they printed them, and how often.

@@ -15,7 +15,10 @@ const GENERATED: &[(&str, &str, &str)] = &[
 ];
 
 /// What a test compares, and writes if it is told to: it has to know what nothing else needs.
-const PAGES: &[(&str, &str)] = &[("mainstay-pod", "unsupported::tests::page")];
+const PAGES: &[(&str, &str)] = &[
+    ("mainstay-pod", "unsupported::tests::page"),
+    ("mainstay", "config::fields::tests::the_page"),
+];
 
 /// Writes the sources, and the pages of documentation.
 pub(crate) fn write() -> anyhow::Result<()> {
@@ -25,7 +28,7 @@ pub(crate) fn write() -> anyhow::Result<()> {
     }
     for (package, test) in PAGES {
         let mut command = process::cargo();
-        command.args(["test", "--quiet", "--locked", "--package", package, "--lib", test]);
+        command.args(["test", "--quiet", "--locked", "--package", package, test]);
         process::run(command.env("UPDATE_EXPECT", "1"))?;
     }
     Ok(())

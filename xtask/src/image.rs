@@ -66,7 +66,8 @@ fn append(out: &mut tar::Builder<File>, name: &str, content: &[u8]) -> std::io::
     out.append_data(&mut header, name, content)
 }
 
-fn digest(content: &[u8]) -> String {
+/// The SHA-256 of something, in hexadecimal digits.
+pub(crate) fn digest(content: &[u8]) -> String {
     Sha256::digest(content).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 

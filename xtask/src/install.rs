@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, ensure};
 
-use crate::{metadata, process};
+use crate::{layout, metadata, process};
 
 /// The unit as it is in the project, and where it says that mainstay is.
 const UNIT: &str = "dist/mainstay.service";
@@ -62,10 +62,20 @@ pub(crate) fn into(destination: &Path, prefix: &str) -> anyhow::Result<()> {
 
 /// Builds the programs as they are released, and says where they are.
 pub(crate) fn build() -> anyhow::Result<PathBuf> {
+    build_with(&[])
+}
+
+/// The same, with these options of rustc for the agent. They do not change how its functions are called.
+pub(crate) fn build_with(options: &[&str]) -> anyhow::Result<PathBuf> {
+    let [agent, shim] = PROGRAMS;
     let mut command = process::cargo();
-    command.args(["build", "--release", "--locked"]);
-    process::run(command.args(PROGRAMS.map(|program| format!("--package={program}"))))?;
+    command.args(["build", "--release", "--locked", "--package", shim]);
+    process::run(&mut command)?;
+    let mut command = process::cargo();
+    command.args(["rustc", "--release", "--locked", "--package", agent, "--bin", agent, "--"]);
     let target = metadata::read()?.target_directory;
+    command.args(layout::options(&target.join("release/layout"))?);
+    process::run(command.args(options))?;
     let top = std::env::current_dir().context("there is no current directory")?;
     // Short, if it is inside.
     Ok(target.strip_prefix(top).unwrap_or(&target).join("release"))

@@ -6,6 +6,7 @@ mod codegen;
 mod debian;
 mod image;
 mod install;
+mod layout;
 mod metadata;
 mod process;
 mod quickstart;
@@ -25,8 +26,12 @@ cargo xtask <command>
   codegen [--check]      writes the generated sources, or compares them
   test-tools             brings what the tests need
   quickstart             builds mainstay and runs a pod with it, once
-  bench [--api] [--alone]  measures what SPECIFICATION.md promises, or of it what the API does;
-                         beside podman, runc, nginx and etcd, or alone
+  bench [--pods] [--api] [--scale] [--upkeep]
+                         measures what SPECIFICATION.md promises, or of it starts and memory of pods, what
+                         the API does, many nodes and pods, or probes, logs and a short disk
+        [--alone] [--quick] [--programs=DIR]
+                         measures nobody besides; does little of it; takes the programs that are in DIR
+  layout                 notes in which order the agent's functions run, for how they lie in memory
   vm [--seed=|--driver=]  installs mainstay on Debian's kernel with systemd, reboots, cuts its power
   install [--prefix DIR] builds mainstay and installs it below DIR (/usr/local) and DESTDIR";
 
@@ -54,6 +59,9 @@ fn run(arguments: &[&str]) -> anyhow::Result<()> {
         ["codegen", "--check"] => codegen::check(),
         ["bench", options @ ..] => bench::run(options),
         ["vm", options @ ..] => vm::run(options),
+        ["layout"] => layout::write(),
+        // Called by rustc.
+        ["link", arguments @ ..] => layout::link(arguments),
         ["test-tools"] => test_tools::bring(),
         ["quickstart"] => quickstart::run(),
         ["install"] => install::run("/usr/local"),

@@ -41,6 +41,12 @@ const WRK: Tool = Tool {
     packages: &["wrk", "libluajit2-5.1-2", "libc6", "libgcc-s1", "libssl3"],
     make: |from, to, _| take(from, to),
 };
+/// Debian's CNI plugins, which are never installed: whoever has them would use them.
+const CNI: Tool = Tool {
+    name: "cni",
+    packages: &["containernetworking-plugins"],
+    make: |from, to, _| take(&from.join("usr/lib/cni"), to),
+};
 /// What has a program see another time, if the loader of that program finds it.
 const FAKETIME: Tool = Tool {
     name: "libfaketime.so.1",
@@ -52,6 +58,14 @@ const FAKETIME: Tool = Tool {
         copy(&found.next().with_context(|| format!("none is in {}", libraries.display()))?, to)
     },
 };
+/// A container runtime that others have made, with what it runs. Its networks are made by [`CNI`].
+const CONTAINERD: Tool = Tool {
+    name: "containerd",
+    packages: &["containerd", "runc", "libseccomp2"],
+    make: |from, to, _| take(from, to),
+};
+/// What it makes sandboxes of.
+const PAUSE_IMAGE: Tool = Tool { name: "images/pause.tar", packages: &[], make: pause_image };
 /// What the others need stands before them.
 const TOOLS: &[Tool] = &[
     BUSYBOX,
@@ -120,8 +134,11 @@ pub(crate) fn bring() -> anyhow::Result<()> {
     let directory = directory()?;
     let _lock = lock(&directory)?;
     TOOLS.iter().try_for_each(|tool| tool.bring(&directory, &recipe()))?;
-    // Nothing is made from it.
-    FAKETIME.bring(&directory, &format!("{RECIPE}\n{}", FAKETIME.line()))
+    // Nothing is made from them.
+    for tool in [CNI, FAKETIME, CONTAINERD, PAUSE_IMAGE] {
+        tool.bring(&directory, &format!("{RECIPE}\n{}", tool.line()))?;
+    }
+    Ok(())
 }
 
 /// Brings what the benchmark needs, and says where it is.
@@ -211,6 +228,14 @@ fn take(from: &Path, to: &Path) -> anyhow::Result<()> {
 fn copy(from: &Path, to: &Path) -> anyhow::Result<()> {
     fs::copy(from, to).with_context(|| format!("cannot copy {}", from.display()))?;
     Ok(())
+}
+
+/// An image whose program does nothing for ever.
+fn pause_image(root: &Path, to: &Path, tools: &Path) -> anyhow::Result<()> {
+    fs::create_dir(root.join("bin"))?;
+    copy(&tools.join(BUSYBOX.name), &root.join("bin/sleep"))?;
+    Image { name: "local/pause:1", command: &["/bin/sleep", "infinity"], stop_signal: "SIGKILL" }
+        .write(root, to)
 }
 
 /// An image of busybox: every applet in `/bin`.

@@ -76,9 +76,9 @@ impl Inner {
             }
         };
         let Some(wanted) = impersonation::requested(&mut parts.headers)? else { return Ok(user) };
-        let fields = required_fields(info);
+        let required = Required::of(info);
         let rules = self.storage.rules.read();
-        let request = attributes(&user, info, &fields);
+        let request = attributes(&user, info, &required);
         impersonation::impersonate(&wanted, &request, &|attributes| rules.decide(attributes))
     }
 
@@ -86,8 +86,8 @@ impl Inner {
     ///
     /// 403 when he may not.
     pub(crate) fn authorize(&self, user: &User, info: &RequestInfo) -> Result<()> {
-        let fields = required_fields(info);
-        let asked = attributes(user, info, &fields);
+        let required = Required::of(info);
+        let asked = attributes(user, info, &required);
         self.require(&asked)?;
         // Upgraded connections are made by GET too, and make something nevertheless. Source:
         // `AuthorizePodWebsocketUpgradeCreatePermission`.
@@ -153,7 +153,7 @@ impl Inner {
         let needs = node_restriction::needs(&request, new);
         let object = async |resource, namespace, name: Option<String>| match name {
             Some(name) => {
-                let found = self.storage.find(resource, namespace, &name).await?;
+                let found = self.storage.find_current(resource, namespace, &name).await?;
                 Ok::<_, ApiError>(found.map(|stored| stored.object))
             }
             None => Ok(None),
@@ -219,11 +219,8 @@ impl Call<'_> {
     }
 }
 
-fn attributes<'a>(
-    user: &'a User,
-    info: &'a RequestInfo,
-    fields: &'a [(String, String)],
-) -> Attributes<'a> {
+fn attributes<'a>(user: &'a User, info: &'a RequestInfo, required: &'a Required) -> Attributes<'a> {
+    let Required { fields, labels } = required;
     Attributes {
         user,
         verb: info.verb,
@@ -235,6 +232,7 @@ fn attributes<'a>(
         path: &info.path,
         is_resource: info.is_resource,
         fields,
+        labels,
     }
 }
 
@@ -250,13 +248,23 @@ fn selected_name<'a>(info: &RequestInfo, fields: &'a [(String, String)]) -> &'a 
     }
 }
 
-/// The fields that a request's selector pins down.
-fn required_fields(info: &RequestInfo) -> Vec<(String, String)> {
-    let text = info.query.get("fieldSelector");
-    if text.is_empty() || !matches!(info.verb, "list" | "watch" | "deletecollection") {
-        return Vec::new();
+/// What a request's selectors pin down.
+#[derive(Default)]
+struct Required {
+    fields: Vec<(String, String)>,
+    labels: Vec<(String, String)>,
+}
+
+impl Required {
+    fn of(info: &RequestInfo) -> Self {
+        if !matches!(info.verb, "list" | "watch" | "deletecollection") {
+            return Self::default();
+        }
+        Self {
+            fields: Selector::required_fields(info.query.get("fieldSelector")),
+            labels: Selector::required_labels(info.query.get("labelSelector")),
+        }
     }
-    Selector::required(text)
 }
 
 #[async_trait]

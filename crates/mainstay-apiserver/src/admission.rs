@@ -8,7 +8,9 @@ mod mirror;
 mod namespace;
 pub(crate) mod node_restriction;
 mod node_taint;
+mod pod_resize;
 mod priority;
+mod runtime_class;
 mod service_account;
 mod tolerations;
 
@@ -65,6 +67,7 @@ impl Inner {
             service_account::admit(self, attributes, new).await?;
             priority::admit(self, attributes, new, old).await?;
             tolerations::admit(new);
+            runtime_class::admit(self, attributes, new).await?;
         }
         node_taint::admit(attributes, new);
         certificates::admit(attributes, new);
@@ -83,6 +86,7 @@ impl Inner {
         }
         self.restrict_node(attributes, new, old).await?;
         certificates::validate(self, attributes, new, old)?;
+        pod_resize::validate(self, attributes, new, old).await?;
         self.check_escalation(attributes, new, old)
     }
 }

@@ -2,7 +2,8 @@
 
 use std::ptr;
 
-use serde_json::json;
+use mainstay_store::{Change, Expect, Write};
+use serde_json::{Value, json};
 
 use crate::kind::Resource;
 use crate::kinds;
@@ -13,29 +14,43 @@ use crate::random;
 use crate::server::Inner;
 use crate::status::{ApiError, Result};
 
+/// The key whose every write is one time that something was given. What was given is in the Services.
+const ALLOCATIONS: &str = "ranges/services";
+
 impl Inner {
-    /// Gives a Service that is written what it lacks.
-    ///
-    /// Two that are written at the same time are kept apart by chance alone; that both choose the same of a
-    /// million addresses does no more harm than that one of them has to be made again.
+    /// Gives a Service that is written what it lacks. What is to be written with it sees to it that of two
+    /// that are given something at the same time, by whatever server, one is given it anew.
     pub(crate) async fn allocate(
         &self,
         resource: &Resource,
         subresource: &str,
         new: &mut Object,
         old: Option<&Object>,
-    ) -> Result<()> {
+    ) -> Result<Option<Write>> {
         if !ptr::eq(resource, &kinds::SERVICES) || !subresource.is_empty() {
-            return Ok(());
+            return Ok(None);
         }
+        // Before them: what is given after that changes it.
+        let (last, _) = self.storage.store.get(ALLOCATIONS).await?;
         let services = self.storage.all(&kinds::SERVICES, "").await?;
         let taken = Taken::by(&services, new);
         let range = ServiceRange::default();
         match allocate(new, old, range, taken, &mut random::below) {
-            Ok(()) => Ok(()),
-            Err(Refused::Fields(errors)) => Err(ApiError::invalid(resource, new.name(), &errors)),
-            Err(Refused::Full(why)) => Err(ApiError::internal(why)),
+            Ok(()) => {}
+            Err(Refused::Fields(errors)) => {
+                return Err(ApiError::invalid(resource, new.name(), &errors));
+            }
+            Err(Refused::Full(why)) => return Err(ApiError::internal(why)),
         }
+        if given(new) == old.map_or_else(|| given(&Object::default()), given) {
+            return Ok(None);
+        }
+        Ok(Some(Write {
+            key: ALLOCATIONS.into(),
+            expect: last.map_or(Expect::Absent, |entry| Expect::At(entry.revision)),
+            change: Change::Put("{}".into()),
+            ttl: None,
+        }))
     }
 
     /// Says in an event that the address of a new Service leads nowhere.
@@ -78,4 +93,15 @@ impl Inner {
             tracing::debug!("an event for a service was not written: {}", error.message);
         }
     }
+}
+
+/// What a Service has that no other may have.
+fn given(service: &Object) -> Value {
+    let ports = service.list_at(&["spec", "ports"]).iter().map(|port| port.get("nodePort"));
+    json!({
+        "addresses": service.at(&["spec", "clusterIPs"]),
+        "address": service.at(&["spec", "clusterIP"]),
+        "health": service.at(&["spec", "healthCheckNodePort"]),
+        "ports": ports.collect::<Vec<_>>(),
+    })
 }

@@ -43,6 +43,8 @@ pub(crate) struct Attributes<'a> {
     pub(crate) is_resource: bool,
     /// The fields that must have a value, by the request's field selector: `("spec.nodeName", "n1")`.
     pub(crate) fields: &'a [(String, String)],
+    /// The same of labels.
+    pub(crate) labels: &'a [(String, String)],
 }
 
 /// Whether something may be done, and the reason, which may be empty.

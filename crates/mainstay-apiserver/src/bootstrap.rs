@@ -72,7 +72,11 @@ impl Inner {
             }
             Reconciled::Replace => {
                 let options = DeleteOptions::default();
-                self.delete(writer.user, resource, &namespace, &name, &options).await?;
+                match self.delete(writer.user, resource, &namespace, &name, &options).await {
+                    // Another server was faster.
+                    Err(error) if error.reason != "NotFound" => return Err(error),
+                    _ => {}
+                }
                 self.make(resource, &namespace, object, writer).await
             }
         }

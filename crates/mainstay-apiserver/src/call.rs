@@ -71,8 +71,7 @@ impl Call<'_> {
         selector.name().filter(|_| known).map(|name| self.resource.key(namespace, name))
     }
 
-    /// Waits for nothing: there is one store, which is never older than what it has told. What is asked
-    /// for has not been told by it.
+    /// Waits until what is asked for has been seen, if another server has told of it.
     ///
     /// # Errors
     ///
@@ -82,7 +81,11 @@ impl Call<'_> {
             "" | "0" => Ok(()),
             text => {
                 let asked = crate::verbs::list::revision(text)?;
-                let (_, current) = self.server.storage.store.get("").await?;
+                let store = &self.server.storage.store;
+                let (_, mut current) = store.get("").await?;
+                if asked > current {
+                    current = store.catch_up().await?;
+                }
                 if asked > current {
                     return Err(mainstay_store::StoreError::Future { asked, current }.into());
                 }

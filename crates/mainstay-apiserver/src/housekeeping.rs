@@ -5,8 +5,8 @@
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
-use jiff::{SignedDuration, Timestamp};
-use mainstay_store::ListOptions;
+use jiff::Timestamp;
+use mainstay_store::{ListOptions, StoreError};
 use serde_json::{Value, json};
 
 use crate::kinds;
@@ -17,7 +17,7 @@ use crate::status::Result;
 use crate::storage;
 
 /// How long an event is kept after it was told last. Source: the default of `--event-ttl`.
-const EVENT_TTL: SignedDuration = SignedDuration::from_hours(1);
+pub(crate) const EVENT_TTL: Duration = Duration::from_secs(3600);
 
 /// How often old events are looked for.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(60);
@@ -25,10 +25,25 @@ const SWEEP_INTERVAL: Duration = Duration::from_secs(60);
 /// How often a namespace is looked into that does not get empty.
 const EMPTY_INTERVAL: Duration = Duration::from_millis(500);
 
+/// How long a namespace has been going before it is emptied, where other servers may put something into it:
+/// until then they know, too, that it goes. Source: `namespaceDeletionGracePeriod` in
+/// `pkg/controller/namespace/namespace_controller.go`.
+const EMPTY_AFTER: Duration = Duration::from_secs(5);
+
 impl ApiServer {
-    /// Lets go what has to go, for ever.
+    /// Lets go what has to go, for ever. One server does it for all that share a store.
     pub async fn keep_house(&self) {
-        tokio::join!(self.0.sweep_events(), self.0.empty_namespaces());
+        let events = async {
+            if !self.0.storage.store.lets_go() {
+                self.0.sweep_events().await;
+            }
+        };
+        tokio::join!(events, self.0.empty_namespaces());
+    }
+
+    /// Whether other servers may write to the same store.
+    pub fn is_shared(&self) -> bool {
+        self.0.storage.store.is_shared()
     }
 }
 
@@ -84,18 +99,24 @@ impl Inner {
             tokio::time::sleep(EMPTY_INTERVAL).await;
             return Ok(());
         }
-        let mut changes = store.watch(&kinds::NAMESPACES.prefix(""), before).await?;
-        changes.next().await.transpose()?;
-        Ok(())
+        let mut changes = match store.watch(&kinds::NAMESPACES.prefix(""), before).await {
+            Ok(changes) => changes,
+            Err(error) => return unless_compacted(error),
+        };
+        changes.next().await.transpose().map_or_else(unless_compacted, |_| Ok(()))
     }
 
     /// Whether there is a namespace that is not empty yet.
     async fn empty_terminating(&self) -> Result<bool> {
         let mut left = false;
+        // What others have put there has to be seen before a namespace is let go.
+        self.storage.store.catch_up().await?;
         for namespace in self.storage.all(&kinds::NAMESPACES, "").await? {
-            if namespace.is_terminating() {
-                left |= !self.empty(&namespace).await?;
+            if !namespace.is_terminating() {
+                continue;
             }
+            let waits = self.storage.store.is_shared() && !is_known(&namespace, Timestamp::now());
+            left |= waits || !self.empty(&namespace).await?;
         }
         Ok(left)
     }
@@ -158,6 +179,22 @@ impl Inner {
     }
 }
 
+/// What has been forgotten may have been a change of a namespace.
+fn unless_compacted(error: StoreError) -> Result<()> {
+    match error {
+        StoreError::Compacted { .. } => Ok(()),
+        other => Err(other.into()),
+    }
+}
+
+/// Whether all servers have had the time to see that a namespace goes.
+fn is_known(namespace: &Object, now: Timestamp) -> bool {
+    let since = namespace.meta_str("deletionTimestamp").parse::<Timestamp>();
+    since.is_ok_and(|since| {
+        Duration::try_from(now.duration_since(since)).is_ok_and(|past| past >= EMPTY_AFTER)
+    })
+}
+
 /// Whether an event's time is over.
 fn is_over(event: &Object, now: Timestamp) -> bool {
     let times = [
@@ -167,12 +204,29 @@ fn is_over(event: &Object, now: Timestamp) -> bool {
         event.meta_str("creationTimestamp"),
     ];
     let last = times.iter().filter_map(|time| time.parse::<Timestamp>().ok()).max();
-    last.is_none_or(|last| now.duration_since(last) > EVENT_TTL)
+    let age = |last| Duration::try_from(now.duration_since(last)).unwrap_or_default();
+    last.is_none_or(|last| age(last) > EVENT_TTL)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_namespace_of_several_servers_is_emptied_when_all_know_that_it_goes() {
+        let namespace = Object::from_json(json!({
+            "metadata": {"name": "n", "deletionTimestamp": "2026-01-01T12:00:00Z"},
+        }));
+        for (now, expected) in [
+            ("2026-01-01T11:59:00Z", false),
+            ("2026-01-01T12:00:00Z", false),
+            ("2026-01-01T12:00:04.999Z", false),
+            ("2026-01-01T12:00:05Z", true),
+            ("2026-01-02T12:00:00Z", true),
+        ] {
+            assert_eq!(is_known(&namespace, now.parse().unwrap()), expected, "{now}");
+        }
+    }
 
     #[test]
     fn an_event_lives_an_hour_after_it_was_told_last() {

@@ -137,7 +137,7 @@ pub trait Strategy: Send + Sync {
     fn prepare_status(&self, _new: &mut Object, _old: &Object) {}
 
     /// The same for any subresource that changes a part: `status`, `approval`, `finalize`,
-    /// `ephemeralcontainers`.
+    /// `ephemeralcontainers`, `resize`.
     fn prepare_part(&self, _part: &str, new: &mut Object, old: &Object, _now: Timestamp) {
         self.prepare_status(new, old);
     }
@@ -152,8 +152,8 @@ pub trait Strategy: Send + Sync {
         }
     }
 
-    /// Fields that alone a write to a subresource sets, as paths; empty if it sets any. Source:
-    /// `GetResetFieldsFilter`.
+    /// Fields that alone a write to a subresource sets, as paths in which `*` is any item of a list; empty if
+    /// it sets any. Source: `GetResetFieldsFilter`.
     fn sets_only(&self, _subresource: &str) -> &'static [&'static str] {
         &[]
     }

@@ -32,6 +32,7 @@ pub(crate) use node::NODES;
 pub(crate) use pod::PODS;
 pub(crate) use pod_disruption_budget::POD_DISRUPTION_BUDGETS;
 pub(crate) use priority_class::{PRIORITY_CLASSES, SYSTEM_CLASSES};
+pub(crate) use runtime_class::RUNTIME_CLASSES;
 pub(crate) use secret::SECRETS;
 pub(crate) use service::SERVICES;
 pub(crate) use service_account::SERVICE_ACCOUNTS;

@@ -34,6 +34,7 @@ mod body;
 mod bootstrap;
 mod call;
 mod connect;
+mod current;
 mod decode;
 mod discovery;
 mod endpoint;

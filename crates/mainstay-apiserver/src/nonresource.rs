@@ -91,7 +91,7 @@ async fn health(server: &Inner, info: &RequestInfo, only: &[&str]) -> Option<Ans
 }
 
 async fn store_problem(server: &Inner) -> Option<String> {
-    server.storage.store.get("").await.err().map(|error| error.to_string())
+    server.storage.store.catch_up().await.err().map(|error| error.to_string())
 }
 
 /// Source: `staging/src/k8s.io/apimachinery/pkg/version/types.go`.

@@ -7,13 +7,14 @@ use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use mainstay_pod::validate::metadata;
 use mainstay_pod::validate::{Errors, FieldError, Path};
-use mainstay_store::{Durability, Expect, Revision};
+use mainstay_store::{Durability, Expect, Revision, Write};
 use serde::Deserialize as _;
 use serde_json::{Map, Value};
 
 use crate::admission::{Attributes, Operation};
 use crate::authn::User;
 use crate::kind::{Resource, Strategy};
+use crate::kinds;
 use crate::managed::{self, Manager};
 use crate::object::{self, Object};
 use crate::random;
@@ -64,6 +65,14 @@ pub(crate) struct Changed {
     pub(crate) warnings: Vec<String>,
 }
 
+/// An object that may take the place of another.
+struct Prepared {
+    object: Object,
+    warnings: Vec<String>,
+    /// What is to be written with it.
+    given: Option<Write>,
+}
+
 impl Inner {
     /// Makes a new object. It has been read and held against its schema.
     pub(crate) async fn create(
@@ -88,9 +97,31 @@ impl Inner {
         &self,
         resource: &'static Resource,
         namespace: &str,
-        mut object: Object,
+        object: Object,
         writer: &Writer<'_>,
     ) -> Result<Changed> {
+        if !std::ptr::eq(resource, &kinds::SERVICES) {
+            let created = self.try_create(resource, namespace, object, writer).await?;
+            // Nothing is given to it that others could have been given.
+            return created.ok_or_else(|| ApiError::internal("others were faster"));
+        }
+        for _ in 0..ATTEMPTS {
+            let created = self.try_create(resource, namespace, object.clone(), writer).await?;
+            if let Some(created) = created {
+                return Ok(created);
+            }
+        }
+        Err(ApiError::too_many_requests("others are given addresses and ports all the time", 1))
+    }
+
+    /// `None` if something else was given meanwhile what this would have got.
+    async fn try_create(
+        &self,
+        resource: &'static Resource,
+        namespace: &str,
+        mut object: Object,
+        writer: &Writer<'_>,
+    ) -> Result<Option<Changed>> {
         let strategy = resource.strategy;
         scope(resource, namespace, &mut object)?;
         name(&mut object);
@@ -109,7 +140,7 @@ impl Inner {
         };
         self.admit(&attributes, &mut object, None).await?;
         system_fields(&mut object, writer.now);
-        self.allocate(resource, "", &mut object, None).await?;
+        let given = self.allocate(resource, "", &mut object, None).await?;
         strategy.prepare_create(&mut object);
         if strategy.has_generation() {
             object.meta_mut().insert("generation".into(), 1.into());
@@ -123,18 +154,22 @@ impl Inner {
                 return Err(taken(resource, &there.object));
             }
             let stored = Stored { object, revision: Revision(0) };
-            return Ok(Changed { stored, created: true, warnings });
+            return Ok(Some(Changed { stored, created: true, warnings }));
         }
         let (namespace, name) = (object.namespace().to_owned(), object.name().to_owned());
-        match self.storage.put(resource, object, Expect::Absent, durability(resource)).await {
+        let may_be_given_to_others = given.is_some();
+        let durability = durability(resource);
+        match self.storage.put_with(resource, object, Expect::Absent, durability, given).await {
             Ok(stored) => {
                 self.announce(resource, &stored.object, writer).await;
-                Ok(Changed { stored, created: true, warnings })
+                Ok(Some(Changed { stored, created: true, warnings }))
             }
             Err(WriteError::Conflict) => {
-                let there = self.storage.find(resource, &namespace, &name).await?;
-                let refusal = there.map(|there| taken(resource, &there.object));
-                Err(refusal.unwrap_or_else(|| ApiError::already_exists(resource, &name)))
+                match self.storage.find(resource, &namespace, &name).await? {
+                    Some(there) => Err(taken(resource, &there.object)),
+                    None if may_be_given_to_others => Ok(None),
+                    None => Err(ApiError::already_exists(resource, &name)),
+                }
             }
             Err(WriteError::Other(error)) => Err(error),
         }
@@ -163,8 +198,12 @@ impl Inner {
                 }
             };
             let new = transform(Some(&current.object))?;
-            let (new, warnings) = self.prepare_update(change, writer, new, &current.object).await?;
+            let Prepared { object: new, warnings, given } =
+                self.prepare_update(change, writer, new, &current.object).await?;
             if same(&new, &current.object) {
+                if !self.storage.is_current(resource, &current).await? {
+                    continue;
+                }
                 return Ok(Changed { stored: current, created: false, warnings });
             }
             if writer.dry_run {
@@ -188,7 +227,8 @@ impl Inner {
                     "status" => Durability::Lazy,
                     _ => durability(resource),
                 };
-                self.storage.put(resource, new, Expect::At(current.revision), durability).await
+                let expect = Expect::At(current.revision);
+                self.storage.put_with(resource, new, expect, durability, given).await
             };
             match done {
                 Ok(stored) => return Ok(Changed { stored, created: false, warnings }),
@@ -210,7 +250,7 @@ impl Inner {
         writer: &Writer<'_>,
         mut new: Object,
         old: &Object,
-    ) -> Result<(Object, Vec<String>)> {
+    ) -> Result<Prepared> {
         let Change { resource, namespace, name, subresource, .. } = *change;
         let strategy = resource.strategy;
         scope(resource, namespace, &mut new)?;
@@ -239,7 +279,7 @@ impl Inner {
         };
         self.admit(&attributes, &mut new, Some(old)).await?;
         keep_system_fields(&mut new, old);
-        self.allocate(resource, subresource, &mut new, Some(old)).await?;
+        let given = self.allocate(resource, subresource, &mut new, Some(old)).await?;
         let errors = if let Some(part) = part_of(subresource) {
             let changed = take(&mut new, part);
             let mut meta = old.meta().cloned().unwrap_or_default();
@@ -279,7 +319,7 @@ impl Inner {
         judge(resource, &new, Some(old), errors)?;
         self.validate_admission(&attributes, Some(&new), Some(old)).await?;
         let warnings = if subresource.is_empty() { strategy.warnings(&new) } else { Vec::new() };
-        Ok((new, warnings))
+        Ok(Prepared { object: new, warnings, given })
     }
 }
 
@@ -299,6 +339,8 @@ fn part_of(subresource: &str) -> Option<&'static [&'static str]> {
         "status" | "approval" => Some(&["status"]),
         "finalize" => Some(&["spec"]),
         "ephemeralcontainers" => Some(&["spec", "ephemeralContainers"]),
+        // Its strategy says which parts of that.
+        "resize" => Some(&["spec"]),
         _ => None,
     }
 }

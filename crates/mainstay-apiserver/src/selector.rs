@@ -48,9 +48,16 @@ impl Selector {
     }
 
     /// The fields that a field selector pins down, each with its value; none of one that cannot be read.
-    pub(crate) fn required(fields: &str) -> Vec<(String, String)> {
+    pub(crate) fn required_fields(fields: &str) -> Vec<(String, String)> {
         let terms = parse_fields(fields).unwrap_or_default();
         terms.into_iter().filter(|it| it.equal).map(|it| (it.field, it.value)).collect()
+    }
+
+    /// The labels that a label selector pins down, each with its value; none of one that cannot be read.
+    pub(crate) fn required_labels(labels: &str) -> Vec<(String, String)> {
+        let requirements = labels::parse(labels).unwrap_or_default();
+        let exact = |it: Requirement| Some((it.key.clone(), it.exact()?.to_owned()));
+        requirements.into_iter().filter_map(exact).collect()
     }
 
     /// Whether it takes everything.

@@ -185,7 +185,7 @@ impl Inner {
                 headers: &parts.headers,
                 body,
             };
-            let mut answer = dispatch(&call).await?;
+            let mut answer = crate::current::answer(&call).await?;
             if !resource.deprecated.is_empty() {
                 answer.warnings.insert(0, resource.deprecated.to_owned());
             }
@@ -216,7 +216,8 @@ fn allowed(resource: &Resource, info: &RequestInfo) -> Result<()> {
     if known { Ok(()) } else { Err(ApiError::method_not_allowed()) }
 }
 
-async fn dispatch(call: &Call<'_>) -> Result<Answer> {
+/// Answers out of what has been seen of the store.
+pub(crate) async fn dispatch(call: &Call<'_>) -> Result<Answer> {
     let media = decode::media_type(call.headers);
     verbs::options::check_write(call.info.verb, media, &call.info.query)?;
     if let Some(answer) = subresource::answer(call).await? {

@@ -408,6 +408,9 @@ impl From<StoreError> for ApiError {
                 }));
                 error
             }
+            StoreError::TooLarge(why) => {
+                Self::new(StatusCode::PAYLOAD_TOO_LARGE, "RequestEntityTooLarge", &*why)
+            }
             StoreError::Unavailable(why) => Self::unavailable(&*why),
         }
     }

@@ -7,7 +7,9 @@ use mainstay_store::{
     Change, Durability, Entry, Expect, ListOptions, Page, Revision, Store, StoreError, Write,
 };
 
+use crate::housekeeping::EVENT_TTL;
 use crate::kind::Resource;
+use crate::kinds;
 use crate::object::Object;
 use crate::rules::{self, Rules};
 use crate::status::{ApiError, Result};
@@ -75,8 +77,37 @@ impl Storage {
         namespace: &str,
         name: &str,
     ) -> Result<Stored> {
-        let found = self.find(resource, namespace, name).await?;
+        let found = self.find_current(resource, namespace, name).await?;
         found.ok_or_else(|| ApiError::not_found(resource, name))
+    }
+
+    /// An object that somebody may have made this moment through another server.
+    pub(crate) async fn find_current(
+        &self,
+        resource: &Resource,
+        namespace: &str,
+        name: &str,
+    ) -> Result<Option<Stored>> {
+        let found = self.find(resource, namespace, name).await?;
+        if found.is_some() || !self.store.is_shared() {
+            return Ok(found);
+        }
+        self.store.catch_up().await?;
+        self.find(resource, namespace, name).await
+    }
+
+    /// Whether an object is still what was found: somebody may have changed it this moment through another
+    /// server. A write compares it with what is there; what is not written has to be.
+    ///
+    /// Source: `origStateIsCurrent` of `GuaranteedUpdate` in `storage/etcd3/store.go`.
+    pub(crate) async fn is_current(&self, resource: &Resource, found: &Stored) -> Result<bool> {
+        if !self.store.is_shared() {
+            return Ok(true);
+        }
+        self.store.catch_up().await?;
+        let (namespace, name) = (found.object.namespace(), found.object.name());
+        let there = self.entry(resource, namespace, name).await?;
+        Ok(there.is_some_and(|there| there.revision == found.revision))
     }
 
     pub(crate) async fn page(
@@ -102,9 +133,24 @@ impl Storage {
         expect: Expect,
         durability: Durability,
     ) -> std::result::Result<Stored, WriteError> {
-        let key = resource.key(object.namespace(), object.name());
-        let value = encode(resource, &object);
-        let revision = self.commit(resource, key, expect, Change::Put(value), durability).await?;
+        self.put_with(resource, object, expect, durability, None).await
+    }
+
+    /// The same in one commit with something else.
+    pub(crate) async fn put_with(
+        &self,
+        resource: &Resource,
+        object: Object,
+        expect: Expect,
+        durability: Durability,
+        also: Option<Write>,
+    ) -> std::result::Result<Stored, WriteError> {
+        let key = resource.key(object.namespace(), object.name()).into();
+        let change = Change::Put(encode(resource, &object));
+        let ttl = (resource.storage == kinds::EVENTS.storage).then_some(EVENT_TTL);
+        let mut writes = vec![Write { key, expect, change, ttl }];
+        writes.extend(also);
+        let revision = self.commit(resource, writes, durability).await?;
         let mut object = object;
         object.set_revision(revision);
         Ok(Stored { object, revision })
@@ -116,21 +162,19 @@ impl Storage {
         resource: &Resource,
         stored: &Stored,
     ) -> std::result::Result<Revision, WriteError> {
-        let key = resource.key(stored.object.namespace(), stored.object.name());
+        let key = resource.key(stored.object.namespace(), stored.object.name()).into();
         let expect = Expect::At(stored.revision);
-        self.commit(resource, key, expect, Change::Delete, durability(resource)).await
+        let write = Write { key, expect, change: Change::Delete, ttl: None };
+        self.commit(resource, vec![write], durability(resource)).await
     }
 
     async fn commit(
         &self,
         resource: &Resource,
-        key: String,
-        expect: Expect,
-        change: Change,
+        writes: Vec<Write>,
         durability: Durability,
     ) -> std::result::Result<Revision, WriteError> {
-        let write = Write { key: key.into(), expect, change };
-        match self.store.commit(vec![write], durability).await {
+        match self.store.commit(writes, durability).await {
             Ok(revision) => {
                 if rules::matters(resource) {
                     self.rules.reached(revision).await;

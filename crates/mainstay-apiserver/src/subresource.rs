@@ -19,7 +19,6 @@ pub(crate) async fn answer(call: &Call<'_>) -> Result<Option<Answer>> {
         ("", "services", "proxy") => Err(no_endpoints(call).await?),
         ("", "serviceaccounts", "token") => token::create(call).await.map(Some),
         ("apps", _, "scale") => scale::answer(call).await.map(Some),
-        ("", "pods", "resize") if call.info.verb != "get" => Err(no_resize(call).await?),
         _ => Ok(None),
     }
 }
@@ -34,19 +33,4 @@ async fn no_endpoints(call: &Call<'_>) -> Result<ApiError> {
     };
     call.server.storage.get(call.resource, call.namespace(), name).await?;
     Ok(ApiError::unavailable(format!("no endpoints available for service {name:?}")))
-}
-
-/// Nothing is resized yet; a mirror never is.
-async fn no_resize(call: &Call<'_>) -> Result<ApiError> {
-    use mainstay_pod::identity::CONFIG_MIRROR_ANNOTATION;
-    use mainstay_pod::validate::{Errors, Path};
-    let (resource, name) = (call.resource, &call.info.name);
-    let stored = call.server.storage.get(resource, call.namespace(), name).await?;
-    if stored.object.annotation(CONFIG_MIRROR_ANNOTATION).is_none() {
-        let why = "mainstay does not carry out resize yet";
-        return Ok(ApiError::forbidden(resource, name, why));
-    }
-    let mut errors = Errors::default();
-    errors.forbidden(&Path::new(""), "static pods cannot be resized");
-    Ok(ApiError::invalid(resource, name, &errors.0))
 }

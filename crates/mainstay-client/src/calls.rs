@@ -2,15 +2,14 @@
 
 use std::sync::Arc;
 
-use futures_util::TryStream;
-use http::header::{ACCEPT, CONTENT_TYPE, USER_AGENT};
+use http::header::{ACCEPT, ACCEPT_ENCODING, CONTENT_TYPE, USER_AGENT};
 use http::{Method, Request};
-use kube::core::WatchEvent;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use tokio::time::timeout;
 
+use crate::lines::Lines;
 use crate::{CallError, PATIENCE, Partial};
 
 /// For those who need nothing but the metadata, of a list and of an object.
@@ -183,17 +182,18 @@ impl Calls {
     }
 
     /// What comes on a watch.
-    pub(crate) async fn events<T: DeserializeOwned + Clone + 'static>(
+    pub(crate) async fn watch(
         &self,
         path: &str,
         accept: Option<&'static str>,
         asked: &str,
-    ) -> Result<impl TryStream<Item = Result<WatchEvent<T>, kube::Error>> + use<T>, CallError> {
+    ) -> Result<Lines, CallError> {
         let request = self.request(Method::GET, path, accept);
-        let request = request.body(Vec::new());
+        // Servers may compress each event by itself, which the client does not understand.
+        let request = request.header(ACCEPT_ENCODING, "identity").body(Vec::new());
         let request = request.map_err(|error| CallError::refused(format!("{asked}: {error}")))?;
-        match timeout(PATIENCE, self.client.request_events::<T>(request)).await {
-            Ok(Ok(events)) => Ok(events),
+        match timeout(PATIENCE, self.client.request_stream(request)).await {
+            Ok(Ok(answer)) => Ok(Lines::new(answer)),
             Ok(Err(error)) => Err(CallError::of(asked, &error)),
             Err(_) => Err(CallError::late(asked)),
         }

@@ -1,15 +1,14 @@
 //! Following a collection: list, then watch, then again from where it ended.
 
-use std::pin::pin;
 use std::time::Duration;
 
-use futures_util::TryStreamExt;
 use kube::core::WatchEvent;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use tokio::time::{Instant, timeout_at};
 
 use crate::calls::{PARTIAL, PARTIAL_LIST};
+use crate::lines::event;
 use crate::{CallError, CallErrorKind, Calls, LONGEST_AWAY, Object, PATIENCE, wait_after};
 
 /// How many objects are asked for at once.
@@ -158,21 +157,20 @@ where
             "{path}?watch=true&allowWatchBookmarks=true&resourceVersion={version}\
              &timeoutSeconds={seconds}&{query}"
         );
-        let failed = |error: &kube::Error| CallError::of(&asked, error);
-        let events = self.calls.events::<K>(path.trim_end_matches('&'), accept, &asked).await?;
+        let mut lines = self.calls.watch(path.trim_end_matches('&'), accept, &asked).await?;
         self.sink.answered(Ok(()));
-        let mut events = pin!(events);
         let end = Instant::now() + *lasting + PATIENCE;
         loop {
-            let Ok(event) = timeout_at(end, events.try_next()).await else { return Ok(()) };
-            let Some(event) = event.map_err(|error| failed(&error))? else { return Ok(()) };
+            let Ok(line) = timeout_at(end, lines.next(&asked)).await else { return Ok(()) };
+            let Some(line) = line? else { return Ok(()) };
+            let Some(event) = event(&asked, &line)? else { continue };
             let mut reached = |object: &K| {
                 if let Some(reached) = &object.meta().resource_version {
                     version.clone_from(reached);
                 }
             };
             match event {
-                WatchEvent::Added(object) | WatchEvent::Modified(object) => {
+                WatchEvent::<K>::Added(object) | WatchEvent::Modified(object) => {
                     reached(&object);
                     self.sink.heard(object);
                 }

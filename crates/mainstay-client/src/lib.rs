@@ -14,6 +14,7 @@ mod calls;
 mod error;
 pub mod events;
 mod follow;
+mod lines;
 mod object;
 mod trouble;
 

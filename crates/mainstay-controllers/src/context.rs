@@ -13,9 +13,10 @@ use crate::informers::Informers;
 use crate::node_lifecycle::NodeTimes;
 
 /// Who reads for all of them.
-const READER: &str = "system:kube-controller-manager";
+pub(crate) const READER: &str = "system:kube-controller-manager";
 /// What the API remembers as the writer of what controllers write.
-const AGENT: &str = concat!("kube-controller-manager/mainstay-", env!("CARGO_PKG_VERSION"));
+pub(crate) const AGENT: &str =
+    concat!("kube-controller-manager/mainstay-", env!("CARGO_PKG_VERSION"));
 
 /// How the API is reached.
 pub trait Clients: Send + Sync {

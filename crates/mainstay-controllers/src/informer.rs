@@ -6,9 +6,11 @@
 //!   order; the store is as new as what is told.
 //! - Of states that follow each other fast some may be left out; of ends none is.
 //!
-//! Objects are shared and have no `managedFields` and no `last-applied-configuration`: they are for
-//! reading and are not to be written back as a whole.
+//! Objects are shared and have no `managedFields` and no `last-applied-configuration`, and pods have nothing
+//! else either that no controller reads ([`crate::pods::strip`]): they are for reading and are not to be
+//! written back as a whole.
 
+use std::any::Any;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, Weak};
@@ -18,6 +20,7 @@ use mainstay_client::{CallError, Object, Sink};
 use tokio::sync::watch;
 
 use crate::outage::{Away, Outage};
+use crate::pods;
 use crate::queue::Queue;
 
 /// What kubectl remembers on objects; half of their size, often.
@@ -281,33 +284,36 @@ pub(crate) fn version_of(meta: &ObjectMeta) -> Option<u64> {
     meta.resource_version.as_ref()?.parse().ok()
 }
 
-/// Takes what nobody reads away.
-fn strip(meta: &mut ObjectMeta) {
+/// An object as it is kept: without what nobody reads, and without the room that reading leaves in lists.
+fn kept<K: Object + Clone + 'static>(mut object: K) -> K {
+    let meta = object.meta_mut();
     meta.managed_fields = None;
     if let Some(annotations) = &mut meta.annotations {
         annotations.remove(LAST_APPLIED);
     }
+    if let Some(pod) = (&mut object as &mut dyn Any).downcast_mut() {
+        pods::strip(pod);
+    }
+    object.clone()
 }
 
-impl<K: Object + Send + Sync + 'static> Sink<K> for Informer<K> {
+impl<K: Object + Clone + Send + Sync + 'static> Sink<K> for Informer<K> {
     fn replace(&self, listed: Vec<K>, version: &str) {
         let mut gone: BTreeSet<ObjectKey> = self.objects().by_key.keys().cloned().collect();
         let mut changes = Vec::with_capacity(listed.len());
-        for mut object in listed {
-            strip(object.meta_mut());
+        for object in listed {
             let key = ObjectKey::of(object.meta());
             gone.remove(&key);
-            changes.push((key, Some(object)));
+            changes.push((key, Some(kept(object))));
         }
         changes.extend(gone.into_iter().map(|key| (key, None)));
         self.set(changes, version.parse().ok());
         self.complete.send_replace(true);
     }
 
-    fn heard(&self, mut object: K) {
-        strip(object.meta_mut());
+    fn heard(&self, object: K) {
         let (key, version) = (ObjectKey::of(object.meta()), version_of(object.meta()));
-        self.set(vec![(key, Some(object))], version);
+        self.set(vec![(key, Some(kept(object)))], version);
     }
 
     fn deleted(&self, object: K) {

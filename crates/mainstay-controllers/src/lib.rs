@@ -32,6 +32,8 @@
 //!   that, the authority, which it is handed in [`Facts`].
 //! - A panic in one controller restarts that one.
 //!
+//! Where several processes serve one API, [`lead`] lets one of them run the controllers.
+//!
 //! To add one: a file with `decide` and `run`, a line in [`CONTROLLERS`] and in the table above, and its role
 //! in the API server's `authz/bootstrap/controllers.rs`.
 
@@ -41,6 +43,7 @@ mod csr;
 mod daemon_set;
 mod deployment;
 mod disruption;
+mod election;
 mod events;
 mod expiry;
 mod informer;
@@ -72,6 +75,7 @@ use tokio::task::JoinSet;
 
 use context::Contexts;
 pub use context::{Clients, Facts};
+pub use election::lead;
 pub use node_lifecycle::NodeTimes;
 pub use selection::{Selection, UnknownController};
 

@@ -1,7 +1,7 @@
-//! Each node has a range of addresses for its pods that no other node has.
+//! Each node has ranges of addresses for its pods that no other node has: one, or one of each kind.
 //!
-//! A node says in an annotation ([`PROPOSED_POD_CIDR_ANNOTATION`]) which range its pods have addresses of. It gets that one
-//! if no other node has a part of it, and otherwise another one of the same size; what it gets stands in
+//! A node says in an annotation ([`PROPOSED_POD_CIDR_ANNOTATION`]) which ranges its pods have addresses of. It gets those
+//! of which no other node has a part, and otherwise others of the same size; what it gets stands in
 //! `spec.podCIDRs`, and is its own until its Node object goes. A node that proposes nothing gets nothing:
 //! the network of its pods is somebody else's matter.
 //!
@@ -65,21 +65,22 @@ impl Controller {
         if !self.written.is_seen(&ObjectKey::default(), self.nodes.reached()) {
             return Ok(Some(SOON));
         }
-        let range = match decide(&node, &self.nodes.all()) {
+        let ranges = match decide(&node, &self.nodes.all()) {
             Assignment::None => return Ok(None),
             Assignment::Full => {
                 self.tell(&node, "CIDRNotAvailable");
                 return Ok(None);
             }
-            Assignment::Range(range) => range,
+            Assignment::Ranges(ranges) => ranges,
         };
         let patch = json!({
             "metadata": { "uid": node.metadata.uid },
-            "spec": { "podCIDR": range, "podCIDRs": [range] },
+            "spec": { "podCIDR": ranges.first(), "podCIDRs": ranges },
         });
         match self.context.calls.patch::<Partial>(&path::<Node>("", &name), &patch).await {
             Ok(answer) => {
-                tracing::info!(node = name, range, "a node has a range for its pods");
+                let ranges = ranges.join(",");
+                tracing::info!(node = name, ranges, "a node has ranges for its pods");
                 self.written.note(&ObjectKey::default(), &answer.metadata);
                 Ok(None)
             }

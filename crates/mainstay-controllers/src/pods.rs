@@ -5,15 +5,85 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{Pod, PodCondition, PodTemplateSpec};
+use k8s_openapi::api::core::v1::{
+    Container, ContainerStatus, Pod, PodCondition, PodTemplateSpec, Volume,
+};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference, Time};
+use mainstay_pod::identity::CONFIG_MIRROR_ANNOTATION;
 use serde_json::{Value, json};
 
 /// The longest name of a pod.
 const LONGEST_NAME: usize = 253;
 
+/// What says how dear a pod is, of those that a ReplicaSet has too many of.
+pub(crate) const DELETION_COST: &str = "controller.kubernetes.io/pod-deletion-cost";
+
+/// The annotations of pods that controllers read.
+const ANNOTATIONS: [&str; 2] = [DELETION_COST, CONFIG_MIRROR_ANNOTATION];
+
+/// Conditions by which a kubelet explains another one.
+const UNREAD_CONDITIONS: [&str; 3] =
+    ["PodReadyToStartContainers", "Initialized", "ContainersReady"];
+
 /// The condition of a pod that is to be disrupted.
 pub(crate) const DISRUPTION_TARGET: &str = "DisruptionTarget";
+
+/// Takes away what no controller reads of a pod and what may be much, as it is kept of every pod there is.
+///
+/// What counts of its containers is what they ask for, of its volumes what it waits for or pulls, and of what
+/// its containers came to how often they were started again and what they were allocated.
+pub(crate) fn strip(pod: &mut Pod) {
+    if let Some(annotations) = &mut pod.metadata.annotations {
+        annotations.retain(|key, _| ANNOTATIONS.contains(&key.as_str()));
+    }
+    if let Some(spec) = &mut pod.spec {
+        let init = spec.init_containers.iter_mut().flatten();
+        spec.containers.iter_mut().chain(init).for_each(strip_container);
+        let is_read = |it: &Volume| {
+            it.persistent_volume_claim.is_some() || it.ephemeral.is_some() || it.image.is_some()
+        };
+        spec.volumes.iter_mut().for_each(|volumes| volumes.retain(is_read));
+        spec.volumes.take_if(|volumes| volumes.is_empty());
+        spec.ephemeral_containers = None;
+        spec.security_context = None;
+    }
+    if let Some(status) = &mut pod.status {
+        for statuses in [&mut status.init_container_statuses, &mut status.container_statuses] {
+            let statuses = statuses.iter_mut();
+            statuses.for_each(|statuses| statuses.retain_mut(strip_status));
+        }
+        status.ephemeral_container_statuses = None;
+        let of_kubelet = |it: &PodCondition| UNREAD_CONDITIONS.contains(&it.type_.as_str());
+        status.conditions.iter_mut().for_each(|all| all.retain(|it| !of_kubelet(it)));
+        (status.host_ip, status.host_ips) = (None, None);
+        (status.pod_ip, status.pod_ips) = (None, None);
+    }
+}
+
+fn strip_container(container: &mut Container) {
+    let whole = std::mem::take(container);
+    *container = Container {
+        name: whole.name,
+        image: whole.image,
+        ports: whole.ports,
+        resources: whole.resources,
+        restart_policy: whole.restart_policy,
+        ..Container::default()
+    };
+}
+
+/// Answers whether anything is left.
+fn strip_status(status: &mut ContainerStatus) -> bool {
+    let whole = std::mem::take(status);
+    *status = ContainerStatus {
+        name: whole.name,
+        restart_count: whole.restart_count,
+        resources: whole.resources.filter(|it| it.requests.is_some()),
+        allocated_resources: whole.allocated_resources,
+        ..ContainerStatus::default()
+    };
+    status.restart_count != 0 || status.resources.is_some() || status.allocated_resources.is_some()
+}
 
 /// The phase; empty before the API has set one.
 pub(crate) fn phase(pod: &Pod) -> &str {

@@ -53,6 +53,10 @@ impl fmt::Debug for Attached {
     }
 }
 
+/// How the message of [`Attached::end`]'s error begins for one who did not read: over the protocol the
+/// message is all that arrives.
+pub const FELL_BEHIND: &str = "the container writes faster than is read";
+
 /// Bytes in both directions.
 pub trait Duplex: AsyncRead + AsyncWrite + Send {}
 

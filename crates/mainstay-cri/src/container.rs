@@ -38,7 +38,7 @@ pub struct ContainerConfig {
     pub labels: BTreeMap<String, String>,
     /// For remembering things with it; the runtime gives them back unchanged.
     pub annotations: BTreeMap<String, String>,
-    /// The log file, relative to the sandbox's log directory.
+    /// The log file, relative to the sandbox's log directory. Empty for no log.
     pub log_path: String,
     /// Whether standard input stays open for an attaching client.
     pub stdin: bool,
@@ -111,8 +111,20 @@ pub struct LinuxContainerResources {
     pub memory_swap_limit: u64,
     /// -1000 to 1000: how soon the kernel kills it when memory is short.
     pub oom_score_adj: i32,
+    /// Bytes of huge pages, of every size that the machine has; 0 is none at all. Source:
+    /// `hugepage_limits`.
+    pub hugepage_limits: Vec<HugepageLimit>,
     /// Further files of cgroup v2 and what to write there, such as `memory.min`.
     pub unified: BTreeMap<String, String>,
+}
+
+/// Source: `HugepageLimit`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct HugepageLimit {
+    /// The size of the page as the kernel's files of control groups are named: `2MB`, `1GB`.
+    pub page_size: String,
+    /// Bytes.
+    pub limit: u64,
 }
 
 /// Source: `LinuxContainerSecurityContext`.
@@ -126,6 +138,8 @@ pub struct LinuxContainerSecurityContext {
     pub drop_capabilities: Vec<String>,
     /// Replaces the user of the image.
     pub run_as_user: Option<u32>,
+    /// The same by a name that the image's `/etc/passwd` has; only without the number.
+    pub run_as_username: Option<String>,
     /// Replaces the group of the user.
     pub run_as_group: Option<u32>,
     /// Further groups.
@@ -136,11 +150,12 @@ pub struct LinuxContainerSecurityContext {
     pub readonly_rootfs: bool,
     /// Whether `execve` can never grant more than the caller has.
     pub no_new_privs: bool,
-    /// Whether no path of `/proc` and `/sys` is hidden or read-only. Source: empty `masked_paths` and
-    /// `readonly_paths`.
-    pub unmasked_paths: bool,
+    /// Which paths are hidden, and which read-only.
+    pub protected_paths: ProtectedPaths,
     /// Which system calls are let through.
     pub seccomp: SeccompProfile,
+    /// The profile of AppArmor; `None` leaves it to the runtime.
+    pub apparmor: Option<AppArmorProfile>,
     /// A container of the same sandbox that runs, whose process numbers it has instead of its own: the mode
     /// `TARGET` of `NamespaceOption`, and its `target_id`. Only where the sandbox's are of each container.
     pub target: Option<ContainerId>,
@@ -167,6 +182,57 @@ pub enum SeccompProfile {
     /// A profile in a file of the host, absolute, in Docker's JSON format.
     Localhost(String),
 }
+
+/// Source: `SecurityProfile`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AppArmorProfile {
+    /// None.
+    Unconfined,
+    /// The runtime's own.
+    RuntimeDefault,
+    /// One that is in the kernel, by its name.
+    Localhost(String),
+}
+
+/// Which paths of a container are hidden, or cannot be written. None of a privileged one are. Source:
+/// `masked_paths` and `readonly_paths`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum ProtectedPaths {
+    /// [`MASKED_PATHS`] and [`READONLY_PATHS`].
+    #[default]
+    Usual,
+    /// None.
+    None,
+    /// These, and no others.
+    These {
+        /// Those that appear empty.
+        masked: Vec<String>,
+        /// Those that cannot be written.
+        readonly: Vec<String>,
+    },
+}
+
+/// Paths that show or change the whole machine, and so appear empty in a container unless
+/// [`ProtectedPaths`] says otherwise; with those of the machine's processors that tell of their heat. Source:
+/// `pkg/securitycontext/util.go`, `defaultMaskedPaths`.
+pub const MASKED_PATHS: [&str; 12] = [
+    "/proc/asound",
+    "/proc/acpi",
+    "/proc/interrupts",
+    "/proc/kcore",
+    "/proc/keys",
+    "/proc/latency_stats",
+    "/proc/timer_list",
+    "/proc/timer_stats",
+    "/proc/sched_debug",
+    "/proc/scsi",
+    "/sys/firmware",
+    "/sys/devices/virtual/powercap",
+];
+
+/// Paths that cannot be written, likewise. Source: `defaultReadonlyPaths`, the same place.
+pub const READONLY_PATHS: [&str; 5] =
+    ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
 
 /// Which containers to list; an empty filter matches all. Source: `ContainerFilter`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -260,4 +326,32 @@ pub struct ContainerStatus {
     pub annotations: BTreeMap<String, String>,
     /// The log file; absolute.
     pub log_path: String,
+    /// As whom its first process was started; `None` if the runtime does not tell.
+    pub user: Option<LinuxContainerUser>,
+    /// What it was made with; `None` if the runtime does not tell, as to one who made it and so knows.
+    pub details: Option<Box<ContainerDetails>>,
+}
+
+/// What a container was made with. Source: the fields of `ContainerStatus` that say so.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ContainerDetails {
+    /// The image's id.
+    pub image_id: String,
+    /// What was asked to be mounted.
+    pub mounts: Vec<Mount>,
+    /// What it may use, as it was set last.
+    pub resources: LinuxContainerResources,
+    /// The signal that asks it to end, such as `SIGTERM`.
+    pub stop_signal: Option<String>,
+}
+
+/// Source: `LinuxContainerUser`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LinuxContainerUser {
+    /// The user.
+    pub uid: u32,
+    /// The group.
+    pub gid: u32,
+    /// All groups, that one among them.
+    pub supplemental_groups: Vec<u32>,
 }

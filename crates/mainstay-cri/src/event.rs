@@ -20,6 +20,18 @@ pub struct ContainerEvent {
     pub at: Timestamp,
 }
 
+impl ContainerEvent {
+    /// That events were lost, which is of no one sandbox.
+    pub fn lagged(at: Timestamp) -> Self {
+        Self {
+            sandbox: SandboxId(String::new()),
+            container: None,
+            kind: ContainerEventKind::Lagged,
+            at,
+        }
+    }
+}
+
 /// The kinds of [`ContainerEvent`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ContainerEventKind {

@@ -60,7 +60,7 @@ pub type Resize = Box<dyn Fn(TerminalSize) -> Result<()> + Send + Sync>;
 /// Dropping it closes the streams, which ends a process that reads or writes them; it does not
 /// kill one that does neither.
 pub struct Exec {
-    /// Standard input, if it was asked for. Dropping it is end of file.
+    /// Standard input, if it was asked for. Dropping it is end of file; a terminal has none, and goes on.
     pub stdin: Option<Input>,
     /// Standard output, or the terminal's output.
     pub stdout: Output,

@@ -32,6 +32,11 @@ pub trait Images: Send + Sync {
     /// What is wrong with images of this machine, in sentences that name the file and the remedy;
     /// nothing when all is well. Not in the protocol, whose runtimes have nothing to say.
     async fn problems(&self) -> Vec<String>;
+
+    /// By what somebody imports an image from a file here, as the end of a sentence.
+    fn importer(&self) -> &'static str {
+        "`mainstay image import`"
+    }
 }
 
 /// How a manifest names an image: reference, digest or id, as written.

@@ -12,6 +12,7 @@
 //! and [`Runtime::port_forward`] return byte streams where the protocol returns a URL, and times are [`jiff::Timestamp`] where it has nanoseconds.
 
 mod attach;
+mod bandwidth;
 mod container;
 mod error;
 mod event;
@@ -21,11 +22,14 @@ mod runtime;
 mod sandbox;
 mod stats;
 
-pub use attach::{AttachRequest, Attached, Duplex, PortForward};
+pub use attach::{AttachRequest, Attached, Duplex, FELL_BEHIND, PortForward};
+pub use bandwidth::Bandwidth;
 pub use container::{
-    Container, ContainerConfig, ContainerFilter, ContainerId, ContainerMetadata, ContainerState,
-    ContainerStatus, LinuxContainerResources, LinuxContainerSecurityContext, Mount,
-    MountPropagation, START_ERROR, STATUS_UNKNOWN, SeccompProfile, SupplementalGroupsPolicy,
+    AppArmorProfile, Container, ContainerConfig, ContainerDetails, ContainerFilter, ContainerId,
+    ContainerMetadata, ContainerState, ContainerStatus, HugepageLimit, LinuxContainerResources,
+    LinuxContainerSecurityContext, LinuxContainerUser, MASKED_PATHS, Mount, MountPropagation,
+    ProtectedPaths, READONLY_PATHS, START_ERROR, STATUS_UNKNOWN, SeccompProfile,
+    SupplementalGroupsPolicy,
 };
 pub use error::{Error, ErrorKind, Result, chain};
 pub use event::{ContainerEvent, ContainerEventKind};
@@ -34,11 +38,11 @@ pub use exec::{
     Resize, TerminalSize,
 };
 pub use images::{Image, ImageId, ImageSpec, Images, PullRequest, PullSecret};
-pub use runtime::{Runtime, RuntimeCondition, RuntimeStatus, Version};
+pub use runtime::{NETWORK_NOT_READY, Others, Runtime, RuntimeCondition, RuntimeStatus, Version};
 pub use sandbox::{
-    DnsConfig, IdMapping, LinuxSandboxSecurityContext, NamespaceMode, NamespaceOptions, PodSandbox,
-    PodSandboxConfig, PodSandboxFilter, PodSandboxMetadata, PodSandboxState, PodSandboxStatus,
-    PortMapping, Protocol, SandboxId,
+    DNS_NAMES, DnsConfig, IdMapping, LinuxSandboxSecurityContext, NamespaceMode, NamespaceOptions,
+    PodSandbox, PodSandboxConfig, PodSandboxFilter, PodSandboxMetadata, PodSandboxState,
+    PodSandboxStatus, PortMapping, Protocol, SandboxId,
 };
 pub use stats::{
     ContainerStats, CpuUsage, FilesystemUsage, MemoryUsage, NetworkInterfaceUsage, PodSandboxStats,

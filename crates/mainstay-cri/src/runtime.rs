@@ -8,8 +8,8 @@ use futures_core::stream::BoxStream;
 use crate::{
     AttachRequest, Attached, Container, ContainerConfig, ContainerEvent, ContainerFilter,
     ContainerId, ContainerStatus, Exec, ExecRequest, ExecSync, ExecSyncRequest, FilesystemUsage,
-    PodSandbox, PodSandboxConfig, PodSandboxFilter, PodSandboxStats, PodSandboxStatus, PortForward,
-    Result, SandboxId,
+    IdMapping, ImageSpec, LinuxContainerResources, PodSandbox, PodSandboxConfig, PodSandboxFilter,
+    PodSandboxStats, PodSandboxStatus, PortForward, Result, SandboxId,
 };
 
 /// Sandboxes and containers. Source: service `RuntimeService` in `runtime/v1/api.proto`.
@@ -69,6 +69,18 @@ pub trait Runtime: Send + Sync {
     /// One container.
     async fn container_status(&self, id: &ContainerId) -> Result<ContainerStatus>;
 
+    /// Changes what a container that has not ended may use. What is not set stays as it is, and so does how
+    /// soon the kernel kills it.
+    ///
+    /// # Errors
+    ///
+    /// `FailedPrecondition` when it has ended. A part of it may have been changed whatever the error.
+    async fn update_container_resources(
+        &self,
+        id: &ContainerId,
+        resources: &LinuxContainerResources,
+    ) -> Result<()>;
+
     /// Opens the container's log file anew, after it was renamed for rotation.
     async fn reopen_container_log(&self, id: &ContainerId) -> Result<()>;
 
@@ -96,7 +108,8 @@ pub trait Runtime: Send + Sync {
     ///
     /// # Errors
     ///
-    /// `Unavailable` when nobody listens there; the message says on which port.
+    /// `Unavailable` when nobody listens there; the message says on which port. A runtime that learns of it
+    /// only later says the same in the error of the first read.
     async fn port_forward(&self, sandbox: &SandboxId, port: u16) -> Result<PortForward>;
 
     /// What the sandboxes that match and are ready use, and their running containers.
@@ -109,8 +122,21 @@ pub trait Runtime: Send + Sync {
     /// may take its time. Source: `writable_layer` of `ContainerStats`.
     async fn writable_layer(&self, id: &ContainerId) -> Result<FilesystemUsage>;
 
+    /// What others have here, who use the same runtime: none of it is ever listed.
+    async fn others(&self) -> Result<Others>;
+
     /// What happens from now on.
     fn events(&self) -> BoxStream<'static, ContainerEvent>;
+}
+
+/// What is not to be taken from others, who use the same runtime. Not in the protocol, whose clients list it
+/// with all there is.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Others {
+    /// The images that their containers are made from, as far as is known: not to be removed.
+    pub images: Vec<ImageSpec>,
+    /// The machine's users that their pods have, as far as is known: not to be given to anybody else.
+    pub users: Vec<IdMapping>,
 }
 
 /// Source: `VersionResponse`.
@@ -130,6 +156,10 @@ pub struct RuntimeStatus {
     /// At least `RuntimeReady` and `NetworkReady`.
     pub conditions: Vec<RuntimeCondition>,
 }
+
+/// How the message of an error begins that is made since `NetworkReady` does not hold. Source:
+/// `NetworkNotReadyErrorMsg` in `pkg/kubelet/errors.go`.
+pub const NETWORK_NOT_READY: &str = "network is not ready";
 
 /// One thing that has to be so for pods to run.
 #[derive(Clone, Debug, PartialEq, Eq)]

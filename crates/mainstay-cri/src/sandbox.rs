@@ -8,6 +8,11 @@ use jiff::Timestamp;
 
 use crate::{ContainerStatus, SeccompProfile};
 
+/// The annotation of a sandbox that says what it is called among the others of its machine: names below the
+/// domain of all, such as `web.default.svc`, with a comma between, the one that its addresses are called
+/// first. CRI knows no field for it; a runtime that does not know it gives nobody names.
+pub const DNS_NAMES: &str = "mainstay.dev/dns-names";
+
 /// The runtime's name for a sandbox.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct SandboxId(pub String);
@@ -25,7 +30,7 @@ pub struct PodSandboxConfig {
     pub metadata: PodSandboxMetadata,
     /// The host name inside; ignored when the pod uses the host's network.
     pub hostname: String,
-    /// Where the containers' log files go; absolute.
+    /// Where the containers' log files go; absolute. Empty for no logs.
     pub log_directory: String,
     /// What goes into `/etc/resolv.conf`.
     pub dns: DnsConfig,
@@ -36,7 +41,8 @@ pub struct PodSandboxConfig {
     /// For remembering things with it; the runtime gives them back unchanged.
     pub annotations: BTreeMap<String, String>,
     /// The cgroup below which the containers' cgroups are made: a path from the root of the
-    /// hierarchy with the `cgroupfs` driver, the name of a slice with the `systemd` driver.
+    /// hierarchy with the `cgroupfs` driver, the name of a slice with the `systemd` driver. Empty leaves
+    /// it to the runtime.
     pub cgroup_parent: String,
     /// Namespaces and identities.
     pub security_context: LinuxSandboxSecurityContext,
@@ -77,7 +83,8 @@ pub struct PortMapping {
     pub container_port: u16,
     /// The port of the host, 1 to 65535.
     pub host_port: u16,
-    /// The host's address that it is bound to; `None` is all of them.
+    /// The host's address that it is bound to; `None` is all of them, and an unspecified one all of its
+    /// kind.
     pub host_ip: Option<IpAddr>,
 }
 
@@ -114,7 +121,7 @@ pub struct LinuxSandboxSecurityContext {
 }
 
 /// Source: `NamespaceOption`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct NamespaceOptions {
     /// [`NamespaceMode::Pod`] or [`NamespaceMode::Node`].
     pub network: NamespaceMode,
@@ -137,9 +144,10 @@ pub struct IdMapping {
 }
 
 /// Who shares a namespace. Source: `NamespaceMode`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum NamespaceMode {
     /// The containers of the pod.
+    #[default]
     Pod,
     /// Nobody: each container has its own.
     Container,
@@ -185,6 +193,8 @@ pub enum PodSandboxState {
 pub struct PodSandboxStatus {
     /// The sandbox itself.
     pub sandbox: PodSandbox,
+    /// Its namespaces.
+    pub namespaces: NamespaceOptions,
     /// Its addresses, the primary one first; empty on the host's network.
     pub ips: Vec<IpAddr>,
     /// All its containers, ended ones too.

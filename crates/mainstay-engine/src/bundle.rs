@@ -12,7 +12,10 @@ mod mounts;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-use mainstay_cri::{ContainerConfig, NamespaceMode, NamespaceOptions, SupplementalGroupsPolicy};
+use mainstay_cri::{
+    ContainerConfig, MASKED_PATHS, NamespaceMode, NamespaceOptions, ProtectedPaths, READONLY_PATHS,
+    SupplementalGroupsPolicy,
+};
 use mainstay_image::config::ImageConfig;
 use mainstay_linux::capability::Capabilities;
 use mainstay_linux::cgroup::{Hierarchies, Layout};
@@ -20,30 +23,9 @@ use mainstay_shim_protocol::{CgroupDirectories, Container, Process, Root};
 
 pub(crate) use capabilities::{UnknownCapability, of as capabilities};
 pub(crate) use devices::{HostDevice, host_devices, rules as device_rules};
-pub(crate) use mounts::{SHM, image_place};
+pub(crate) use mounts::{RESOLV_CONF, SHM, image_place};
 
 use crate::user::User;
-
-/// Paths that show or change the whole machine, and so appear empty. Source:
-/// `pkg/securitycontext/util.go`, `defaultMaskedPaths`.
-const MASKED_PATHS: [&str; 12] = [
-    "/proc/asound",
-    "/proc/acpi",
-    "/proc/interrupts",
-    "/proc/kcore",
-    "/proc/keys",
-    "/proc/latency_stats",
-    "/proc/timer_list",
-    "/proc/timer_stats",
-    "/proc/sched_debug",
-    "/proc/scsi",
-    "/sys/firmware",
-    "/sys/devices/virtual/powercap",
-];
-
-/// Paths that cannot be written. Source: `defaultReadonlyPaths`, the same place.
-const READONLY_PATHS: [&str; 5] =
-    ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
 
 /// A container that cannot be made as it was asked for.
 #[derive(Debug, thiserror::Error)]
@@ -77,6 +59,8 @@ pub(crate) struct Ingredients<'a> {
     pub(crate) machine: Machine<'a>,
     /// The file with its seccomp filter.
     pub(crate) seccomp: Option<String>,
+    /// The profile of AppArmor that it has, which is in the kernel.
+    pub(crate) apparmor: Option<String>,
 }
 
 impl Ingredients<'_> {
@@ -108,31 +92,25 @@ pub(crate) struct Machine<'a> {
     pub(crate) oom_score_adj: i32,
     /// For privileged containers.
     pub(crate) devices: &'a [HostDevice],
-    /// What [`throttles`] found.
+    /// What [`mainstay_linux::machine::thermal_throttles`] found.
     pub(crate) throttles: &'a [String],
-}
-
-/// Paths of the processors that tell when the machine got too hot, to be masked like
-/// [`MASKED_PATHS`]. Source: the same place, `/sys/devices/system/cpu/cpu<N>/thermal_throttle`.
-pub(crate) fn throttles() -> std::io::Result<Vec<String>> {
-    let mut list = Vec::new();
-    for processor in std::fs::read_dir("/sys/devices/system/cpu")? {
-        let path = processor?.path().join("thermal_throttle");
-        if path.is_dir() {
-            list.push(text(&path));
-        }
-    }
-    Ok(list)
 }
 
 /// Makes the container.
 pub(crate) fn container(from: &Ingredients<'_>) -> Result<Container, BundleError> {
     let Ingredients { config, places, machine, .. } = from;
     let privileged = config.security_context.privileged;
-    let unmasked = privileged || config.security_context.unmasked_paths;
     let process = process(from)?;
     let strings = |list: &[&str]| list.iter().map(|text| (*text).to_owned()).collect::<Vec<_>>();
-    let masked = [strings(&MASKED_PATHS), machine.throttles.to_vec()].concat();
+    let (masked_paths, readonly_paths) = match &config.security_context.protected_paths {
+        _ if privileged => (Vec::new(), Vec::new()),
+        ProtectedPaths::Usual => {
+            let masked = [strings(&MASKED_PATHS), machine.throttles.to_vec()].concat();
+            (masked, strings(&READONLY_PATHS))
+        }
+        ProtectedPaths::None => (Vec::new(), Vec::new()),
+        ProtectedPaths::These { masked, readonly } => (masked.clone(), readonly.clone()),
+    };
     let layout = machine.hierarchies.layout();
     let mounts = mounts::list(from, layout);
     Ok(Container {
@@ -143,8 +121,8 @@ pub(crate) fn container(from: &Ingredients<'_>) -> Result<Container, BundleError
         sealed_mounts: mounts.sealed,
         devices: devices::nodes(from.root(), privileged.then_some(machine.devices)),
         links: devices::links(mounts.links),
-        masked_paths: if unmasked { Vec::new() } else { masked },
-        readonly_paths: if unmasked { Vec::new() } else { strings(&READONLY_PATHS) },
+        masked_paths,
+        readonly_paths,
         new_pid_namespace: from.namespaces.pid == NamespaceMode::Container,
         processes_of: config.security_context.target.as_ref().map(|target| target.0.clone()),
         new_cgroup_namespace: layout == Layout::V2 && !privileged,
@@ -186,6 +164,7 @@ fn process(from: &Ingredients<'_>) -> Result<Process, BundleError> {
         capabilities,
         no_new_privileges: security.no_new_privs,
         seccomp: from.seccomp.clone(),
+        apparmor: from.apparmor.clone(),
         oom_score_adj: Some(oom_score_adj(config.resources.oom_score_adj, machine)),
         terminal: config.tty,
     })

@@ -122,7 +122,7 @@ impl Foreign {
                 Some((id, status)) = ends.next() => on_event(Event::Exited { id: id.0.clone(), status }),
                 // Cancel-safe per docs on `UnboundedReceiver::recv`.
                 request = self.requests.recv() => {
-                    let Some((command, answer)) = request else { return Ok(()) };
+                    let Some((command, answer)) = request.map(|ask| *ask) else { return Ok(()) };
                     let shim = self.process.as_ref();
                     // Whoever asked may have given up, which is its right.
                     let _ = answer.send(carry_out(&self.containers, shim, &self.reason, command));

@@ -1,7 +1,7 @@
 //! Images as the contract has them.
 
 mod files;
-mod program;
+pub mod program;
 mod providers;
 mod registries;
 
@@ -96,16 +96,9 @@ impl Images for EngineImages {
     }
 
     async fn pull_image(&self, request: &PullRequest) -> Result<ImageId> {
-        let name = &request.image.0;
-        let reference: Reference = name.parse().map_err(|error| {
-            let message = format!("{name:?} is not the name of an image");
-            Error::with_source(ErrorKind::InvalidArgument, message, error)
-        })?;
-        let keyring = self.keyrings.of(&self.puller, &reference, &request.secrets).await;
-        let keyring = keyring.map_err(|error| {
-            let message = "cannot read the registries' credentials";
-            Error::with_source(ErrorKind::InvalidArgument, message, error)
-        })?;
+        let hosts = |reference: &Reference| self.puller.hosts(reference);
+        let (reference, keyring) =
+            self.keyrings.of_image(&request.image, hosts, &request.secrets).await?;
         let request = registry::PullRequest {
             reference,
             keyring: Arc::new(keyring),
@@ -131,7 +124,14 @@ impl Images for EngineImages {
         blocking(move || {
             match store.remove(&name) {
                 Ok(_) | Err(StoreError::NotFound { .. }) => {}
-                Err(error) => return Err(failed(format!("cannot remove image {name}"))(error)),
+                Err(error) => {
+                    let kind = match error {
+                        StoreError::InUse { .. } => ErrorKind::FailedPrecondition,
+                        _ => ErrorKind::Internal,
+                    };
+                    let message = format!("cannot remove image {name}");
+                    return Err(Error::with_source(kind, message, error));
+                }
             }
             // Who removes an image wants its room back now.
             let collected = store.collect(SystemTime::now(), KEEP_PARTIAL);

@@ -1,4 +1,4 @@
-//! Starting shims.
+//! Starting shims, and the resolver, which is the same program.
 
 use std::fs::File;
 use std::io;
@@ -9,6 +9,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use mainstay_linux::{memfd, socket};
+
+use crate::io_failed;
 
 /// The shim's socket in its sandbox's directory.
 pub(crate) const SOCKET: &str = "shim.sock";
@@ -41,10 +43,40 @@ pub(crate) enum LaunchError {
     },
 }
 
+/// Connects to the process of a directory; `None` where none listens.
+///
+/// # Errors
+///
+/// When that cannot be told.
+pub(crate) fn connect(directory: &Path) -> mainstay_cri::Result<Option<UnixStream>> {
+    let path = directory.join(SOCKET);
+    match socket::connect(&path) {
+        Ok(stream) => Ok(Some(stream)),
+        Err(error)
+            if matches!(
+                error.kind(),
+                io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound
+            ) =>
+        {
+            Ok(None)
+        }
+        Err(error) => Err(io_failed(format!("cannot connect to {}", path.display()))(error)),
+    }
+}
+
 /// The shim's program, held in memory.
 #[derive(Debug)]
 pub(crate) struct Launcher {
     program: OwnedFd,
+}
+
+/// What a process of the program is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Purpose {
+    /// To hold a pod.
+    Shim,
+    /// To answer pods' questions for names.
+    Resolver,
 }
 
 /// A shim that was started.
@@ -59,19 +91,29 @@ impl Launcher {
         Ok(Self { program: memfd::sealed_copy(path).map_err(load)? })
     }
 
-    /// Starts a shim that serves the socket in `directory`, and connects to it.
+    /// Starts a shim, or a resolver, that serves the socket in `directory`, and connects to it.
     ///
     /// The socket is bound here and handed to the shim, so there is no moment at which the shim
     /// exists and cannot be found: a connection is refused exactly when there is no shim.
-    pub(crate) fn launch(&self, directory: &Path) -> Result<Launched, LaunchError> {
+    pub(crate) fn launch(
+        &self,
+        directory: &Path,
+        purpose: Purpose,
+    ) -> Result<Launched, LaunchError> {
         let failed = |step| {
             move |source| LaunchError::Start { step, directory: directory.to_owned(), source }
         };
         let path = directory.join(SOCKET);
         let listener = socket::listen(&path).map_err(failed("bind the shim's socket"))?;
+        // Before there is a shim, which nobody would know if this failed.
+        let stream = socket::connect(&path).map_err(failed("connect to the shim's socket"))?;
         let output = File::create(directory.join(OUTPUT)).map_err(failed("make the shim's log"))?;
         #[expect(clippy::disallowed_methods, reason = "the one place where shims are started")]
         let mut command = Command::new(format!("/proc/self/fd/{}", self.program.as_raw_fd()));
+        let command = match purpose {
+            Purpose::Shim => &mut command,
+            Purpose::Resolver => command.arg("resolver"),
+        };
         // Nothing of the agent's surroundings concerns a pod.
         let child = command
             .arg0("mainstay-shim")
@@ -82,7 +124,6 @@ impl Launcher {
             .stderr(output)
             .spawn()
             .map_err(failed("start the shim"))?;
-        let stream = socket::connect(&path).map_err(failed("connect to the shim"))?;
         Ok(Launched { pid: child.id().cast_signed(), stream })
     }
 }

@@ -13,10 +13,13 @@
 //!
 //! # Tasks
 //!
-//! One for each sandbox, [`sandbox::keep`], which listens to the sandbox's shim.
+//! One for each sandbox, [`sandbox::keep`], which listens to the sandbox's shim, and one that listens for the end
+//! of the resolver ([`resolver`]).
 
+mod apparmor;
 mod bundle;
 mod check;
+mod cni;
 mod container;
 mod foreign;
 mod images;
@@ -24,43 +27,46 @@ mod launch;
 pub mod network;
 mod record;
 mod recover;
+mod resolver;
+mod runtime;
 mod sandbox;
 mod seccomp;
 mod shim;
 mod user;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
 use std::io;
-use std::path::PathBuf;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
-use async_trait::async_trait;
-use futures_core::stream::BoxStream;
-use futures_util::StreamExt;
 use jiff::Timestamp;
 use mainstay_cri::{
-    AttachRequest, Attached, Container, ContainerConfig, ContainerEvent, ContainerEventKind,
-    ContainerFilter, ContainerId, ContainerStatus, Error, ErrorKind, Exec, ExecRequest, ExecSync,
-    ExecSyncRequest, FilesystemUsage, PodSandbox, PodSandboxConfig, PodSandboxFilter,
-    PodSandboxStats, PodSandboxStatus, PortForward, Result, Runtime, RuntimeCondition,
-    RuntimeStatus, SandboxId, Version,
+    ContainerEvent, ContainerEventKind, ContainerId, Error, ErrorKind, Result, SandboxId,
 };
 use mainstay_image::store::Store;
 use mainstay_linux::capability::Capabilities;
 use mainstay_linux::cgroup::Hierarchies;
-use mainstay_linux::disk_usage::disk_usage;
+use mainstay_linux::machine::thermal_throttles;
 use mainstay_linux::process::Pidfd;
 use tokio::sync::broadcast;
 use tokio::task::JoinSet;
-use tokio_stream::wrappers::BroadcastStream;
 
+pub use cni::CniConfig;
 pub use images::{
     CredentialProvider, CredentialProviders, EngineImages, ImagesConfig, Keyrings, KeyringsError,
+    program,
 };
+pub use resolver::NamesConfig;
 
+use apparmor::AppArmor;
+use cni::{Cni, CniError};
 use launch::Launcher;
 use network::{Cluster, Network, NetworkConfig, NetworkError, Range};
+use record::Maker;
+use resolver::{Occasion, Resolver};
 use sandbox::Sandbox;
 
 /// Where an engine keeps things, and what it is made with.
@@ -78,6 +84,10 @@ pub struct EngineConfig {
     pub cgroup_root: String,
     /// The built-in network.
     pub network: NetworkConfig,
+    /// Networks of plugins, which pods get instead where there is a configuration.
+    pub cni: CniConfig,
+    /// What sandboxes are called by each other; with none they have no names.
+    pub names: Option<NamesConfig>,
 }
 
 /// How long after SIGKILL the kernel may take to end processes before we say that it does not. A
@@ -94,8 +104,10 @@ const UPPER: &str = "upper";
 const EVENT_BACKLOG: usize = 1024;
 
 /// The embedded runtime. Clones are handles of the same one.
+///
+/// What it lists and makes is the agent's, unless it is a handle [for clients](Self::for_clients).
 #[derive(Clone)]
-pub struct Engine(Arc<Instance>);
+pub struct Engine(Arc<Instance>, Maker);
 
 /// As what an engine looks at an instance.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -113,10 +125,13 @@ struct Instance {
     store: Arc<Store>,
     launcher: OnceLock<Launcher>,
     network: OnceLock<Network>,
+    resolver: Resolver,
+    cni: Cni,
     hierarchies: Hierarchies,
     capabilities: Capabilities,
     oom_score_adj: i32,
     throttles: Vec<String>,
+    apparmor: AppArmor,
     sandboxes: Mutex<BTreeMap<SandboxId, Arc<Sandbox>>>,
     events: broadcast::Sender<ContainerEvent>,
     tasks: Mutex<JoinSet<()>>,
@@ -133,14 +148,20 @@ impl Engine {
     pub async fn own(config: EngineConfig) -> Result<Self> {
         let instance = Instance::open(config, Role::Owner).await?;
         recover::own(&instance).await?;
-        Ok(Self(instance))
+        resolver::look_after(&instance);
+        Ok(Self(instance, Maker::Agent))
     }
 
     /// Opens the instance beside its owner: to look, to run commands in containers.
     pub async fn visit(config: EngineConfig) -> Result<Self> {
         let instance = Instance::open(config, Role::Visitor).await?;
         recover::visit(&instance).await?;
-        Ok(Self(instance))
+        Ok(Self(instance, Maker::Agent))
+    }
+
+    /// The same engine for clients of the CRI: they see everything, and what they make the agent does not see.
+    pub fn for_clients(&self) -> Self {
+        Self(self.0.clone(), Maker::Client)
     }
 
     /// The images of this instance.
@@ -148,12 +169,50 @@ impl Engine {
         self.0.store()
     }
 
-    /// The range that new pods get addresses of; `None` while there is none, and for a visitor.
-    pub fn pod_range(&self) -> Option<Range> {
-        self.0.network().ok()?.range()
+    /// The ranges that new pods get addresses of, the primary one first; none while there are none, and
+    /// for a visitor.
+    pub fn pod_ranges(&self) -> Vec<Range> {
+        self.0.network().map(Network::ranges).unwrap_or_default()
     }
 
-    /// Takes in which range this machine was given, and which other machines there are; see
+    /// Where new sandboxes of the built-in network ask for names, their own and all others; none where sandboxes
+    /// have no names.
+    ///
+    /// # Errors
+    ///
+    /// Why nobody can be asked although sandboxes should have names.
+    pub async fn resolvers(&self) -> Result<Vec<IpAddr>> {
+        let names = self.0.config.names.as_ref();
+        // On networks of plugins, it is theirs to say.
+        if !names.is_some_and(|names| names.offered)
+            || !matches!(self.0.cni.network().await, Ok(None))
+        {
+            return Ok(Vec::new());
+        }
+        let instance = self.0.clone();
+        blocking(move || resolver::see_to(&instance, Occasion::Asked)).await
+    }
+
+    /// Who else listens at port 53 of `server` and is not reached by pods there, since the resolver that they are told
+    /// of is; in words. `None` if nobody does, or it is none of the resolver's addresses.
+    pub async fn shadowed(&self, server: IpAddr) -> Option<String> {
+        if !self.0.config.names.as_ref().is_some_and(|names| names.offered) {
+            return None;
+        }
+        let instance = self.0.clone();
+        let holder = blocking(move || Ok(instance.network()?.shadowed(server)));
+        // Nobody looks who is only visiting.
+        holder.await.ok().flatten().map(|holder| holder.to_string())
+    }
+
+    /// Takes in which addresses the machine has, at which sandboxes on its network are found.
+    pub fn machine_has(&self, addresses: Vec<IpAddr>) {
+        if self.0.resolver.machine_has(addresses) {
+            resolver::look_after(&self.0);
+        }
+    }
+
+    /// Takes in which ranges this machine was given, and which other machines there are; see
     /// [`Network::join`].
     ///
     /// # Errors
@@ -162,14 +221,29 @@ impl Engine {
     pub async fn join(&self, cluster: Cluster) -> Result<()> {
         let instance = self.0.clone();
         let failed = network_failed("cannot make the ways to other machines' pods");
-        blocking(move || instance.network()?.join(cluster).map_err(failed)).await
+        let joined = blocking(move || instance.network()?.join(cluster).map_err(failed)).await;
+        // The bridge may have other addresses.
+        resolver::look_after(&self.0);
+        joined
     }
 
-    /// Removes all that is not a sandbox's: the network, the control groups, the directories of
-    /// containers. For an instance that is given up; all sandboxes have been removed.
+    /// Removes everything: the sandboxes that clients have left, the network, the control groups, the
+    /// directories of containers. For an instance that is given up, and whose agent has removed its own.
+    ///
+    /// # Errors
+    ///
+    /// What cannot be removed, such as an attachment that plugins do not take back; the rest is removed all the same.
     pub async fn remove_all(&self) -> Result<()> {
         let instance = self.0.clone();
-        blocking(move || {
+        let mut left = Ok(());
+        for sandbox in instance.all() {
+            let id = sandbox.state().record.id.clone();
+            left = left.and(sandbox::remove::remove(&instance, &id).await);
+        }
+        let taken_back = recover::remove_attachments(&instance).await;
+        let engine = instance.clone();
+        let ended = blocking(move || engine.resolver.end(&engine)).await;
+        let removed = blocking(move || {
             let network = instance.network()?.remove_all();
             network.map_err(network_failed("cannot remove the network"))?;
             // A shim's end is told before the kernel has taken it out of its control group.
@@ -186,8 +260,9 @@ impl Engine {
                     .map_err(io_failed(format!("cannot remove {}", directory.display())))?;
             }
             Ok(())
-        })
-        .await
+        });
+        // What was first in the way may be why the rest was.
+        left.and(ended).and(removed.await).and(taken_back)
     }
 }
 
@@ -208,14 +283,17 @@ impl Instance {
                 store: Arc::new(store),
                 launcher: OnceLock::new(),
                 network: OnceLock::new(),
+                resolver: Resolver::default(),
+                cni: Cni::new(config.cni.clone(), &config.root_dir, &config.run_dir),
                 hierarchies,
                 capabilities,
                 oom_score_adj: oom_score_adj
                     .trim()
                     .parse()
                     .map_err(failed("cannot understand /proc/self/oom_score_adj"))?,
-                throttles: bundle::throttles()
+                throttles: thermal_throttles()
                     .map_err(io_failed("cannot list the machine's processors"))?,
+                apparmor: AppArmor::of_machine(),
                 sandboxes: Mutex::default(),
                 events: broadcast::Sender::new(EVENT_BACKLOG),
                 tasks: Mutex::default(),
@@ -274,6 +352,10 @@ impl Instance {
 
     fn throttles(&self) -> &[String] {
         &self.throttles
+    }
+
+    fn apparmor(&self) -> &AppArmor {
+        &self.apparmor
     }
 
     /// A name that nobody has: 128 random bits in hex.
@@ -352,12 +434,13 @@ impl Instance {
     /// Moves a shim out of the agent's control group, so that neither a limit nor the end of the
     /// agent's service touches it.
     fn place_shim(&self, pid: i32) -> Result<()> {
-        let path = self.shims_cgroup();
-        let group = self.hierarchies.at(&path);
-        group
-            .create()
-            .and_then(|()| group.add(pid))
-            .map_err(failed("cannot move the pod's shim to its control group"))
+        let placed = self.place(pid, &self.shims_cgroup());
+        placed.map_err(failed("cannot move the pod's shim to its control group"))
+    }
+
+    fn place(&self, pid: i32, path: &str) -> mainstay_linux::cgroup::Result<()> {
+        let group = self.hierarchies.at(path);
+        group.create().and_then(|()| group.add(pid))
     }
 
     /// The processes of all shims.
@@ -366,8 +449,18 @@ impl Instance {
         processes.map_err(failed("cannot look into the shims' control group"))
     }
 
+    /// The control group of a sandbox whose maker leaves it to us.
+    fn own_parent(&self, id: &SandboxId) -> String {
+        self.cgroup(&format!("sandboxes/{id}"))
+    }
+
     fn shims_cgroup(&self) -> String {
-        format!("{}/{SHIMS}", self.config.cgroup_root.trim_end_matches('/'))
+        self.cgroup(SHIMS)
+    }
+
+    /// A control group below the instance's.
+    fn cgroup(&self, name: &str) -> String {
+        format!("{}/{name}", self.config.cgroup_root.trim_end_matches('/'))
     }
 
     /// Kills everything in a control group and waits for its end. Absent is success.
@@ -377,32 +470,34 @@ impl Instance {
     /// `DeadlineExceeded` when something has not ended after [`KILL_PATIENCE`].
     async fn kill_cgroup(self: &Arc<Self>, path: &str) -> Result<()> {
         let (engine, path) = (self.clone(), path.to_owned());
-        blocking(move || {
-            let failed = || failed("cannot kill the processes of a control group");
-            let group = engine.hierarchies.at(&path);
-            let deadline = Instant::now() + KILL_PATIENCE;
-            // A fork may be under way while its parent is killed; each round finds those of the
-            // one before.
-            while group.kill().map_err(failed())? > 0 {
-                for pid in group.processes().map_err(failed())? {
-                    // One that has ended meanwhile is what is wanted.
-                    let Ok(process) = Pidfd::open(pid) else { continue };
-                    let ended = process.wait_until(deadline);
-                    if !ended.map_err(io_failed("cannot wait for the end of a process"))? {
-                        return Err(Error::new(
-                            ErrorKind::DeadlineExceeded,
-                            format!(
-                                "process {pid} does not end, although it was killed: it waits for \
-                                 something that the kernel cannot interrupt, such as a disk or a \
-                                 server that does not answer"
-                            ),
-                        ));
-                    }
+        blocking(move || engine.kill_group(&path)).await
+    }
+
+    /// [`Self::kill_cgroup`], where it may take its time.
+    fn kill_group(&self, path: &str) -> Result<()> {
+        let failed = || failed("cannot kill the processes of a control group");
+        let group = self.hierarchies.at(path);
+        let deadline = Instant::now() + KILL_PATIENCE;
+        // A fork may be under way while its parent is killed; each round finds those of the
+        // one before.
+        while group.kill().map_err(failed())? > 0 {
+            for pid in group.processes().map_err(failed())? {
+                // One that has ended meanwhile is what is wanted.
+                let Ok(process) = Pidfd::open(pid) else { continue };
+                let ended = process.wait_until(deadline);
+                if !ended.map_err(io_failed("cannot wait for the end of a process"))? {
+                    return Err(Error::new(
+                        ErrorKind::DeadlineExceeded,
+                        format!(
+                            "process {pid} does not end, although it was killed: it waits for \
+                             something that the kernel cannot interrupt, such as a disk or a \
+                             server that does not answer"
+                        ),
+                    ));
                 }
             }
-            Ok(())
-        })
-        .await
+        }
+        Ok(())
     }
 
     /// Whether the kernel killed something in a control group because its memory ran out.
@@ -411,160 +506,12 @@ impl Instance {
     }
 }
 
-/// Adapts the engine's verbs to the contract.
-#[async_trait]
-impl Runtime for Engine {
-    async fn version(&self) -> Result<Version> {
-        Ok(Version {
-            runtime_name: "mainstay".to_owned(),
-            runtime_version: env!("CARGO_PKG_VERSION").to_owned(),
-            runtime_api_version: "v1".to_owned(),
-        })
+/// What is in a directory; one that is absent is empty.
+fn entries(directory: &Path) -> io::Result<Vec<PathBuf>> {
+    match fs::read_dir(directory) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+        other => other?.map(|entry| entry.map(|entry| entry.path())).collect(),
     }
-
-    /// Also mends what others broke in the network, so it is asked for now and then.
-    async fn status(&self) -> Result<RuntimeStatus> {
-        let runtime = self.0.launcher().map(drop).err().map(|error| error.chain());
-        let instance = self.0.clone();
-        let network = blocking(move || check::network(&instance)).await?;
-        let condition = |kind: &str, failure: Option<String>, told: String| RuntimeCondition {
-            kind: kind.to_owned(),
-            status: failure.is_none(),
-            reason: if failure.is_none() { "Ready" } else { "Failed" }.to_owned(),
-            message: failure.unwrap_or(told),
-        };
-        let foreign =
-            self.0.all().iter().filter_map(|it| it.state().foreign.clone()).collect::<Vec<_>>();
-        Ok(RuntimeStatus {
-            conditions: vec![
-                condition("RuntimeReady", runtime, foreign.join("; ")),
-                condition("NetworkReady", network.failures, network.told),
-            ],
-        })
-    }
-
-    async fn run_pod_sandbox(&self, config: &PodSandboxConfig) -> Result<SandboxId> {
-        sandbox::run::run(&self.0, config).await
-    }
-
-    async fn stop_pod_sandbox(&self, id: &SandboxId) -> Result<()> {
-        sandbox::stop::stop(&self.0, id).await
-    }
-
-    async fn remove_pod_sandbox(&self, id: &SandboxId) -> Result<()> {
-        sandbox::remove::remove(&self.0, id).await
-    }
-
-    async fn pod_sandbox_status(&self, id: &SandboxId) -> Result<PodSandboxStatus> {
-        Ok(self.0.sandbox(id)?.status())
-    }
-
-    async fn list_pod_sandboxes(&self, filter: &PodSandboxFilter) -> Result<Vec<PodSandbox>> {
-        let all = self.0.all().into_iter().map(|sandbox| sandbox.summary());
-        Ok(all.filter(|sandbox| carries(&sandbox.labels, &filter.labels)).collect())
-    }
-
-    async fn create_container(
-        &self,
-        sandbox: &SandboxId,
-        config: &ContainerConfig,
-        _sandbox_config: &PodSandboxConfig,
-    ) -> Result<ContainerId> {
-        container::create::create(&self.0, sandbox, config).await
-    }
-
-    async fn start_container(&self, id: &ContainerId) -> Result<()> {
-        container::start::start(&self.0, id).await
-    }
-
-    async fn stop_container(&self, id: &ContainerId, timeout: Duration) -> Result<()> {
-        container::stop::stop(&self.0, id, timeout).await
-    }
-
-    async fn remove_container(&self, id: &ContainerId) -> Result<()> {
-        container::remove::remove(&self.0, id).await
-    }
-
-    async fn list_containers(&self, filter: &ContainerFilter) -> Result<Vec<Container>> {
-        let mut list = Vec::new();
-        for sandbox in self.0.all() {
-            let state = sandbox.state();
-            let id = &state.record.id;
-            if filter.sandbox.as_ref().is_some_and(|wanted| wanted != id) {
-                continue;
-            }
-            let matching = state
-                .containers
-                .values()
-                .filter(|container| carries(&container.record.labels, &filter.labels));
-            list.extend(matching.map(|container| Container {
-                id: container.record.id.clone(),
-                sandbox: id.clone(),
-                metadata: container.record.metadata.clone(),
-                state: container.state.clone(),
-                labels: container.record.labels.clone(),
-            }));
-        }
-        Ok(list)
-    }
-
-    async fn container_status(&self, id: &ContainerId) -> Result<ContainerStatus> {
-        let sandbox = self.0.sandbox_of(id)?;
-        let state = sandbox.state();
-        let container = state.containers.get(id).map(sandbox::container_status);
-        container.ok_or_else(|| {
-            Error::new(ErrorKind::NotFound, format!("container {id} does not exist"))
-        })
-    }
-
-    async fn reopen_container_log(&self, id: &ContainerId) -> Result<()> {
-        container::log::reopen(&self.0, id).await
-    }
-
-    async fn exec(&self, request: &ExecRequest) -> Result<Exec> {
-        container::exec::exec(&self.0, request).await
-    }
-
-    async fn exec_sync(&self, request: &ExecSyncRequest) -> Result<ExecSync> {
-        container::exec::exec_sync(&self.0, request).await
-    }
-
-    async fn attach(&self, request: &AttachRequest) -> Result<Attached> {
-        container::attach::attach(&self.0, request).await
-    }
-
-    async fn port_forward(&self, sandbox: &SandboxId, port: u16) -> Result<PortForward> {
-        sandbox::port_forward::port_forward(&self.0, sandbox, port).await
-    }
-
-    async fn writable_layer(&self, id: &ContainerId) -> Result<FilesystemUsage> {
-        let directory = self.0.writable_directory(id).join(UPPER);
-        let failed = io_failed(format!("cannot look through {}", directory.display()));
-        let counted = blocking(move || disk_usage(&directory).map_err(failed)).await?;
-        Ok(FilesystemUsage { used_bytes: counted.bytes, inodes_used: counted.inodes })
-    }
-
-    async fn list_pod_sandbox_stats(
-        &self,
-        filter: &PodSandboxFilter,
-    ) -> Result<Vec<PodSandboxStats>> {
-        sandbox::stats::list(&self.0, filter).await
-    }
-
-    fn events(&self) -> BoxStream<'static, ContainerEvent> {
-        let lagged = || ContainerEvent {
-            sandbox: SandboxId(String::new()),
-            container: None,
-            kind: ContainerEventKind::Lagged,
-            at: Timestamp::now(),
-        };
-        let stream = BroadcastStream::new(self.0.events.subscribe());
-        stream.map(move |event| event.unwrap_or_else(|_| lagged())).boxed()
-    }
-}
-
-fn carries(labels: &BTreeMap<String, String>, wanted: &BTreeMap<String, String>) -> bool {
-    wanted.iter().all(|(name, value)| labels.get(name) == Some(value))
 }
 
 /// Runs file work where it may take its time.
@@ -591,6 +538,11 @@ fn failed<E: std::error::Error + Send + Sync + 'static>(
 
 /// Puts an error of the network below a sentence.
 fn network_failed(message: impl Into<String>) -> impl FnOnce(NetworkError) -> Error {
+    |source| Error::with_source(source.kind(), message, source)
+}
+
+/// Puts an error of plugins below a sentence.
+fn cni_failed(message: impl Into<String>) -> impl FnOnce(CniError) -> Error {
     |source| Error::with_source(source.kind(), message, source)
 }
 

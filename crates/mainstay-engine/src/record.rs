@@ -29,7 +29,7 @@ const SANDBOX: &str = "sandbox.json";
 const CONTAINER: &str = "container.json";
 const EXIT: &str = "exit.json";
 
-/// A record that cannot be written or read.
+/// A record, or the directory of records, that cannot be used.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot {verb} {}", path.display())]
 pub(crate) struct RecordError {
@@ -39,10 +39,20 @@ pub(crate) struct RecordError {
     source: io::Error,
 }
 
+/// Who made something, and so looks after it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Maker {
+    /// The agent.
+    Agent,
+    /// Another program, by the CRI.
+    Client,
+}
+
 /// A sandbox as it was made.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct SandboxRecord {
     pub(crate) id: SandboxId,
+    pub(crate) maker: Maker,
     pub(crate) created_at: Timestamp,
     pub(crate) metadata: PodSandboxMetadata,
     pub(crate) hostname: String,
@@ -72,6 +82,7 @@ pub(crate) struct ShimProcess {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct ContainerRecord {
     pub(crate) id: ContainerId,
+    pub(crate) maker: Maker,
     pub(crate) created_at: Timestamp,
     pub(crate) metadata: ContainerMetadata,
     pub(crate) image: ImageSpec,
@@ -85,6 +96,13 @@ pub(crate) struct ContainerRecord {
     pub(crate) stop_signal: i32,
     /// Its first process, and the pattern for further ones.
     pub(crate) process: Process,
+}
+
+impl Maker {
+    /// Whether it is shown what somebody made: the agent has to do with nothing but its own.
+    pub(crate) fn sees(self, other: Self) -> bool {
+        self == Self::Client || other == Self::Agent
+    }
 }
 
 impl ShimProcess {
@@ -102,15 +120,26 @@ impl ShimProcess {
 }
 
 impl RecordError {
+    /// Gives an I/O error what was to be done with which file.
+    pub(crate) fn at(verb: &'static str, path: &Path) -> impl Fn(io::Error) -> Self {
+        move |source| Self { verb, path: path.to_owned(), source }
+    }
+
     pub(crate) fn is_not_found(&self) -> bool {
         self.source.kind() == io::ErrorKind::NotFound
     }
 }
 
 impl SandboxRecord {
-    pub(crate) fn new(id: SandboxId, config: &PodSandboxConfig, now: Timestamp) -> Self {
+    pub(crate) fn new(
+        id: SandboxId,
+        maker: Maker,
+        config: &PodSandboxConfig,
+        now: Timestamp,
+    ) -> Self {
         Self {
             id,
+            maker,
             created_at: now,
             metadata: config.metadata.clone(),
             hostname: config.hostname.clone(),
@@ -153,7 +182,7 @@ pub(crate) fn read_exit(bundle: &Path) -> Option<ExitStatus> {
 }
 
 fn write<T: Serialize>(path: &Path, file: &T) -> Result<(), RecordError> {
-    let failed = |source| RecordError { verb: "write", path: path.to_owned(), source };
+    let failed = RecordError::at("write", path);
     let new = path.with_extension("json.new");
     let bytes = serde_json::to_vec(file).map_err(|error| failed(error.into()))?;
     // A container's environment is in it.
@@ -165,8 +194,8 @@ fn write<T: Serialize>(path: &Path, file: &T) -> Result<(), RecordError> {
 }
 
 fn read<T: DeserializeOwned>(path: &Path, version: fn(&T) -> u32) -> Result<T, RecordError> {
-    let failed = |source| RecordError { verb: "read", path: path.to_owned(), source };
-    let bytes = fs::read(path).map_err(failed)?;
+    let failed = RecordError::at("read", path);
+    let bytes = fs::read(path).map_err(&failed)?;
     let file: T = serde_json::from_slice(&bytes).map_err(|error| failed(error.into()))?;
     if version(&file) > VERSION {
         let message =
@@ -180,6 +209,10 @@ fn read<T: DeserializeOwned>(path: &Path, version: fn(&T) -> u32) -> Result<T, R
 struct SandboxFile {
     version: u32,
     id: String,
+    /// Whether it was made by a client of the CRI. An earlier mainstay takes no notice of pods without its
+    /// own labels.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    of_client: bool,
     created_at: Timestamp,
     name: String,
     namespace: String,
@@ -206,6 +239,8 @@ struct SandboxFile {
 struct ContainerFile {
     version: u32,
     id: String,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    of_client: bool,
     created_at: Timestamp,
     name: String,
     attempt: u32,
@@ -235,6 +270,10 @@ struct Port {
     ip: Option<IpAddr>,
 }
 
+fn maker(of_client: bool) -> Maker {
+    if of_client { Maker::Client } else { Maker::Agent }
+}
+
 // === impl SandboxFile ===
 
 impl From<&SandboxRecord> for SandboxFile {
@@ -242,6 +281,7 @@ impl From<&SandboxRecord> for SandboxFile {
         Self {
             version: VERSION,
             id: record.id.0.clone(),
+            of_client: record.maker == Maker::Client,
             created_at: record.created_at,
             name: record.metadata.name.clone(),
             namespace: record.metadata.namespace.clone(),
@@ -268,6 +308,7 @@ impl From<SandboxFile> for SandboxRecord {
     fn from(file: SandboxFile) -> Self {
         Self {
             id: SandboxId(file.id),
+            maker: maker(file.of_client),
             created_at: file.created_at,
             metadata: PodSandboxMetadata {
                 name: file.name,
@@ -301,6 +342,7 @@ impl From<&ContainerRecord> for ContainerFile {
         Self {
             version: VERSION,
             id: record.id.0.clone(),
+            of_client: record.maker == Maker::Client,
             created_at: record.created_at,
             name: record.metadata.name.clone(),
             attempt: record.metadata.attempt,
@@ -320,6 +362,7 @@ impl From<ContainerFile> for ContainerRecord {
     fn from(file: ContainerFile) -> Self {
         Self {
             id: ContainerId(file.id),
+            maker: maker(file.of_client),
             created_at: file.created_at,
             metadata: ContainerMetadata { name: file.name, attempt: file.attempt },
             image: ImageSpec(file.image),

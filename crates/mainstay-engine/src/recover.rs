@@ -15,24 +15,26 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use mainstay_cri::{ContainerId, ContainerState, Error, ErrorKind, NamespaceMode, Result};
+use mainstay_cri::{
+    Bandwidth, ContainerId, ContainerState, Error, ErrorKind, NamespaceMode, Result, chain,
+};
+use mainstay_linux::namespace;
 use mainstay_linux::path::remove_all;
-use mainstay_linux::{namespace, socket};
 use mainstay_shim_protocol::{ContainerPhase, ContainerReport};
 
 use crate::foreign::Foreign;
-use crate::launch::SOCKET;
+use crate::launch::connect;
 use crate::network::{LiveSandbox, Network};
 use crate::record::{ContainerRecord, SandboxRecord, ShimProcess, read_exit};
+use crate::sandbox::run::servers_of;
 use crate::sandbox::{Container, Sandbox, exited, keep, stop, timestamp};
 use crate::shim::{Greeting, Line, Shim, ShimError};
-use crate::{Instance, Role, failed, io_failed};
+use crate::{Instance, Role, cni_failed, failed, io_failed, resolver};
 
 /// The boot that the records are of. Source: proc_sys_kernel(5), `random/boot_id`.
 const BOOT: &str = "boot";
@@ -49,6 +51,7 @@ pub(crate) async fn own(engine: &Arc<Instance>) -> Result<()> {
     fs::create_dir_all(&written)
         .and_then(|()| fs::set_permissions(&written, fs::Permissions::from_mode(0o700)))
         .map_err(io_failed(format!("cannot make {} for root only", written.display())))?;
+    engine.cni.take_over().map_err(cni_failed("cannot find the pods' networks"))?;
     // 1. What the records say, and what the shims say to it.
     let placed = engine.shims()?;
     let mut dead = Vec::new();
@@ -67,12 +70,81 @@ pub(crate) async fn own(engine: &Arc<Instance>) -> Result<()> {
         crate::blocking(move || open_network(&engine)).await
     };
     networked?;
-    // 3. What the dead left.
+    // 3. What the dead left: their processes at once, and what plugins gave them later.
+    let mut attached = Vec::new();
     for sandbox in dead {
-        stop::give_up(engine, &sandbox).await;
+        let id = sandbox.state().record.id.clone();
+        if engine.cni.has(&id.0) {
+            stop::end(engine, &sandbox).await;
+            attached.push(sandbox);
+        } else {
+            stop::give_up(engine, &sandbox).await;
+        }
     }
+    engine.spawn(look_after_attachments(engine.clone(), attached, engine.all()));
     let engine = engine.clone();
     crate::blocking(move || remove_orphans(&engine)).await
+}
+
+/// Has plugins take back what is left of sandboxes that are dead or gone, and check those that were taken
+/// over. Nobody waits for it: plugins take their time.
+async fn look_after_attachments(
+    engine: Arc<Instance>,
+    dead: Vec<Arc<Sandbox>>,
+    taken_over: Vec<Arc<Sandbox>>,
+) {
+    for sandbox in dead {
+        let _clearing = engine.cni.clearing().await;
+        let id = sandbox.state().record.id.clone();
+        // One that has been removed meanwhile has been given up by that.
+        if engine.sandbox(&id).is_ok() {
+            stop::give_back(&engine, &sandbox).await;
+        }
+    }
+    for problem in engine.cni.delete_all_but(|| sandboxes(&engine)).await {
+        tracing::warn!("{problem}");
+    }
+    match engine.cni.network().await {
+        Ok(Some(network)) => {
+            let _alone = engine.cni.alone().await;
+            engine.cni.collect(&network, &sandboxes(&engine)).await;
+        }
+        Ok(None) => return,
+        Err(error) => {
+            tracing::warn!(
+                error = chain(&error),
+                "plugins are neither told to collect nor to check"
+            );
+            return;
+        }
+    }
+    for sandbox in taken_over {
+        let _turn = sandbox.plugins.lock().await;
+        let (id, ready) = {
+            let state = sandbox.state();
+            (state.record.id.0.clone(), state.ready)
+        };
+        if ready {
+            engine.cni.check(&id).await;
+        }
+    }
+}
+
+fn sandboxes(engine: &Instance) -> BTreeSet<String> {
+    engine.all().iter().map(|sandbox| sandbox.state().record.id.0.clone()).collect()
+}
+
+/// Has plugins take back all that they gave.
+///
+/// # Errors
+///
+/// Names what they do not.
+pub(crate) async fn remove_attachments(engine: &Arc<Instance>) -> Result<()> {
+    let left = engine.cni.delete_all_but(|| sandboxes(engine)).await;
+    match left.is_empty() {
+        true => Ok(()),
+        false => Err(Error::new(ErrorKind::Internal, left.join("; "))),
+    }
 }
 
 /// Removes what was written down before the machine was started: nothing of it is true any more,
@@ -150,8 +222,9 @@ fn from_records(engine: &Instance, path: &Path, missing: Missing) -> Result<Opti
             None => ContainerState::Created,
         };
         sandbox.change(|sandbox| {
-            let container = Container { record: record.clone(), state, failure: None };
-            sandbox.containers.insert(record.id, container);
+            let id = record.id.clone();
+            let container = Container { record, state, failure: None };
+            sandbox.containers.insert(id, Box::new(container));
         });
     }
     Ok(Some(sandbox))
@@ -166,18 +239,7 @@ async fn reach(
     sandbox: &Arc<Sandbox>,
     placed: Option<&BTreeSet<i32>>,
 ) -> Result<bool> {
-    let path = sandbox.directory.join(SOCKET);
-    let stream = match socket::connect(&path) {
-        Err(error)
-            if matches!(
-                error.kind(),
-                io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound
-            ) =>
-        {
-            return Ok(false);
-        }
-        other => other.map_err(io_failed(format!("cannot connect to {}", path.display())))?,
-    };
+    let Some(stream) = connect(&sandbox.directory)? else { return Ok(false) };
     let (shim, line, containers) = match Shim::greet(stream).await {
         Ok(Greeting { shim, connection, pid, containers }) => {
             // A sandbox that was not made to its end has no record of it. A shim that has ended by now
@@ -246,10 +308,15 @@ fn state_of(engine: &Instance, container: &Container, report: &ContainerReport) 
 
 fn open_network(engine: &Instance) -> Result<()> {
     let mut live: Vec<(SandboxRecord, OwnedFd)> = Vec::new();
+    let mut servers = Vec::new();
     for sandbox in engine.all() {
         let state = sandbox.state();
         let own = state.record.namespaces.network == NamespaceMode::Pod;
-        if !state.ready || !own || state.record.ips.is_empty() {
+        if state.ready && !own && resolver::may_ask(&state.record) {
+            servers.extend(servers_of(&sandbox));
+        }
+        let by_plugins = engine.cni.has(&state.record.id.0);
+        if !state.ready || !own || by_plugins || state.record.ips.is_empty() {
             continue;
         }
         // A shim that ended just now is noticed by its task.
@@ -264,9 +331,12 @@ fn open_network(engine: &Instance) -> Result<()> {
             namespace: namespace.as_fd(),
             addresses: record.ips.clone(),
             port_mappings: record.port_mappings.clone(),
+            // What cannot be read kept the sandbox from being made.
+            bandwidth: Bandwidth::of(&record.annotations).unwrap_or_default(),
+            asks: resolver::may_ask(record),
         })
         .collect();
-    let network = Network::open(engine.config.network.clone(), &live);
+    let network = Network::open(engine.config.network.clone(), &live, &servers);
     let again = || Error::new(ErrorKind::Internal, "the network was opened twice");
     engine.network.set(network).map_err(|_| again())
 }
@@ -303,10 +373,5 @@ fn remove_leftover(directory: &Path) {
 
 /// What is in a directory; one that is absent is empty.
 fn entries(directory: &Path) -> Result<Vec<PathBuf>> {
-    let unreadable = |error| io_failed(format!("cannot list {}", directory.display()))(error);
-    let list = match fs::read_dir(directory) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        other => other.map_err(unreadable)?,
-    };
-    list.map(|entry| entry.map(|entry| entry.path()).map_err(unreadable)).collect()
+    crate::entries(directory).map_err(io_failed(format!("cannot list {}", directory.display())))
 }

@@ -24,15 +24,15 @@ use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use mainstay_cri::{
-    ContainerEventKind, ContainerId, ContainerState, ContainerStatus, NamespaceMode, PodSandbox,
-    PodSandboxState, PodSandboxStatus, START_ERROR, STATUS_UNKNOWN,
+    ContainerEventKind, ContainerId, ContainerState, ContainerStatus, LinuxContainerUser,
+    NamespaceMode, PodSandbox, PodSandboxState, PodSandboxStatus, START_ERROR, STATUS_UNKNOWN,
 };
 use mainstay_linux::process::reap;
 use mainstay_shim_protocol::{Event, ExitStatus, START_FAILED};
 use rustix::process::Signal;
 use tokio::sync::watch;
 
-use crate::record::{ContainerRecord, SandboxRecord, ShimProcess};
+use crate::record::{ContainerRecord, Maker, SandboxRecord, ShimProcess};
 use crate::shim::{Line, Shim, ShimError};
 use crate::{Instance, Role, failed, io_failed};
 
@@ -47,6 +47,8 @@ pub(crate) struct Sandbox {
     state: Mutex<State>,
     /// Counts the changes of `state`, for those who wait for one.
     changes: watch::Sender<u64>,
+    /// Held while plugins are called for it: one after the other.
+    pub(crate) plugins: tokio::sync::Mutex<()>,
 }
 
 /// What is known of a sandbox.
@@ -59,7 +61,8 @@ pub(crate) struct State {
     pub(crate) placed: Option<std::result::Result<(), String>>,
     /// Why the shim, although it runs, cannot be driven.
     pub(crate) foreign: Option<String>,
-    pub(crate) containers: BTreeMap<ContainerId, Container>,
+    /// Each apart, since maps keep room for ten more.
+    pub(crate) containers: BTreeMap<ContainerId, Box<Container>>,
 }
 
 /// What is known of a container.
@@ -81,7 +84,12 @@ impl Sandbox {
             foreign: None,
             containers: BTreeMap::new(),
         };
-        Self { directory, state: Mutex::new(state), changes: watch::Sender::new(0) }
+        Self {
+            directory,
+            state: Mutex::new(state),
+            changes: watch::Sender::new(0),
+            plugins: tokio::sync::Mutex::default(),
+        }
     }
 
     /// Looks at the state. It is never held across an `await`.
@@ -122,13 +130,17 @@ impl Sandbox {
         summary(&self.state())
     }
 
-    pub(crate) fn status(&self) -> PodSandboxStatus {
+    /// What there is of it for somebody to see, and who made it.
+    pub(crate) fn status(&self, to: Maker) -> (PodSandboxStatus, Maker) {
         let state = self.state();
-        PodSandboxStatus {
+        let containers = state.containers.values().filter(|it| to.sees(it.record.maker));
+        let status = PodSandboxStatus {
             sandbox: summary(&state),
+            namespaces: state.record.namespaces,
             ips: state.record.ips.clone(),
-            containers: state.containers.values().map(container_status).collect(),
-        }
+            containers: containers.map(|it| container_status(it)).collect(),
+        };
+        (status, state.record.maker)
     }
 }
 
@@ -168,6 +180,12 @@ pub(crate) fn container_status(container: &Container) -> ContainerStatus {
         labels: record.labels.clone(),
         annotations: record.annotations.clone(),
         log_path: record.log_path.clone(),
+        user: Some(LinuxContainerUser {
+            uid: record.process.uid,
+            gid: record.process.gid,
+            supplemental_groups: record.process.additional_gids.clone(),
+        }),
+        details: None,
     }
 }
 
@@ -186,8 +204,9 @@ pub(crate) async fn keep(engine: Arc<Instance>, sandbox: Arc<Sandbox>, line: Lin
         engine.tell(&sandbox, None, ContainerEventKind::Stopped);
         return;
     }
+    // What comes at the end is not to take room in the task of every sandbox until then.
     if let (Err(error), Some(process)) = (served, process) {
-        take_leave(process, error, &sandbox).await;
+        Box::pin(take_leave(process, error, &sandbox)).await;
     }
     let (was_ready, id) = {
         let state = sandbox.state();
@@ -196,7 +215,7 @@ pub(crate) async fn keep(engine: Arc<Instance>, sandbox: Arc<Sandbox>, line: Lin
     // Otherwise it was told to end, by somebody who sees to the rest.
     if was_ready {
         tracing::warn!(sandbox = %id, "the pod's shim has ended before its time");
-        stop::give_up(&engine, &sandbox).await;
+        Box::pin(stop::give_up(&engine, &sandbox)).await;
     }
 }
 

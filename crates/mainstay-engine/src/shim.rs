@@ -101,16 +101,21 @@ type Answer = oneshot::Sender<Result<Success, ShimError>>;
 /// Asks a shim for things. Clones share the connection.
 #[derive(Clone, Debug)]
 pub(crate) struct Shim {
-    requests: mpsc::UnboundedSender<(Command, Answer)>,
+    requests: mpsc::UnboundedSender<Ask>,
+    /// Whether it can give a container a profile of AppArmor.
+    pub(crate) confines: bool,
 }
 
-/// What is asked of a shim.
-pub(crate) type Requests = mpsc::UnboundedReceiver<(Command, Answer)>;
+/// What is asked of a shim, and who is answered. Apart, since every channel keeps room for 32.
+type Ask = Box<(Command, Answer)>;
+
+/// All that is asked of a shim.
+pub(crate) type Requests = mpsc::UnboundedReceiver<Ask>;
 
 /// What carries requests out.
 pub(crate) enum Line {
     /// The shim does.
-    Driven(Connection),
+    Driven(Box<Connection>),
     /// The shim cannot be driven, and the kernel does what it can without it.
     Foreign(Foreign),
 }
@@ -118,7 +123,7 @@ pub(crate) enum Line {
 /// What comes of greeting a shim.
 pub(crate) struct Greeting {
     pub(crate) shim: Shim,
-    pub(crate) connection: Connection,
+    pub(crate) connection: Box<Connection>,
     /// The shim's process.
     pub(crate) pid: i32,
     /// What it has.
@@ -130,6 +135,7 @@ pub(crate) struct Connection {
     frames: Frames,
     writer: OwnedWriteHalf,
     requests: Requests,
+    hello: Hello,
 }
 
 /// Cuts what a shim sends into messages.
@@ -176,7 +182,7 @@ impl Shim {
     /// A handle, and what is asked for through it.
     pub(crate) fn new() -> (Self, Requests) {
         let (sender, requests) = mpsc::unbounded_channel();
-        (Self { requests: sender }, requests)
+        (Self { requests: sender, confines: true }, requests)
     }
 
     /// Greets a shim on a fresh connection, and hears from now on what happens there.
@@ -202,18 +208,16 @@ impl Shim {
             other => return Err(ShimError::Failed(format!("an odd answer: {other:?}"))),
         };
         let (shim, requests) = Self::new();
-        Ok(Greeting {
-            shim,
-            connection: Connection { frames, writer, requests },
-            pid: hello.pid,
-            containers,
-        })
+        let shim = Self { confines: hello.apparmor, ..shim };
+        let pid = hello.pid;
+        let connection = Box::new(Connection { frames, writer, requests, hello });
+        Ok(Greeting { shim, connection, pid, containers })
     }
 
     /// Sends a command and waits for its answer, for [`PATIENCE`].
     pub(crate) async fn call(&self, command: Command) -> Result<Success, ShimError> {
         let (sender, answer) = oneshot::channel();
-        self.requests.send((command, sender)).map_err(|_| ShimError::Gone)?;
+        self.requests.send(Box::new((command, sender))).map_err(|_| ShimError::Gone)?;
         match timeout(PATIENCE, answer).await {
             Ok(answer) => answer.map_err(|_| ShimError::Gone)?,
             Err(_) => Err(ShimError::Late),
@@ -237,7 +241,7 @@ impl Line {
 }
 
 impl Connection {
-    async fn serve(mut self, mut on_event: impl FnMut(Event)) -> Result<(), ShimError> {
+    async fn serve(mut self: Box<Self>, mut on_event: impl FnMut(Event)) -> Result<(), ShimError> {
         let mut waiting: BTreeMap<u64, Answer> = BTreeMap::new();
         let mut number = 0;
         loop {
@@ -259,7 +263,12 @@ impl Connection {
                 },
                 // Cancel-safe per docs on `UnboundedReceiver::recv`.
                 request = self.requests.recv() => {
-                    let Some((command, answer)) = request else { return Ok(()) };
+                    let Some((command, answer)) = request.map(|ask| *ask) else { return Ok(()) };
+                    if !knows(&self.hello, &command) {
+                        let version = self.hello.version.clone();
+                        drop(answer.send(Err(ShimError::TooOld { version })));
+                        continue;
+                    }
                     number += 1;
                     match encode(&Request { number, command }) {
                         Ok(frame) => {
@@ -273,6 +282,17 @@ impl Connection {
                 }
             }
         }
+    }
+}
+
+/// Whether a shim does all of a command. What it does not know it would leave out.
+fn knows(hello: &Hello, command: &Command) -> bool {
+    match command {
+        Command::Attach(_) => hello.attach,
+        Command::CreateContainer(container) => {
+            hello.apparmor || container.process.apparmor.is_none()
+        }
+        _ => true,
     }
 }
 
@@ -299,7 +319,7 @@ impl Conversation {
         let mut frames = Frames::new(reader);
         let hello = timeout(GREETING_PATIENCE, frames.hello()).await;
         let hello = hello.unwrap_or(Err(ShimError::Silent))?;
-        if matches!(command, Command::Attach(_)) && !hello.attach {
+        if !knows(&hello, &command) {
             return Err(ShimError::TooOld { version: hello.version });
         }
         let Frames { reader, received } = frames;
@@ -361,6 +381,20 @@ mod tests {
     use mainstay_shim_protocol::Attach;
 
     use super::*;
+
+    #[tokio::test]
+    async fn a_shim_is_known_by_its_greeting() {
+        for (more, confines) in [("", false), (r#","attach":true,"apparmor":true"#, true)] {
+            let (here, mut there) = StdStream::pair().unwrap();
+            let hello = format!(r#"{{"protocol":1,"version":"0.0.9","pid":7{more}}}"#);
+            there.write_all(&u32::try_from(hello.len()).unwrap().to_le_bytes()).unwrap();
+            there.write_all(hello.as_bytes()).unwrap();
+            let report = Reply { number: 0, outcome: Outcome::Ok(Success::Report(Vec::new())) };
+            there.write_all(&encode(&Message::Reply(report)).unwrap()).unwrap();
+            let greeting = Shim::greet(here).await.ok().unwrap();
+            assert_eq!((greeting.pid, greeting.shim.confines), (7, confines), "{more}");
+        }
+    }
 
     #[tokio::test]
     async fn a_shim_from_before_attach_is_not_asked_for_it() {

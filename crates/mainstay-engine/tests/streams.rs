@@ -2,15 +2,16 @@
 
 #![expect(clippy::unwrap_used, reason = "tests")]
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use mainstay_cri::{
-    ContainerConfig, EXEC_SYNC_OUTPUT, ErrorKind, ExecSync, ExecSyncRequest, NamespaceMode,
-    PodSandboxFilter, Runtime,
+    ContainerConfig, EXEC_SYNC_OUTPUT, ErrorKind, ExecSync, ExecSyncRequest, IdMapping, ImageSpec,
+    NamespaceMode, PodSandboxFilter, Runtime,
 };
 use mainstay_engine::network::NetworkConfig;
-use mainstay_engine::{Engine, EngineConfig};
+use mainstay_engine::{CniConfig, Engine, EngineConfig};
 use mainstay_image::archive::ImportOptions;
 use mainstay_image::platform::Platform;
 use mainstay_image::store::Store;
@@ -53,8 +54,10 @@ async fn engine(directory: &Path, group: &str) -> Engine {
             root_dir: made("root"),
             range_file: directory.join("network.json"),
             machine_id: String::new(),
-            range: None,
+            ranges: Vec::new(),
         },
+        cni: CniConfig::default(),
+        names: None,
     };
     let store = Store::open(&config.image_dir).unwrap();
     let options = ImportOptions { platform: Platform::host(), name: None };
@@ -84,9 +87,13 @@ async fn the_contract_is_kept() {
         cases.spawn(async move {
             let host = sample("host", &path, &group);
             contract::streams(&engine, &host).await;
+            contract::terminals(&engine, &host).await;
             contract::stats(&engine, &host).await;
+            contract::updates(&engine, &host).await;
+            contract::late_updates(&engine, &host).await;
             ports_of_a_pod_are_in_its_own_network(&engine, &path, &group).await;
             commands_that_are_waited_for_have_their_time(&engine, &host).await;
+            what_clients_make_the_agent_does_not_see(&engine, &host).await;
         });
     }
     let ended = cases.join_next().await.unwrap();
@@ -96,6 +103,66 @@ async fn the_contract_is_kept() {
     }
     engine.remove_all().await.unwrap();
     ended.unwrap();
+}
+
+async fn what_clients_make_the_agent_does_not_see(engine: &Engine, sample: &Sample) {
+    let clients = engine.for_clients();
+    let everything = PodSandboxFilter::default();
+    let theirs = Sample { image: ImageSpec("docker.io/local/busybox:1".into()), ..sample.clone() };
+    let mut theirs_config = theirs.sandbox.clone();
+    // Left to the engine.
+    theirs_config.cgroup_parent = String::new();
+    theirs_config.log_directory = String::new();
+    let users = IdMapping { host_id: 1 << 24, length: 1 << 16 };
+    theirs_config.security_context.namespaces.users = Some(users);
+    theirs_config.security_context.namespaces.network = NamespaceMode::Pod;
+    theirs_config.security_context.namespaces.ipc = NamespaceMode::Pod;
+    let sandbox = clients.run_pod_sandbox(&theirs_config).await.unwrap();
+    let config = theirs.container("theirs");
+    let made = clients.create_container(&sandbox, &config, &theirs_config).await.unwrap();
+    clients.start_container(&made).await.unwrap();
+    // A client may have a container in the agent's sandbox, too.
+    let own = engine.run_pod_sandbox(&sample.sandbox).await.unwrap();
+    let config = sample.container("own");
+    let own_container = engine.create_container(&own, &config, &sample.sandbox).await.unwrap();
+    let config = sample.container("guest");
+    let guest = clients.create_container(&own, &config, &sample.sandbox).await.unwrap();
+
+    assert_eq!(clients.list_pod_sandboxes(&everything).await.unwrap().len(), 2);
+    let seen = engine.list_pod_sandboxes(&everything).await.unwrap();
+    assert_eq!(seen.iter().map(|it| &it.id).collect::<Vec<_>>(), [&own]);
+    let ids = async |engine: &Engine| {
+        let listed = engine.list_containers(&Default::default()).await.unwrap();
+        listed.into_iter().map(|it| it.id).collect::<BTreeSet<_>>()
+    };
+    assert_eq!(ids(engine).await, [own_container.clone()].into());
+    assert_eq!(ids(&clients).await, [own_container, guest, made.clone()].into());
+    let status = engine.pod_sandbox_status(&own).await.unwrap();
+    assert_eq!(status.containers.len(), 1);
+    assert_eq!(clients.pod_sandbox_status(&own).await.unwrap().containers.len(), 2);
+    let hidden = engine.pod_sandbox_status(&sandbox).await.unwrap_err();
+    assert_eq!(hidden.kind, ErrorKind::NotFound);
+    let used = clients.list_pod_sandbox_stats(&everything).await.unwrap();
+    assert_eq!(
+        (used.len(), engine.list_pod_sandbox_stats(&everything).await.unwrap().len()),
+        (2, 1)
+    );
+
+    // None of theirs is taken from them.
+    let others = engine.others().await.unwrap();
+    assert_eq!(others.users, [users]);
+    assert_eq!(others.images.len(), 2);
+    assert_eq!(clients.others().await.unwrap(), Default::default());
+
+    // With what it was made they are told.
+    let details = clients.container_status(&made).await.unwrap().details.unwrap();
+    assert!(details.image_id.starts_with("sha256:"), "{details:?}");
+    assert_eq!(engine.container_status(&made).await.unwrap().details, None);
+
+    for id in [sandbox, own] {
+        clients.remove_pod_sandbox(&id).await.unwrap();
+    }
+    assert_eq!(clients.list_pod_sandboxes(&everything).await.unwrap(), []);
 }
 
 async fn commands_that_are_waited_for_have_their_time(engine: &Engine, sample: &Sample) {

@@ -15,7 +15,7 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 pub use devices::DeviceRule;
-pub use limits::{CpuQuota, Limits};
+pub use limits::{CpuQuota, Limits, weight_of_shares};
 pub use usage::{Memory, Usage};
 
 /// How this machine mounts its control groups.
@@ -79,8 +79,7 @@ impl Hierarchies {
         let mut list = mounts::parse(&table);
         for hierarchy in list.iter_mut().filter(|hierarchy| hierarchy.unified) {
             let file = hierarchy.mount_point.join("cgroup.controllers");
-            let text = fs::read_to_string(&file).map_err(at("read", &file))?;
-            hierarchy.controllers = text.split_whitespace().map(str::to_owned).collect();
+            hierarchy.controllers = words(&file)?;
         }
         if list.is_empty() {
             let source = io::Error::new(io::ErrorKind::NotFound, "no cgroup file system in it");
@@ -138,8 +137,14 @@ impl Cgroup<'_> {
                 directory.push(component);
                 // Before the child is there, so that whoever finds it can go on: somebody else may
                 // make groups here at the same time, or may have been killed at it.
-                if hierarchy.unified && !directory.is_dir() {
-                    self.pass_controllers_down(&parent)?;
+                if hierarchy.unified {
+                    match pass_all_down(hierarchy, &parent) {
+                        // One that is there, made by somebody who wanted fewer controllers or from
+                        // which some were taken, goes on with what it has; a limit that it then has
+                        // no file for says so.
+                        Err(_) if directory.is_dir() => {}
+                        result => result?,
+                    }
                 }
                 match fs::create_dir(&directory) {
                     Ok(()) => {}
@@ -155,25 +160,24 @@ impl Cgroup<'_> {
         Ok(())
     }
 
-    /// Lets the children of a version 2 group have all the controllers that it has itself.
+    /// Lets a version 2 group, which exists, have a controller, if the kernel has it.
     ///
-    /// A group can only have what all above it pass down.
-    fn pass_controllers_down(&self, parent: &Path) -> Result<()> {
-        let available = parent.join("cgroup.controllers");
-        let enabled = parent.join("cgroup.subtree_control");
-        let missing: Vec<String> = {
-            let have = fs::read_to_string(&enabled).map_err(at("read", &enabled))?;
-            let have: BTreeSet<&str> = have.split_whitespace().collect();
-            let all = fs::read_to_string(&available).map_err(at("read", &available))?;
-            all.split_whitespace()
-                .filter(|controller| !have.contains(controller))
-                .map(|controller| format!("+{controller}"))
-                .collect()
-        };
-        if missing.is_empty() {
-            return Ok(());
+    /// # Errors
+    ///
+    /// Also when one of the groups above has processes, but for the root.
+    pub fn receive(&self, controller: &str) -> Result<()> {
+        let wanted = BTreeSet::from([controller.to_owned()]);
+        for hierarchy in self.hierarchies.list.iter().filter(|hierarchy| hierarchy.unified) {
+            if !hierarchy.controllers.contains(controller) {
+                continue;
+            }
+            let mut parent = hierarchy.mount_point.clone();
+            for component in self.path.components() {
+                pass_down(&parent, |have| Ok(&wanted - have))?;
+                parent.push(component);
+            }
         }
-        write(&enabled, &missing.join(" ")).map_err(at("pass controllers down in", &enabled))
+        Ok(())
     }
 
     /// Moves a process into it; 0 is the caller.
@@ -265,12 +269,36 @@ impl Cgroup<'_> {
     pub fn limit(&self, limits: &Limits) -> Result<()> {
         for hierarchy in &self.hierarchies.list {
             let directory = hierarchy.mount_point.join(&self.path);
-            for (file, value) in limits.files(hierarchy) {
+            let mut files = limits.files(hierarchy);
+            let of = |file: &Path| fs::read_to_string(file).ok()?.trim().parse::<u64>().ok();
+            limits::put_in_order(&mut files, |name| of(&directory.join(name)));
+            for (file, value) in files {
                 let optional = limits::may_be_missing(&file);
                 let file = directory.join(file);
                 match write(&file, &value) {
                     Err(error) if optional && error.kind() == io::ErrorKind::NotFound => {}
                     result => result.map_err(at("write", &file))?,
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Lifts the limits of processor time of the groups right below it that nobody is in. On version 1 none can
+    /// be given less than one below it, also if that is of somebody who has ended.
+    pub fn lift_empty(&self) -> Result<()> {
+        let has = |it: &&Hierarchy| !it.unified && it.controllers.contains("cpu");
+        for hierarchy in self.hierarchies.list.iter().filter(has) {
+            for child in children(&hierarchy.mount_point.join(&self.path))? {
+                let mut processes = BTreeSet::new();
+                collect_processes(&child, &mut processes)?;
+                let file = child.join("cpu.cfs_quota_us");
+                if processes.is_empty() {
+                    match write(&file, "-1") {
+                        // It has been removed meanwhile.
+                        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                        other => other.map_err(at("write", &file))?,
+                    }
                 }
             }
         }
@@ -288,6 +316,41 @@ impl Cgroup<'_> {
 /// Kernel files take one value with one write, and are never made by writing.
 fn write(file: &Path, value: &str) -> io::Result<()> {
     fs::OpenOptions::new().write(true).open(file)?.write_all(value.as_bytes())
+}
+
+/// What a file of the kernel lists in one line.
+fn words(file: &Path) -> Result<BTreeSet<String>> {
+    let text = fs::read_to_string(file).map_err(at("read", file))?;
+    Ok(text.split_whitespace().map(str::to_owned).collect())
+}
+
+/// Lets the children of a version 2 group have all the controllers that it has itself.
+///
+/// A group can only have what all above it pass down.
+fn pass_all_down(hierarchy: &Hierarchy, parent: &Path) -> Result<()> {
+    pass_down(parent, |have| {
+        // None has more than the root, so there is nothing to look for, which is so nearly always.
+        let has_all = !hierarchy.controllers.is_empty() && hierarchy.controllers.is_subset(have);
+        if has_all {
+            return Ok(BTreeSet::new());
+        }
+        Ok(&words(&parent.join("cgroup.controllers"))? - have)
+    })
+}
+
+/// Lets the children of a version 2 group have more controllers: those that are missing, by what
+/// they have.
+fn pass_down(
+    parent: &Path,
+    missing: impl FnOnce(&BTreeSet<String>) -> Result<BTreeSet<String>>,
+) -> Result<()> {
+    let file = parent.join("cgroup.subtree_control");
+    let missing = missing(&words(&file)?)?;
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let value: Vec<_> = missing.iter().map(|controller| format!("+{controller}")).collect();
+    write(&file, &value.join(" ")).map_err(at("pass controllers down in", &file))
 }
 
 /// A new version 1 cpuset is empty and takes no process until it has processors and memory.

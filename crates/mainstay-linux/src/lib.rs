@@ -5,10 +5,13 @@
 
 #![expect(unsafe_code, reason = "the one crate that may; each block states why it is sound")]
 
+pub mod apparmor;
 pub mod capability;
 pub mod cgroup;
+pub mod dbus;
 pub mod disk_usage;
 pub mod durable;
+pub mod heap;
 pub mod machine;
 pub mod memfd;
 pub mod mount;

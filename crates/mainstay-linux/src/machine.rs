@@ -1,7 +1,9 @@
 //! What the whole machine uses. Source: proc_stat(5), proc_meminfo(5), proc_pid_net(5).
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io;
+use std::path::Path;
 
 /// Processors and memory of the machine.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -44,6 +46,36 @@ pub fn machine() -> io::Result<Machine> {
     let stat = fs::read_to_string("/proc/stat")?;
     let memory = fs::read_to_string("/proc/meminfo")?;
     Ok(parse(&stat, &memory, rustix::param::clock_ticks_per_second()))
+}
+
+/// Where the processors tell when they got too hot: `/sys/devices/system/cpu/cpu<N>/thermal_throttle`.
+pub fn thermal_throttles() -> io::Result<Vec<String>> {
+    let mut list = Vec::new();
+    for processor in fs::read_dir("/sys/devices/system/cpu")? {
+        let path = processor?.path().join("thermal_throttle");
+        if path.is_dir() {
+            list.push(path.to_string_lossy().into_owned());
+        }
+    }
+    Ok(list)
+}
+
+/// The sizes of huge pages that the processor has, in bytes, and how many pages of each the kernel has set
+/// aside. Source: `Documentation/admin-guide/mm/hugetlbpage.rst` of Linux.
+pub fn huge_pages() -> BTreeMap<u64, u64> {
+    huge_pages_in(Path::new("/sys/kernel/mm/hugepages"))
+}
+
+fn huge_pages_in(directory: &Path) -> BTreeMap<u64, u64> {
+    // A kernel without huge pages has no such directory.
+    let entries = fs::read_dir(directory).into_iter().flatten().flatten();
+    let pages = entries.filter_map(|entry| {
+        let name = entry.file_name().into_string().ok()?;
+        let kibibytes = name.strip_prefix("hugepages-")?.strip_suffix("kB")?.parse::<u64>().ok()?;
+        let count = fs::read_to_string(entry.path().join("nr_hugepages")).unwrap_or_default();
+        Some((kibibytes.checked_mul(1024)?, count.trim().parse().unwrap_or(0)))
+    });
+    pages.collect()
 }
 
 /// Reads what went through the interfaces of the network namespace that a process is in, but for
@@ -122,6 +154,20 @@ mod tests {
         assert_eq!(parse("", "", 100), Machine::default());
         let own = machine().unwrap();
         assert!(own.cpu > 0 && own.memory > own.inactive_file && own.booted_at > 0);
+    }
+
+    #[test]
+    fn huge_pages_are_counted() {
+        let directory = tempfile::tempdir().unwrap();
+        for (name, count) in
+            [("hugepages-2048kB", "3\n"), ("hugepages-1048576kB", "0"), ("odd", "1")]
+        {
+            let path = directory.path().join(name);
+            fs::create_dir(&path).unwrap();
+            fs::write(path.join("nr_hugepages"), count).unwrap();
+        }
+        assert_eq!(huge_pages_in(directory.path()), [(2 << 20, 3), (1 << 30, 0)].into());
+        assert_eq!(huge_pages_in(&directory.path().join("none")), BTreeMap::new());
     }
 
     #[test]

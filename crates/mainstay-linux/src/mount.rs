@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, MoveMountFlags, OpenTreeFlags,
     UnmountFlags, fsconfig_create, fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen, mount,
-    move_mount, open_tree, unmount,
+    move_mount, open_tree,
 };
 
 /// The flags of a mount.
@@ -219,7 +219,34 @@ pub fn tmpfs(target: &Path, size: Option<u64>, mode: u32) -> io::Result<()> {
 /// Takes a mount out of sight at once; the kernel finishes when its last user has left. Not
 /// mounted is success.
 pub fn detach(target: &Path) -> io::Result<()> {
-    match unmount(target, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW) {
+    unmount_as(target, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW)
+}
+
+/// Unmounts, and waits until what was written is where it belongs. Not mounted is success.
+pub fn unmount(target: &Path) -> io::Result<()> {
+    unmount_as(target, UnmountFlags::NOFOLLOW)
+}
+
+/// Takes a mount out of sight, and has the kernel give up what is under way on it. Not mounted is success.
+/// Source: umount2(2), `MNT_FORCE`.
+pub fn abandon(target: &Path) -> io::Result<()> {
+    unmount_as(target, UnmountFlags::FORCE | UnmountFlags::DETACH | UnmountFlags::NOFOLLOW)
+}
+
+/// Takes out of sight all that is mounted at or below a directory. One that does not exist has nothing.
+pub fn detach_below(directory: &Path) -> io::Result<()> {
+    if !directory.exists() {
+        return Ok(());
+    }
+    // Later ones lie over earlier ones, and children come after their parents.
+    for point in mount_points()?.iter().rev().filter(|point| point.starts_with(directory)) {
+        detach(point)?;
+    }
+    Ok(())
+}
+
+fn unmount_as(target: &Path, flags: UnmountFlags) -> io::Result<()> {
+    match rustix::mount::unmount(target, flags) {
         Ok(()) | Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOENT) => Ok(()),
         Err(error) => Err(error.into()),
     }
@@ -272,13 +299,25 @@ fn mount_in(line: &[u8], number: u64) -> Option<MountOf> {
 ///
 /// Source: proc_pid_mountinfo(5), field 5, with its octal escapes undone.
 pub fn mount_points() -> io::Result<Vec<PathBuf>> {
+    mount_points_of("")
+}
+
+/// Mount points of file systems whose kind begins so, as `nfs` and `nfs4` do; parents before children.
+///
+/// Source: proc_pid_mountinfo(5): after the optional fields and a hyphen.
+pub fn mount_points_of(kind: &str) -> io::Result<Vec<PathBuf>> {
     let table = std::fs::read("/proc/self/mountinfo")?;
-    let fields = table.split(|byte| *byte == b'\n').filter_map(|line| {
-        line.split(|byte| *byte == b' ')
-            .nth(4)
-            .map(|path| PathBuf::from(std::ffi::OsStr::from_bytes(&unescape(path))))
-    });
-    Ok(fields.collect())
+    let points =
+        table.split(|byte| *byte == b'\n').filter_map(|line| point_of(line, kind.as_bytes()));
+    Ok(points.collect())
+}
+
+fn point_of(line: &[u8], kind: &[u8]) -> Option<PathBuf> {
+    let mut fields = line.split(|byte| *byte == b' ');
+    let point = fields.nth(4)?;
+    fields.find(|field| *field == b"-")?;
+    let fits = fields.next()?.starts_with(kind);
+    fits.then(|| PathBuf::from(std::ffi::OsStr::from_bytes(&unescape(point))))
 }
 
 fn unescape(field: &[u8]) -> Vec<u8> {
@@ -326,6 +365,15 @@ mod tests {
         let expected = MountOf { point: "/".into(), shared: false, receives: false };
         assert_eq!(mount_in(line, 36), Some(expected));
         assert_eq!(mount_of(Path::new("/proc/self")).unwrap().point, Path::new("/proc"));
+    }
+
+    #[test]
+    fn mounts_are_found_by_the_kind_of_file_system() {
+        let line = br"36 35 0:42 / /mnt\0402 rw shared:7 - nfs4 server:/nfs rw,vers=4.2";
+        assert_eq!(point_of(line, b"nfs"), Some("/mnt 2".into()));
+        assert_eq!(point_of(line, b"tmpfs"), None);
+        assert_eq!(point_of(b"36 35 0:42 / /nfs rw - ext4 nfs rw", b"nfs"), None);
+        assert!(mount_points_of("proc").unwrap().contains(&PathBuf::from("/proc")));
     }
 
     #[test]

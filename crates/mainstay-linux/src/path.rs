@@ -42,8 +42,8 @@ pub fn of_descriptor(descriptor: impl AsFd) -> PathBuf {
     format!("/proc/self/fd/{}", descriptor.as_fd().as_raw_fd()).into()
 }
 
-/// Removes a directory and all that is in it, without following a link and without entering
-/// another file system.
+/// Removes a file, or a directory and all that is in it, without following a link and without
+/// entering another file system.
 ///
 /// Absent is success. A mount point inside makes it fail with `EBUSY`, before anything on the
 /// other side is touched. How deep the directory is does not matter: neither the stack nor the

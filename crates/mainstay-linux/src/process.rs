@@ -98,7 +98,17 @@ pub fn clone_within(
     clone_unchecked(options)
 }
 
-/// The process has one thread.
+/// Joins the cgroup namespace of another process.
+///
+/// Not before a copy is made in a control group of it: where the hierarchy is mounted with `nsdelegate`, as
+/// systemd does, nobody is moved there by a process that is outside of it. Source: setns(2), kernel 5.8;
+/// `Documentation/admin-guide/cgroup-v2.rst`, "Delegation Containment".
+pub fn join_cgroup_namespace(process: &Pidfd) -> io::Result<()> {
+    // This one belongs to a thread, and nothing of Rust's is bound to it.
+    join(process, Namespaces::NEWCGROUP)
+}
+
+/// The process has one thread, or the namespaces belong to threads.
 pub(crate) fn join(process: &Pidfd, namespaces: Namespaces) -> io::Result<()> {
     let bits = namespaces.bits().cast_signed();
     // SAFETY: setns(2) has no memory arguments, and takes no flags but namespaces; the process

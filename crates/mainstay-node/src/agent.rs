@@ -10,29 +10,35 @@ use jiff::Timestamp;
 use mainstay_cri::{Images, Runtime, RuntimeCondition};
 use mainstay_linux::cgroup::Hierarchies;
 use mainstay_plan::image_gc::Policy;
+use mainstay_plan::node_status::{Machine, NodeSettings, UNREACHABLE};
 use mainstay_plan::pod::{Goal, Memory, PodKey};
 use mainstay_plan::pressure::{Pressure, Thresholds};
 use mainstay_plan::status::NodeAddresses;
 use mainstay_plan::translate::NodeFacts;
 use mainstay_pod::{NodeName, Validation};
+use tokio::net::UnixListener;
 use tokio::sync::{Mutex, mpsc, watch};
 use tokio::task::JoinSet;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
-use crate::eviction::Eviction;
+use crate::eviction::{Eviction, most_processes};
 use crate::image_gc::ImageGc;
 use crate::ledger::{Ledger, Record};
 use crate::logs::{LogBounds, rotate_all};
-use crate::node_api::{self, BoardHealth, BoardPods, NodeApi, NodeAuth};
+use crate::node_api::{self, BoardHealth, BoardPods, NodeApi, NodeApiSettings, NodeAuth};
+use crate::node_shutdown::{GracefulShutdown, NodeShutdown};
 use crate::objects::{self, Shelf};
 use crate::observe::{Observer, follow};
+use crate::pods_group::{self, PodsGroup};
 use crate::probe::{self, Counts, Line, Prober};
 use crate::publish::api::ApiPods;
-use crate::publish::{self, ApiAccess, Board, PodNetwork, Shown};
+use crate::publish::object_mirrors::StaticObjects;
+use crate::publish::{self, ApiAccess, Board, NodeTimes, PodNetwork, Shown};
 use crate::sources::manifest_dir::{self, Batch, ManifestPaths};
 use crate::sources::merge::{Goals, Merge, Note, Notes, Reading, Remembered};
+use crate::sources::url::{self, ManifestUrl};
 use crate::supervise::Supervisor;
-use crate::worker::{Performer, Worker, WorkerGoal};
+use crate::worker::{Performer, PullLimits, Worker, WorkerGoal};
 use crate::{AgentError, addresses, http, volumes};
 
 /// How long the end of pods may take beyond their grace periods.
@@ -42,8 +48,12 @@ pub const STOP_PATIENCE: Duration = Duration::from_secs(60);
 /// what it remembers of those that hang.
 const MANIFEST_PATIENCE: Duration = Duration::from_secs(10);
 
-/// How often the runtime is asked how it is.
+/// How often the runtime is asked how it is. A kubelet (`pkg/kubelet/kubelet.go`) asks every 5 s.
 const RUNTIME_STATUS_INTERVAL: Duration = Duration::from_secs(30);
+/// How long it may say nothing. Source: `maxWaitForContainerRuntime` there.
+const RUNTIME_PATIENCE: Duration = Duration::from_secs(30);
+/// How often it is asked that did not answer. Source: `updateRuntimeUp` there.
+const AWAY_INTERVAL: Duration = Duration::from_secs(5);
 
 /// What an agent is made with.
 #[derive(Clone, Debug)]
@@ -54,6 +64,10 @@ pub struct AgentConfig {
     pub manifests: ManifestPaths,
     /// What to do about unknown and duplicate fields.
     pub validation: Validation,
+    /// Where else manifests are; `manifests` has its name.
+    pub manifest_url: Option<ManifestUrl>,
+    /// Where the service manager has put the credentials of the agent's service, if it has.
+    pub credentials_directory: Option<PathBuf>,
     /// How often manifests are looked at although nothing was heard of them.
     pub manifest_interval: Duration,
     /// Where what must survive the machine is.
@@ -68,13 +82,31 @@ pub struct AgentConfig {
     pub addresses: Vec<IpAddr>,
     /// Bounds for container logs.
     pub log_bounds: LogBounds,
+    /// How often they are looked at. Source: `containerLogMonitorInterval`.
+    pub log_interval: Duration,
+    /// How many images are pulled, and how soon one after the other.
+    pub pulls: PullLimits,
+    /// Which parts of the node's own API there are.
+    pub node_api: NodeApiSettings,
     /// From where on memory, disk or processes are short.
     pub eviction: Thresholds,
     /// When images are removed that nobody uses.
     pub image_gc: Policy,
+    /// What the machine's owner has said of the node.
+    pub node: Arc<NodeSettings>,
+    /// How much the machine has of what pods take.
+    pub machine: Machine,
+    /// When something of the node is told to the API.
+    pub node_times: NodeTimes,
+    /// Whether the node registers itself. Source: `registerNode`.
+    pub registers: bool,
+    /// The control group above all pods.
+    pub pods_group: Arc<dyn PodsGroup>,
     /// The Kubernetes API that this node belongs to; `None` without one. Pods of manifests run as
     /// they do whether it answers or not.
     pub api: Option<ApiAccess>,
+    /// In which order pods end when the machine is shut down; `None` is in none.
+    pub graceful_shutdown: Option<GracefulShutdown>,
     /// The network of pods across the API's nodes, if this node makes it.
     pub pod_network: Option<Arc<dyn PodNetwork>>,
 }
@@ -84,7 +116,7 @@ pub struct Agent {
     config: AgentConfig,
     performer: Arc<Performer>,
     records: BTreeMap<PodKey, Record>,
-    listener: http::Listener,
+    listener: UnixListener,
     addresses: watch::Sender<NodeAddresses>,
     board: watch::Sender<Arc<Board>>,
     api_pods: Arc<ApiPods>,
@@ -96,9 +128,8 @@ impl Agent {
     ///
     /// # Errors
     ///
-    /// When the ledger or the control socket cannot be opened, or the runtime cannot be asked what
-    /// it has.
-    pub async fn open(
+    /// When the ledger or the control socket cannot be opened.
+    pub fn open(
         config: AgentConfig,
         runtime: Arc<dyn Runtime>,
         images: Arc<dyn Images>,
@@ -110,11 +141,6 @@ impl Agent {
         let listener = http::listen(&config.control_socket)
             .map_err(|error| AgentError::new("listen for commands", &error))?;
         let observer = Arc::new(Observer::new(runtime.clone(), config.facts.clone()));
-        // Nothing is decided before it is known what runs.
-        observer
-            .relist()
-            .await
-            .map_err(|error| AgentError::new("ask the runtime what runs", &error))?;
         let (addresses, addresses_seen) = watch::channel(addresses::now(&config.addresses));
         let performer = Arc::new(Performer::new(
             &config,
@@ -147,6 +173,7 @@ impl Agent {
             health: Arc::new(BoardHealth(board)),
             auth,
             probes: self.counts.clone(),
+            settings: self.config.node_api,
             root_dir: self.performer.facts.pods_directory.clone(),
         })
     }
@@ -156,8 +183,11 @@ impl Agent {
     ///
     /// # Errors
     ///
-    /// The pods that did not end in their time and [`STOP_PATIENCE`].
-    pub async fn stop_pods(self) -> Result<(), Vec<PodKey>> {
+    /// When the runtime cannot be asked what runs, or pods did not end in their time and
+    /// [`STOP_PATIENCE`], which are named.
+    pub async fn stop_pods(self) -> Result<(), AgentError> {
+        let looked = self.performer.observer.relist().await;
+        looked.map_err(|error| AgentError::new("ask the runtime what runs", &error))?;
         let (reports, _told) = mpsc::unbounded_channel();
         let (_changes, images) = watch::channel(0u64);
         let mut workers = JoinSet::new();
@@ -167,12 +197,12 @@ impl Agent {
             let seen = self.performer.observer.subscribe(&key);
             let graces = seen.borrow().sandboxes.iter().map(|sandbox| sandbox.grace).max();
             longest = longest.max(graces.unwrap_or_default());
-            let goal = WorkerGoal { goal: Goal::Gone, manifest: None };
+            let goal = WorkerGoal { goal: Goal::Gone, manifest: None, pending: None };
             let (sender, goal) = watch::channel(goal);
             goals.push(sender);
             // Nothing that ends is probed.
             let probes = Line::new(Prober::new().0, key.clone());
-            let worker = Worker {
+            let mut worker = Worker {
                 key: key.clone(),
                 goal,
                 seen,
@@ -184,7 +214,7 @@ impl Agent {
                 probes,
                 reports: reports.clone(),
             };
-            workers.spawn(worker.run());
+            workers.spawn(async move { worker.run().await });
         }
         let follow = follow(self.performer.observer.clone());
         let ended = async { while workers.join_next().await.is_some() {} };
@@ -193,8 +223,13 @@ impl Agent {
             () = follow => {}
             () = tokio::time::sleep(longest + STOP_PATIENCE) => {}
         }
-        let left: Vec<PodKey> = self.performer.observer.keys().into_iter().collect();
-        if left.is_empty() { Ok(()) } else { Err(left) }
+        let left: Vec<String> =
+            self.performer.observer.keys().iter().map(ToString::to_string).collect();
+        if left.is_empty() {
+            return Ok(());
+        }
+        let cause = format!("these are left: {}", left.join(", "));
+        Err(AgentError { step: "stop all pods", cause })
     }
 
     /// Runs until `shutdown` resolves. Pods run on.
@@ -230,14 +265,21 @@ impl Agent {
                 .map_err(|error| AgentError::new("start looking at the manifests", &error))?;
             tasks.spawn(pass_on(seen, batches.clone()));
         }
-        let reading =
-            Reading { node_name: config.node_name.clone(), validation: config.validation };
+        let reading = Reading {
+            node_name: config.node_name.clone(),
+            validation: config.validation,
+            credentials: config.credentials_directory,
+        };
+        if let Some(url) = config.manifest_url {
+            tasks.spawn(url::watch(url, batches.clone()));
+        }
         let remembered = records.into_values().filter(|it| it.pod.source().is_static());
         let remembered =
             remembered.map(|it| Remembered { path: it.path, place: it.place, pod: it.pod });
         let merge = Merge::new(reading, config.manifests, remembered);
         let objects = performer.objects.manifests.clone();
-        tasks.spawn(merge_all(merge, found, objects, goals, notes));
+        let (lying, lying_seen) = watch::channel(None);
+        tasks.spawn(merge_all(merge, found, (objects, lying), goals, notes));
 
         // Pods: the observer, the supervisor with its workers.
         tasks.spawn(follow(performer.observer.clone()));
@@ -262,9 +304,14 @@ impl Agent {
         tasks.spawn(probe::serve(probing, hears));
         let supervisor =
             Supervisor::new(performer.clone(), reports, images.clone(), hosted, prober);
-        tasks.spawn(supervisor.run(goals_seen, api_goals_seen, requested));
+        let observer = performer.observer.clone();
+        tasks.spawn(async move {
+            // Nothing is decided before it is known what runs.
+            observer.looked().await;
+            supervisor.run(goals_seen, api_goals_seen, requested).await;
+        });
         tasks.spawn(tell_images(performer.images.clone(), image_changes));
-        tasks.spawn(rotate_all(performer.runtime.clone(), config.log_bounds));
+        tasks.spawn(rotate_all(performer.runtime.clone(), config.log_bounds, config.log_interval));
         let (pressure, pressure_seen) = watch::channel(Pressure::default());
         let image_gc = Arc::new(ImageGc {
             performer: performer.clone(),
@@ -275,43 +322,60 @@ impl Agent {
             known: Mutex::default(),
         });
         tasks.spawn(image_gc.clone().run());
+        let limits = config.node.allocation.limits(&config.machine, most_processes());
         let eviction = Eviction {
             performer: performer.clone(),
             board: board_seen.clone(),
             thresholds: config.eviction,
+            limits_storage: config.node.allocation.has_storage,
             directory: config.ledger_directory.clone(),
             pressure,
             images: image_gc,
             requests: requests.clone(),
         };
         tasks.spawn(eviction.run());
+        let (shutting_down, goes_down) = watch::channel(false);
+        // Where nobody listens, it never is.
+        if let Some(graceful) = config.graceful_shutdown {
+            let (performer, board) = (performer.clone(), board_seen.clone());
+            let shutting_down = shutting_down.clone();
+            let shutdown = NodeShutdown { performer, board, graceful, shutting_down };
+            let watched = shutdown.watch();
+            tasks.spawn(watched.map_err(|error| AgentError::new("listen to logind", &error))?);
+        }
+        if let Some(network) = config.pod_network.clone() {
+            tasks.spawn(publish::network::tell_addresses(addresses.subscribe(), network));
+        }
         tasks.spawn(addresses::keep(config.addresses, addresses));
 
         // People: the board and the socket.
         let (health, healths) = watch::channel(Vec::new());
         tasks.spawn(ask_runtime(performer.clone(), images.clone(), health));
         // Without an API nobody says anything of its pods, and what runs of them runs on.
-        let mut unsaid = Some(api_goals);
-        if let Some(access) = config.api
-            && let Some(goals) = unsaid.take()
-        {
+        if let Some(access) = config.api {
             let calls = publish::api::calls(access.client.clone());
             tasks.spawn(objects::services::keep(calls.clone(), performer.services.clone()));
             tasks.spawn(objects::api::keep(calls, performer.objects.api.clone()));
             let shown = Shown {
                 node_name: config.node_name.as_str().to_owned(),
                 directory: config.ledger_directory,
+                settings: config.node.clone(),
+                times: config.node_times,
+                registers: config.registers,
                 pressure: pressure_seen,
+                shutting_down: goes_down,
                 image_changes: images,
                 health: healths.clone(),
                 board: board_seen.clone(),
                 performer: performer.clone(),
                 pods: api_pods,
+                objects: lying_seen,
                 network: config.pod_network,
-                goals,
+                goals: api_goals.clone(),
             };
             publish::show(access, shown, &mut tasks);
         }
+        tasks.spawn(pods_group::keep(config.pods_group, limits, performer.events.clone()));
         tasks.spawn(publish::keep(publications, notes_seen, healths, board));
         let context = http::Context {
             node_name: config.node_name.as_str().to_owned(),
@@ -361,7 +425,7 @@ async fn pass_on(mut seen: mpsc::UnboundedReceiver<Batch>, batches: mpsc::Unboun
 async fn merge_all(
     mut merge: Merge,
     mut found: mpsc::UnboundedReceiver<Batch>,
-    objects: Arc<Shelf>,
+    (shelf, lying): (Arc<Shelf>, watch::Sender<Option<Arc<StaticObjects>>>),
     goals: watch::Sender<Option<Arc<Goals>>>,
     notes: watch::Sender<Arc<Notes>>,
 ) {
@@ -378,7 +442,15 @@ async fn merge_all(
         // After the notes, so that whoever sees pods can know what there is to say about them.
         if merge.is_ready() {
             // First what pods refer to, which is there then when they are started.
-            objects.replace(merge.objects());
+            let objects = merge.objects();
+            shelf.replace(objects.iter().map(|(name, it)| (name.clone(), it.0.clone())).collect());
+            lying.send_if_modified(|known| {
+                let news = known.as_deref() != Some(&objects);
+                if news {
+                    *known = Some(Arc::new(objects));
+                }
+                news
+            });
             // Receivers live as long as the agent.
             goals.send_replace(Some(Arc::new(merge.goals())));
         }
@@ -434,16 +506,26 @@ async fn ask_runtime(
     health: watch::Sender<Vec<RuntimeCondition>>,
 ) {
     let mut interval = tokio::time::interval(RUNTIME_STATUS_INTERVAL);
+    let mut is_away = false;
     loop {
         tokio::select! {
             // Cancel-safe per docs on `Interval::tick`.
             _ = interval.tick() => {}
+            // That it is there again is told soon.
+            () = tokio::time::sleep(AWAY_INTERVAL), if is_away => {}
             // Cancel-safe per docs on `watch::Receiver::changed`. Without a sender the agent ends.
             _ = images.changed() => {}
         }
-        let mut conditions = match performer.runtime.status().await {
-            Ok(status) => status.conditions,
-            Err(error) => vec![unready("RuntimeReady", "Unreachable", error.chain())],
+        let status = timeout(RUNTIME_PATIENCE, performer.runtime.status()).await;
+        is_away = !matches!(status, Ok(Ok(_)));
+        let mut conditions = match status {
+            Ok(Ok(status)) => status.conditions,
+            Ok(Err(error)) => vec![unready("RuntimeReady", UNREACHABLE, error.chain())],
+            Err(_) => {
+                let seconds = RUNTIME_PATIENCE.as_secs();
+                let message = format!("the container runtime has not answered for {seconds} s");
+                vec![unready("RuntimeReady", UNREACHABLE, message)]
+            }
         };
         let problems = performer.images.problems().await;
         if !problems.is_empty() {
@@ -492,8 +574,10 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_path_that_hangs_is_not_waited_for_for_ever() {
         let node_name = NodeName::new("n1").unwrap();
-        let reading = Reading { node_name, validation: Validation::Strict };
-        let manifests = ManifestPaths { paths: vec!["/hanging".into()], recursive: false };
+        let (validation, credentials) = (Validation::Strict, None);
+        let reading = Reading { node_name, validation, credentials };
+        let manifests =
+            ManifestPaths { paths: vec!["/hanging".into()], recursive: false, url: None };
         let (_batches, found) = mpsc::unbounded_channel();
         let (goals, mut goals_seen) = watch::channel(None);
         let (notes, notes_seen) = watch::channel(Arc::new(Notes::default()));
@@ -501,7 +585,7 @@ mod tests {
         tasks.spawn(merge_all(
             Merge::new(reading, manifests, []),
             found,
-            Arc::default(),
+            (Arc::default(), watch::Sender::default()),
             goals,
             notes,
         ));

@@ -10,9 +10,11 @@
 //!
 //! # Guarantees
 //!
-//! - At most one pod is ended, or started again, for one look at the machine.
+//! - At most one pod is ended because something is short, or started again afterwards, for one look at the
+//!   machine.
 //! - A static pod that was ended is started again when there is enough of what it was ended for, also by a
-//!   later agent: it is found by what the ledger has of its end.
+//!   later agent: it is found by what the ledger has of its end. One that took more of the disk than it may is
+//!   started again with the back-off of containers.
 //! - No static pod is ended for the disk before it is known which images may go instead.
 //!
 //! Source: `pkg/kubelet/eviction/eviction_manager.go`.
@@ -21,12 +23,17 @@ mod levels;
 mod storage;
 mod usage;
 
+pub(crate) use levels::most_processes;
+
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use mainstay_plan::pod::{PodKey, SeenSandbox};
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::PodStatus;
+use mainstay_plan::ephemeral_storage::{Returns, comes_back};
+use mainstay_plan::pod::{EvictionCause, PodKey, SeenSandbox};
 use mainstay_plan::pressure::{
     Candidate, Course, Judgement, Levels, Pressure, Threshold, Thresholds, message, resource_of,
     returning, victim,
@@ -54,6 +61,8 @@ pub(crate) struct Eviction {
     pub(crate) performer: Arc<Performer>,
     pub(crate) board: watch::Receiver<Arc<Board>>,
     pub(crate) thresholds: Thresholds,
+    /// Whether pods are held to their limits of disk. Source: `localStorageCapacityIsolation`.
+    pub(crate) limits_storage: bool,
     /// A directory of the file system whose space is the node's.
     pub(crate) directory: PathBuf,
     /// What is short.
@@ -74,6 +83,7 @@ impl Eviction {
     pub(crate) async fn run(self) {
         let begun = Instant::now();
         let mut course = Course::default();
+        let mut returns = Returns::default();
         let mut ticks = interval(INTERVAL);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut next = Next::InTime;
@@ -94,14 +104,19 @@ impl Eviction {
             if std::mem::replace(&mut said, signal) != signal {
                 tell(most_urgent, &levels);
             }
+            if !judgement.short.disk {
+                self.start_anew(&mut returns).await;
+            }
             next = self.act(&judgement, levels, begun.elapsed()).await;
         }
     }
 
     async fn levels(&self) -> Levels {
         let (directory, performer) = (self.directory.clone(), self.performer.clone());
-        let read =
-            tokio::task::spawn_blocking(move || levels::levels(&directory, &performer.hierarchies));
+        let read = tokio::task::spawn_blocking(move || {
+            crate::volumes::cover_memory(&performer.facts, &performer.hierarchies);
+            levels::levels(&directory, &performer.hierarchies)
+        });
         read.await.unwrap_or_else(|error| {
             tracing::error!(%error, "cannot look how much there is on this machine");
             Levels::default()
@@ -112,9 +127,15 @@ impl Eviction {
     async fn act(&self, judgement: &Judgement, levels: Levels, age: Duration) -> Next {
         let of_disk = |threshold: &Threshold| threshold.signal.resource().is_of_disk();
         self.performer.reclaim(judgement.due.iter().any(of_disk));
-        let exceeding = storage::enforce(&self.performer, &self.active()).await;
+        let exceeding = match self.limits_storage {
+            true => storage::enforce(&self.performer, &self.active()).await,
+            false => Vec::new(),
+        };
         if !exceeding.is_empty() {
-            self.until_ended(&exceeding, false).await;
+            let (back, over): (Vec<_>, Vec<_>) =
+                exceeding.into_iter().partition(|(_, pod)| comes_back(pod));
+            self.until_ended(&over, false).await;
+            self.until_ended(&back, true).await;
             return Next::AtOnce;
         }
         self.bring_back(judgement.short).await;
@@ -176,7 +197,8 @@ impl Eviction {
         };
         let message = message(threshold, levels, pod, usage.get(pod.uid()));
         tracing::warn!(pod = %key, message, "ends a pod to make room");
-        let order = EvictionOrder { message, grace: grace.max(storage::GRACE), by_pressure: true };
+        let grace = grace.max(storage::GRACE);
+        let order = EvictionOrder { message, grace, cause: EvictionCause::Pressure };
         self.performer.evict(key, pod, order);
         self.until_ended(&[(key.clone(), pod.clone())], true).await;
         Next::AtOnce
@@ -193,18 +215,33 @@ impl Eviction {
             .collect();
         let Some(pod) = returning(ended.values().map(|(_, pod)| &***pod)) else { return };
         let Some((key, pod)) = ended.get(pod.uid()) else { return };
-        let message = "The node has enough again: it is started again.".to_owned();
-        self.performer.events.show(
-            about(pod, None),
-            EventKind::Normal,
-            "Returned",
-            message.clone(),
-        );
-        self.performer.events.tell(key, EventKind::Normal, "Returned", message);
-        tracing::info!(pod = %key, "starts a pod again that was ended to make room");
+        self.start(key, pod, "The node has enough again: it is started again.").await;
+    }
+
+    /// Has those static pods started again that took more of the disk than they may, and of which nothing is
+    /// left there.
+    async fn start_anew(&self, returns: &mut Returns) {
+        let board = self.board.borrow().clone();
+        let is_gone = |pod: &Pod| !self.performer.facts.pod_directory(pod.uid()).exists();
+        let ended: BTreeMap<&str, (&PodKey, &Pod)> = reports(&board)
+            .filter(|it| is_exceeded(&it.status) && comes_back(&it.pod) && !it.stopping)
+            .filter(|it| is_gone(&it.pod))
+            .map(|it| (it.pod.uid(), (&it.key, &*it.pod)))
+            .collect();
+        for pod in returns.due(ended.values().map(|(_, pod)| *pod), Timestamp::now()) {
+            if let Some((key, pod)) = ended.get(pod.uid()) {
+                self.start(key, pod, "It is started again, with empty volumes.").await;
+            }
+        }
+    }
+
+    async fn start(&self, key: &PodKey, pod: &Pod, message: &str) {
+        let (kind, events) = (EventKind::Normal, &self.performer.events);
+        events.announce(key, about(pod, None), kind, "Returned", message.to_owned());
+        tracing::info!(pod = %key, "starts a pod again that was evicted");
         // Whether there still is such a pod is the supervisor's to know; without it the agent ends.
         let (answer, _) = oneshot::channel();
-        let _ = self.requests.send(Request::Restart { pod: (*key).clone(), answer }).await;
+        let _ = self.requests.send(Request::Restart { pod: key.clone(), answer }).await;
     }
 
     /// The pods that may run.
@@ -257,6 +294,11 @@ fn tell(threshold: Option<&Threshold>, levels: &Levels) {
         missing,
         "there is too little left on this machine; what is not needed goes, then pods are ended"
     );
+}
+
+/// Whether a pod has ended because it took more of the disk than it may.
+fn is_exceeded(status: &PodStatus) -> bool {
+    is_over(status) && EvictionCause::of(status) == Some(EvictionCause::Limit)
 }
 
 fn reports(board: &Board) -> impl Iterator<Item = &PodReport> {

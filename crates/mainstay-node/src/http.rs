@@ -31,9 +31,6 @@ use crate::supervise;
 /// How long an answer waits for a new agent to know about all its pods and its runtime.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// A bound socket.
-pub(crate) struct Listener(UnixListener);
-
 /// What requests are answered from.
 pub(crate) struct Context {
     pub(crate) node_name: String,
@@ -42,8 +39,12 @@ pub(crate) struct Context {
     pub(crate) requests: mpsc::Sender<supervise::Request>,
 }
 
-/// Binds the socket, for root only. One that was left is replaced: the caller owns the instance.
-pub(crate) fn listen(path: &Path) -> io::Result<Listener> {
+/// Binds a socket, for root only. One that was left is replaced: the caller owns the instance.
+///
+/// # Errors
+///
+/// When that cannot be done in the socket's directory.
+pub fn listen(path: &Path) -> io::Result<UnixListener> {
     match std::fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}
@@ -51,17 +52,17 @@ pub(crate) fn listen(path: &Path) -> io::Result<Listener> {
     let listener = mainstay_linux::socket::listen(path)?;
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
     listener.set_nonblocking(true)?;
-    Ok(Listener(UnixListener::from_std(listener)?))
+    UnixListener::from_std(listener)
 }
 
 /// Answers for ever.
-pub(crate) async fn serve(listener: Listener, context: Context) {
+pub(crate) async fn serve(listener: UnixListener, context: Context) {
     let context = Arc::new(context);
     let mut connections = JoinSet::new();
     loop {
         while connections.try_join_next().is_some() {}
         // Cancel-safe is not asked for: nothing else is waited for here.
-        let Ok((stream, _)) = listener.0.accept().await else {
+        let Ok((stream, _)) = listener.accept().await else {
             // No descriptors left, for one; some will be given back.
             tokio::time::sleep(Duration::from_millis(100)).await;
             continue;
@@ -110,19 +111,20 @@ async fn board(context: &Context) -> Arc<Board> {
 }
 
 async fn restart(context: &Context, namespace: &str, name: &str) -> Response<Full<Bytes>> {
-    let pod =
-        PodKey { source: SourceKind::File, namespace: namespace.to_owned(), name: name.to_owned() };
-    let (answer, done) = oneshot::channel();
-    let request = supervise::Request::Restart { pod, answer };
-    let known = match context.requests.send(request).await {
-        Ok(()) => done.await.unwrap_or(false),
-        Err(_) => false,
-    };
-    if known {
-        reply(StatusCode::ACCEPTED, "")
-    } else {
-        reply(StatusCode::NOT_FOUND, format!("there is no static pod {namespace}/{name}"))
+    // Of one name there is one, wherever its manifest is.
+    for source in [SourceKind::File, SourceKind::Http] {
+        let (namespace, name) = (namespace.to_owned(), name.to_owned());
+        let (answer, done) = oneshot::channel();
+        let pod = PodKey { source, namespace, name };
+        let known = match context.requests.send(supervise::Request::Restart { pod, answer }).await {
+            Ok(()) => done.await.unwrap_or(false),
+            Err(_) => false,
+        };
+        if known {
+            return reply(StatusCode::ACCEPTED, "");
+        }
     }
+    reply(StatusCode::NOT_FOUND, format!("there is no static pod {namespace}/{name}"))
 }
 
 fn reply(status: StatusCode, body: impl Into<Bytes>) -> Response<Full<Bytes>> {

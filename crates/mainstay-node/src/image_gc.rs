@@ -8,8 +8,9 @@
 //!
 //! # Guarantees
 //!
-//! - An image stays that a container has, that is named by a pod which was accepted, or that the version
-//!   before it of a static pod ran with: whoever takes a change back finds it.
+//! - An image stays that a container has, also one of others who use the same runtime, that is named by a
+//!   pod which was accepted, or that the version before it of a static pod ran with: whoever takes a change
+//!   back finds it.
 //! - Nothing is removed before it is known what should run.
 //!
 //! Source: `pkg/kubelet/images/image_gc_manager.go`, `StartGarbageCollection` in
@@ -131,7 +132,7 @@ impl ImageGc {
     async fn unused(&self, known: &mut Known) -> Result<Option<Found>, Failure> {
         let images = &self.performer.images;
         let all = images.list_images().await.map_err(|error| error.chain())?;
-        let names = self.names();
+        let names = self.names().await?;
         let used = self.ids(&names).await?;
         let now = self.begun.elapsed();
         known.look(&all, &used, now);
@@ -158,9 +159,10 @@ impl ImageGc {
     }
 
     /// What images that are used are called, by whoever uses them.
-    fn names(&self) -> BTreeSet<String> {
+    async fn names(&self) -> Result<BTreeSet<String>, Failure> {
         let performer = &self.performer;
-        let mut names = BTreeSet::new();
+        let others = performer.runtime.others().await.map_err(|error| error.chain())?;
+        let mut names: BTreeSet<String> = others.images.into_iter().map(|it| it.0).collect();
         for key in performer.observer.keys() {
             let seen = performer.observer.seen(&key);
             let containers = seen.sandboxes.iter().flat_map(|sandbox| &sandbox.containers);
@@ -178,7 +180,7 @@ impl ImageGc {
         let wanted = reports.filter(|it| it.key.source.is_static() || !is_over(&it.status));
         names.extend(wanted.flat_map(|report| images_of(&report.pod)));
         names.remove("");
-        names
+        Ok(names)
     }
 
     /// Removes images until there is so much more room, as far as is known; answers how much. `known` are
@@ -192,7 +194,7 @@ impl ImageGc {
         let (mut freed, mut failures) = (0_u64, Vec::new());
         for Unused { id: ImageId(id), size, .. } in images {
             // Somebody may have begun to use it meanwhile.
-            let names = self.names();
+            let names = self.names().await?;
             if self.ids(names.difference(known)).await?.contains(&ImageId(id.clone())) {
                 continue;
             }

@@ -15,6 +15,8 @@
 //!   nothing that it acts upon.
 //! - A file that cannot be read is put aside under another name, and told of; the others count.
 
+mod resizing;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::io;
@@ -25,9 +27,12 @@ use std::time::{Duration, Instant};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{EphemeralContainer, PodStatus};
 use mainstay_plan::pod::{Incarnation, PodKey};
+use mainstay_plan::resize::Resizing;
 use mainstay_pod::Pod;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{oneshot, watch};
+
+use resizing::ResizingFile;
 
 use crate::sources::manifest_dir::Place;
 
@@ -56,7 +61,7 @@ pub(crate) struct Record {
     /// Whether one of its containers was ever started.
     pub(crate) started: bool,
     /// Its end for good: when, and the status that it left.
-    pub(crate) finished: Option<(Timestamp, PodStatus)>,
+    pub(crate) finished: Option<(Timestamp, Arc<PodStatus>)>,
     /// Another one each time that it is taken in anew, or that its restart is asked for.
     pub(crate) incarnation: Option<Incarnation>,
     /// It is being ended, with this grace period.
@@ -67,6 +72,8 @@ pub(crate) struct Record {
     pub(crate) added: Vec<Added>,
     /// Images that the version before it ran with, of a static pod.
     pub(crate) rollback: Vec<String>,
+    /// What is in force of it, while that is not what it is allocated: the resources that it has here.
+    pub(crate) resizing: Option<Arc<Resizing>>,
 }
 
 /// A container that was added to a pod.
@@ -276,12 +283,13 @@ fn stage(path: &Path, generation: u64, record: &Record) -> Result<(), LedgerErro
         pod: record.pod.to_stored(),
         started: record.started,
         finished_at: at,
-        status,
+        status: status.map(Arc::unwrap_or_clone),
         incarnation: record.incarnation,
         stop_seconds: record.stop.map(|grace| grace.as_secs()),
         began_at: record.began,
         added: record.added.clone(),
         rollback: record.rollback.clone(),
+        resizing: record.resizing.as_deref().map(ResizingFile::from),
     };
     let bytes = serde_json::to_vec(&file).map_err(|error| failed(error.into()))?;
     // What was staged before counts until this is whole.
@@ -326,12 +334,13 @@ fn read(path: &Path) -> Result<(PodKey, u64, Record), String> {
         place: file.place,
         pod: Arc::new(pod),
         started: file.started,
-        finished: file.finished_at.map(|at| (at, file.status.unwrap_or_default())),
+        finished: file.finished_at.map(|at| (at, Arc::new(file.status.unwrap_or_default()))),
         incarnation: file.incarnation,
         stop: file.stop_seconds.map(Duration::from_secs),
         began: file.began_at,
         added: file.added,
         rollback: file.rollback,
+        resizing: file.resizing.map(|file| Arc::new(file.into())),
     };
     let key = crate::sources::merge::key_of(&record.pod);
     Ok((key, file.generation, record))
@@ -361,105 +370,9 @@ struct RecordFile {
     added: Vec<Added>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     rollback: Vec<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    resizing: Option<ResizingFile>,
 }
 
 #[cfg(test)]
-mod tests {
-    use futures_util::FutureExt;
-
-    use super::*;
-
-    fn key(name: &str) -> PodKey {
-        let source = mainstay_plan::pod::SourceKind::File;
-        PodKey { source, namespace: "default".into(), name: name.into() }
-    }
-
-    fn record(manifest: &str) -> Record {
-        let pod = mainstay_testkit::pods::pod(
-            "apiVersion: v1\nkind: Pod\nmetadata: {name: web}\n\
-             spec: {containers: [{name: main, image: x}]}",
-        );
-        let path = PathBuf::from(manifest);
-        Record {
-            path,
-            place: vec![(1, u64::MAX)],
-            pod,
-            started: false,
-            finished: None,
-            incarnation: None,
-            stop: None,
-            began: Some(Timestamp::UNIX_EPOCH),
-            added: vec![Added {
-                container: EphemeralContainer { name: "d".into(), ..Default::default() },
-                started: true,
-            }],
-            rollback: vec!["x".to_owned()],
-        }
-    }
-
-    fn manifests(directory: &Path) -> Vec<String> {
-        let (_ledger, records) = Ledger::open(directory).unwrap();
-        let path = |record: &Record| {
-            assert_eq!(record.place, [(1, u64::MAX)]);
-            assert_eq!(record.began, Some(Timestamp::UNIX_EPOCH));
-            assert!(matches!(&*record.added, [it] if it.started && it.container.name == "d"));
-            assert_eq!(record.rollback, ["x"]);
-            record.path.display().to_string()
-        };
-        records.values().map(path).collect()
-    }
-
-    #[tokio::test]
-    async fn what_is_flushed_is_there_and_what_is_removed_is_not() {
-        let directory = tempfile::tempdir().unwrap();
-        let (ledger, _) = Ledger::open(directory.path()).unwrap();
-        ledger.put(&key("web-n1"), record("first"));
-        ledger.put(&key("web-n1"), record("second"));
-        ledger.flush().await.unwrap();
-        assert_eq!(manifests(directory.path()), ["second"]);
-        ledger.remove(&key("web-n1"));
-        ledger.flush().await.unwrap();
-        assert!(manifests(directory.path()).is_empty());
-        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 0);
-    }
-
-    #[tokio::test]
-    async fn a_writer_that_panicked_is_missed() {
-        let directory = tempfile::tempdir().unwrap();
-        let (mut ledger, _) = Ledger::open(directory.path()).unwrap();
-        assert!(ledger.ended().now_or_never().is_none());
-        // Its ends of the channels are gone, as a panic leaves them.
-        ledger.changes = mpsc::channel().0;
-        ledger.writer = watch::channel(()).1;
-        ledger.put(&key("web-n1"), record("first"));
-        assert!(ledger.flush().await.is_err());
-        ledger.ended().await;
-    }
-
-    #[test]
-    fn what_an_agent_that_was_killed_had_not_synced_counts_when_it_is_whole() {
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join(file_name(&key("web-n1")));
-        stage(&path, 7, &record("first")).unwrap();
-        commit(&path).unwrap();
-        stage(&path, 8, &record("second")).unwrap();
-        assert_eq!(manifests(directory.path()), ["second"]);
-        stage(&path, 9, &record("third")).unwrap();
-        let whole = fs::read(path.with_extension(STAGED)).unwrap();
-        for length in [0, 1, whole.len() / 2, whole.len() - 1] {
-            fs::write(path.with_extension(STAGED), &whole[..length]).unwrap();
-            assert_eq!(manifests(directory.path()), ["second"], "{length} bytes");
-        }
-        fs::write(path.with_extension(STAGED), &whole).unwrap();
-        assert_eq!(manifests(directory.path()), ["third"]);
-        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1);
-    }
-
-    #[test]
-    fn long_names_stay_apart_and_fit() {
-        let (a, b) = (key(&format!("{}a", "x".repeat(250))), key(&format!("{}b", "x".repeat(250))));
-        assert_ne!(file_name(&a), file_name(&b));
-        assert!(file_name(&a).len() <= 255);
-        assert_eq!(file_name(&key("web-n1")), "file_default_web-n1.json");
-    }
-}
+mod tests;

@@ -18,12 +18,15 @@
 //! | [`probe::serve`], with the thread `probes` | what runs of each pod, time, containers' answers | what is found (`watch`) → the pod's worker |
 //! | [`publish::keep`] | reports, notes | the board (`watch`) → control socket |
 //! | [`http::serve`] | the control socket | requests → supervisor |
+//! | [`sources::url::watch`], with a URL | a server, time | manifests → merge |
 //! | [`logs::rotate_all`] | time | |
 //! | [`eviction::Eviction`] | the board, the machine, time | evictions → workers; what is short (`watch`) → the Node, new pods; restarts → supervisor |
 //! | [`image_gc::ImageGc`] | the board, images, time | |
+//! | [`node_shutdown::NodeShutdown`], with the thread `logind`, if pods end in an order | logind, the board, time | whose turn it is to end → workers; that the node goes → the Node, new pods |
 //! | [`addresses::keep`] | time | the node's addresses (`watch`) → workers, when they report |
+//! | [`pods_group::keep`] | time | the limits of all pods together |
 //! | `ask_runtime` ([`agent`]) | time, changes of images | how the runtime is (`watch`) → board |
-//! | [`publish::show`], with an API: several | the board, the API's pods of this node, time | mirror pods, the state of its own pods, the Node, its lease, events → the API |
+//! | [`publish::show`], with an API: several | the board, the API's pods of this node, what lies beside manifests, time | mirror pods and objects, the state of its own pods, the Node, its lease, events → the API |
 //! | thread `ledger` ([`ledger`]) | changes | files in the root directory |
 //!
 //! # Guarantees
@@ -42,9 +45,11 @@ mod image_gc;
 mod ledger;
 mod logs;
 pub mod node_api;
+mod node_shutdown;
 mod objects;
 mod observe;
 mod percent;
+mod pods_group;
 mod probe;
 mod publish;
 mod sources;
@@ -57,9 +62,14 @@ mod worker;
 pub use agent::{Agent, AgentConfig, STOP_PATIENCE};
 pub use logs::{LogBounds, LogOptions, LogReader, LogStream};
 pub use mainstay_plan::pod::PodKey;
-pub use publish::{ApiAccess, PodNetwork, allocatable};
+pub use node_api::NodeApiSettings;
+pub use node_shutdown::GracefulShutdown;
+pub use pods_group::{OwnGroup, PodsGroup};
+pub use publish::{ApiAccess, NodeTimes, PodNetwork, look_at_processors, look_at_resources};
 pub use sources::manifest_dir::{ManifestPaths, manifests_in};
-pub use volumes::unmount_below;
+pub use sources::url::{ManifestUrl, UrlError};
+pub use volumes::{NfsHelper, help_nfs, unmount_below};
+pub use worker::PullLimits;
 
 /// The version of Kubernetes whose node this is.
 pub const KUBERNETES: &str = "v1.36.0";

@@ -35,7 +35,7 @@ mod stats;
 mod streaming;
 
 pub use auth::{NodeAuth, Unauthenticated, User};
-pub use server::{NodeApi, serve, serve_health};
+pub use server::{NodeApi, NodeApiSettings, serve, serve_health, serve_read_only};
 
 pub(crate) use health::BoardHealth;
 pub(crate) use pods::BoardPods;

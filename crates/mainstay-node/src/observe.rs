@@ -9,7 +9,7 @@
 //! only its own worker wakes.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use futures_util::StreamExt;
@@ -28,11 +28,18 @@ use crate::volumes::termination_message;
 /// what they missed.
 const RELIST: Duration = Duration::from_secs(30);
 
+/// How soon a runtime is asked again that is away.
+const AGAIN: Duration = Duration::from_secs(1);
+
 /// Keeps the pictures.
 pub(crate) struct Observer {
     runtime: Arc<dyn Runtime>,
+    /// The runtime's name, from the first look on.
+    name: OnceLock<String>,
     facts: NodeFacts,
     pods: Mutex<BTreeMap<PodKey, watch::Sender<Arc<SeenPod>>>>,
+    /// Whether everything has been looked at once.
+    looked: watch::Sender<bool>,
     /// Told when a pod appears that nobody has asked for yet.
     appeared: watch::Sender<u64>,
     /// One look after the other, so that an older one never comes in later. Whatever happens is
@@ -44,8 +51,10 @@ impl Observer {
     pub(crate) fn new(runtime: Arc<dyn Runtime>, facts: NodeFacts) -> Self {
         Self {
             runtime,
+            name: OnceLock::new(),
             facts,
             pods: Mutex::default(),
+            looked: watch::Sender::new(false),
             appeared: watch::Sender::new(0),
             looking: tokio::sync::Mutex::default(),
         }
@@ -81,6 +90,17 @@ impl Observer {
         pods.iter().filter_map(some).collect()
     }
 
+    /// The runtime's name, such as `mainstay`; nothing before it has been looked at.
+    pub(crate) fn runtime_name(&self) -> &str {
+        self.name.get().map_or("", String::as_str)
+    }
+
+    /// Resolves when everything has been looked at once: until then it is not known what runs.
+    pub(crate) async fn looked(&self) {
+        // The sender is ours.
+        let _ = self.looked.subscribe().wait_for(|looked| *looked).await;
+    }
+
     /// Changes when a pod appears.
     pub(crate) fn appeared(&self) -> watch::Receiver<u64> {
         self.appeared.subscribe()
@@ -97,6 +117,9 @@ impl Observer {
             Ok(status) => {
                 if let Some(key) = key_of(&status) {
                     let mut sandbox = SeenSandbox::from_status(&status);
+                    if let Some(longest) = self.facts.longest_wait {
+                        sandbox.bound_waits(longest);
+                    }
                     self.add_termination_messages(&key, &status, &mut sandbox).await;
                     self.put(&key, sandbox);
                 }
@@ -143,6 +166,11 @@ impl Observer {
 
     /// Looks at everything.
     pub(crate) async fn relist(&self) -> Result<()> {
+        if self.name.get().is_none() {
+            let version = self.runtime.version().await?;
+            // Two may look at the same time, and hear the same.
+            let _ = self.name.set(version.runtime_name);
+        }
         let listed = self.runtime.list_pod_sandboxes(&PodSandboxFilter::default()).await?;
         let present: BTreeSet<&SandboxId> = listed.iter().map(|sandbox| &sandbox.id).collect();
         let known: Vec<SandboxId> = {
@@ -157,6 +185,7 @@ impl Observer {
         for sandbox in &listed {
             self.refresh(&sandbox.id).await?;
         }
+        self.looked.send_replace(true);
         Ok(())
     }
 
@@ -212,9 +241,21 @@ fn key_of(status: &PodSandboxStatus) -> Option<PodKey> {
     })
 }
 
-/// Follows the runtime's events for ever.
+/// Follows the runtime's events for ever, once it has been looked at.
 pub(crate) async fn follow(observer: Arc<Observer>) {
     let mut events = observer.runtime.events();
+    let mut told = false;
+    while let Err(error) = observer.relist().await {
+        if !told {
+            let error = error.chain();
+            tracing::error!(
+                error,
+                "cannot ask the runtime what runs; no pod is started before it answers"
+            );
+            told = true;
+        }
+        tokio::time::sleep(AGAIN).await;
+    }
     let mut relist = tokio::time::interval(RELIST);
     // The first tick is at once, and everything has been listed already.
     relist.tick().await;
@@ -226,7 +267,7 @@ pub(crate) async fn follow(observer: Arc<Observer>) {
                 Some(event) => observer.refresh(&event.sandbox).await,
                 // The runtime is gone; asking for events anew brings it back if it comes back.
                 None => {
-                    tokio::time::sleep(Duration::from_secs(1)).await;
+                    tokio::time::sleep(AGAIN).await;
                     events = observer.runtime.events();
                     observer.relist().await
                 }
@@ -258,6 +299,7 @@ mod tests {
             machine_memory: 1 << 30,
             allocatable: Default::default(),
             seccomp_directory: root.path().join("seccomp"),
+            longest_wait: Some(Duration::from_secs(30)),
             ..NodeFacts::default()
         };
         let runtime = FakeRuntime::default();
@@ -266,6 +308,8 @@ mod tests {
         let mut config = sample.container("main");
         let path = "/dev/termination-log".to_owned();
         config.annotations.insert(labels::TERMINATION_MESSAGE_PATH.into(), path);
+        let backoff = "160s 2026-11-29T12:00:00Z".to_owned();
+        config.annotations.insert(labels::BACKOFF.into(), backoff);
         let sandbox = runtime.run_pod_sandbox(&sample.sandbox).await.unwrap();
         let created = runtime.create_container(&sandbox, &config, &sample.sandbox).await;
         let id = created.unwrap();
@@ -285,6 +329,10 @@ mod tests {
         assert_eq!(said("not yet").await, None);
         runtime.exit(&id, 1);
         assert_eq!(said("bye").await.as_deref(), Some("bye"));
+        // What was written down to be waited for is no longer than what is allowed now.
+        let seen = observer.seen(&observer.keys().into_iter().next().unwrap());
+        let waits = seen.sandboxes[0].containers[0].backoff.map(|it| it.wait);
+        assert_eq!(waits, Some(Duration::from_secs(30)));
         assert_eq!(said("later").await.as_deref(), Some("bye"));
     }
 }

@@ -27,7 +27,9 @@ mod prober;
 mod tasks;
 
 pub(crate) use counts::{BUCKETS, Counts};
-pub(crate) use get::{PLAIN_ANSWER, reach};
+pub(crate) use dial::dial;
+pub(crate) use get::{PLAIN_ANSWER, message, reach};
 pub(crate) use kept::read as remembered;
 pub(crate) use line::Line;
 pub(crate) use prober::{Context, Prober, serve};
+pub(crate) use tasks::driven;

@@ -9,9 +9,10 @@
 pub(crate) mod api;
 mod events;
 pub(crate) mod mirror;
-mod network;
+pub(crate) mod network;
 pub(crate) mod node;
 mod notes;
+pub(crate) mod object_mirrors;
 mod recorder;
 mod show;
 
@@ -31,7 +32,7 @@ pub(crate) use events::{
     About, Event, EventKind, Events, about, about_seen, duration, of_failure, waits,
 };
 pub use network::PodNetwork;
-pub use node::allocatable;
+pub use node::{NodeTimes, look_at_processors, look_at_resources};
 pub(crate) use show::{Shown, show};
 
 use crate::sources::merge::Notes;
@@ -55,7 +56,7 @@ pub(crate) struct PodReport {
     pub(crate) key: PodKey,
     pub(crate) pod: Arc<Pod>,
     pub(crate) manifest: Option<Manifest>,
-    pub(crate) status: PodStatus,
+    pub(crate) status: Arc<PodStatus>,
     pub(crate) waiting: Option<Waiting>,
     /// Older versions of it that still run.
     pub(crate) ending: Vec<Ending>,

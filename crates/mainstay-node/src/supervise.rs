@@ -11,13 +11,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{EphemeralContainer, PodStatus};
-use mainstay_plan::ephemeral_storage::EVICTED;
+use k8s_openapi::api::core::v1::{Container, EphemeralContainer, PodStatus};
 use mainstay_plan::mirror::Mirror;
 use mainstay_plan::pod::{
-    Began, Eviction, Finished, Goal, Memory, PodKey, RunGoal, SeenPod, SourceKind, was_interrupted,
+    Eviction, EvictionCause, Finished, Goal, Memory, PodKey, RunGoal, SeenContainer, SeenPod,
+    SourceKind, was_interrupted,
 };
-use mainstay_plan::pressure::resource_of;
+use mainstay_plan::resize::{self, Pending, Resizing};
 use mainstay_plan::status;
 use mainstay_pod::Pod;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -195,7 +195,7 @@ impl Supervisor {
     /// What is wanted by whomever.
     fn merged(&self) -> Goals {
         let mut goals = self.files.clone();
-        let mut add = |pod: &Arc<Pod>, stop| {
+        let mut add = |pod: &Arc<Pod>, stop, pending: Option<&Arc<Pending>>| {
             let goal = GoalPod {
                 pod: pod.clone(),
                 path: PathBuf::new(),
@@ -203,6 +203,7 @@ impl Supervisor {
                 incarnation: None,
                 invalid: None,
                 stop,
+                pending: pending.cloned(),
             };
             goals.insert(key_of(pod), goal);
         };
@@ -211,15 +212,15 @@ impl Supervisor {
             ApiKnown::Away => {
                 for key in self.performer.recorded().iter().filter(|key| !key.source.is_static()) {
                     if let Some(record) = self.performer.record(key) {
-                        add(&record.pod, record.stop);
+                        add(&record.pod, record.stop, None);
                     }
                 }
             }
             ApiKnown::Known(known) => {
                 for verdict in known.values() {
                     match verdict {
-                        Verdict::Run(pod) => add(pod, None),
-                        Verdict::Stop(pod, grace) => add(pod, Some(*grace)),
+                        Verdict::Run(pod, pending) => add(pod, None, pending.as_ref()),
+                        Verdict::Stop(pod, grace) => add(pod, Some(*grace), None),
                         Verdict::Refused { .. } | Verdict::Mirror(_) => {}
                     }
                 }
@@ -286,13 +287,21 @@ impl Supervisor {
         let rollback = known.as_ref().map(|known| self.rollback(key, known, goal));
         let same = known.filter(|it| it.pod.uid() == goal.pod.uid() && !is_anew);
         match same {
-            Some(known)
-                if known.path == goal.path
-                    && known.place == goal.place
-                    && known.stop == goal.stop => {}
-            Some(known) => {
-                let (path, place, stop) = (goal.path.clone(), goal.place.clone(), goal.stop);
-                self.performer.accept(key, Record { path, place, stop, ..known });
+            Some(mut known) => {
+                let is_allocated = has_same_resources(&known.pod, &goal.pod);
+                if !is_allocated {
+                    let before = known.resizing.as_deref();
+                    let now = Timestamp::now();
+                    let resizing = Resizing::begin(before, &known.pod, &goal.pod, now);
+                    known.resizing = Some(Arc::new(resizing));
+                    known.pod = goal.pod.clone();
+                }
+                let is_news =
+                    (&known.path, &known.place, known.stop) != (&goal.path, &goal.place, goal.stop);
+                if is_news || !is_allocated {
+                    let (path, place, stop) = (goal.path.clone(), goal.place.clone(), goal.stop);
+                    self.performer.accept(key, Record { path, place, stop, ..known });
+                }
             }
             None => {
                 let record = Record {
@@ -306,6 +315,7 @@ impl Supervisor {
                     began: Some(Timestamp::now()),
                     added: Vec::new(),
                     rollback: rollback.unwrap_or_default(),
+                    resizing: None,
                 };
                 self.performer.accept(key, record);
             }
@@ -323,26 +333,17 @@ impl Supervisor {
         let seen = self.performer.observer.seen(key);
         let own = || seen.sandboxes.iter().filter(|sandbox| sandbox.uid == old);
         let ran = own().flat_map(|sandbox| &sandbox.containers);
-        let ran: BTreeSet<String> = ran
-            .filter(|container| !container.state.never_ran())
-            .map(|container| container.image_ref.clone())
-            .collect();
-        let has_run = |name: &str| {
-            let containers = own().flat_map(|sandbox| &sandbox.containers);
-            containers.filter(|it| it.name == name).any(|it| !it.state.never_ran())
-        };
-        let all_ran = before.pod.spec().containers.iter().all(|it| has_run(&it.name));
-        match (ran.is_empty(), own().next().is_none()) {
-            (false, _) if all_ran => {
-                ran.into_iter().chain(images_of_volumes(&before.pod)).collect()
-            }
-            // Some of it ran: neither is known to be good.
-            (false, _) => {
-                images_of(&before.pod).chain(ran).chain(before.rollback.clone()).collect()
-            }
-            (true, false) => before.rollback.clone(),
-            (true, true) => images_of(&before.pod).chain(before.rollback.clone()).collect(),
+        let ran: Vec<&SeenContainer> = ran.filter(|it| !it.state.never_ran()).collect();
+        if ran.is_empty() && own().next().is_some() {
+            return before.rollback.clone();
         }
+        let refs: BTreeSet<String> = ran.iter().map(|it| it.image_ref.clone()).collect();
+        let has_run = |it: &Container| ran.iter().any(|ran| ran.name == it.name);
+        if before.pod.spec().containers.iter().all(has_run) {
+            return refs.into_iter().chain(images_of_volumes(&before.pod)).collect();
+        }
+        // Some of it ran, or nobody knows: neither is known to be good.
+        images_of(&before.pod).chain(refs).chain(before.rollback.clone()).collect()
     }
 
     /// Tells every worker its goal, and starts those that are missing.
@@ -368,7 +369,7 @@ impl Supervisor {
 
     fn goal_of(&self, key: &PodKey) -> WorkerGoal {
         let Some(goal) = self.goals.get(key) else {
-            return WorkerGoal { goal: Goal::Gone, manifest: None };
+            return WorkerGoal { goal: Goal::Gone, manifest: None, pending: None };
         };
         // It is there since the goal was written down, and knows of restarts that were asked for.
         let record = self.performer.record(key);
@@ -382,6 +383,7 @@ impl Supervisor {
                 None => Goal::Run(run),
             },
             manifest: key.source.is_static().then_some(manifest),
+            pending: goal.pending.clone(),
         }
     }
 
@@ -396,13 +398,12 @@ impl Supervisor {
         if let Some(run) = goal.goal.pod() {
             own.insert(run.pod.uid().to_owned());
             (memory.finished, status) = self.end_of(&key, run, &seen.borrow());
-            memory.began = self.beginning_of(&key, run);
-            memory.evicted = status.as_ref().and_then(|status| eviction_of(run, status));
+            memory.evicted = status.as_deref().and_then(|status| eviction_of(run, status));
         }
         memory.hosted = self.hosted.iter().filter(|uid| own.contains(*uid)).cloned().collect();
         self.hosted.retain(|uid| !own.contains(uid));
         let (sender, receiver) = watch::channel(goal);
-        let worker = Worker {
+        let mut worker = Worker {
             key: key.clone(),
             goal: receiver,
             seen,
@@ -432,7 +433,7 @@ impl Supervisor {
         key: &PodKey,
         run: &RunGoal,
         seen: &SeenPod,
-    ) -> (Option<Finished>, Option<PodStatus>) {
+    ) -> (Option<Finished>, Option<Arc<PodStatus>>) {
         let record = self.performer.record(key).filter(|it| it.pod.uid() == run.pod.uid());
         let Some(record) = record else { return (None, None) };
         let finished = Finished { uid: run.pod.uid().to_owned(), incarnation: run.incarnation };
@@ -440,21 +441,13 @@ impl Supervisor {
             Some((_, status)) => (Some(finished), Some(status)),
             None if was_interrupted(run.pod.restart_policy(), record.started, seen) => {
                 let at = Timestamp::now();
-                let status = status::interrupted(&Default::default());
+                let status = Arc::new(status::interrupted(&Default::default()));
                 let end = Some((at, status.clone()));
                 self.performer.amend(run, |record| record.finished = end);
                 (Some(finished), Some(status))
             }
             None => (None, None),
         }
-    }
-
-    /// When a pod of an API began that was accepted by an earlier agent. A static pod begins anew when
-    /// nothing is there of it any more, as after a restart of the machine.
-    fn beginning_of(&self, key: &PodKey, run: &RunGoal) -> Option<Began> {
-        let record = self.performer.record(key).filter(|it| it.pod.uid() == run.pod.uid())?;
-        let at = record.began.filter(|_| !key.source.is_static())?;
-        Some(Began { uid: run.pod.uid().to_owned(), incarnation: run.incarnation, at })
     }
 
     fn restart(&mut self, key: &PodKey) -> bool {
@@ -474,6 +467,11 @@ impl Supervisor {
         self.hosted.retain(|uid| kept.contains(uid));
         for uid in orphans {
             let performer = self.performer.clone();
+            // A server that does not answer is waited for so long only.
+            if let Err(error) = volumes::nfs::unmount_all(&uid, &performer.facts).await {
+                tracing::warn!(%error, "cannot clear what is left of a pod");
+                continue;
+            }
             let cleared = tokio::task::spawn_blocking(move || {
                 volumes::clean_up(&uid, &performer.facts, &performer.hierarchies)
             });
@@ -504,6 +502,11 @@ impl Supervisor {
     }
 }
 
+/// Whether two versions of a pod have the same resources. Those of a static pod never change.
+fn has_same_resources(one: &Pod, other: &Pod) -> bool {
+    one.source().is_static() || resize::is_same(one, other)
+}
+
 /// A pod with the containers that are known to have been added to it.
 fn with_containers(pod: &Arc<Pod>, added: Vec<Added>) -> Arc<Pod> {
     let known = pod.spec().ephemeral_containers.as_deref().unwrap_or_default();
@@ -517,11 +520,10 @@ fn with_containers(pod: &Arc<Pod>, added: Vec<Added>) -> Arc<Pod> {
 
 /// The eviction that a recorded end tells of.
 fn eviction_of(run: &RunGoal, status: &PodStatus) -> Option<Eviction> {
-    let message = status.message.clone().filter(|_| status.reason.as_deref() == Some(EVICTED))?;
+    let (cause, message) = (EvictionCause::of(status)?, status.message.clone()?);
     let (uid, incarnation) = (run.pod.uid().to_owned(), run.incarnation);
-    let by_pressure = resource_of(status).is_some();
     // It has ended.
-    Some(Eviction { uid, incarnation, message, grace: Duration::ZERO, by_pressure })
+    Some(Eviction { uid, incarnation, message, grace: Duration::ZERO, cause })
 }
 
 impl WorkerGoal {
@@ -541,6 +543,7 @@ impl WorkerGoal {
                     && one.labels == other.labels
                     && one.annotations == other.annotations
                     && a.pod.ephemeral_containers() == b.pod.ephemeral_containers()
+                    && has_same_resources(&a.pod, &b.pod)
             }
             (Goal::Stop { run: a, grace }, Goal::Stop { run: b, grace: other }) => {
                 a.pod.uid() == b.pod.uid() && grace == other
@@ -548,7 +551,7 @@ impl WorkerGoal {
             (Goal::Gone, Goal::Gone) => true,
             _ => false,
         };
-        manifest && goal
+        manifest && goal && self.pending == other.pending
     }
 }
 

@@ -41,6 +41,7 @@ impl Users {
         let sandboxes = runtime.list_pod_sandboxes(&PodSandboxFilter::default()).await?;
         let mut taken: Vec<IdMapping> =
             sandboxes.iter().filter_map(|it| users::of(&it.annotations)).collect();
+        taken.extend(runtime.others().await?.users);
         for file in DELEGATED {
             match fs::read_to_string(file) {
                 Ok(text) => taken.extend(users::delegated(&text)),

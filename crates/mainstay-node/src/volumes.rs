@@ -6,7 +6,9 @@ mod empty_dir;
 mod env_file;
 mod host_path;
 mod hosts;
+pub(crate) mod nfs;
 mod projected;
+mod protection;
 mod sub_path;
 pub(crate) mod termination_message;
 
@@ -20,9 +22,11 @@ use k8s_openapi::api::core::v1::{Container, Volume};
 use mainstay_linux::cgroup::{CgroupError, CpuQuota, Hierarchies, Limits};
 use mainstay_linux::path::remove_all;
 use mainstay_plan::downward::Surroundings;
+use mainstay_plan::medium::Medium;
 use mainstay_plan::projection::{Projection, nested_mount_points};
 use mainstay_plan::references::SourceError;
-use mainstay_plan::resources::{self, PERIOD};
+use mainstay_plan::resize::{Part, Requirements};
+use mainstay_plan::resources;
 use mainstay_plan::translate::{self, NodeFacts};
 use mainstay_pod::Pod;
 
@@ -30,6 +34,7 @@ pub(crate) use empty_dir::EmptyDirError;
 pub use empty_dir::unmount_below;
 pub(crate) use env_file::read as read_env_file;
 pub(crate) use host_path::HostPathError;
+pub use nfs::{NfsHelper, help as help_nfs};
 pub(crate) use projected::ProjectedError;
 
 /// A step of preparing or clearing a pod's place that failed.
@@ -79,16 +84,20 @@ pub(crate) enum VolumeError {
     /// The pod's control group.
     #[error("cannot set up the pod's control group")]
     Cgroup(#[source] CgroupError),
+    /// The same of a pod that runs.
+    #[error("cannot change the pod's control group")]
+    Resize(#[source] CgroupError),
 }
 
 /// Makes all that a pod's sandbox and containers need on the host. Answers whether a volume is left as it was,
-/// since what it is made of cannot be had and the pod `runs` already.
+/// since what it is made of cannot be had and the pod `runs` already. Unless it `is_limited`, its control group
+/// is given what the pod is allocated.
 pub(crate) fn prepare(
     pod: &Pod,
     facts: &NodeFacts,
     hierarchies: &Hierarchies,
     around: &Surroundings<'_>,
-    runs: bool,
+    (runs, is_limited): (bool, bool),
 ) -> Result<bool, VolumeError> {
     let directory = facts.pod_directory(pod.uid());
     let file = |step| {
@@ -107,19 +116,75 @@ pub(crate) fn prepare(
         }
     }
     let group = hierarchies.at(&resources::cgroup(&facts.cgroup_root, pod.uid()));
-    let limits = resources::Limits::of_pod(pod);
     group.create().map_err(VolumeError::Cgroup)?;
-    group
-        .limit(&Limits {
-            cpu_shares: Some(limits.cpu_shares),
-            cpu_quota: Some(CpuQuota { quota: limits.cpu_quota, period: PERIOD }),
-            memory: Some(limits.memory.unwrap_or(u64::MAX)),
-            memory_and_swap: None,
-            pids: None,
-            unified: Vec::new(),
-        })
-        .map_err(VolumeError::Cgroup)?;
+    if !is_limited {
+        let all = Limits {
+            pids: Some(facts.pod_pids_limit.unwrap_or(u64::MAX)),
+            huge_pages: resources::huge_pages_of_pod(pod, &facts.huge_page_sizes)
+                .into_iter()
+                .map(|limit| (limit.page_size, limit.limit))
+                .collect(),
+            unified: facts.memory_qos.and_then(|qos| qos.of_pod(pod)).into_iter().collect(),
+            ..limits(resources::Limits::of_pod(pod, facts.cpu_quotas), facts)
+        };
+        group.limit(&all).map_err(VolumeError::Cgroup)?;
+    }
+    cover_memory(facts, hierarchies);
     Ok(left)
+}
+
+fn limits(limits: resources::Limits, facts: &NodeFacts) -> Limits {
+    Limits {
+        cpu_shares: Some(limits.cpu_shares),
+        cpu_quota: Some(CpuQuota { quota: limits.cpu_quota, period: facts.cpu_quotas.period }),
+        memory: Some(limits.memory.unwrap_or(u64::MAX)),
+        ..Limits::default()
+    }
+}
+
+/// Gives the control group of a pod that runs a part of what it is to have.
+pub(crate) fn resize(
+    pod: &Pod,
+    facts: &NodeFacts,
+    hierarchies: &Hierarchies,
+    part: Part,
+    to: &Requirements,
+) -> Result<(), VolumeError> {
+    let all = limits(resources::Limits::of(to, facts.cpu_quotas), facts);
+    let only = match part {
+        Part::Memory => Limits { memory: all.memory, ..Limits::default() },
+        Part::CpuLimit => Limits { cpu_quota: all.cpu_quota, ..Limits::default() },
+        Part::CpuRequest => Limits { cpu_shares: all.cpu_shares, ..Limits::default() },
+    };
+    let group = hierarchies.at(&resources::cgroup(&facts.cgroup_root, pod.uid()));
+    if part == Part::CpuLimit {
+        group.lift_empty().map_err(VolumeError::Resize)?;
+    }
+    group.limit(&only).map_err(VolumeError::Resize)
+}
+
+/// Keeps for a pod that runs what it requests now, if that is kept at all.
+pub(crate) fn keep_memory(
+    pod: &Pod,
+    facts: &NodeFacts,
+    hierarchies: &Hierarchies,
+) -> Result<(), VolumeError> {
+    let Some(kept) = facts.memory_qos.and_then(|qos| qos.of_pod(pod)) else { return Ok(()) };
+    let group = hierarchies.at(&resources::cgroup(&facts.cgroup_root, pod.uid()));
+    let limits = Limits { unified: vec![kept], ..Limits::default() };
+    group.limit(&limits).map_err(VolumeError::Resize)?;
+    cover_memory(facts, hierarchies);
+    Ok(())
+}
+
+/// Keeps for the groups that pods are in what is kept for the pods, if anything is. Without it pods run as they
+/// do, and nothing is kept for them.
+pub(crate) fn cover_memory(facts: &NodeFacts, hierarchies: &Hierarchies) {
+    if facts.memory_qos.is_some_and(|qos| qos.tiered)
+        && let Err(error) = protection::cover(hierarchies, &facts.cgroup_root)
+    {
+        tracing::warn!(%error, group = facts.cgroup_root, "memory that pods asked for is not kept");
+    }
 }
 
 /// Lets the volumes of a pod show what they are made of now. One that cannot keeps no other from it.
@@ -158,7 +223,9 @@ fn prepare_volume(
     }
     if let (Some(empty_dir), Some(path)) = (&volume.empty_dir, facts.volume_path(pod.uid(), volume))
     {
-        return empty_dir::prepare(empty_dir, &path, group(pod))
+        return Medium::of(empty_dir, pod)
+            .map_err(Into::into)
+            .and_then(|medium| empty_dir::prepare(empty_dir, medium, &path, group(pod)))
             .map_err(|source| VolumeError::EmptyDir { volume: named(), source });
     }
     if let (Some(projection), Some(path)) =
@@ -175,11 +242,13 @@ fn prepare_volume(
         })
         .map_err(|source| VolumeError::Projected { volume: named(), source });
     }
-    // Files of an image are the runtime's. Other kinds are refused when the manifest is read.
+    // Files of an image are the runtime's, and those of a server are never waited for here. Other kinds are
+    // refused when the manifest is read.
     Ok(())
 }
 
-/// Makes the parts of volumes that a container mounts by themselves, where they are not there.
+/// Makes the parts of volumes that a container mounts by themselves, where they are not there. Those on a
+/// server are [`nfs::look`]'s.
 pub(crate) fn make_sub_paths(
     pod: &Pod,
     container: &Container,
@@ -189,8 +258,7 @@ pub(crate) fn make_sub_paths(
     for mount in container.volume_mounts.iter().flatten() {
         // What cannot be asked for as it stands is refused in the kubelet's words when it is translated.
         let Ok(Some(path)) = translate::sub_path(mount, envs) else { continue };
-        let mut volumes = pod.spec().volumes.iter().flatten();
-        let volume = volumes.find(|volume| volume.name == mount.name);
+        let volume = pod.volume(&mount.name).filter(|volume| !nfs::is_nfs(volume));
         let Some(volume) = volume.and_then(|it| facts.volume_path(pod.uid(), it)) else { continue };
         sub_path::prepare(&volume, Path::new(&path)).map_err(|source| VolumeError::SubPath {
             volume: mount.name.clone(),
@@ -238,6 +306,7 @@ pub(crate) fn clean_up(
 ) -> Result<(), VolumeError> {
     let group = hierarchies.at(&resources::cgroup(&facts.cgroup_root, uid));
     group.remove().map_err(VolumeError::Cgroup)?;
+    cover_memory(facts, hierarchies);
     let of_pod = |name: &str| name.ends_with(&format!("_{uid}"));
     for log_directory in matching(&facts.log_directory, of_pod)? {
         remove(&log_directory)?;

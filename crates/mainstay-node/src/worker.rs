@@ -16,6 +16,8 @@ mod evictions;
 mod hooks;
 mod images;
 mod perform;
+mod pulls;
+mod resize;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -26,13 +28,15 @@ use k8s_openapi::api::core::v1::PodStatus;
 use mainstay_plan::admission::Rejection;
 use mainstay_plan::backoff::after_failures;
 use mainstay_plan::mirror::{self, INVALID_CONDITION};
+use mainstay_plan::node_shutdown::{self, Shutdown, TERMINATED};
 use mainstay_plan::pod::{
-    Action, DEADLINE_EXCEEDED, DEADLINE_MESSAGE, Ending, Eviction, Failure, Goal, ImageMemory, Key,
-    Memory, PodKey, RunGoal, SeenPod, StopReason, Waiting, has_started, plan, spent,
+    Action, DEADLINE_EXCEEDED, DEADLINE_MESSAGE, Ending, EvictionCause, Failure, Goal, ImageMemory,
+    Key, Memory, PodKey, RunGoal, SeenPod, StopReason, Waiting, has_started, plan, spent,
 };
 use mainstay_plan::probe::probed;
 use mainstay_plan::projection;
-use mainstay_plan::status::{self, Facts};
+use mainstay_plan::resize::Pending;
+use mainstay_plan::status::{self, Facts, Phase};
 use mainstay_pod::{Diagnostic, Pod, RestartPolicy};
 use tokio::sync::{mpsc, watch};
 use tokio::task::{AbortHandle, JoinSet};
@@ -41,6 +45,7 @@ pub(crate) use evictions::EvictionOrder;
 use evictions::Evictions;
 pub(crate) use perform::Performer;
 use perform::{Done, PerformError};
+pub use pulls::PullLimits;
 
 use crate::objects::Following;
 use crate::probe::{self, Line};
@@ -59,7 +64,7 @@ pub(crate) struct Worker {
     /// Changes when images come or go.
     pub(crate) images: watch::Receiver<u64>,
     pub(crate) memory: Memory,
-    pub(crate) status: Option<PodStatus>,
+    pub(crate) status: Option<Arc<PodStatus>>,
     /// What was wrong with its manifest when it was told of last.
     pub(crate) invalid: Option<Arc<[Diagnostic]>>,
     pub(crate) performer: Arc<Performer>,
@@ -73,6 +78,8 @@ pub(crate) struct WorkerGoal {
     pub(crate) goal: Goal,
     /// The manifest, and what is wrong with it now.
     pub(crate) manifest: Option<crate::publish::Manifest>,
+    /// Resources that the pod is to have and that it cannot be allocated yet.
+    pub(crate) pending: Option<Arc<Pending>>,
 }
 
 /// What a goal's pod takes from elsewhere.
@@ -95,12 +102,13 @@ struct Sources {
 #[derive(Default)]
 struct InFlight {
     tasks: JoinSet<Result<Done, PerformError>>,
-    actions: BTreeMap<tokio::task::Id, (Action, AbortHandle)>,
+    /// Few at a time, and mostly none.
+    actions: Vec<(Action, AbortHandle)>,
 }
 
 impl Worker {
     /// Works until nothing of the pod is left and nothing of it is wanted.
-    pub(crate) async fn run(mut self) {
+    pub(crate) async fn run(&mut self) {
         let mut in_flight = InFlight::default();
         let (mut ends, mut grace) = (false, None);
         self.remember_health().await;
@@ -110,10 +118,14 @@ impl Worker {
             if let Some(known) = self.probes.news() {
                 self.memory.health = (*known).clone();
             }
-            self.memory.reclaims = evictions.borrow_and_update().reclaims;
+            let shutdown = {
+                let evictions = evictions.borrow_and_update();
+                self.memory.reclaims = evictions.reclaims;
+                evictions.shutdown.clone()
+            };
             let goal = self.goal.borrow_and_update().clone();
             let pod = goal.goal.pod().map(|run| &run.pod);
-            let renewed = sources.turn_to(pod, &self.performer);
+            let renewed = sources.turn_to(&self.key, pod, &self.performer);
             let seen = self.seen.borrow_and_update().clone();
             let now = Timestamp::now();
             let version = self.memory.version.clone();
@@ -138,16 +150,16 @@ impl Worker {
             self.memory.forget_gone(&seen);
             let order = self.performer.take_eviction(&self.key);
             if let Some(run) = goal.goal.pod() {
-                self.memory.begin(run, &seen, now);
+                if self.memory.began(run).is_none() {
+                    self.memory.begin(run, self.performer.beginning_of(run, &seen, now));
+                }
                 // It may have come to its end by itself meanwhile, or another version is to run.
                 let is_for_it = |uid: &str| uid == run.pod.uid() && !self.memory.has_finished(run);
                 if let Some((uid, order)) = order.filter(|(uid, _)| is_for_it(uid)) {
-                    let EvictionOrder { message, grace, by_pressure } = order;
-                    let incarnation = run.incarnation;
-                    let eviction = Eviction { uid, incarnation, message, grace, by_pressure };
-                    self.memory.evicted = Some(eviction);
+                    self.memory.evicted = Some(order.of(uid, run.incarnation));
                 }
             }
+            let shut_down = self.shut_down(&goal.goal, shutdown.as_ref());
             if let Goal::Run(run) = &goal.goal
                 && run.pod.restart_policy() == RestartPolicy::Never
                 && has_started(run, &seen)
@@ -159,18 +171,23 @@ impl Worker {
             {
                 self.memory.spent = self.performer.note_spent(run, spent(run, &seen));
             }
+            self.memory.pending.clone_from(&goal.pending);
+            if let Goal::Run(run) = &goal.goal {
+                self.take_in_resize(run, &seen);
+            }
             let rejection = sources.rejection.as_ref();
             let rejection = rejection.filter(|_| matches!(goal.goal, Goal::Run(_)));
-            let wanted = match (&goal.goal, rejection) {
-                (Goal::Run(run), Some(_)) => {
-                    Goal::Stop { run: run.clone(), grace: run.pod.termination_grace_period() }
-                }
+            let rejected = rejection.and(goal.goal.pod());
+            let rejected = rejected.map(|run| run.pod.termination_grace_period());
+            let wanted = match (&goal.goal, rejected.or(shut_down)) {
+                (Goal::Run(run), Some(grace)) => Goal::Stop { run: run.clone(), grace },
                 (other, _) => other.clone(),
             };
             let plan = plan(&wanted, &seen, &self.memory, now);
             // First what is, then what is done about it: an end that is written down is this one.
-            self.report(&goal, &seen, rejection, (plan.waiting, plan.done), now);
-            if self.status.as_ref().is_some_and(status::is_over) {
+            let done = (plan.waiting, plan.done);
+            self.report(&goal, &seen, (rejection, shut_down.is_some()), done, now);
+            if self.status.as_deref().is_some_and(status::is_over) {
                 in_flight.abort_images();
             }
             for action in plan.actions {
@@ -186,10 +203,26 @@ impl Worker {
             if plan.done && matches!(goal.goal, Goal::Gone) {
                 return;
             }
-            self.tell_probes(&goal.goal, &seen);
+            self.tell_probes(&wanted, &seen);
             let cause = self.wait(&mut in_flight, &mut evictions, &mut sources, plan.wake_at).await;
             tracing::trace!(pod = %self.key, cause, "wakes");
         }
+    }
+
+    /// Ends a pod whose turn it is at a shutdown of the machine. One of an API ends for good; answers how long a
+    /// static one has, of which nothing is written down.
+    fn shut_down(&mut self, goal: &Goal, shutdown: Option<&Shutdown>) -> Option<Duration> {
+        let Goal::Run(run) = goal else { return None };
+        let grace = shutdown?.grace_of(&run.pod).filter(|_| !self.memory.has_finished(run))?;
+        if run.pod.source().is_static() {
+            return Some(grace);
+        }
+        if self.memory.eviction(run).is_none() {
+            let message = node_shutdown::MESSAGE.to_owned();
+            let order = EvictionOrder { message, grace, cause: EvictionCause::Shutdown };
+            self.memory.evicted = Some(order.of(run.pod.uid().to_owned(), run.incarnation));
+        }
+        None
     }
 
     /// What an agent before this one knew of the containers with probes.
@@ -208,8 +241,8 @@ impl Worker {
 
     /// Tells what there is to be probed.
     fn tell_probes(&mut self, goal: &Goal, seen: &SeenPod) {
-        let ending =
-            matches!(goal, Goal::Stop { .. }) || self.status.as_ref().is_some_and(status::is_over);
+        let ending = matches!(goal, Goal::Stop { .. })
+            || self.status.as_deref().is_some_and(status::is_over);
         let host = || self.performer.node_addresses().ips.first().map(ToString::to_string);
         self.probes.tell(goal.pod(), seen, host, ending, &self.memory);
     }
@@ -280,12 +313,18 @@ impl Worker {
             | Action::StartContainer { .. }
             | Action::PostStart { .. }
             | Action::UpdateVolumes
+            | Action::Resize(_)
             | Action::RemoveContainer { .. }
             | Action::RecordFinished { .. }
             | Action::CleanUp { .. } => None,
         };
         if let Some(id) = id {
             self.memory.stopping.entry(id).or_insert(now);
+        }
+        if let Action::PreStop { id, why: StopReason::Resized { .. }, .. }
+        | Action::StopContainer { id, why: Some(StopReason::Resized { .. }), .. } = action
+        {
+            self.memory.resized.insert(id.clone());
         }
         if let Action::PreStop { id, .. } | Action::StopContainer { id, .. } = action {
             let ending = Ending { since: now, pre_stopped: false };
@@ -302,6 +341,7 @@ impl Worker {
     ) {
         let key = action.key();
         self.memory.in_flight.remove(&key);
+        release(&mut self.memory.in_flight, BTreeSet::is_empty);
         let surprised = sources.surprised.remove(&key);
         if let Action::PreStop { id, .. } = &action
             && let Some(ending) = self.memory.ending.get_mut(id)
@@ -350,6 +390,7 @@ impl Worker {
             // The next start asks for the image anew.
             (Action::StartContainer { container, .. }, done) => {
                 self.memory.images.remove(&container.name);
+                release(&mut self.memory.images, BTreeMap::is_empty);
                 if let Done::Started { id, has_hook: true } = done {
                     self.memory.post_start.insert(id);
                 }
@@ -368,9 +409,15 @@ impl Worker {
     fn remember_failure(&mut self, key: &Key, error: PerformError) {
         let before = self.memory.failures.get(key);
         let count = before.map_or(1, |failure| failure.count.saturating_add(1));
-        let reason = error.event_reason();
-        self.performer.events.tell(&self.key, EventKind::Warning, reason, error.message.clone());
-        self.show_failure(key, &error);
+        if *key == Key::Resize {
+            if let Some(run) = self.goal.borrow().goal.pod() {
+                self.performer.note_resize_error(run, &error.message);
+            }
+        } else {
+            let (reason, message) = error.event();
+            self.performer.events.tell(&self.key, EventKind::Warning, reason, message);
+            self.show_failure(key, &error);
+        }
         if let Key::Container(name) = key {
             // The image may be what was wrong.
             self.memory.images.remove(name);
@@ -381,6 +428,7 @@ impl Worker {
             | Key::Volumes
             | Key::Ledger
             | Key::Sandbox
+            | Key::Resize
             | Key::Container(_)
             | Key::Hook(_)
             | Key::Dead(_)
@@ -413,6 +461,7 @@ impl Worker {
             | Key::Volumes
             | Key::Ledger
             | Key::Sandbox
+            | Key::Resize
             | Key::Dead(_)
             | Key::DeadSandbox(_) => None,
         };
@@ -426,16 +475,15 @@ impl Worker {
     /// Tells what a kubelet tells of containers that wait to be started again and of deadlines, and of
     /// manifests that are not what runs.
     fn show_waits(&self, goal: &WorkerGoal, pod: &Pod, status: &PodStatus) {
-        let before = self.status.as_ref();
+        let before = self.status.as_deref();
         for (kind, reason, container, message) in waits(pod, before, status) {
             let about = about(pod, Some(container));
             self.performer.events.show(about, kind, reason, message);
         }
         if is_late(status) && !before.is_some_and(is_late) {
-            let (kind, reason, message) =
-                (EventKind::Normal, DEADLINE_EXCEEDED, DEADLINE_MESSAGE.to_owned());
-            self.performer.events.show(about(pod, None), kind, reason, message.clone());
-            self.performer.events.tell(&self.key, kind, reason, message);
+            let (about, message) = (about(pod, None), DEADLINE_MESSAGE.to_owned());
+            let (kind, reason) = (EventKind::Normal, DEADLINE_EXCEEDED);
+            self.performer.events.announce(&self.key, about, kind, reason, message);
         }
         let Some(manifest) = &goal.manifest else { return };
         if let Some(message) = manifest.why_kept().filter(|_| self.invalid != manifest.invalid) {
@@ -451,7 +499,7 @@ impl Worker {
         stopping: bool,
         done: bool,
         now: Timestamp,
-    ) -> PodStatus {
+    ) -> Arc<PodStatus> {
         let finished = self.memory.has_finished(run);
         let mut own = seen.sandboxes.iter().filter(|it| it.uid == run.pod.uid());
         let has_containers = own.any(|it| !it.containers.is_empty());
@@ -459,12 +507,14 @@ impl Worker {
             // Nothing of it is there any more but what was written down, or soon will be.
             Some(status) if finished && (self.memory.reclaims || !has_containers) => status.clone(),
             before => {
-                let (node, before) = (&self.performer.node_addresses(), before.as_ref());
-                let facts = Facts { run, seen, memory: &self.memory, node, before, now };
-                match stopping {
+                let (node, before) = (&self.performer.node_addresses(), before.as_deref());
+                let runtime = self.performer.observer.runtime_name();
+                let facts = Facts { run, seen, memory: &self.memory, node, before, runtime, now };
+                let status = match stopping {
                     true => status::compute_stopping(&facts, done),
                     false => status::compute(&facts),
-                }
+                };
+                Arc::new(status)
             }
         }
     }
@@ -475,16 +525,15 @@ impl Worker {
             return;
         }
         let Rejection { reason, message } = rejection.clone();
-        let kind = EventKind::Warning;
-        self.performer.events.show(about(pod, None), kind, reason.clone(), message.clone());
-        self.performer.events.tell(&self.key, kind, reason, message);
+        let (about, kind) = (about(pod, None), EventKind::Warning);
+        self.performer.events.announce(&self.key, about, kind, reason, message);
     }
 
     fn report(
         &mut self,
         goal: &WorkerGoal,
         seen: &SeenPod,
-        rejection: Option<&Rejection>,
+        (rejection, shut_down): (Option<&Rejection>, bool),
         (waiting, done): (Option<Waiting>, bool),
         now: Timestamp,
     ) {
@@ -503,12 +552,22 @@ impl Worker {
         let status = match rejection {
             Some(rejection) => {
                 self.show_rejection(&run.pod, rejection);
-                rejection.status(run.pod.spec())
+                Arc::new(rejection.status(run.pod.spec()))
             }
+            // As a kubelet has it, whatever its containers say.
+            None if shut_down => Arc::new(PodStatus {
+                phase: Some(Phase::Failed.as_str().to_owned()),
+                reason: Some(TERMINATED.to_owned()),
+                message: Some(node_shutdown::MESSAGE.to_owned()),
+                ..Arc::unwrap_or_clone(self.status_of(run, seen, true, done, now))
+            }),
             None => self.status_of(run, seen, stopping, done, now),
         };
         self.show_waits(goal, &run.pod, &status);
         self.invalid = goal.manifest.as_ref().and_then(|it| it.invalid.clone());
+        // One for all who keep it.
+        let known = self.status.take().filter(|known| *known == status);
+        let status = known.unwrap_or(status);
         self.status = Some(status.clone());
         self.performer.remember_status(&self.key, &status);
         let report = PodReport {
@@ -532,6 +591,13 @@ async fn until(at: Option<Timestamp>) {
     tokio::time::sleep(Duration::try_from(rest).unwrap_or_default()).await;
 }
 
+/// Gives back the room that a map or a list keeps that has nothing in it: that of eleven entries, often.
+fn release<T: Default>(all: &mut T, is_empty: fn(&T) -> bool) {
+    if is_empty(all) {
+        *all = T::default();
+    }
+}
+
 /// Whether a status says that the pod was ended by its deadline.
 fn is_late(status: &PodStatus) -> bool {
     status.reason.as_deref() == Some(DEADLINE_EXCEEDED)
@@ -540,7 +606,7 @@ fn is_late(status: &PodStatus) -> bool {
 impl Sources {
     /// Turns to a goal's pod. Answers whether its volumes may have to show something else, since the pod
     /// itself has changed.
-    fn turn_to(&mut self, pod: Option<&Arc<Pod>>, performer: &Performer) -> bool {
+    fn turn_to(&mut self, key: &PodKey, pod: Option<&Arc<Pod>>, performer: &Performer) -> bool {
         let before = match (&self.pod, pod) {
             (Some(before), Some(pod)) if Arc::ptr_eq(before, pod) => return false,
             (None, None) => return false,
@@ -549,7 +615,7 @@ impl Sources {
         // Before the old ones are let go, so that what both refer to stays known.
         self.following = pod.and_then(|pod| performer.objects.follow(pod));
         self.has_volumes = pod.is_some_and(|pod| projection::has_any(pod));
-        self.rejection = pod.and_then(|pod| performer.rejection(pod));
+        self.rejection = pod.and_then(|pod| performer.rejection(key, pod));
         self.pod = pod.cloned();
         let same = before.as_deref() == pod.map(|pod| pod.uid());
         if !same {
@@ -591,7 +657,7 @@ impl InFlight {
         let (goal, seen) = (goal.clone(), seen.clone());
         let work = performer.clone().perform(key.clone(), goal, seen, action.clone());
         let handle = self.tasks.spawn(work);
-        self.actions.insert(handle.id(), (action, handle));
+        self.actions.push((action, handle));
     }
 
     /// The next action that ends; `None` for one that was given up. Waits for ever when there is
@@ -605,7 +671,10 @@ impl InFlight {
                 Some(Err(error)) => (error.id(), Some(Err(PerformError::panicked(&error)))),
                 None => std::future::pending().await,
             };
-            if let Some((action, _)) = self.actions.remove(&id) {
+            let ended = self.actions.iter().position(|(_, handle)| handle.id() == id);
+            if let Some(index) = ended {
+                let (action, _) = self.actions.swap_remove(index);
+                release(&mut self.actions, Vec::is_empty);
                 return (action, result);
             }
         }
@@ -630,7 +699,7 @@ impl InFlight {
     }
 
     fn abort(&self, which: impl Fn(&Action) -> bool) {
-        for (_, handle) in self.actions.values().filter(|(action, _)| which(action)) {
+        for (_, handle) in self.actions.iter().filter(|(action, _)| which(action)) {
             handle.abort();
         }
     }

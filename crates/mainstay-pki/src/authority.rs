@@ -10,7 +10,7 @@ use base64::engine::general_purpose::STANDARD;
 use jiff::Timestamp;
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa,
-    Issuer, KeyPair, KeyUsagePurpose, SanType, SerialNumber,
+    Issuer, KeyPair, KeyUsagePurpose, PublicKeyData, SanType, SerialNumber,
 };
 use ring::rand::{SecureRandom, SystemRandom};
 use rustls_pki_types::pem::PemObject;
@@ -208,7 +208,7 @@ fn read_bundle(
 ) -> Option<(Vec<CertificateDer<'static>>, CertificateFacts)> {
     let bundle: Vec<_> =
         CertificateDer::pem_slice_iter(pem.as_bytes()).collect::<Result<_, _>>().ok()?;
-    let facts = facts(bundle.first()?, None, key)?;
+    let facts = facts(bundle.first()?, None, &key.subject_public_key_info())?;
     Some((bundle, facts))
 }
 

@@ -5,9 +5,9 @@ use std::fmt;
 use std::net::IpAddr;
 
 use jiff::Timestamp;
-use rcgen::{KeyPair, PublicKeyData};
+use rustls::crypto::ring::sign::any_supported_type;
 use rustls_pki_types::pem::PemObject;
-use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use x509_parser::certificate::X509Certificate;
 use x509_parser::extensions::GeneralName;
 use x509_parser::parse_x509_certificate;
@@ -69,19 +69,32 @@ pub struct Identity {
     certificate_pem: String,
     key_pem: String,
     certificate: CertificateDer<'static>,
-    key: PrivatePkcs8KeyDer<'static>,
+    intermediates: Vec<CertificateDer<'static>>,
+    key: PrivateKeyDer<'static>,
     not_after: Timestamp,
 }
 
 impl Identity {
-    /// The certificate; no others belong to its chain, as clients have the authority's.
+    /// A certificate, with those after it, and its key, both PEM: those of somebody else's authority, whose
+    /// key may be of any kind. `None` if the one or the other is broken, or they do not belong together.
+    pub fn of_pem(certificates: &str, key: &str) -> Option<Self> {
+        let (identity, facts) = Self::read(certificates, key, None)?;
+        facts.key_matches.then_some(identity)
+    }
+
+    /// The certificate.
     pub fn certificate(&self) -> &CertificateDer<'static> {
         &self.certificate
     }
 
+    /// The certificates between it and an authority that others have; none where our authority has signed.
+    pub fn intermediates(&self) -> &[CertificateDer<'static>] {
+        &self.intermediates
+    }
+
     /// The key.
     pub fn key(&self) -> PrivateKeyDer<'static> {
-        PrivateKeyDer::Pkcs8(self.key.clone_key())
+        self.key.clone_key()
     }
 
     /// The certificate as it stands in its file.
@@ -100,19 +113,25 @@ impl Identity {
     }
 
     /// Puts together what was read or made, with what is in it. `None` if the one or the other is broken.
+    /// Without an authority any will do.
     pub(crate) fn read(
         certificate_pem: &str,
         key_pem: &str,
-        authority: &CertificateDer<'_>,
+        authority: Option<&CertificateDer<'_>>,
     ) -> Option<(Self, CertificateFacts)> {
-        let certificate = CertificateDer::from_pem_slice(certificate_pem.as_bytes()).ok()?;
-        let key = PrivatePkcs8KeyDer::from_pem_slice(key_pem.as_bytes()).ok()?;
-        let pair = KeyPair::try_from(&key).ok()?;
-        let facts = facts(&certificate, Some(authority), &pair)?;
+        let all = CertificateDer::pem_slice_iter(certificate_pem.as_bytes());
+        let mut all = all.collect::<Result<Vec<_>, _>>().ok()?.into_iter();
+        let certificate = all.next()?;
+        let key = PrivateKeyDer::from_pem_slice(key_pem.as_bytes()).ok()?;
+        let signing = any_supported_type(&key).ok()?;
+        let key_info = signing.public_key()?;
+        let mut facts = facts(&certificate, authority, &key_info)?;
+        facts.by_authority |= authority.is_none();
         let identity = Self {
             certificate_pem: certificate_pem.to_owned(),
             key_pem: key_pem.to_owned(),
             certificate,
+            intermediates: all.collect(),
             key,
             not_after: facts.not_after,
         };
@@ -126,11 +145,12 @@ impl fmt::Debug for Identity {
     }
 }
 
-/// What is in a certificate, held against the authority (itself, if there is none) and a key.
+/// What is in a certificate, held against the authority (itself, if there is none) and the
+/// `SubjectPublicKeyInfo` of a key.
 pub(crate) fn facts(
     certificate: &CertificateDer<'_>,
     authority: Option<&CertificateDer<'_>>,
-    key: &KeyPair,
+    key_info: &[u8],
 ) -> Option<CertificateFacts> {
     let (_, parsed) = parse_x509_certificate(certificate).ok()?;
     let subject = subject_of(parsed.subject())?;
@@ -149,7 +169,7 @@ pub(crate) fn facts(
             Some(authority) => is_signed_by(&parsed, authority),
             None => parsed.verify_signature(None).is_ok(),
         },
-        key_matches: parsed.public_key().raw == key.subject_public_key_info(),
+        key_matches: parsed.public_key().raw == key_info,
     })
 }
 

@@ -131,7 +131,11 @@ pub(crate) fn write(path: &Path, content: &str, mode: Mode) -> Result<(), PkiErr
     file.sync_all().map_err(at("syncing", &staged))?;
     fs::rename(&staged, path).map_err(at("renaming a file to", path))?;
     let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty());
-    let directory = directory.unwrap_or(Path::new("."));
+    sync(directory.unwrap_or(Path::new(".")))
+}
+
+/// Sees to it that the names in a directory are on the disk.
+pub(crate) fn sync(directory: &Path) -> Result<(), PkiError> {
     File::open(directory)
         .and_then(|directory| directory.sync_all())
         .map_err(at("syncing", directory))

@@ -1,9 +1,9 @@
-//! What a node that has joined another machine's API shows itself with.
+//! What a node of an API that is not its own shows itself with.
 //!
 //! # Files
 //!
-//! All in one directory, 0700; what has a key in it is 0600. Each is written under a temporary name, synced
-//! and renamed.
+//! All in one directory; what has a key in it is 0600. Each is written under a temporary name, synced
+//! and renamed. One that has joined another machine's API by a token has these, 0700:
 //!
 //! | file | what |
 //! | --- | --- |
@@ -11,12 +11,23 @@
 //! | `kubelet-client.pem`, `kubelet-serving.pem` | a certificate and its key |
 //! | `kubelet-client.key`, `kubelet-serving.key` | the key of a request that is not answered yet |
 //!
+//! A node of any cluster has these, which are a kubelet's; whom to trust is said elsewhere. Source:
+//! `staging/src/k8s.io/client-go/util/certificate/certificate_store.go`.
+//!
+//! | file | what |
+//! | --- | --- |
+//! | `kubelet-client-<date>.pem`, `kubelet-server-<date>.pem` | a certificate, those after it, and its key |
+//! | `kubelet-client-current.pem`, `kubelet-server-current.pem` | symbolic links to the newest of them |
+//! | `kubelet-client.key.tmp`, `kubelet-server.key.tmp` | the key of a request that is not answered yet |
+//!
 //! # Guarantees
 //!
 //! - A key is on disk before it is asked with, so that whoever starts again asks with the same one.
 //! - A certificate that is there and its key are of one file, and so always belong together.
 
 use std::fs;
+use std::io;
+use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
@@ -27,7 +38,7 @@ use rustls_pki_types::{CertificateDer, PrivatePkcs8KeyDer};
 use crate::authority::{made, pem, subject_alt_names};
 use crate::certificate::{CertificateFacts, Identity, Leaf};
 use crate::files::{self, Mode, PkiError};
-use crate::renewal::{Renewal, renewal};
+use crate::renewal::{Renewal, renewal, rotation};
 
 const AUTHORITY: &str = "ca.crt";
 
@@ -40,10 +51,18 @@ pub enum NodeCertificate {
     Serving,
 }
 
+/// Whose way of keeping files it is.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Layout {
+    Joined,
+    Kubelet,
+}
+
 /// The directory.
 #[derive(Clone, Debug)]
 pub struct NodeCredentials {
     directory: PathBuf,
+    layout: Layout,
 }
 
 /// A request for a certificate.
@@ -55,11 +74,12 @@ pub struct NodeRequest {
     pub digest: String,
 }
 
-impl NodeCertificate {
-    fn file(self) -> &'static str {
-        match self {
-            Self::Client => "kubelet-client",
-            Self::Serving => "kubelet-serving",
+impl Layout {
+    fn name(self, which: NodeCertificate) -> &'static str {
+        match (self, which) {
+            (_, NodeCertificate::Client) => "kubelet-client",
+            (Self::Joined, NodeCertificate::Serving) => "kubelet-serving",
+            (Self::Kubelet, NodeCertificate::Serving) => "kubelet-server",
         }
     }
 }
@@ -72,15 +92,42 @@ impl NodeCredentials {
     /// When it cannot be made.
     pub fn open(directory: &Path) -> Result<Self, PkiError> {
         files::private_directory(directory)?;
-        Ok(Self { directory: directory.to_owned() })
+        Ok(Self { directory: directory.to_owned(), layout: Layout::Joined })
     }
 
-    /// The authority of the API that was joined; `None` if none was, or if the file is broken.
+    /// A kubelet's directory (`--cert-dir`), made if it is not there. Who may look into it is left as it is.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be made.
+    pub fn of_kubelet(directory: &Path) -> Result<Self, PkiError> {
+        fs::create_dir_all(directory).map_err(files::at("making the directory", directory))?;
+        let this = Self { directory: directory.to_owned(), layout: Layout::Kubelet };
+        for which in [NodeCertificate::Client, NodeCertificate::Serving] {
+            this.finish(which)?;
+        }
+        Ok(this)
+    }
+
+    /// Where the newest certificate and its key are.
+    pub fn current_path(&self, which: NodeCertificate) -> PathBuf {
+        let name = self.layout.name(which);
+        self.directory.join(match self.layout {
+            Layout::Joined => format!("{name}.pem"),
+            Layout::Kubelet => format!("{name}-current.pem"),
+        })
+    }
+
+    /// The authority of the API that was joined; `None` if none was, if the file is broken, and in a
+    /// kubelet's directory.
     ///
     /// # Errors
     ///
     /// When the file cannot be read.
     pub fn authority(&self) -> Result<Option<CertificateDer<'static>>, PkiError> {
+        if self.layout == Layout::Kubelet {
+            return Ok(None);
+        }
         let text = files::read(&self.directory.join(AUTHORITY))?;
         Ok(text.and_then(|text| CertificateDer::from_pem_slice(text.as_bytes()).ok()))
     }
@@ -106,14 +153,20 @@ impl NodeCredentials {
         wanted: &Leaf,
         now: Timestamp,
     ) -> Result<Option<(Identity, Renewal)>, PkiError> {
-        let Some(authority) = self.authority()? else { return Ok(None) };
-        let path = self.directory.join(format!("{}.pem", which.file()));
+        let authority = self.authority()?;
+        if self.layout == Layout::Joined && authority.is_none() {
+            return Ok(None);
+        }
+        let path = self.current_path(which);
         let Some(text) = files::read(&path)? else { return Ok(None) };
         files::restrict_key(&path)?;
-        let read = read(&text, &authority);
+        let read = read(&text, authority.as_ref());
         Ok(read.filter(|(_, facts)| facts.by_authority && facts.key_matches).map(
             |(identity, facts)| {
-                let renewal = renewal(&facts, wanted, now);
+                let renewal = match self.layout {
+                    Layout::Joined => renewal(&facts, wanted, now),
+                    Layout::Kubelet => rotation(&facts, wanted, own_number(&identity), now),
+                };
                 (identity, renewal)
             },
         ))
@@ -154,8 +207,13 @@ impl NodeCredentials {
     /// # Errors
     ///
     /// When it is not the authority's, or of another key, and when it cannot be written.
-    pub fn keep(&self, which: NodeCertificate, certificate: &str) -> Result<Identity, PkiError> {
-        let path = self.directory.join(format!("{}.pem", which.file()));
+    pub fn keep(
+        &self,
+        which: NodeCertificate,
+        certificate: &str,
+        now: Timestamp,
+    ) -> Result<Identity, PkiError> {
+        let path = self.current_path(which);
         let broken = |what: &str| PkiError::Broken {
             path: path.clone(),
             what: what.to_owned(),
@@ -164,31 +222,93 @@ impl NodeCredentials {
         let key = files::read(&self.key_path(which))?
             .ok_or_else(|| broken("cannot be written: the key of the request is gone"))?;
         let authority = self.authority()?;
-        let authority = authority.ok_or_else(|| broken("cannot be judged without an authority"))?;
-        let certificate = certificate.trim_end();
-        let text = format!("{certificate}\n{key}");
-        let read = read(&text, &authority)
+        if self.layout == Layout::Joined && authority.is_none() {
+            return Err(broken("cannot be judged without an authority"));
+        }
+        let text = format!("{}\n{key}", certificate.trim_end());
+        let read = read(&text, authority.as_ref())
             .filter(|(_, facts)| facts.by_authority && facts.key_matches && !facts.is_authority);
         let Some((identity, _)) = read else {
             return Err(broken("cannot be written: what the API signed is not what was asked for"));
         };
-        files::write(&path, &text, Mode::Secret)?;
+        self.write(which, &text, now)?;
         // The next request has another key.
         let asked = self.key_path(which);
         fs::remove_file(&asked).map_err(files::at("removing", &asked))?;
         Ok(identity)
     }
 
+    fn write(&self, which: NodeCertificate, text: &str, now: Timestamp) -> Result<(), PkiError> {
+        let current = self.current_path(which);
+        if self.layout == Layout::Joined {
+            return files::write(&current, text, Mode::Secret);
+        }
+        let name = self.layout.name(which);
+        let date = now.strftime("%Y-%m-%d-%H-%M-%S");
+        let dated = std::path::absolute(self.directory.join(format!("{name}-{date}.pem")));
+        let dated = dated.map_err(files::at("naming a file in", &self.directory))?;
+        files::write(&dated, text, Mode::Secret)?;
+        let updated = self.updated_path(which);
+        match fs::remove_file(&updated) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(files::at("removing", &updated)(error));
+            }
+            _ => {}
+        }
+        symlink(&dated, &updated).map_err(files::at("making", &updated))?;
+        self.finish(which)
+    }
+
+    /// Makes the certificate that was written last the one that is used, also if an earlier process came so far.
+    fn finish(&self, which: NodeCertificate) -> Result<(), PkiError> {
+        let (updated, current) = (self.updated_path(which), self.current_path(which));
+        match fs::rename(&updated, &current) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(error) => Err(files::at("renaming a file to", &current)(error)),
+            Ok(()) => files::sync(&self.directory),
+        }
+    }
+
+    fn updated_path(&self, which: NodeCertificate) -> PathBuf {
+        self.directory.join(format!("{}-updated.pem", self.layout.name(which)))
+    }
+
     fn key_path(&self, which: NodeCertificate) -> PathBuf {
-        self.directory.join(format!("{}.key", which.file()))
+        let name = self.layout.name(which);
+        self.directory.join(match self.layout {
+            Layout::Joined => format!("{name}.key"),
+            Layout::Kubelet => format!("{name}.key.tmp"),
+        })
     }
 }
 
-/// A certificate and the key after it.
-fn read(text: &str, authority: &CertificateDer<'_>) -> Option<(Identity, CertificateFacts)> {
-    let at = text.find("-----BEGIN PRIVATE KEY-----")?;
-    let (certificate, key) = text.split_at(at);
-    Identity::read(certificate, key, authority)
+/// A certificate and its key, in whatever order.
+fn read(
+    text: &str,
+    authority: Option<&CertificateDer<'_>>,
+) -> Option<(Identity, CertificateFacts)> {
+    const BEGIN: &str = "-----BEGIN ";
+    const END: &str = "-----END ";
+    let (mut certificates, mut key) = (String::new(), String::new());
+    let mut of_key = false;
+    for line in text.lines() {
+        if line.starts_with(BEGIN) {
+            of_key = line.ends_with("PRIVATE KEY-----");
+        }
+        let part = if of_key { &mut key } else { &mut certificates };
+        part.push_str(line);
+        part.push('\n');
+        if line.starts_with(END) {
+            of_key = false;
+        }
+    }
+    Identity::read(&certificates, &key, authority)
+}
+
+/// A number that is this certificate's.
+fn own_number(identity: &Identity) -> u8 {
+    let hash = ring::digest::digest(&ring::digest::SHA256, identity.certificate());
+    hash.as_ref().first().copied().unwrap_or_default()
 }
 
 fn read_key(pem: &str) -> Option<KeyPair> {

@@ -227,7 +227,8 @@ fn open_leaf(
             if key.is_some() && files::restrict_key(&key_path)? {
                 notes.push(Note::opened_to_others(&key_path));
             }
-            let read = certificate.zip(key).and_then(|(it, key)| Identity::read(&it, &key, &own));
+            let read =
+                certificate.zip(key).and_then(|(it, key)| Identity::read(&it, &key, Some(&own)));
             match read {
                 Some((identity, facts)) => match renewal(&facts, wanted, now) {
                     Renewal::Keep { until } => return Ok((identity, until)),
@@ -243,10 +244,11 @@ fn open_leaf(
     let (certificate, key) = authority.issue(wanted, now)?;
     files::write(&key_path, &key, Mode::Secret)?;
     files::write(&certificate_path, &certificate, Mode::Public)?;
-    let (identity, facts) = Identity::read(&certificate, &key, &own).ok_or(PkiError::Make {
-        what: "a certificate",
-        source: rcgen::Error::CouldNotParseCertificate,
-    })?;
+    let (identity, facts) =
+        Identity::read(&certificate, &key, Some(&own)).ok_or(PkiError::Make {
+            what: "a certificate",
+            source: rcgen::Error::CouldNotParseCertificate,
+        })?;
     let until = match renewal(&facts, wanted, now) {
         Renewal::Keep { until } => until,
         Renewal::Issue(_) => now,

@@ -55,32 +55,64 @@ pub enum Reason {
 
 /// Whether a certificate is still what is wanted at `now`.
 pub fn renewal(facts: &CertificateFacts, wanted: &Leaf, now: Timestamp) -> Renewal {
+    match unfit(facts, wanted, now) {
+        Some(reason) => Renewal::Issue(reason),
+        None => by_time(facts, LEAF_LIFE, now),
+    }
+}
+
+/// The same of one that another cluster's authority signs, at a kubelet's time: after 70 to 90 percent of its
+/// life. Which, a number that is the certificate's own says, so that nodes that were made at the same time
+/// do not come at the same time, and a node keeps to its time through restarts. Source:
+/// `nextRotationDeadline` in `staging/src/k8s.io/client-go/util/certificate/certificate_manager.go`.
+pub(crate) fn rotation(
+    facts: &CertificateFacts,
+    wanted: &Leaf,
+    own: u8,
+    now: Timestamp,
+) -> Renewal {
+    if let Some(reason) = unfit(facts, wanted, now) {
+        return Renewal::Issue(reason);
+    }
+    let life = facts.not_after.duration_since(facts.not_before);
+    let whole = i32::from(u8::MAX) * 10;
+    let part = i32::from(u8::MAX) * 7 + i32::from(own) * 2;
+    let until = facts.not_before.saturating_add(life / whole * part).unwrap_or(Timestamp::MAX);
+    match now < facts.not_before {
+        true => Renewal::Issue(Reason::NotYetValid),
+        false if now >= until => Renewal::Issue(Reason::Ending(facts.not_after)),
+        false => Renewal::Keep { until },
+    }
+}
+
+/// Why a certificate is not what is wanted, whatever the time is.
+fn unfit(facts: &CertificateFacts, wanted: &Leaf, now: Timestamp) -> Option<Reason> {
     if !facts.by_authority {
-        return Renewal::Issue(Reason::OtherAuthority);
+        return Some(Reason::OtherAuthority);
     }
     if !facts.key_matches {
-        return Renewal::Issue(Reason::OtherKey);
+        return Some(Reason::OtherKey);
     }
     if facts.common_name != wanted.common_name
         || !facts.organizations.iter().eq(&wanted.organization)
     {
-        return Renewal::Issue(Reason::OtherSubject);
+        return Some(Reason::OtherSubject);
     }
     let usable = match wanted.usage {
         Usage::Server => facts.server_auth,
         Usage::Client => facts.client_auth,
     };
     if !usable || facts.is_authority {
-        return Renewal::Issue(Reason::OtherUsage);
+        return Some(Reason::OtherUsage);
     }
     let missing: Vec<_> = wanted.names.difference(&facts.names).cloned().collect();
     if !missing.is_empty() {
-        return Renewal::Issue(Reason::Names(missing));
+        return Some(Reason::Names(missing));
     }
     if facts.not_before == Timestamp::UNIX_EPOCH && now >= EARLIEST_PLAUSIBLE {
-        return Renewal::Issue(Reason::UnsetClock);
+        return Some(Reason::UnsetClock);
     }
-    by_time(facts, LEAF_LIFE, now)
+    None
 }
 
 /// The part of [`renewal`] that is about time only. `life` is what a new one gets.

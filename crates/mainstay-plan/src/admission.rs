@@ -8,10 +8,12 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::{Container, Node, PodSpec, PodStatus, SELinuxOptions, Taint};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use mainstay_pod::resources::{is_huge_page, requests_of};
 use mainstay_pod::scheduling::host_ports::conflict;
 use mainstay_pod::scheduling::{node_affinity, taints};
 use mainstay_pod::{Amounts, Pod, QosClass, Quantity};
 
+use crate::apparmor;
 use crate::ephemeral_storage::EVICTED;
 use crate::pressure::Pressure;
 use crate::status::Phase;
@@ -32,7 +34,7 @@ pub struct Rejection {
 }
 
 impl Rejection {
-    fn new(reason: &str, message: impl Into<String>) -> Self {
+    pub(crate) fn new(reason: &str, message: impl Into<String>) -> Self {
         Self { reason: reason.to_owned(), message: message.into() }
     }
 
@@ -43,6 +45,21 @@ impl Rejection {
     /// Of a pod that says something that is not carried out. `fields` names all of that.
     pub fn unsupported(fields: &str) -> Self {
         Self::new("UnsupportedFields", fields)
+    }
+
+    /// Of a pod that comes while the machine is being shut down. Source:
+    /// `pkg/kubelet/nodeshutdown/nodeshutdown_manager.go`.
+    pub fn node_shutdown() -> Self {
+        Self::new("NodeShutdown", "Pod was rejected as the node is shutting down.")
+    }
+
+    /// Of a pod that requests more of a resource than is left.
+    fn insufficient(name: &str, requested: i64, used: i64, capacity: i64) -> Self {
+        let message = format!(
+            "Node didn't have enough resource: {name}, requested: {requested}, used: {used}, \
+             capacity: {capacity}"
+        );
+        Self::new(&format!("OutOf{name}"), message)
     }
 
     /// The status of the pod. Source: `pkg/kubelet/kubelet.go`, `rejectPod`.
@@ -57,18 +74,32 @@ impl Rejection {
     }
 }
 
+/// The status of a pod for whose class of runtime there is none on the node: it waits, as for anything that a
+/// sandbox needs.
+pub fn without_runtime(spec: &PodSpec) -> PodStatus {
+    PodStatus {
+        phase: Some(Phase::Pending.as_str().to_owned()),
+        qos_class: Some(QosClass::of(spec).as_str().to_owned()),
+        ..PodStatus::default()
+    }
+}
+
 /// What of a pod is a matter of the node's kernel.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Kernel {
     /// The settings that pods may set.
     pub sysctls: AllowedSysctls,
+    /// Whether it has AppArmor.
+    pub apparmor: bool,
     /// Whether it has SELinux, whose labels are not set yet. Without it there are none to set.
     pub selinux: bool,
 }
 
 impl Kernel {
-    fn admit(&self, spec: &PodSpec) -> Result<(), Rejection> {
+    fn admit(&self, pod: &Pod) -> Result<(), Rejection> {
+        let spec = pod.spec();
         self.sysctls.admit(spec)?;
+        apparmor::admit(pod, self.apparmor)?;
         match label_of(spec).filter(|_| self.selinux) {
             Some(field) => Err(Rejection::unsupported(&format!(
                 "{field}: this kernel has SELinux, whose labels this version of mainstay does not \
@@ -97,7 +128,9 @@ fn label_of(spec: &PodSpec) -> Option<String> {
 }
 
 /// Judges a static pod, on a node with these labels. They are what the node says of itself: whatever
-/// an API has beside them, no static pod waits for it.
+/// an API has beside them, no static pod waits for it. Of what a machine can have more or less of, huge pages
+/// alone are looked at, in bytes that are set aside by the size of the page (`2Mi`): a program that has none
+/// does not run slower, it fails.
 ///
 /// # Errors
 ///
@@ -106,9 +139,18 @@ pub fn admit_static(
     pod: &Pod,
     labels: &BTreeMap<String, String>,
     kernel: &Kernel,
+    huge_pages: Option<&BTreeMap<String, u64>>,
 ) -> Result<(), Rejection> {
-    kernel.admit(pod.spec())?;
+    kernel.admit(pod)?;
     fits_system(pod)?;
+    for (name, requested) in huge_pages_of(pod) {
+        let Some(huge_pages) = huge_pages else { break };
+        let pages = name.strip_prefix("hugepages-").and_then(|size| huge_pages.get(size));
+        let capacity = i64::try_from(pages.copied().unwrap_or(0)).unwrap_or(i64::MAX);
+        if requested > capacity {
+            return Err(Rejection::insufficient(&name, requested, 0, capacity));
+        }
+    }
     let name = labels.get(HOSTNAME_LABEL).cloned();
     let metadata = ObjectMeta { name, labels: Some(labels.clone()), ..ObjectMeta::default() };
     fits_affinity(pod, &Node { metadata, ..Node::default() })
@@ -125,7 +167,7 @@ pub fn admit<'a>(
     kernel: &Kernel,
     others: impl Iterator<Item = &'a Pod> + Clone,
 ) -> Result<(), Rejection> {
-    kernel.admit(pod.spec())?;
+    kernel.admit(pod)?;
     fits_system(pod)?;
     fits_resources(pod, node, others.clone())?;
     fits_affinity(pod, node)?;
@@ -211,9 +253,14 @@ fn fits_resources<'a>(
 ) -> Result<(), Rejection> {
     let mut count = 0;
     let mut used = [0_i64; 3];
+    let mut used_pages = BTreeMap::new();
     for other in others {
         count += 1;
         for (sum, amount) in used.iter_mut().zip(amounts(other)) {
+            *sum = sum.saturating_add(amount);
+        }
+        for (name, amount) in huge_pages_of(other) {
+            let sum: &mut i64 = used_pages.entry(name).or_default();
             *sum = sum.saturating_add(amount);
         }
     }
@@ -223,24 +270,26 @@ fn fits_resources<'a>(
         let quantity = Quantity::parse(&text.0).ok()?;
         Some(if milli { quantity.milli() } else { quantity.units() })
     };
-    let refuse = |name: &str, requested: i64, used: i64, capacity: i64| {
-        let message = format!(
-            "Node didn't have enough resource: {name}, requested: {requested}, used: {used}, \
-             capacity: {capacity}"
-        );
-        Err(Rejection::new(&format!("OutOf{name}"), message))
-    };
     if let Some(pods) = of_node("pods", false)
         && count + 1 > pods
     {
-        return refuse("pods", 1, count, pods);
+        return Err(Rejection::insufficient("pods", 1, count, pods));
     }
+    let fits = |name: &str, requested: i64, used: i64, capacity: i64| {
+        if requested > 0 && requested > capacity.saturating_sub(used) {
+            return Err(Rejection::insufficient(name, requested, used, capacity));
+        }
+        Ok(())
+    };
     let names = [("cpu", true), ("memory", false), ("ephemeral-storage", false)];
     for (((name, milli), requested), used) in names.into_iter().zip(amounts(pod)).zip(used) {
         let Some(capacity) = of_node(name, milli) else { continue };
-        if requested > 0 && requested > capacity.saturating_sub(used) {
-            return refuse(name, requested, used, capacity);
-        }
+        fits(name, requested, used, capacity)?;
+    }
+    for (name, requested) in huge_pages_of(pod) {
+        let used = used_pages.get(&name).copied().unwrap_or(0);
+        // A size that the node does not name is one that it does not have.
+        fits(&name, requested, used, of_node(&name, false).unwrap_or(0))?;
     }
     Ok(())
 }
@@ -250,6 +299,12 @@ fn amounts(pod: &Pod) -> [i64; 3] {
     let amounts = Amounts::requested_by_pod(pod.spec());
     let list = [amounts.cpu_milli, amounts.memory_bytes, amounts.ephemeral_storage_bytes];
     list.map(|amount| i64::try_from(amount.unwrap_or(0)).unwrap_or(i64::MAX))
+}
+
+/// What a pod requests of huge pages in bytes, by the name of the resource.
+pub fn huge_pages_of(pod: &Pod) -> impl Iterator<Item = (String, i64)> {
+    let requests = requests_of(pod.spec()).into_iter();
+    requests.filter(|(name, _)| is_huge_page(name)).map(|(name, amount)| (name, amount.units()))
 }
 
 #[cfg(test)]

@@ -12,6 +12,7 @@
 use k8s_openapi::api::core::v1::{Pod as KubernetesPod, PodCondition, PodStatus};
 
 use crate::mirror::{Action, patch_of};
+use crate::resize;
 use crate::status::{ALL_CONTAINERS_RESTARTING, gates, is_over, keep_ends};
 
 /// The conditions that a node writes. Source: `PodConditionByKubelet` in
@@ -80,10 +81,15 @@ fn may_follow(before: &PodStatus, after: &PodStatus) -> bool {
 
 fn status(known: &Known<'_>, before: &PodStatus) -> PodStatus {
     let mut status = known.status.clone();
-    let own = |condition: &&PodCondition| OWN.contains(&condition.type_.as_str());
+    let own = |condition: &&PodCondition| {
+        OWN.contains(&condition.type_.as_str()) || resize::is_own(&condition.type_)
+    };
     let earlier = before.conditions.iter().flatten();
     let mut conditions = status.conditions.take().unwrap_or_default();
     for condition in &mut conditions {
+        if resize::is_own(&condition.type_) {
+            continue;
+        }
         condition.observed_generation = known.generation;
         let mut same = earlier.clone().filter(|it| it.type_ == condition.type_);
         // An agent that was started since does not know when it turned.

@@ -8,6 +8,8 @@ use k8s_openapi::api::core::v1::PodDNSConfig;
 use mainstay_cri::DnsConfig;
 use mainstay_pod::Pod;
 
+use crate::translate::HostName;
+
 /// Source: `MaxDNSNameservers` in `pkg/apis/core/validation/validation.go`, as the next two.
 const MAX_SERVERS: usize = 3;
 const MAX_SEARCHES: usize = 32;
@@ -55,14 +57,40 @@ pub fn parse(text: &str) -> DnsConfig {
     dns
 }
 
-/// What a pod gets on a node whose own settings are `host`.
-pub fn of_pod(pod: &Pod, host: DnsConfig, cluster: &ClusterDns) -> PodDns {
-    let policy = pod.spec().dns_policy.as_deref();
-    let in_cluster = match policy {
+/// Whether a pod would like to ask the cluster's servers.
+pub fn is_in_cluster(pod: &Pod) -> bool {
+    match pod.spec().dns_policy.as_deref() {
         Some("None" | "Default") => false,
         Some("ClusterFirstWithHostNet") => true,
         _ => !pod.is_host_network(),
-    };
+    }
+}
+
+/// What the pod is called by the other pods of its node, below the domain of all names; the name that its
+/// addresses are called first. It is called where a Service of its name would be, so that a name is found in
+/// the same way whether one pod has it or many: `web.default.svc`.
+///
+/// A static pod, which has the name of its node at the end of its own, is also called as its manifest says. Of
+/// pods with a subdomain those names are there that a headless Service gives.
+pub fn names(pod: &Pod, node_name: &str) -> Vec<String> {
+    let namespace = pod.namespace();
+    let end = format!("-{node_name}");
+    let written = pod.name().strip_suffix(&end).filter(|_| pod.source().is_static());
+    let mut names: Vec<String> =
+        written.into_iter().chain([pod.name()]).map(|it| format!("{it}.{namespace}.svc")).collect();
+    if let Some(subdomain) = pod.spec().subdomain.as_deref().filter(|it| !it.is_empty()) {
+        let HostName { name, .. } = HostName::of(pod, "");
+        names.push(format!("{name}.{subdomain}.{namespace}.svc"));
+        names.push(format!("{subdomain}.{namespace}.svc"));
+    }
+    without_duplicates(&mut names);
+    names
+}
+
+/// What a pod gets on a node whose own settings are `host`.
+pub fn of_pod(pod: &Pod, host: DnsConfig, cluster: &ClusterDns) -> PodDns {
+    let policy = pod.spec().dns_policy.as_deref();
+    let in_cluster = is_in_cluster(pod);
     let mut dns = match policy {
         Some("None") => DnsConfig::default(),
         _ if in_cluster && !cluster.servers.is_empty() => of_cluster(pod, host, cluster),

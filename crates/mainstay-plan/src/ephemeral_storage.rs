@@ -1,12 +1,17 @@
 //! How much of the node's disk a pod may take, and what becomes of it when it takes more.
 //!
 //! Source: `pkg/kubelet/eviction/eviction_manager.go`, `localStorageEviction`. A kubelet takes static pods
-//! for critical and lets them take what they like; here a limit is one, whoever the pod is of.
+//! for critical and lets them take what they like; here a limit is one, whoever the pod is of, and static pods
+//! are started anew, with empty volumes ([`Returns`]).
+
+mod returns;
 
 use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::{Container, PodSpec, Volume};
 use mainstay_pod::{PodTotals, Quantity};
+
+pub use returns::{Returns, comes_back};
 
 /// Why a pod has failed that took more than it may.
 pub const EVICTED: &str = "Evicted";

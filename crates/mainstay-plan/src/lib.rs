@@ -7,7 +7,9 @@
 //! The place to start reading is [`pod::plan`].
 
 pub mod admission;
+pub mod allocatable;
 pub mod api_pod;
+mod apparmor;
 pub mod backoff;
 pub mod dns;
 pub mod downward;
@@ -16,8 +18,12 @@ pub mod image;
 pub mod image_gc;
 pub mod labels;
 pub mod lifecycle;
+pub mod medium;
+pub mod memory_qos;
 pub mod mirror;
+pub mod node_shutdown;
 pub mod node_status;
+pub mod object_mirror;
 pub mod patch;
 pub mod pod;
 pub mod pod_network;
@@ -25,7 +31,9 @@ pub mod pressure;
 pub mod probe;
 pub mod projection;
 pub mod pull_secrets;
+pub mod rate;
 pub mod references;
+pub mod resize;
 pub mod resources;
 pub mod service_links;
 pub mod status;

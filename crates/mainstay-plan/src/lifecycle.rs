@@ -6,6 +6,8 @@
 use k8s_openapi::api::core::v1::{Container, LifecycleHandler};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
+use mainstay_pod::Pod;
+
 use crate::probe::port_of;
 
 /// What is done after a container's start, if anything.
@@ -35,9 +37,42 @@ pub fn read(note: &str) -> Option<LifecycleHandler> {
     serde_json::from_str(note).ok()
 }
 
+/// What the status of a container tells of what failed after its start, with the reason
+/// `PostStartHookError`. Events do not tell it, since it may be a secret.
+pub fn failure(handler: &LifecycleHandler, container: &str, pod: &Pod, why: &str) -> String {
+    let what = if let Some(exec) = &handler.exec {
+        let command = exec.command.as_deref().unwrap_or_default();
+        format!("Exec lifecycle hook ([{}])", command.join(" "))
+    } else if let Some(get) = &handler.http_get {
+        format!("HTTP lifecycle hook ({})", get.path.as_deref().unwrap_or_default())
+    } else if let Some(sleep) = &handler.sleep {
+        format!("Sleep lifecycle hook ({})", sleep.seconds)
+    } else {
+        return format!("Cannot run handler: {why}");
+    };
+    let pod = pod.long_name();
+    format!("{what} for Container {container:?} in Pod {pod:?} failed - error: {why}")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_failure_names_the_handler_the_container_and_the_pod() {
+        let text = "apiVersion: v1\nkind: Pod\nmetadata: {name: p}\nspec: {containers: [{name: a, image: i}]}";
+        let pod = mainstay_testkit::pods::pod(text);
+        for (handler, what) in [
+            (r#"{"exec":{"command":["sh","-c","x"]}}"#, "Exec lifecycle hook ([sh -c x])"),
+            (r#"{"httpGet":{"port":1,"path":"/a"}}"#, "HTTP lifecycle hook (/a)"),
+            (r#"{"sleep":{"seconds":3}}"#, "Sleep lifecycle hook (3)"),
+        ] {
+            let told = failure(&read(handler).unwrap(), "a", &pod, "why");
+            let (name, uid) = (pod.name(), pod.uid());
+            let whose = format!("for Container \"a\" in Pod \"{name}_default({uid})\"");
+            assert_eq!(told, format!("{what} {whose} failed - error: why"));
+        }
+    }
 
     #[test]
     fn a_handler_is_noted_with_the_number_of_its_port() {

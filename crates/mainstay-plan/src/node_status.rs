@@ -8,21 +8,19 @@ mod object;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::NodeStatus;
+use k8s_openapi::api::core::v1::{NodeStatus, Taint};
 use mainstay_cri::{Image, RuntimeCondition};
-use mainstay_pod::Amounts;
 use serde_json::{Value, json};
 
-pub use conditions::{Transition, transitions};
+pub use conditions::{Transition, UNREACHABLE, transitions};
 pub use lease::{DURATION as LEASE_DURATION, NAMESPACE as LEASE_NAMESPACE, lease};
 pub use object::{labels, metadata_patch, node, status};
 
+use crate::allocatable::Allocation;
 use crate::patch;
 use crate::pressure::Pressure;
-
-/// How many pods a node takes. Source: `maxPods` of the kubelet's configuration.
-pub const MAX_PODS: u32 = 110;
 
 /// The machine, as it was found.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -51,20 +49,36 @@ pub struct Machine {
     pub huge_pages: BTreeMap<String, u64>,
 }
 
-impl Machine {
-    /// What of it pods can have, as its Node says.
-    pub fn allocatable(&self) -> Amounts {
-        let whole = |bytes: u64| Some(bytes / 1024 * 1024);
-        Amounts {
-            cpu_milli: Some(self.processors.saturating_mul(1000)),
-            memory_bytes: whole(self.memory),
-            ephemeral_storage_bytes: whole(self.storage),
+/// What the machine's owner has said of a node.
+#[derive(Clone, Debug, PartialEq)]
+pub struct NodeSettings {
+    /// What of the machine pods can have.
+    pub allocation: Allocation,
+    /// How many images are shown; `None` is all. Source: `nodeStatusMaxImages`.
+    pub max_images: Option<usize>,
+    /// Labels that it is registered with beside those that every node has. Source: `--node-labels`.
+    pub labels: BTreeMap<String, String>,
+    /// What it is registered with. Source: `registerWithTaints`.
+    pub taints: Vec<Taint>,
+    /// What a cloud calls the machine; empty for none. Source: `providerID`.
+    pub provider_id: String,
+}
+
+impl Default for NodeSettings {
+    /// Those of a kubelet.
+    fn default() -> Self {
+        Self {
+            allocation: Allocation::default(),
+            max_images: Some(50),
+            labels: BTreeMap::new(),
+            taints: Vec::new(),
+            provider_id: String::new(),
         }
     }
 }
 
 /// All that a node's status is made from.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct NodeFacts {
     /// The node's name.
     pub name: String,
@@ -72,6 +86,8 @@ pub struct NodeFacts {
     pub machine: Machine,
     /// What is short.
     pub pressure: Pressure,
+    /// Whether the machine is being shut down.
+    pub shutting_down: bool,
     /// The host's own addresses, the primary one first.
     pub addresses: Vec<IpAddr>,
     /// How the container runtime is, and whatever else pods need; empty when it is not known yet.
@@ -84,8 +100,10 @@ pub struct NodeFacts {
     pub port: Option<u16>,
     /// All images of the machine.
     pub images: Vec<Image>,
-    /// The range of addresses that its pods have, such as `10.201.7.0/24`; `None` when the node does
-    /// not know.
+    /// What the machine's owner has said of the node.
+    pub settings: Arc<NodeSettings>,
+    /// The range of addresses that its pods have, such as `10.201.7.0/24`, or ranges with a comma between;
+    /// `None` when the node does not know.
     pub pod_range: Option<String>,
 }
 

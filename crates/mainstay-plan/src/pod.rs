@@ -41,7 +41,7 @@ pub use plan::plan;
 pub(crate) use restart::{Afterwards, Restarts};
 pub use restart::{has_started, spent, was_interrupted};
 pub use state::{
-    Action, Began, ContainerPlan, Ending, Eviction, Failure, Finished, Goal, ImageMemory,
-    Incarnation, Key, Memory, Plan, PodKey, RunGoal, SeenContainer, SeenPod, SeenSandbox,
-    SourceKind, StopReason, Waiting,
+    Action, Began, ContainerPlan, Ending, Eviction, EvictionCause, Failure, Finished, Goal,
+    ImageMemory, Incarnation, Key, Memory, Plan, PodKey, RunGoal, SeenContainer, SeenPod,
+    SeenSandbox, SourceKind, StopReason, Waiting,
 };

@@ -15,9 +15,9 @@ pub struct NodeNetwork {
 /// What a node has to know of the others.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PodCluster {
-    /// The range that was given to it, such as `10.201.7.0/24`.
-    pub range: Option<String>,
-    /// The others.
+    /// The ranges that were given to it, such as `10.201.7.0/24`.
+    pub ranges: Vec<String>,
+    /// The others, once for each of their ranges that there is a way to.
     pub peers: Vec<PeerNode>,
 }
 
@@ -26,24 +26,24 @@ pub struct PodCluster {
 pub struct PeerNode {
     /// Its name.
     pub name: String,
-    /// The range of its pods.
+    /// A range of its pods.
     pub range: String,
-    /// Where it is reached.
+    /// Where it is reached, with an address of the same kind.
     pub address: IpAddr,
 }
 
-/// What the node `own` has to know, given all nodes by their names. Only IPv4: pods have no other
-/// addresses.
+/// What the node `own` has to know, given all nodes by their names. Of a node without an address of a
+/// kind nobody can reach pods by addresses of that kind.
 pub fn cluster(own: &str, nodes: &BTreeMap<String, NodeNetwork>) -> PodCluster {
-    let range = |node: &NodeNetwork| node.ranges.iter().find(|it| it.contains('.')).cloned();
-    let peers = nodes.iter().filter(|(name, _)| *name != own).filter_map(|(name, node)| {
-        Some(PeerNode {
-            name: name.clone(),
-            range: range(node)?,
-            address: node.addresses.iter().copied().find(IpAddr::is_ipv4)?,
+    let peers = nodes.iter().filter(|(name, _)| *name != own).flat_map(|(name, node)| {
+        node.ranges.iter().filter_map(move |range| {
+            let is_ipv6 = range.contains(':');
+            let address = node.addresses.iter().find(|address| address.is_ipv6() == is_ipv6)?;
+            Some(PeerNode { name: name.clone(), range: range.clone(), address: *address })
         })
     });
-    PodCluster { range: nodes.get(own).and_then(range), peers: peers.collect() }
+    let ranges = nodes.get(own).map(|node| node.ranges.clone()).unwrap_or_default();
+    PodCluster { ranges, peers: peers.collect() }
 }
 
 #[cfg(test)]
@@ -72,13 +72,14 @@ mod tests {
             range: range.into(),
             address: address.parse().unwrap(),
         };
-        let (first, second) =
-            (peer("n1", "10.1.0.0/24", "192.0.2.1"), peer("n2", "10.2.0.0/24", "192.0.2.2"));
+        let first = peer("n1", "10.1.0.0/24", "192.0.2.1");
+        let second = [peer("n2", "fd00::/64", "fd01::2"), peer("n2", "10.2.0.0/24", "192.0.2.2")];
         let of = |own: &str| cluster(own, &nodes);
-        let range = |text: &str| Some(text.to_owned());
-        let expected = PodCluster { range: range("10.1.0.0/24"), peers: vec![second.clone()] };
+        let expected =
+            PodCluster { ranges: vec!["10.1.0.0/24".into()], peers: second.clone().into() };
         assert_eq!(of("n1"), expected);
-        assert_eq!(of("n3"), PodCluster { range: None, peers: vec![first, second] });
+        let peers = [&[first][..], &second].concat();
+        assert_eq!(of("n3"), PodCluster { ranges: vec![], peers });
         assert_eq!(cluster("n1", &BTreeMap::new()), PodCluster::default());
     }
 }

@@ -3,18 +3,37 @@
 //! Source: `pkg/kubelet/cm/helpers_linux.go`, `pkg/kubelet/kuberuntime/kuberuntime_container_linux.go`
 //! and `pkg/kubelet/qos/policy.go`.
 
+use std::collections::BTreeMap;
+
 use k8s_openapi::api::core::v1::Container;
+use mainstay_cri::HugepageLimit;
+use mainstay_pod::resources::{huge_pages, parse, requests_of};
 use mainstay_pod::{Amounts, Pod, QosClass, Role};
 
-/// Microseconds of a scheduling period.
-pub const PERIOD: u64 = 100_000;
+use crate::resize::Requirements;
+
+/// How limits of processor time are kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CpuQuotas {
+    /// Whether they are kept at all. Source: `cpuCFSQuota`.
+    pub enforced: bool,
+    /// Microseconds of a scheduling period, 1000 to 1000000. Source: `cpuCFSQuotaPeriod`.
+    pub period: u64,
+}
+
+impl Default for CpuQuotas {
+    /// Those of a kubelet.
+    fn default() -> Self {
+        Self { enforced: true, period: 100_000 }
+    }
+}
 
 /// What a container or a pod may use.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Limits {
     /// 2 to 262144; 1024 stands for one CPU.
     pub cpu_shares: u64,
-    /// Microseconds in each [`PERIOD`]; `None` is no limit.
+    /// Microseconds in each period; `None` is no limit.
     pub cpu_quota: Option<u64>,
     /// Bytes; `None` is no limit.
     pub memory: Option<u64>,
@@ -24,42 +43,86 @@ impl Limits {
     /// Of one container of a pod, after defaulting has copied limits to requests. One that has no limit
     /// has that of all containers together, if the pod has one. Source: `getCPULimit`,
     /// `getMemoryLimit`.
-    pub fn of_container(pod: &Pod, container: &Container) -> Self {
-        let (request, own) = (Amounts::requested_by(container), Amounts::limit_of(container));
-        let shared = pod.spec().resources.as_ref().map(Amounts::limit_in).unwrap_or_default();
-        let some = |own: Option<u64>, shared| own.filter(|it| *it != 0).or(shared);
-        let limit = Amounts {
-            cpu_milli: some(own.cpu_milli, shared.cpu_milli),
-            memory_bytes: some(own.memory_bytes, shared.memory_bytes),
-            ..own
-        };
-        Self::of(request, limit)
+    pub fn of_container(pod: &Pod, container: &Container, quotas: CpuQuotas) -> Self {
+        Self::of(&Requirements::of_container(pod, container), quotas)
     }
 
     /// Of a whole pod. Where one container has no limit, the pod has none.
-    pub fn of_pod(pod: &Pod) -> Self {
-        let request = Amounts::requested_by_pod(pod.spec());
-        Self::of(request, Amounts::limit_of_pod(pod.spec()))
+    pub fn of_pod(pod: &Pod, quotas: CpuQuotas) -> Self {
+        Self::of(&Requirements::of_pod(pod), quotas)
     }
 
-    fn of(request: Amounts, limit: Amounts) -> Self {
-        let cpu_limit = limit.cpu_milli.filter(|milli| *milli != 0);
+    /// Of what a container or a pod has.
+    pub fn of(has: &Requirements, quotas: CpuQuotas) -> Self {
+        let Requirements { requests, limits } = has;
+        let cpu_limit = limits.cpu_milli.filter(|milli| *milli != 0 && quotas.enforced);
         Self {
-            cpu_shares: shares(request.cpu_milli.or(limit.cpu_milli).unwrap_or(0)),
-            cpu_quota: cpu_limit.map(quota),
-            memory: limit.memory_bytes.filter(|bytes| *bytes != 0),
+            cpu_shares: shares(requests.cpu_milli.or(limits.cpu_milli).unwrap_or(0)),
+            cpu_quota: cpu_limit.map(|milli| quota(milli, quotas.period)),
+            memory: limits.memory_bytes.filter(|bytes| *bytes != 0),
         }
     }
 }
 
+/// The huge pages that a container may have, of each of the machine's `sizes` in bytes. Without a limit of its
+/// own it may have what the pod has as a whole. Source: `GetHugepageLimitsFromResources`.
+pub(crate) fn huge_pages_of_container(
+    pod: &Pod,
+    container: &Container,
+    sizes: &[u64],
+) -> Vec<HugepageLimit> {
+    let levels = [pod.spec().resources.as_ref(), container.resources.as_ref()];
+    let lists = levels.into_iter().flatten().map(|it| huge_pages(&parse(it.limits.as_ref())));
+    of_sizes(&lists.flatten().collect(), sizes)
+}
+
+/// The huge pages that all containers of a pod may have together. Source: `ResourceConfigForPod`, and
+/// `maybeSetHugetlb` in `pkg/kubelet/cm/cgroup_manager_linux.go`.
+pub fn huge_pages_of_pod(pod: &Pod, sizes: &[u64]) -> Vec<HugepageLimit> {
+    of_sizes(&huge_pages(&requests_of(pod.spec())), sizes)
+}
+
+fn of_sizes(bytes: &BTreeMap<u64, u64>, sizes: &[u64]) -> Vec<HugepageLimit> {
+    let limit = |size: &u64| HugepageLimit {
+        page_size: page_size(*size),
+        limit: bytes.get(size).copied().unwrap_or(0),
+    };
+    sizes.iter().map(limit).collect()
+}
+
+/// A size of huge pages as files of control groups are named after it: `64KB`, `2MB`, `1GB`. Source:
+/// `HugePageUnitSizeFromByteSize` in `pkg/apis/core/v1/helper/helpers.go`.
+fn page_size(bytes: u64) -> String {
+    let fitting =
+        [(30, "GB"), (20, "MB"), (10, "KB")].into_iter().find(|(bits, _)| bytes >> bits != 0);
+    fitting.map_or_else(|| format!("{bytes}B"), |(bits, unit)| format!("{}{unit}", bytes >> bits))
+}
+
 /// Source: `MilliCPUToShares`.
-fn shares(milli: u64) -> u64 {
+pub(crate) fn shares(milli: u64) -> u64 {
     (milli.saturating_mul(1024) / 1000).clamp(2, 262_144)
 }
 
 /// Source: `MilliCPUToQuota`; the kernel takes no less than a millisecond.
-fn quota(milli: u64) -> u64 {
-    (milli.saturating_mul(PERIOD) / 1000).max(1000)
+fn quota(milli: u64, period: u64) -> u64 {
+    (milli.saturating_mul(period) / 1000).max(1000)
+}
+
+/// Bytes of the machine's `swap` that a container may use, where containers may use some of it: as large a
+/// part of it as its request is of the machine's memory. Critical pods, those of the other classes and
+/// containers that ask for all that they are limited to have none.
+///
+/// Source: `GetContainerSwapBehavior`, `calcSwapForBurstablePods` in
+/// `pkg/kubelet/kuberuntime/kuberuntime_container_linux.go`.
+pub fn limited_swap(pod: &Pod, container: &Container, machine_memory: u64, swap: u64) -> u64 {
+    let of = |amounts: Amounts| amounts.memory_bytes.unwrap_or(0);
+    let (request, limit) = (of(Amounts::requested_by(container)), of(Amounts::limit_of(container)));
+    let burstable = pod.qos_class() == QosClass::Burstable;
+    if pod.is_critical() || !burstable || request == limit || request > machine_memory {
+        return 0;
+    }
+    let part = u128::from(request) * u128::from(swap);
+    u64::try_from(part / u128::from(machine_memory.max(1))).unwrap_or(0)
 }
 
 /// How soon the kernel kills a container's processes when memory is short, -1000 to 1000.
@@ -114,86 +177,4 @@ pub fn cgroup(root: &str, uid: &str) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn pod(resources: &str) -> std::sync::Arc<Pod> {
-        mainstay_testkit::pods::pod(&format!(
-            "apiVersion: v1\nkind: Pod\nmetadata: {{name: p}}\nspec:\n  containers:\n  \
-             - {{name: a, image: i, resources: {resources}}}\n"
-        ))
-    }
-
-    #[test]
-    fn requests_and_limits_become_the_kernels_numbers() {
-        let check = |resources, shares, quota, memory| {
-            let pod = pod(resources);
-            let limits = Limits::of_container(&pod, &pod.spec().containers[0]);
-            let expected = Limits { cpu_shares: shares, cpu_quota: quota, memory };
-            assert_eq!(limits, expected, "{resources}");
-            assert_eq!(Limits::of_pod(&pod), expected, "{resources}");
-        };
-        check("{}", 2, None, None);
-        check("{requests: {cpu: 1500m, memory: 1Mi}}", 1536, None, None);
-        // A limit is a request where there is none.
-        check("{limits: {cpu: 250m, memory: 64Mi}}", 256, Some(25_000), Some(64 << 20));
-        check("{limits: {cpu: 1m}}", 2, Some(1000), None);
-        check("{requests: {cpu: '1'}, limits: {cpu: '2'}}", 1024, Some(200_000), None);
-        check("{limits: {cpu: '1000'}}", 262_144, Some(100_000_000), None);
-    }
-
-    #[test]
-    fn what_a_pod_has_as_a_whole_is_for_those_of_its_containers_that_say_nothing() {
-        let pod = mainstay_testkit::pods::pod(
-            "apiVersion: v1\nkind: Pod\nmetadata: {name: p}\nspec:\n  overhead: {memory: 8Mi}\n  \
-             resources: {requests: {memory: 512Mi}, limits: {cpu: '1', memory: 1Gi}}\n  containers:\n  \
-             - {name: a, image: i}\n  \
-             - {name: b, image: i, resources: {requests: {cpu: 100m, memory: 256Mi}, \
-             limits: {cpu: 500m, memory: 256Mi}}}\n",
-        );
-        let [a, b] = [0, 1].map(|at| Limits::of_container(&pod, &pod.spec().containers[at]));
-        let own = Limits { cpu_shares: 102, cpu_quota: Some(50_000), memory: Some(256 << 20) };
-        assert_eq!(b, own);
-        let all = Limits { cpu_shares: 1024, cpu_quota: Some(100_000), memory: Some(1 << 30) };
-        assert_eq!(a, all);
-        let of_pod = Limits { cpu_shares: 102, memory: Some((1 << 30) + (8 << 20)), ..all };
-        assert_eq!(Limits::of_pod(&pod), of_pod);
-        // Of 256 MiB that nobody has each is given a half.
-        let score = |at: usize| oom_score_adj(&pod, &pod.spec().containers[at], 1 << 30);
-        assert_eq!([score(0), score(1)], [875, 625]);
-    }
-
-    #[test]
-    fn the_class_decides_how_soon_a_container_is_killed() {
-        let check = |resources, score| {
-            let pod = pod(resources);
-            let container = &pod.spec().containers[0];
-            assert_eq!(oom_score_adj(&pod, container, 1 << 30), score, "{resources}");
-        };
-        check("{}", 1000);
-        check("{limits: {cpu: '1', memory: 256Mi}}", -997);
-        check("{requests: {memory: 256Mi}}", 750);
-        check("{requests: {cpu: '1'}}", 999);
-        check("{requests: {memory: 2Gi}}", 3);
-    }
-
-    #[test]
-    fn a_sidecar_is_not_killed_before_those_that_it_is_there_for() {
-        let pod = mainstay_testkit::pods::pod(
-            "apiVersion: v1\nkind: Pod\nmetadata: {name: p}\nspec:\n  initContainers:\n  \
-             - {name: i, image: i}\n  - {name: s, image: i, restartPolicy: Always}\n  containers:\n  \
-             - {name: a, image: i, resources: {requests: {memory: 256Mi}}}\n  \
-             - {name: b, image: i, resources: {requests: {memory: 512Mi}}}\n",
-        );
-        let scores = pod.containers().map(|(_, it)| (&*it.name, oom_score_adj(&pod, it, 1 << 30)));
-        let scores: Vec<_> = scores.collect();
-        assert_eq!(scores, [("i", 999), ("s", 750), ("a", 750), ("b", 500)]);
-    }
-
-    /// A group between them would have to be given a weight, or its pods would outweigh others.
-    #[test]
-    fn pods_of_all_classes_are_side_by_side() {
-        assert_eq!(cgroup("/mainstay", "u1"), "/mainstay/podu1");
-        assert_eq!(cgroup("/a/b/", "u1"), "/a/b/podu1");
-    }
-}
+mod tests;

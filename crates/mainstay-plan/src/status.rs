@@ -19,11 +19,11 @@ pub(crate) use conditions::ALL_CONTAINERS_RESTARTING;
 pub(crate) use containers::keep_ends;
 pub use containers::{container_id, container_of_id};
 
-use crate::ephemeral_storage::EVICTED;
 use crate::pod::{
     DEADLINE_EXCEEDED, DEADLINE_MESSAGE, Memory, Restarts, Round, RunGoal, SeenPod, SeenSandbox,
     is_exceeded,
 };
+use crate::resize;
 
 /// What is known about the node.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -76,13 +76,15 @@ pub struct Facts<'a> {
     pub node: &'a NodeAddresses,
     /// The status as it was computed last, whose times are kept where nothing changed.
     pub before: Option<&'a PodStatus>,
+    /// The name of the runtime that has its containers, such as `mainstay`.
+    pub runtime: &'a str,
     /// The time.
     pub now: Timestamp,
 }
 
 /// Computes the status of a pod that should run.
 pub fn compute(facts: &Facts<'_>) -> PodStatus {
-    compute_under(Restarts::AsSaid(&facts.run.pod), facts)
+    compute_under(Restarts::AsSaid(&facts.run.pod, &facts.memory.resized), facts)
 }
 
 /// The same of a pod that is being ended, whose containers are not started again. `ended` is whether
@@ -99,12 +101,12 @@ pub fn compute_stopping(facts: &Facts<'_>, ended: bool) -> PodStatus {
 }
 
 fn compute_under(restarts: Restarts<'_>, facts: &Facts<'_>) -> PodStatus {
-    let Facts { run, seen, memory, node, before, now } = *facts;
+    let Facts { run, seen, memory, node, before, runtime, now } = *facts;
     let pod = &run.pod;
     let own = || seen.sandboxes.iter().filter(|sandbox| sandbox.uid == pod.uid());
     let sandbox: Option<&SeenSandbox> = own().next();
     let early = match memory.eviction(run) {
-        Some(eviction) => Some((EVICTED, eviction.message.as_str())),
+        Some(eviction) => Some((eviction.cause.reason(), eviction.message.as_str())),
         None => is_exceeded(run, restarts, seen, memory, now)
             .then_some((DEADLINE_EXCEEDED, DEADLINE_MESSAGE)),
     };
@@ -114,21 +116,31 @@ fn compute_under(restarts: Restarts<'_>, facts: &Facts<'_>) -> PodStatus {
     let views = containers::views(pod, restarts, own(), round, memory, now);
     let phase = if early.is_some() { Phase::Failed } else { phase(&views, sandbox) };
     let ready = sandbox.is_some_and(|sandbox| sandbox.ready);
-    let mut conditions = conditions::all(&views, phase, ready, before, now);
+    let resizing = memory.resizing.as_deref();
+    let mut conditions = match phase {
+        Phase::Pending | Phase::Running => resize::conditions(memory.pending.as_deref(), resizing),
+        Phase::Succeeded | Phase::Failed => Vec::new(),
+    };
+    conditions.extend(conditions::all(&views, phase, ready, before, now));
     if could_restart_all(pod.spec()) {
         conditions.push(conditions::restarting(phase, round.ends, before, now));
     }
     if let Some(eviction) = memory.eviction(run)
-        && eviction.by_pressure
+        && eviction.cause.is_of_node()
         && !pod.source().is_static()
     {
         conditions.push(conditions::disrupted(&eviction.message, before, now));
     }
     let host_ips: Vec<String> = node.ips.iter().map(ToString::to_string).collect();
-    let pod_ips: Vec<String> = if pod.is_host_network() {
-        host_ips.clone()
-    } else {
-        sandbox.iter().flat_map(|sandbox| &sandbox.ips).map(ToString::to_string).collect()
+    let pod_ips: Vec<String> = match sandbox {
+        _ if pod.is_host_network() => host_ips.clone(),
+        // One that has ended may have none any more, and the pod is known by what it had. Source: `getPodIPs` in
+        // `pkg/kubelet/pleg/generic.go`.
+        Some(sandbox) if !sandbox.ready && sandbox.ips.is_empty() => {
+            let before = before.and_then(|before| before.pod_ips.as_ref());
+            before.into_iter().flatten().map(|it| it.ip.clone()).collect()
+        }
+        sandbox => sandbox.iter().flat_map(|it| &it.ips).map(ToString::to_string).collect(),
     };
     // Known from what is there, also to an agent that has just been started.
     let began = memory.began(run).or(own().map(|sandbox| sandbox.created_at).min());
@@ -139,20 +151,32 @@ fn compute_under(restarts: Restarts<'_>, facts: &Facts<'_>) -> PodStatus {
         (Phase::Running, SourceKind::Api) => PodTotals::enforced(pod.spec()),
         _ => said,
     };
+    let mut resources = ResourceRequirements {
+        requests: (!totals.requests.is_empty()).then_some(totals.requests),
+        limits: (!totals.limits.is_empty()).then_some(totals.limits),
+        claims: None,
+    };
+    if let Some(resizing) = resizing.filter(|_| phase == Phase::Running) {
+        resize::in_force(&mut resources, &resizing.pod);
+    }
     let most = containers::most_of_message(views.len() + pod.ephemeral_containers().len());
+    let telling = containers::Telling { runtime, most };
+    // Source: `SortedContainerStatuses`.
+    let mut in_order = containers::statuses(&views, telling, |it| it == Role::Main);
+    in_order.sort_by(|one, other| one.name.cmp(&other.name));
     let mut status = PodStatus {
         phase: Some(phase.as_str().to_owned()),
         reason: early.map(|(reason, _)| reason.to_owned()),
         message: early.map(|(_, message)| message.to_owned()),
         conditions: Some(conditions),
-        init_container_statuses: some(containers::statuses(&views, most, |it| it != Role::Main)),
-        container_statuses: Some(containers::statuses(&views, most, |it| it == Role::Main)),
+        init_container_statuses: some(containers::statuses(&views, telling, |it| it != Role::Main)),
+        container_statuses: Some(in_order),
         ephemeral_container_statuses: some(containers::ephemeral(
             pod,
             &own(),
             memory,
             before,
-            most,
+            telling,
             now,
         )),
         host_ip: host_ips.first().cloned(),
@@ -162,14 +186,11 @@ fn compute_under(restarts: Restarts<'_>, facts: &Facts<'_>) -> PodStatus {
         qos_class: Some(pod.qos_class().as_str().to_owned()),
         start_time: Some(Time(began.unwrap_or(now))),
         allocated_resources: (!allocated.is_empty()).then_some(allocated),
-        resources: Some(ResourceRequirements {
-            requests: (!totals.requests.is_empty()).then_some(totals.requests),
-            limits: (!totals.limits.is_empty()).then_some(totals.limits),
-            claims: None,
-        }),
+        resources: Some(resources),
         ..PodStatus::default()
     };
     gates::judge(pod.spec(), &mut status, before.unwrap_or(&PodStatus::default()));
+    status.conditions.iter_mut().for_each(Vec::shrink_to_fit);
     status
 }
 

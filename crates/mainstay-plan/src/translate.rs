@@ -13,15 +13,16 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{Container, Volume, VolumeMount};
 use mainstay_cri::{
-    ContainerConfig, ContainerId, ContainerMetadata, DnsConfig, ImageSpec, LinuxContainerResources,
-    LinuxContainerSecurityContext, LinuxSandboxSecurityContext, Mount, MountPropagation,
-    NamespaceMode, NamespaceOptions, PodSandboxConfig, PodSandboxMetadata, PortMapping, Protocol,
-    SeccompProfile,
+    ContainerConfig, ContainerId, ContainerMetadata, DNS_NAMES, DnsConfig, ImageSpec,
+    LinuxContainerResources, LinuxContainerSecurityContext, LinuxSandboxSecurityContext, Mount,
+    MountPropagation, NamespaceMode, NamespaceOptions, PodSandboxConfig, PodSandboxMetadata,
+    PortMapping, Protocol, SeccompProfile,
 };
-use mainstay_pod::{Amounts, Pod, Role};
+use mainstay_pod::{Amounts, Pod, Role, bandwidth};
 
 pub use env_file::{EnvFile, EnvFiles, files as env_files};
 pub use environment::{Given, environment};
@@ -30,12 +31,14 @@ pub(crate) use security::run_as_user;
 pub use security::{RunsAsRoot, verify_non_root};
 
 use crate::admission::Kernel;
-use crate::dns::ClusterDns;
+use crate::dns::{self, ClusterDns};
 use crate::labels;
 use crate::lifecycle;
+use crate::memory_qos::MemoryQos;
 use crate::pod::{ContainerPlan, RunGoal, SeenPod, SourceKind};
 use crate::projection::Projection;
-use crate::resources::{Limits, PERIOD, oom_score_adj};
+use crate::resize::Requirements;
+use crate::resources::{CpuQuotas, Limits, huge_pages_of_container, limited_swap, oom_score_adj};
 use crate::sysctls;
 use crate::termination_message;
 
@@ -56,14 +59,33 @@ pub struct NodeFacts {
     pub cgroup_root: String,
     /// Bytes.
     pub machine_memory: u64,
+    /// How memory is kept and throttled; `None` if it is not.
+    pub memory_qos: Option<MemoryQos>,
+    /// The sizes of huge pages that the processor has, in bytes.
+    pub huge_page_sizes: Vec<u64>,
     /// What of the machine pods can have: what its Node says.
     pub allocatable: Amounts,
+    /// How limits of processor time are kept.
+    pub cpu_quotas: CpuQuotas,
+    /// Bytes of the machine's swap, if containers may have some of it. Source: `LimitedSwap` of
+    /// `memorySwap.swapBehavior`.
+    pub limited_swap: Option<u64>,
+    /// How many processes and threads a pod can have; `None` is as many as there can be. Source:
+    /// `podPidsLimit`.
+    pub pod_pids_limit: Option<u64>,
     /// Where the files of `seccompProfile.localhostProfile` are: `<root-dir>/seccomp`.
     pub seccomp_directory: PathBuf,
     /// What containers get that say nothing: `seccompDefault` of the configuration.
     pub seccomp_default: SeccompProfile,
+    /// The longest wait before a container is started again; `None` is [`backoff::LONGEST`]. Source:
+    /// `crashLoopBackOff.maxContainerRestartPeriod`.
+    ///
+    /// [`backoff::LONGEST`]: crate::backoff::LONGEST
+    pub longest_wait: Option<Duration>,
     /// The DNS of the cluster that the node is in.
     pub cluster_dns: ClusterDns,
+    /// What the names end in that pods of this node have for each other; `None` if they have none.
+    pub pod_domain: Option<String>,
     /// What of pods is a matter of the kernel.
     pub kernel: Kernel,
 }
@@ -97,6 +119,7 @@ impl NodeFacts {
         }
         let kind = match Projection::of(volume) {
             Some(projection) => projection.directory(),
+            None if volume.nfs.is_some() => "kubernetes.io~nfs",
             None => volume.empty_dir.as_ref().map(|_| "kubernetes.io~empty-dir")?,
         };
         Some(self.pod_directory(uid).join("volumes").join(kind).join(&volume.name))
@@ -175,7 +198,7 @@ pub fn sandbox(
     source: SourceKind,
     attempt: u32,
     facts: &NodeFacts,
-    dns: DnsConfig,
+    resolv_conf: DnsConfig,
     cgroup: &str,
 ) -> Result<PodSandboxConfig, TranslateError> {
     let pod = &run.pod;
@@ -195,8 +218,20 @@ pub fn sandbox(
     if !sidecars.is_empty() {
         annotations.insert(labels::SIDECARS.to_owned(), sidecars.join(","));
     }
+    // Nobody says by himself what he is called.
+    annotations.remove(DNS_NAMES);
+    if facts.pod_domain.is_some() {
+        annotations.insert(DNS_NAMES.to_owned(), dns::names(pod, &facts.name).join(","));
+    }
     if let Some(incarnation) = run.incarnation {
         annotations.insert(labels::INCARNATION.to_owned(), incarnation.to_string());
+    }
+    // The runtime gets plain numbers, which every one understands.
+    for name in [bandwidth::INGRESS_ANNOTATION, bandwidth::EGRESS_ANNOTATION] {
+        if let Some(text) = annotations.get_mut(name).filter(|_| !pod.is_host_network()) {
+            let bits = bandwidth::parse(text).map_err(|_| TranslateError::invalid(name, &text))?;
+            *text = bits.to_string();
+        }
     }
     Ok(PodSandboxConfig {
         metadata: PodSandboxMetadata {
@@ -207,7 +242,7 @@ pub fn sandbox(
         },
         hostname: HostName::of(pod, &facts.cluster_dns.domain).of_kernel(pod)?,
         log_directory: text(&facts.pod_log_directory(pod.namespace(), pod.name(), pod.uid())),
-        dns,
+        dns: resolv_conf,
         port_mappings: if pod.is_host_network() { Vec::new() } else { port_mappings(pod)? },
         labels,
         annotations,
@@ -362,8 +397,7 @@ fn port_mappings(pod: &Pod) -> Result<Vec<PortMapping>, TranslateError> {
                 "" => None,
                 text => {
                     let invalid = |_| TranslateError::invalid("hostIP", text);
-                    let address: IpAddr = text.parse().map_err(invalid)?;
-                    Some(address).filter(|address| !address.is_unspecified())
+                    Some(text.parse::<IpAddr>().map_err(invalid)?)
                 }
             },
         })
@@ -383,8 +417,7 @@ fn mounts(
 ) -> Result<Vec<Mount>, TranslateError> {
     let mut mounts = Vec::new();
     for mount in container.volume_mounts.iter().flatten() {
-        let mut volumes = pod.spec().volumes.iter().flatten();
-        let volume = volumes.find(|volume| volume.name == mount.name);
+        let volume = pod.volume(&mount.name);
         let image = volume.and_then(image_of);
         let path = volume.and_then(|volume| facts.volume_path(pod.uid(), volume));
         if path.is_none() && image.is_none() {
@@ -484,19 +517,40 @@ fn absolute(path: &str) -> String {
 }
 
 fn resources(pod: &Pod, container: &Container, facts: &NodeFacts) -> LinuxContainerResources {
-    let limits = Limits::of_container(pod, container);
+    given(&Requirements::of_container(pod, container), pod, container, facts)
+}
+
+/// What a container of a pod may use that is given this much of CPU and memory.
+pub fn given(
+    has: &Requirements,
+    pod: &Pod,
+    container: &Container,
+    facts: &NodeFacts,
+) -> LinuxContainerResources {
+    let limits = Limits::of(has, facts.cpu_quotas);
+    let swap = facts
+        .limited_swap
+        .map_or(0, |swap| limited_swap(pod, container, facts.machine_memory, swap));
+    let allocatable = facts.allocatable.memory_bytes;
+    let qos = facts.memory_qos.map(|qos| qos.of_container(pod, container, allocatable));
+    // All of a container ends when its memory runs out, and not some process of it. Source:
+    // `pkg/kubelet/kuberuntime/kuberuntime_container_linux.go`, `memory.oom.group`; for swap
+    // `configureContainerSwapResources` in the same file.
+    let own = [
+        ("memory.oom.group".to_owned(), "1".to_owned()),
+        ("memory.swap.max".to_owned(), swap.to_string()),
+    ];
     LinuxContainerResources {
-        cpu_period: PERIOD,
+        cpu_period: facts.cpu_quotas.period,
         cpu_quota: limits.cpu_quota.and_then(|quota| i64::try_from(quota).ok()).unwrap_or(0),
         cpu_shares: limits.cpu_shares,
         memory_limit: limits.memory.unwrap_or(0),
-        // Swap is not used, as by the kubelet's `NoSwap`: what is limited to so much memory is not
-        // to use more of the machine in another way.
+        // Swap is not used, but for `LimitedSwap`: what is limited to so much memory is not to use more
+        // of the machine in another way.
         memory_swap_limit: limits.memory.unwrap_or(0),
         oom_score_adj: oom_score_adj(pod, container, facts.machine_memory),
-        // All of a container ends when its memory runs out, and not some process of it. Source:
-        // `pkg/kubelet/kuberuntime/kuberuntime_container_linux.go`, `memory.oom.group`.
-        unified: BTreeMap::from([("memory.oom.group".to_owned(), "1".to_owned())]),
+        hugepage_limits: huge_pages_of_container(pod, container, &facts.huge_page_sizes),
+        unified: qos.unwrap_or_default().into_iter().chain(own).collect(),
     }
 }
 

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use crate::diagnostic::Finding;
-use crate::identity::{CONFIG_MIRROR_ANNOTATION, CONFIG_PATH_ANNOTATION};
+use crate::identity::{CONFIG_MIRROR_ANNOTATION, CONFIG_NODE_LABEL, CONFIG_PATH_ANNOTATION};
 use crate::path::Path;
 use crate::tree::{Node, Span, Value};
 
@@ -67,8 +67,10 @@ pub(crate) fn clean(pod: &mut Node) -> Option<Finding> {
 pub(crate) fn clean_object(object: &mut Node) -> Option<Finding> {
     let mut dropped = Dropped::default();
     let pasted = is_pasted(object);
+    strip_mirror_suffix(object, &mut dropped);
     if let Some(metadata) = object.get_mut("metadata") {
         clean_metadata(metadata, pasted, &mut dropped);
+        clean_labels(metadata, &mut dropped);
     }
     dropped.into_warning()
 }
@@ -126,6 +128,18 @@ fn clean_metadata(metadata: &mut Node, pasted: bool, dropped: &mut Dropped) {
         if annotations.is_empty() {
             metadata.remove("annotations");
         }
+    }
+}
+
+/// What a node finds the mirrors of its ConfigMaps and Secrets by.
+fn clean_labels(metadata: &mut Node, dropped: &mut Dropped) {
+    let Some(labels) = metadata.get_mut("labels") else { return };
+    if let Some(entry) = labels.remove(CONFIG_NODE_LABEL) {
+        let path = Path::new("metadata");
+        dropped.add(path.field("labels").key(CONFIG_NODE_LABEL), entry.key_span);
+    }
+    if labels.is_empty() {
+        metadata.remove("labels");
     }
 }
 

@@ -2,7 +2,9 @@
 //!
 //! Source: `pkg/api/v1/pod/util.go` (`ContainerShouldRestart`, `IsRestartableInitContainer`).
 
-use k8s_openapi::api::core::v1::{Container, ContainerRestartRule, EphemeralContainer, PodSpec};
+use k8s_openapi::api::core::v1::{
+    Container, ContainerRestartRule, EphemeralContainer, PodSpec, Volume,
+};
 
 use crate::pod::{Pod, RestartPolicy};
 
@@ -52,6 +54,11 @@ impl Pod {
     pub fn container(&self, name: &str) -> Option<(Role, &Container)> {
         let added = self.ephemeral_containers().iter().map(|it| (Role::Ephemeral, it));
         self.containers().chain(added).find(|(_, container)| container.name == name)
+    }
+
+    /// The volume of this name.
+    pub fn volume(&self, name: &str) -> Option<&Volume> {
+        self.spec().volumes.iter().flatten().find(|volume| volume.name == name)
     }
 
     /// The container whose processes an ephemeral container of this name is to see, if it says one

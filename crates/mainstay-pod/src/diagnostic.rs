@@ -153,11 +153,11 @@ impl Diagnostic {
     /// Something to know about a file as a whole.
     pub fn warning(file: &str, message: impl Into<String>, hint: Option<String>) -> Self {
         let (severity, cause) = (Severity::Warning, Cause::Adjusted);
-        Self { severity, cause, ..Self::of_file(file, message, hint) }
+        Self { severity, cause, ..Self::error(file, message, hint) }
     }
 
-    /// Trouble with a file as a whole, for which no line can be named.
-    pub(crate) fn of_file(file: &str, message: impl Into<String>, hint: Option<String>) -> Self {
+    /// The same that keeps what the file says from being used.
+    pub fn error(file: &str, message: impl Into<String>, hint: Option<String>) -> Self {
         Self {
             severity: Severity::Error,
             cause: Cause::Syntax,

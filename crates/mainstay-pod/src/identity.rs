@@ -32,6 +32,15 @@ pub const PROPOSED_POD_CIDR_ANNOTATION: &str = "mainstay.dev/proposed-pod-cidr";
 /// `configmaps/app,secrets/db`: those beside its manifest, of which an API knows nothing.
 pub const CONFIG_REFERENCES_ANNOTATION: &str = "mainstay.dev/config.references";
 
+/// By which a node finds what an API shows of the ConfigMaps and Secrets beside its manifests; its value is the
+/// node's name.
+pub const CONFIG_NODE_LABEL: &str = "mainstay.dev/config.node";
+
+/// Types of Secrets that say who somebody is. They mean something to an API server and its controllers: one of a
+/// manifest would be taken for a token that they gave to somebody.
+pub const IDENTITY_SECRETS: [&str; 2] =
+    ["kubernetes.io/service-account-token", "bootstrap.kubernetes.io/token"];
+
 /// The longest name of a pod, in bytes.
 const NAME_MAX: usize = 253;
 
@@ -124,6 +133,26 @@ impl fmt::Display for FullName {
     }
 }
 
+/// What a node's name follows in the names of what it shows of ConfigMaps and Secrets beside manifests. Nothing
+/// else is called so: whoever joins chooses its name, and must not write what pods refer to by chance.
+const OBJECT_MIRROR: &str = ".mainstay-";
+
+/// The name of the object of an API that shows a ConfigMap or a Secret beside a manifest of a node.
+pub fn object_mirror_name(name: &str, node: &str) -> String {
+    format!("{name}{OBJECT_MIRROR}{node}")
+}
+
+/// Whether an object may have its name from [`object_mirror_name`], on this node.
+pub fn is_object_mirror_name(name: &str, node: &str) -> bool {
+    name.strip_suffix(node).is_some_and(|name| name.ends_with(OBJECT_MIRROR))
+}
+
+/// Whether an object of an API shows a ConfigMap or a Secret beside a manifest of a node: by its name, the value
+/// of [`CONFIG_NODE_LABEL`], and that of [`CONFIG_PATH_ANNOTATION`].
+pub fn is_object_mirror(name: &str, node: Option<&str>, path: Option<&str>) -> bool {
+    path.is_some() && node.is_some_and(|node| is_object_mirror_name(name, node))
+}
+
 /// What a static pod's identity is made of.
 pub(crate) struct Facts<'a> {
     pub(crate) source: SourceKind,
@@ -166,7 +195,7 @@ fn uid(source: SourceKind, namespace: &str, name: &str, content_hash: &str) -> S
 }
 
 /// The first half of the SHA-256 of texts, with a zero byte between them.
-fn hash(parts: &[&str]) -> String {
+pub fn hash(parts: &[&str]) -> String {
     let digest = Sha256::digest(parts.join("\0"));
     digest.iter().take(16).map(|byte| format!("{byte:02x}")).collect()
 }

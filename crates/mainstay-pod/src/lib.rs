@@ -27,10 +27,12 @@
 //! files are arguments.
 
 pub mod api;
+pub mod bandwidth;
 pub mod containers;
 pub mod defaults;
 pub mod diagnostic;
 pub mod identity;
+pub mod node_labels;
 pub mod priority;
 pub mod quantity;
 pub mod resources;
@@ -38,6 +40,7 @@ pub mod scheduling;
 pub mod validate;
 
 mod clean;
+mod credentials;
 mod documents;
 mod json;
 mod object;
@@ -53,7 +56,7 @@ mod yaml;
 pub use containers::Role;
 pub use diagnostic::{Cause, Diagnostic, Severity};
 pub use identity::{FullName, NodeName, NodeNameError, SourceKind};
-pub use object::{DockerFormat, Object, ObjectKind, ObjectName, ObjectValue};
+pub use object::{DockerFormat, Object, ObjectKind, ObjectName, ObjectValue, Written};
 pub use pod::{HostPort, Pod, RebuildError, RestartPolicy};
 pub use quantity::Quantity;
 pub use read::{Entry, Outcome, ReadOptions, Validation, read, read_value};

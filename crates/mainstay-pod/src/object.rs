@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use crate::diagnostic::Diagnostic;
 
@@ -36,6 +37,21 @@ pub struct Object {
     pub immutable: bool,
     /// In what form it has credentials for registries: its type, if that says so.
     pub docker: Option<DockerFormat>,
+    /// What else a manifest says of it; `None` of an object of an API.
+    pub written: Option<Box<Written>>,
+}
+
+/// What a manifest says of an object and no pod sees.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Written {
+    /// Its labels.
+    pub labels: BTreeMap<String, String>,
+    /// Its annotations.
+    pub annotations: BTreeMap<String, String>,
+    /// The type of a Secret, if it says one.
+    pub secret_type: Option<String>,
+    /// Keys whose values are not in the manifest: the service manager's credentials, by their names.
+    pub credentials: BTreeMap<String, String>,
 }
 
 /// How Docker keeps credentials, by the type of a Secret. Source: `SecretTypeDockerConfigJson` and
@@ -120,7 +136,8 @@ impl From<ConfigMap> for Object {
         let bytes = object.binary_data.into_iter().flatten();
         let bytes = bytes.map(|(key, value)| (key, ObjectValue::Bytes(value.0.into())));
         let immutable = object.immutable == Some(true);
-        Self { values: text.chain(bytes).collect(), immutable, docker: None }
+        let written = Some(Box::new(Written::of(object.metadata, None)));
+        Self { values: text.chain(bytes).collect(), immutable, docker: None, written }
     }
 }
 
@@ -135,7 +152,19 @@ impl From<Secret> for Object {
             values: values.map(|(key, value)| (key, ObjectValue::Bytes(value.into()))).collect(),
             immutable: object.immutable == Some(true),
             docker: object.type_.as_deref().and_then(DockerFormat::of_type),
+            written: Some(Box::new(Written::of(object.metadata, object.type_))),
         }
+    }
+}
+
+// === impl Written ===
+
+impl Written {
+    fn of(metadata: ObjectMeta, secret_type: Option<String>) -> Self {
+        let labels = metadata.labels.unwrap_or_default();
+        let annotations = metadata.annotations.unwrap_or_default();
+        let credentials = BTreeMap::new();
+        Self { labels, annotations, secret_type, credentials }
     }
 }
 

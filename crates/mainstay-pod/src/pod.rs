@@ -119,6 +119,20 @@ impl Pod {
         Self::new(inner, self.source, hash, unwritten)
     }
 
+    /// The same pod with the resources that another version of it has.
+    #[must_use]
+    pub fn with_resources_of(&self, other: &Self) -> Self {
+        self.changed(|spec| {
+            spec.resources.clone_from(&other.spec().resources);
+            let init = spec.init_containers.iter_mut().flatten();
+            for container in init.chain(&mut spec.containers) {
+                if let Some((_, known)) = other.container(&container.name) {
+                    container.resources.clone_from(&known.resources);
+                }
+            }
+        })
+    }
+
     /// The containers that were added to it, as far as they are like others.
     pub fn ephemeral_containers(&self) -> &[Container] {
         &self.ephemeral
@@ -163,6 +177,11 @@ impl Pod {
     /// Name and namespace.
     pub fn full_name(&self) -> FullName {
         FullName { name: self.name().to_owned(), namespace: self.namespace().to_owned() }
+    }
+
+    /// Name, namespace and UID, as a kubelet's messages have them. Source: `pkg/kubelet/util/format/pod.go`.
+    pub fn long_name(&self) -> String {
+        format!("{}_{}({})", self.name(), self.namespace(), self.uid())
     }
 
     /// A hash of what the user wrote: equal for manifests that mean the same pod, whatever their order,

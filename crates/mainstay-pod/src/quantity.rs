@@ -162,6 +162,12 @@ impl Quantity {
         Self { nano: self.nano.saturating_add(other.nano), format }
     }
 
+    /// What is left without another amount, which may be less than nothing; it keeps the way of writing.
+    #[must_use]
+    pub fn minus(self, other: Self) -> Self {
+        Self { nano: self.nano.saturating_sub(other.nano), ..self }
+    }
+
     /// The canonical text: no precision lost, no fraction, the suffix as large as possible.
     pub fn canonical(self) -> String {
         if self.nano == 0 {

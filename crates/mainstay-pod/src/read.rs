@@ -10,6 +10,7 @@ use serde::Deserialize;
 use serde::de::IntoDeserializer;
 use serde::de::value::{self, StrDeserializer};
 
+use crate::credentials::{self, CREDENTIALS_ANNOTATION};
 use crate::diagnostic::{Cause, Diagnostic, Finding, Severity};
 use crate::documents::{self, Candidate};
 use crate::identity::{self, CONFIG_REFERENCES_ANNOTATION, Facts, FullName, NodeName, SourceKind};
@@ -19,7 +20,7 @@ use crate::pod::Pod;
 use crate::source::Source;
 use crate::tree::{MAX_FILE_BYTES, Node};
 use crate::yaml::MAX_DOCUMENTS;
-use crate::{clean, defaults, json, priority, schema, unsupported, validate, yaml};
+use crate::{bandwidth, clean, defaults, json, priority, schema, unsupported, validate, yaml};
 
 /// What to do about unknown and duplicate fields: the words of `kubectl --validate`.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
@@ -113,7 +114,7 @@ pub fn read(file: &str, bytes: &[u8], options: &ReadOptions) -> Outcome {
     if documents.is_empty() {
         let message = "the file holds no manifest";
         let hint = "remove the file to stop its pods".to_owned();
-        let diagnostic = Diagnostic::of_file(file, message, Some(hint));
+        let diagnostic = Diagnostic::error(file, message, Some(hint));
         return Outcome { entries: Vec::new(), diagnostics: vec![diagnostic] };
     }
     let documents: Vec<_> = documents
@@ -129,7 +130,7 @@ pub fn read(file: &str, bytes: &[u8], options: &ReadOptions) -> Outcome {
         // To read only some of them would look as if the others had been taken away.
         let message = format!("the file holds more than {MAX_DOCUMENTS} manifests");
         let hint = "split it into several files".to_owned();
-        let diagnostic = Diagnostic::of_file(file, message, Some(hint));
+        let diagnostic = Diagnostic::error(file, message, Some(hint));
         return Outcome { entries: Vec::new(), diagnostics: vec![diagnostic] };
     }
     let source = Source::new(file, text);
@@ -158,7 +159,7 @@ pub fn read_value(file: &str, bytes: &[u8]) -> Result<serde_json::Value, Vec<Dia
         documents.into_iter().filter(|it| it.root.is_some() || it.error.is_some()).collect();
     let (Some(document), true) = (documents.pop(), documents.is_empty()) else {
         let message = "the file has to hold one document";
-        return Err(vec![Diagnostic::of_file(file, message, None)]);
+        return Err(vec![Diagnostic::error(file, message, None)]);
     };
     let source = Source::new(file, text);
     let mut findings: Vec<Finding> = document.error.into_iter().collect();
@@ -209,7 +210,7 @@ fn text<'a>(file: &str, bytes: &'a [u8]) -> Result<&'a str, Box<Diagnostic>> {
             "the file has {} bytes; a manifest must have less than {MAX_FILE_BYTES}",
             bytes.len()
         );
-        return Err(Box::new(Diagnostic::of_file(file, message, None)));
+        return Err(Box::new(Diagnostic::error(file, message, None)));
     }
     std::str::from_utf8(bytes).map_err(|error| {
         let line = bytes[..error.valid_up_to()].iter().filter(|byte| **byte == b'\n').count() + 1;
@@ -217,7 +218,7 @@ fn text<'a>(file: &str, bytes: &'a [u8]) -> Result<&'a str, Box<Diagnostic>> {
         let encoding = if utf16 { "; it seems to be UTF-16" } else { "" };
         let message =
             format!("the file is not UTF-8: byte {} in line {line}{encoding}", error.valid_up_to());
-        Box::new(Diagnostic::of_file(file, message, Some("save it as UTF-8".to_owned())))
+        Box::new(Diagnostic::error(file, message, Some("save it as UTF-8".to_owned())))
     })
 }
 
@@ -279,14 +280,15 @@ impl Reading<'_> {
 
     /// A ConfigMap or a Secret, from cleaning to what is in it.
     fn object(&mut self, kind: ObjectKind, mut node: Node, number: usize) -> Entry {
-        let name = object_name(kind, &node);
         let mut findings: Vec<Finding> = clean::clean_object(&mut node).into_iter().collect();
+        let name = object_name(kind, &node);
         let validation = self.options.validation;
         let shape = schema::object(kind);
         let fits = schema::check(&mut node, shape, &self.source, validation, &mut findings);
         let object = (fits && is_base64(&node, kind, &mut findings))
             .then(|| decode_object(kind, &node, &mut findings))
             .flatten();
+        let object = object.map(|object| with_credentials(kind, object, &node, &mut findings));
         let accepted = findings.iter().all(|it| it.severity == Severity::Warning);
         let (Some(object), Some(name)) = (object.filter(|_| accepted), name.clone()) else {
             return self.refused_object(name, findings, number);
@@ -379,6 +381,9 @@ impl Reading<'_> {
         for error in validate::create(&pod) {
             let span = node.locate(error.place.as_ref().unwrap_or(&error.field));
             findings.push(Finding::error(span, &error.field, error.message));
+        }
+        for (field, message) in bandwidth::errors(&pod) {
+            findings.push(Finding::error(node.locate(&field), &field, message));
         }
         let name = pod.metadata.name.as_deref().unwrap_or("");
         if identity::is_too_long(name, node_name) {
@@ -514,6 +519,34 @@ fn decode_object(kind: ObjectKind, node: &Node, findings: &mut Vec<Finding>) -> 
             None
         }
     }
+}
+
+/// Notes which values of a Secret are the service manager's to give.
+fn with_credentials(
+    kind: ObjectKind,
+    mut object: Object,
+    node: &Node,
+    findings: &mut Vec<Finding>,
+) -> Object {
+    let Some(written) = &mut object.written else { return object };
+    let Some(text) = written.annotations.get(CREDENTIALS_ANNOTATION) else { return object };
+    let keys = object.values.keys().map(String::as_str).collect();
+    let read = match kind {
+        ObjectKind::Secret => credentials::parse(text, &keys),
+        ObjectKind::ConfigMap => Err("only a Secret takes credentials".to_owned()),
+    };
+    match read {
+        Ok(credentials) => written.credentials = credentials,
+        Err(why) => {
+            let path = Path::new("metadata");
+            let path = path.field("annotations");
+            let path = path.key(CREDENTIALS_ANNOTATION);
+            let hint = "such as password=db-password,user=db-user".to_owned();
+            let span = node.locate("metadata.annotations");
+            findings.push(Finding::error(span, path, why).hint(hint));
+        }
+    }
+    object
 }
 
 /// No more diagnostics than anybody would read; the last one says how many are left out.

@@ -4,7 +4,9 @@
 
 use std::collections::BTreeMap;
 
-use k8s_openapi::api::core::v1::{Container, PodSpec, ResourceRequirements};
+use k8s_openapi::api::core::v1::{
+    Container, ContainerStatus, PodSpec, PodStatus, ResourceRequirements,
+};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity as QuantityText;
 
 use crate::containers::restarts_always;
@@ -185,17 +187,46 @@ fn texts(list: &ResourceList) -> BTreeMap<String, QuantityText> {
 /// What a pod requests as a whole, of every resource that it names (`PodRequests`): see
 /// [`Amounts::requested_by_pod`].
 pub fn requests_of(spec: &PodSpec) -> ResourceList {
-    requests_with(spec, &ResourceList::new())
+    requests_with(spec, None, &ResourceList::new())
 }
 
-/// As [`requests_of`], but of resources of which a container says nothing it requests this much.
-pub fn requests_with(spec: &PodSpec, by_default: &ResourceList) -> ResourceList {
+/// As [`requests_of`], of a pod that may be about to be resized: of what it asks for, is allocated and has, as
+/// its status tells, the most. Of resources of which a container says nothing it requests `by_default`.
+///
+/// Source: `PodRequests` with `UseStatusResources`.
+pub fn requests_with(
+    spec: &PodSpec,
+    status: Option<&PodStatus>,
+    by_default: &ResourceList,
+) -> ResourceList {
+    let statuses = |list: fn(&PodStatus) -> &Option<Vec<ContainerStatus>>| {
+        status.into_iter().flat_map(move |it| list(it).iter().flatten())
+    };
+    let of_containers = statuses(|it| &it.container_statuses);
+    let of_all = of_containers.chain(statuses(|it| &it.init_container_statuses));
     let mut total = aggregate_of(spec, |container| {
         let mut own = by_default.clone();
         own.extend(parse(container.resources.as_ref().and_then(|it| it.requests.as_ref())));
+        // One that prepares the pod counts as it asks, as there.
+        let is_main = spec.containers.iter().any(|it| it.name == container.name);
+        let mut known = of_all.clone().filter(|it| it.name == container.name);
+        if let Some(known) = known.next().filter(|_| is_main || restarts_always(container))
+            && let Some(has) = &known.resources
+        {
+            raise(&mut own, parse(has.requests.as_ref()));
+            raise(&mut own, parse(known.allocated_resources.as_ref()));
+        }
         own
     });
-    override_by_pod(&mut total, spec.resources.as_ref().and_then(|it| it.requests.as_ref()));
+    let mut own = parse(spec.resources.as_ref().and_then(|it| it.requests.as_ref()));
+    let has = status.and_then(|status| Some((status, status.resources.as_ref()?)));
+    if let Some((status, has)) = has {
+        let mut more = parse(has.requests.as_ref());
+        raise(&mut more, parse(status.allocated_resources.as_ref()));
+        more.retain(|name, _| own.contains_key(name));
+        raise(&mut own, more);
+    }
+    override_by_pod(&mut total, own);
     add(&mut total, &parse(spec.overhead.as_ref()));
     total
 }
@@ -220,7 +251,8 @@ fn enforced_limits_of(spec: &PodSpec) -> ResourceList {
 
 /// With what the pod itself says, and its overhead.
 fn limits_of(spec: &PodSpec, mut total: ResourceList) -> ResourceList {
-    override_by_pod(&mut total, spec.resources.as_ref().and_then(|it| it.limits.as_ref()));
+    let own = parse(spec.resources.as_ref().and_then(|it| it.limits.as_ref()));
+    override_by_pod(&mut total, own);
     for (name, overhead) in parse(spec.overhead.as_ref()) {
         if let Some(limit) = total.get_mut(&name).filter(|limit| !limit.is_zero()) {
             *limit = limit.plus(overhead);
@@ -234,8 +266,24 @@ pub(crate) fn is_pod_level(name: &str) -> bool {
     matches!(name, "cpu" | "memory") || is_huge_page(name)
 }
 
-pub(crate) fn is_huge_page(name: &str) -> bool {
+/// Whether the resource is of huge pages of some size.
+pub fn is_huge_page(name: &str) -> bool {
     name.starts_with("hugepages-")
+}
+
+/// Bytes of huge pages that are in a list, by the size of the page in bytes. Source: `HugePageLimits` in
+/// `pkg/kubelet/cm/helpers_linux.go`.
+pub fn huge_pages(list: &ResourceList) -> BTreeMap<u64, u64> {
+    let bytes = |quantity: Quantity| u64::try_from(quantity.units()).unwrap_or(0);
+    let mut pages = BTreeMap::new();
+    for (name, amount) in list {
+        let size = name.strip_prefix("hugepages-").and_then(|size| Quantity::parse(size).ok());
+        let Some(size) = size else { continue };
+        // The same size can be written in several ways.
+        let sum: &mut u64 = pages.entry(bytes(size)).or_default();
+        *sum = sum.saturating_add(bytes(*amount));
+    }
+    pages
 }
 
 /// Requests or limits of all containers together (`AggregateContainerRequests`, KEP-753): the sum of the
@@ -275,8 +323,8 @@ fn aggregate_of(spec: &PodSpec, of: impl Fn(&Container) -> ResourceList) -> Reso
     total
 }
 
-fn override_by_pod(total: &mut ResourceList, own: Option<&BTreeMap<String, QuantityText>>) {
-    total.extend(parse(own).into_iter().filter(|(name, _)| is_pod_level(name)));
+fn override_by_pod(total: &mut ResourceList, own: ResourceList) {
+    total.extend(own.into_iter().filter(|(name, _)| is_pod_level(name)));
 }
 
 fn add(total: &mut ResourceList, list: &ResourceList) {

@@ -29,27 +29,17 @@ enum When {
     Present,
     /// It is there and not empty.
     Set,
-    /// It is any other value than these.
+    /// It is any other value than these; what is in angle brackets at their end may be anything.
     Not(&'static [&'static str]),
-    /// It has other keys than these.
+    /// It has other keys than these, with angle brackets as above.
     Keys(&'static [&'static str]),
-    /// It has a key that begins so, with any other value than these.
-    Entries(&'static [(&'static str, &'static [&'static str])]),
 }
 
 use Decision::{NoEffect, Refused, Supported};
-use When::{Entries, Keys, Not, Present, Set};
+use When::{Keys, Not, Present, Set};
 
-/// Annotations that mean something to a kubelet or a runtime below it, and the values that ask for nothing.
-///
-/// A kubelet honours AppArmor's in static pods, to which no API server copies them into the field
-/// (`pkg/security/apparmor/helpers.go`); those of seccomp have had no effect since Kubernetes 1.27. The
-/// bandwidth is what containerd and CRI-O hand to the network plugin.
-const ANNOTATIONS: &[(&str, &[&str])] = &[
-    ("container.apparmor.security.beta.kubernetes.io/", &["", "unconfined"]),
-    ("kubernetes.io/egress-bandwidth", &[]),
-    ("kubernetes.io/ingress-bandwidth", &[]),
-];
+/// Resources of which the kernel gives a container no more than its share.
+const RESOURCES: &[&str] = &["cpu", "memory", "ephemeral-storage", "hugepages-<size>"];
 
 /// Lists of containers of a pod: what is decided of a field of one holds for the same field of all of them.
 const CONTAINERS: [&str; 3] = ["containers", "initContainers", "ephemeralContainers"];
@@ -58,7 +48,7 @@ const CONTAINERS: [&str; 3] = ["containers", "initContainers", "ephemeralContain
 const DECISIONS: &[(&str, Decision)] = &[
     ("apiVersion", Supported),
     ("kind", Supported),
-    ("metadata.annotations", Refused(Entries(ANNOTATIONS))),
+    ("metadata.annotations", Supported),
     ("metadata.creationTimestamp", NoEffect),
     ("metadata.deletionGracePeriodSeconds", NoEffect),
     ("metadata.deletionTimestamp", NoEffect),
@@ -189,21 +179,18 @@ const DECISIONS: &[(&str, Decision)] = &[
     ("spec.containers[].readinessProbe.tcpSocket.port", Supported),
     ("spec.containers[].readinessProbe.terminationGracePeriodSeconds", Supported),
     ("spec.containers[].readinessProbe.timeoutSeconds", Supported),
-    // It says what a resize does to a container, and static pods are never resized.
-    ("spec.containers[].resizePolicy", NoEffect),
+    ("spec.containers[].resizePolicy[].resourceName", Supported),
+    ("spec.containers[].resizePolicy[].restartPolicy", Supported),
     ("spec.containers[].resources.claims", Refused(Set)),
-    ("spec.containers[].resources.limits", Refused(Keys(&["cpu", "memory", "ephemeral-storage"]))),
-    (
-        "spec.containers[].resources.requests",
-        Refused(Keys(&["cpu", "memory", "ephemeral-storage"])),
-    ),
+    ("spec.containers[].resources.limits", Refused(Keys(RESOURCES))),
+    ("spec.containers[].resources.requests", Refused(Keys(RESOURCES))),
     ("spec.containers[].restartPolicy", Supported),
     ("spec.containers[].restartPolicyRules[].action", Supported),
     ("spec.containers[].restartPolicyRules[].exitCodes.operator", Supported),
     ("spec.containers[].restartPolicyRules[].exitCodes.values", Supported),
     ("spec.containers[].securityContext.allowPrivilegeEscalation", Supported),
-    ("spec.containers[].securityContext.appArmorProfile.localhostProfile", Refused(Set)),
-    ("spec.containers[].securityContext.appArmorProfile.type", Refused(Not(&["Unconfined"]))),
+    ("spec.containers[].securityContext.appArmorProfile.localhostProfile", Supported),
+    ("spec.containers[].securityContext.appArmorProfile.type", Supported),
     ("spec.containers[].securityContext.capabilities.add", Supported),
     ("spec.containers[].securityContext.capabilities.drop", Supported),
     ("spec.containers[].securityContext.privileged", Supported),
@@ -278,23 +265,23 @@ const DECISIONS: &[(&str, Decision)] = &[
     ("spec.nodeName", NoEffect),
     ("spec.nodeSelector", Supported),
     ("spec.os.name", Refused(Not(&["linux"]))),
-    ("spec.overhead", Refused(Keys(&["cpu", "memory", "ephemeral-storage"]))),
+    ("spec.overhead", Refused(Keys(RESOURCES))),
     ("spec.preemptionPolicy", NoEffect),
-    // Who is evicted and shut down first; it comes with eviction and shutdown.
+    // Who is evicted and shut down first.
     ("spec.priority", Supported),
     ("spec.priorityClassName", Supported),
     ("spec.readinessGates[].conditionType", Supported),
     ("spec.resourceClaims", Refused(Set)),
     ("spec.resources.claims", Refused(Set)),
-    ("spec.resources.limits", Refused(Keys(&["cpu", "memory"]))),
-    ("spec.resources.requests", Refused(Keys(&["cpu", "memory"]))),
+    ("spec.resources.limits", Refused(Keys(&["cpu", "memory", "hugepages-<size>"]))),
+    ("spec.resources.requests", Refused(Keys(&["cpu", "memory", "hugepages-<size>"]))),
     ("spec.restartPolicy", Supported),
     ("spec.runtimeClassName", Refused(Set)),
     ("spec.schedulerName", NoEffect),
     ("spec.schedulingGates", Refused(Set)),
     ("spec.schedulingGroup", Refused(Set)),
-    ("spec.securityContext.appArmorProfile.localhostProfile", Refused(Set)),
-    ("spec.securityContext.appArmorProfile.type", Refused(Not(&["Unconfined"]))),
+    ("spec.securityContext.appArmorProfile.localhostProfile", Supported),
+    ("spec.securityContext.appArmorProfile.type", Supported),
     ("spec.securityContext.fsGroup", Supported),
     ("spec.securityContext.fsGroupChangePolicy", Supported),
     ("spec.securityContext.runAsGroup", Supported),
@@ -337,7 +324,10 @@ const DECISIONS: &[(&str, Decision)] = &[
     ("spec.volumes[].downwardAPI.items[].resourceFieldRef.containerName", Supported),
     ("spec.volumes[].downwardAPI.items[].resourceFieldRef.divisor", Supported),
     ("spec.volumes[].downwardAPI.items[].resourceFieldRef.resource", Supported),
-    ("spec.volumes[].emptyDir.medium", Refused(Not(&["", "Memory"]))),
+    (
+        "spec.volumes[].emptyDir.medium",
+        Refused(Not(&["", "Memory", "HugePages", "HugePages-<size>"])),
+    ),
     ("spec.volumes[].emptyDir.sizeLimit", Supported),
     ("spec.volumes[].ephemeral", Refused(Present)),
     ("spec.volumes[].fc", Refused(Present)),
@@ -352,7 +342,9 @@ const DECISIONS: &[(&str, Decision)] = &[
     ("spec.volumes[].image.reference", Supported),
     ("spec.volumes[].iscsi", Refused(Present)),
     ("spec.volumes[].name", Supported),
-    ("spec.volumes[].nfs", Refused(Present)),
+    ("spec.volumes[].nfs.path", Supported),
+    ("spec.volumes[].nfs.readOnly", Supported),
+    ("spec.volumes[].nfs.server", Supported),
     ("spec.volumes[].persistentVolumeClaim", Refused(Present)),
     ("spec.volumes[].photonPersistentDisk", Refused(Present)),
     ("spec.volumes[].portworxVolume", Refused(Present)),
@@ -455,27 +447,23 @@ fn judge(node: &Node, name_span: Span, path: &Path<'_>, when: When, findings: &m
                 Value::Number(text) | Value::String(text) => String::from(&**text),
                 Value::Null | Value::List(_) | Value::Map(_) => return,
             };
-            if !values.contains(&text.as_str()) {
+            if !is_among(values, &text) {
                 refuse(node.span, *path, format!("{text} is {NOT_YET}"));
             }
         }
         When::Keys(keys) => {
-            for entry in node.entries().iter().filter(|entry| !keys.contains(&&*entry.key)) {
+            for entry in node.entries().iter().filter(|entry| !is_among(keys, &entry.key)) {
                 refuse(entry.key_span, path.key(&entry.key), NOT_YET.to_owned());
             }
         }
-        When::Entries(meant) => {
-            for entry in node.entries() {
-                let value = entry.node.as_str().unwrap_or_default();
-                let asks = |(prefix, nothing): &(&str, &[&str])| {
-                    entry.key.starts_with(prefix) && !nothing.contains(&value)
-                };
-                if meant.iter().any(asks) {
-                    refuse(entry.key_span, path.key(&entry.key), NOT_YET.to_owned());
-                }
-            }
-        }
     }
+}
+
+fn is_among(list: &[&str], text: &str) -> bool {
+    list.iter().any(|known| match known.split_once('<') {
+        Some((prefix, _)) => text.starts_with(prefix),
+        None => text == *known,
+    })
 }
 
 #[cfg(test)]

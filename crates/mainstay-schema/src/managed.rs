@@ -40,7 +40,8 @@ pub struct Writer<'a> {
     /// Fields that such a write resets, with what is below them, so that nobody comes to hold them by it:
     /// `GetResetFields` of Kubernetes' strategies. Paths are like `metadata.deletionTimestamp`.
     pub resets: &'a [&'a str],
-    /// Fields that alone such a write sets, with what is below them; empty if it sets any.
+    /// Fields that alone such a write sets, with what is below them; empty if it sets any. `*` in a path is
+    /// any item of a list.
     pub only: &'a [&'a str],
     /// The time of the write; whole seconds of it are kept.
     pub now: Timestamp,
@@ -303,7 +304,7 @@ pub fn name_for_errors(config: &Value) -> String {
 
 // === impl Writer ===
 
-impl Writer<'_> {
+impl<'a> Writer<'a> {
     fn id(&self, operation: Operation) -> Manager {
         let name = if self.manager.is_empty() { "unknown" } else { self.manager };
         Manager::new(name, operation, self.api_version, self.subresource)
@@ -311,11 +312,9 @@ impl Writer<'_> {
 
     /// What of a set the write does not reset.
     fn concerned(&self, set: Set) -> Set {
-        let mut set = set;
-        if !self.only.is_empty() {
-            let others = set.outside(&paths(self.only));
-            set = set.outside(&others);
-        }
+        let split = |path: &&'a str| path.split('.').collect::<Vec<_>>();
+        let only: Vec<_> = self.only.iter().map(split).collect();
+        let set = if only.is_empty() { set } else { set.within(&only) };
         if self.resets.is_empty() { set } else { set.outside(&paths(self.resets)) }
     }
 }

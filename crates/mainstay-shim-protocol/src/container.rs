@@ -199,6 +199,10 @@ pub struct Process {
     /// A file with the seccomp filter as the kernel takes it, an array of `struct sock_filter`;
     /// absolute.
     pub seccomp: Option<String>,
+    /// The profile of AppArmor that the program gets, which is in the kernel. A shim that does not know of
+    /// this gives it none; whoever asks has to look at [`Hello::apparmor`](crate::Hello::apparmor).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub apparmor: Option<String>,
     /// -1000 to 1000; `None` keeps the shim's.
     pub oom_score_adj: Option<i32>,
     /// Whether it gets a terminal.

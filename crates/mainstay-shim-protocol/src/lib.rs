@@ -20,6 +20,7 @@
 mod container;
 mod frame;
 mod message;
+mod resolver;
 
 pub use container::{
     Capabilities, CgroupDirectories, Container, Device, Mount, MountFlags, MountSource, Process,
@@ -30,6 +31,9 @@ pub use message::{
     Attach, Command, ContainerPhase, ContainerReport, Detachment, Event, Exec, ExitStatus, Failure,
     Hello, Message, Outcome, Reply, Request, START_FAILED, SandboxNamespaces, Shm, Success,
     UserRange, nanoseconds,
+};
+pub use resolver::{
+    RESOLVER_PROTOCOL, ResolverCommand, ResolverHello, ResolverReply, Zone, ZoneHost,
 };
 
 /// The version of the protocol that this crate describes.

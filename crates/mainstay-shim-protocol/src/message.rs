@@ -19,6 +19,9 @@ pub struct Hello {
     /// Whether it knows [`Command::Attach`].
     #[serde(default)]
     pub attach: bool,
+    /// Whether it knows [`Process::apparmor`].
+    #[serde(default)]
+    pub apparmor: bool,
 }
 
 /// From the engine to the shim.

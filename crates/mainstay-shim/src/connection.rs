@@ -2,10 +2,12 @@
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::net::UnixStream;
+use std::os::unix::net::{UnixListener, UnixStream};
 
 use mainstay_linux::socket;
-use mainstay_shim_protocol::{Message, Request, decode, encode, frame_length};
+use mainstay_shim_protocol::{Message, decode, encode, frame_length};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 
 /// How much may wait to be read by the other side before the connection is given up. The
 /// other side is the engine; if it does not read this much, it is not coming back.
@@ -35,13 +37,27 @@ impl Connection {
         })
     }
 
+    /// Accepts a client and greets it. `None` if it is gone again, or no descriptors are left: the others are
+    /// served all the same.
+    pub(crate) fn accept(listener: &UnixListener, hello: &impl Serialize) -> Option<Self> {
+        let (stream, _) = listener.accept().ok()?;
+        let mut connection = Self::new(stream).ok()?;
+        connection.send_frame(&encode(hello).ok()?).ok()?;
+        Some(connection)
+    }
+
+    /// Goes on sending, and takes in what has come.
+    pub(crate) fn hear(&mut self, buffer: &mut [u8]) -> Result<(), Closed> {
+        self.flush()?;
+        self.fill(buffer)
+    }
+
     /// Whether something waits to be sent.
     pub(crate) fn is_waiting(&self) -> bool {
         !self.unsent.is_empty()
     }
 
-    /// Takes in what has come.
-    pub(crate) fn fill(&mut self, buffer: &mut [u8]) -> Result<(), Closed> {
+    fn fill(&mut self, buffer: &mut [u8]) -> Result<(), Closed> {
         loop {
             match socket::receive(&self.stream, buffer, &mut self.descriptors) {
                 Ok(0) => return Err(Closed),
@@ -55,7 +71,7 @@ impl Connection {
 
     /// The next whole request. Descriptors are the business of whoever carries it out; see
     /// [`Self::take_descriptors`].
-    pub(crate) fn next_request(&mut self) -> Result<Option<Request>, Closed> {
+    pub(crate) fn next_request<T: DeserializeOwned>(&mut self) -> Result<Option<T>, Closed> {
         let Some((header, rest)) = self.received.split_first_chunk::<4>() else { return Ok(None) };
         // A peer that breaks the framing cannot be answered any more.
         let length = frame_length(*header).map_err(|_| Closed)?;
@@ -84,8 +100,7 @@ impl Connection {
         if self.unsent.len() > MAX_UNSENT { Err(Closed) } else { self.flush() }
     }
 
-    /// Goes on sending.
-    pub(crate) fn flush(&mut self) -> Result<(), Closed> {
+    fn flush(&mut self) -> Result<(), Closed> {
         while !self.unsent.is_empty() {
             match socket::send(&self.stream, &self.unsent, &[]) {
                 Ok(length) => drop(self.unsent.drain(..length)),

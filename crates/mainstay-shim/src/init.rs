@@ -198,6 +198,7 @@ fn become_container(
     // Read while the host's files can be seen.
     let filter = program::read_filter(process)?;
     program::set_oom_score(process)?;
+    program::set_profile(process)?;
     program::leave_parent()?;
     if container.new_cgroup_namespace {
         // Before the mounts: a cgroup file system shows what its maker's namespace shows.
@@ -261,14 +262,14 @@ fn enter(
     leave_shim(channel, &stdio, [init.as_fd()].into_iter().chain(users.map(AsFd::as_fd)))?;
     let filter = program::read_filter(process)?;
     program::set_oom_score(process)?;
+    program::set_profile(process)?;
     let unified = open_unified(&container.cgroup)?;
     LegacyGroups::open(&container.cgroup)?.join()?;
-    let mut namespaces = Namespaces::NEWNS
+    let namespaces = Namespaces::NEWNS
         | Namespaces::NEWPID
         | Namespaces::NEWNET
         | Namespaces::NEWIPC
         | Namespaces::NEWUTS;
-    namespaces.set(Namespaces::NEWCGROUP, container.new_cgroup_namespace);
     let options = CloneOptions {
         namespaces: Namespaces::empty(),
         cgroup: unified.as_ref().map(AsFd::as_fd),
@@ -289,7 +290,8 @@ fn enter(
         }
         Fork::Child => {
             drop((unified, teller));
-            leave_shim(channel, &stdio, [told.as_fd()].into_iter().chain(users.map(AsFd::as_fd)))?;
+            let kept = [told.as_fd(), init.as_fd()].into_iter();
+            leave_shim(channel, &stdio, kept.chain(users.map(AsFd::as_fd)))?;
             match rustix::io::read(&told, &mut [0; 1]) {
                 Ok(1..) => {}
                 Ok(0) => {
@@ -298,6 +300,10 @@ fn enter(
                 Err(error) => return Err(step("wait for the shim")(error.into())),
             }
             drop(told);
+            if container.new_cgroup_namespace {
+                process::join_cgroup_namespace(init)
+                    .map_err(step("join the container's cgroup namespace"))?;
+            }
             program::leave_parent()?;
             make_files_of(users)?;
             terminal::connect(owner(process, users), stdio, channel)?;

@@ -16,7 +16,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixListener;
 use std::time::{Duration, Instant};
 
@@ -24,9 +24,9 @@ use jiff::Timestamp;
 use mainstay_linux::process::{self, Ended, Heard, Signals};
 use mainstay_shim_protocol::{
     Command, Container as Spec, ContainerReport, Event, Exec, Failure, Hello, Message, Outcome,
-    PROTOCOL, Reply, Request, SandboxNamespaces, Success, encode, nanoseconds,
+    PROTOCOL, Reply, Request, SandboxNamespaces, Success, nanoseconds,
 };
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::event::PollFlags;
 
 use crate::connection::{Closed, Connection};
 use crate::container::{Container, Progress};
@@ -34,6 +34,7 @@ use crate::cri_log::Stream;
 use crate::handshake::{self, Report};
 use crate::init::{self, Stdio};
 use crate::namespaces;
+use crate::watch::Watch;
 
 /// How long a shim without containers and without connections stays. Long enough for an agent to
 /// restart; the agent finds what it needs in the run directory either way.
@@ -83,38 +84,6 @@ enum Source {
     /// A container that takes more of it.
     Stdin(String),
     Exec(usize),
-}
-
-/// What one `poll` listens to.
-#[derive(Default)]
-struct Watch<'a> {
-    sources: Vec<Source>,
-    descriptors: Vec<PollFd<'a>>,
-}
-
-impl<'a> Watch<'a> {
-    fn add(&mut self, source: Source, descriptor: BorrowedFd<'a>) {
-        self.add_for(source, descriptor, PollFlags::IN);
-    }
-
-    fn add_for(&mut self, source: Source, descriptor: BorrowedFd<'a>, flags: PollFlags) {
-        self.sources.push(source);
-        self.descriptors.push(PollFd::from_borrowed_fd(descriptor, flags));
-    }
-
-    fn wait(mut self, timeout: Option<Timespec>) -> io::Result<Vec<Source>> {
-        match poll(&mut self.descriptors, timeout.as_ref()) {
-            Ok(_) | Err(rustix::io::Errno::INTR) => {}
-            Err(error) => return Err(error.into()),
-        }
-        let heard = self.descriptors.iter().map(|descriptor| !descriptor.revents().is_empty());
-        Ok(self
-            .sources
-            .into_iter()
-            .zip(heard)
-            .filter_map(|(s, heard)| heard.then_some(s))
-            .collect())
-    }
 }
 
 impl Shim {
@@ -179,14 +148,15 @@ impl Shim {
 
     /// What can be heard without waiting; `None` when the shim is not needed any more.
     fn wait(&mut self) -> io::Result<Option<Vec<Source>>> {
-        let timeout = match self.idle_since {
-            Some(since) => match IDLE_LIFE.checked_sub(since.elapsed()) {
-                Some(rest) => Some(Timespec::try_from(rest).map_err(io::Error::other)?),
-                None => return Ok(None),
-            },
-            None => None,
-        };
+        let now = Instant::now();
         let mut watch = Watch::default();
+        if let Some(since) = self.idle_since {
+            let end = since + IDLE_LIFE;
+            if end < now {
+                return Ok(None);
+            }
+            watch.until(end);
+        }
         watch.add(Source::Listener, self.listener.as_fd());
         watch.add(Source::Signals, self.signals.as_fd());
         for (id, connection) in &self.connections {
@@ -213,24 +183,18 @@ impl Shim {
                 watch.add(Source::Exec(which), channel.as_fd());
             }
         }
-        watch.wait(timeout).map(Some)
+        watch.wait(now).map(Some)
     }
 
     fn accept(&mut self) {
-        // A client that is gone again, or no descriptors left: the others are served all the same.
-        let Ok((stream, _)) = self.listener.accept() else { return };
         let hello = Hello {
             protocol: PROTOCOL,
             version: env!("CARGO_PKG_VERSION").into(),
             pid: std::process::id().cast_signed(),
             attach: true,
+            apparmor: true,
         };
-        let greeted = Connection::new(stream).ok().and_then(|mut connection| {
-            let frame = encode(&hello).ok()?;
-            connection.send_frame(&frame).ok()?;
-            Some(connection)
-        });
-        if let Some(connection) = greeted {
+        if let Some(connection) = Connection::accept(&self.listener, &hello) {
             self.connections.insert(self.next_connection, connection);
             self.next_connection += 1;
         }
@@ -239,8 +203,7 @@ impl Shim {
     /// Takes in and carries out what came on a connection.
     fn hear(&mut self, id: u64) {
         let Some(connection) = self.connections.get_mut(&id) else { return };
-        let mut closed =
-            connection.flush().and_then(|()| connection.fill(&mut self.buffer)).is_err();
+        let mut closed = connection.hear(&mut self.buffer).is_err();
         // What was asked for before the end is carried out all the same.
         loop {
             let Some(connection) = self.connections.get_mut(&id) else { return };

@@ -299,6 +299,7 @@ fn process(script: &str) -> Process {
         capabilities: Capabilities { bounding: some, permitted: some, inheritable: 0, ambient: 0 },
         no_new_privileges: false,
         seccomp: None,
+        apparmor: None,
         oom_score_adj: None,
         terminal: false,
     }

@@ -76,6 +76,7 @@ async fn put(
             key: format!("/registry/pods/default/{task}-{}", puts % 200).into(),
             expect: Expect::Any,
             change: Change::Put(Bytes::from(vec![b'x'; VALUE])),
+            ttl: None,
         };
         store.commit(vec![write], durability).await?;
         puts += 1;

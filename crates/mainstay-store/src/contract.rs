@@ -33,11 +33,11 @@ pub(crate) async fn check(store: &Arc<dyn Store>, root: &str) {
 
 pub(crate) fn put(key: &str, value: &str) -> Write {
     let change = Change::Put(Bytes::copy_from_slice(value.as_bytes()));
-    Write { key: key.into(), expect: Expect::Any, change }
+    Write { key: key.into(), expect: Expect::Any, change, ttl: None }
 }
 
 pub(crate) fn delete(key: &str) -> Write {
-    Write { key: key.into(), expect: Expect::Any, change: Change::Delete }
+    Write { key: key.into(), expect: Expect::Any, change: Change::Delete, ttl: None }
 }
 
 pub(crate) fn expecting(expect: Expect, write: Write) -> Write {

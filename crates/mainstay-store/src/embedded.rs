@@ -28,15 +28,11 @@
 //! A write that was cut off is told from a whole one by its checksum. Damage to the newest commit of a
 //! file that was not closed looks the same; it is taken back like one that was cut off.
 
-mod commit;
 mod decide;
 mod disk;
 mod file;
-mod history;
 mod queue;
 mod row;
-mod state;
-mod watch;
 mod writer;
 
 #[cfg(test)]
@@ -52,6 +48,9 @@ use async_trait::async_trait;
 use futures_core::stream::BoxStream;
 use tokio::sync::oneshot;
 
+pub use crate::view::Window;
+use crate::view::state::Shared;
+use crate::view::watch;
 use crate::{
     Durability, Entry, LAZY_INTERVAL, ListOptions, Page, Revision, Store, StoreError, WatchItem,
     Write,
@@ -59,7 +58,6 @@ use crate::{
 use disk::{Disk, PathDisk};
 use file::FileError;
 use queue::{Queue, Request};
-use state::Shared;
 
 /// Why a store cannot be opened. The file and the remedy are part of every message.
 #[derive(Debug, thiserror::Error)]
@@ -112,18 +110,6 @@ pub enum OpenError {
     },
 }
 
-/// How much history is kept in memory. What is over any of the bounds goes, oldest first.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct Window {
-    /// The most events.
-    pub events: usize,
-    /// The most bytes: keys, new values and values that were replaced, and what they cost beside that.
-    pub bytes: usize,
-    /// The age of the oldest. Source of the default: kube-apiserver compacts etcd every five minutes, so
-    /// that five to ten of them are known.
-    pub age: Duration,
-}
-
 /// How a store works.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Options {
@@ -142,14 +128,6 @@ pub struct EmbeddedStore {
     shared: Arc<Shared>,
     queue: Arc<Queue>,
     writer: Option<JoinHandle<Result<(), StoreError>>>,
-}
-
-// === impl Window ===
-
-impl Default for Window {
-    fn default() -> Self {
-        Self { events: 10_000, bytes: 16 << 20, age: Duration::from_secs(600) }
-    }
 }
 
 // === impl Options ===
@@ -240,6 +218,18 @@ impl Store for EmbeddedStore {
         after: Revision,
     ) -> Result<BoxStream<'static, WatchItem>, StoreError> {
         watch::watch(self.shared.clone(), prefix, after)
+    }
+
+    async fn catch_up(&self) -> Result<Revision, StoreError> {
+        Ok(self.shared.read().revision())
+    }
+
+    fn is_shared(&self) -> bool {
+        false
+    }
+
+    fn lets_go(&self) -> bool {
+        false
     }
 
     fn known(&self) -> Range<Revision> {

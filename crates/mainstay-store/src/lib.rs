@@ -4,15 +4,20 @@
 //! them, writes on condition, lists as of one revision, watches from any revision that is still known.
 //! What the values mean is not known here.
 //!
-//! [`embedded::EmbeddedStore`] keeps it in one file.
+//! [`embedded::EmbeddedStore`] keeps it in one file, [`etcd::EtcdStore`] in an etcd that others use too. Both
+//! answer reads out of memory ([`mod@view`]).
 
 pub mod embedded;
+pub mod etcd;
+mod limits;
+mod view;
 
 #[cfg(test)]
 mod contract;
 
 use std::ops::Range;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -45,7 +50,7 @@ pub enum Durability {
 }
 
 /// How long a [`Durability::Lazy`] commit may be lost by a power cut.
-pub const LAZY_INTERVAL: std::time::Duration = std::time::Duration::from_secs(30);
+pub const LAZY_INTERVAL: Duration = Duration::from_secs(30);
 
 /// What a write expects to find.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -76,6 +81,9 @@ pub struct Write {
     pub expect: Expect,
     /// What becomes of it; a value has at most [`VALUE_MAX`].
     pub change: Change,
+    /// For how long a value is wanted, after which a store may let it go by itself
+    /// ([`Store::lets_go`]). The next write of the key says it anew.
+    pub ttl: Option<Duration>,
 }
 
 /// The longest key, in bytes. A longer one is [`StoreError::Unavailable`].
@@ -146,6 +154,9 @@ pub enum StoreError {
         /// The newest there is.
         current: Revision,
     },
+    /// A write is larger than the store takes; the text says what the limit is (HTTP 413).
+    #[error("{0}")]
+    TooLarge(Arc<str>),
     /// The store does not work; the text names the place, the cause and the remedy.
     #[error("{0}")]
     Unavailable(Arc<str>),
@@ -166,9 +177,11 @@ pub type WatchItem = Result<Arc<[Event]>, StoreError>;
 ///   before it was polled. That is what a bookmark may say.
 /// - A revision that was seen and then lost, by a crash that took commits that were not synced yet, is
 ///   [`StoreError::Compacted`] from then on: whoever has seen it reads everything anew.
+/// - What somebody else has written through another process is seen sooner or later, and in any case after
+///   [`Store::catch_up`].
 #[async_trait]
 pub trait Store: Send + Sync {
-    /// One key as of now, and the revision that is now.
+    /// One key, and the revision that it is seen at.
     async fn get(&self, key: &str) -> Result<(Option<Entry>, Revision), StoreError>;
 
     /// Keys that begin with `prefix`.
@@ -192,6 +205,16 @@ pub trait Store: Send + Sync {
         prefix: &str,
         after: Revision,
     ) -> Result<BoxStream<'static, WatchItem>, StoreError>;
+
+    /// Sees to it that everything is seen that was committed before this was called, through whatever
+    /// process, and gives the revision that is now.
+    async fn catch_up(&self) -> Result<Revision, StoreError>;
+
+    /// Whether others may write to it through another process.
+    fn is_shared(&self) -> bool;
+
+    /// Whether it lets values go whose [`Write::ttl`] is over. Other stores keep them.
+    fn lets_go(&self) -> bool;
 
     /// The revisions that can still be listed at and watched from: from the oldest to the one after the
     /// current one.

@@ -3,7 +3,7 @@
 //! The server's side of Kubernetes' streaming requests, over a connection that HTTP has handed
 //! over: [`remote_command`] for `exec` and `attach`, [`port_forward`] for `port-forward`. Each
 //! has a pure `negotiate`, which reads a request and makes the answer, and a function that takes
-//! the upgraded connection.
+//! the upgraded connection. The client's side, over SPDY only, is [`client`].
 //!
 //! # What runs
 //!
@@ -24,6 +24,7 @@
 //! or whose output is blocked, do not answer pings, and must not lose their session for it. The
 //! listener's TCP keep-alive finds those whose machine is gone.
 
+pub mod client;
 mod link;
 mod pipe;
 pub mod port_forward;

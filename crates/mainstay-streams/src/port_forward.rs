@@ -6,17 +6,15 @@
 mod pairs;
 
 use std::io;
-use std::pin::Pin;
-use std::task::{Context, Poll};
 
 use http::request::Parts;
 use http::{Response, StatusCode};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
 
 use crate::link::{Gone, Link, Timeouts};
-use crate::pipe::{PipeHandle, PipeReader, PipeWriter};
+use crate::pipe::{PipeHandle, PipeReader, PipeWriter, reads_its_pipe, writes_its_pipe};
 use crate::spdy::connection::{self, Closing, Stream};
 use crate::spdy::frame::GoAwayStatus;
 use crate::upgrade::{self, Refusal, Transport};
@@ -48,6 +46,12 @@ pub struct Connection {
     /// To and from the client. Its two directions end apart from each other.
     pub data: Data,
     /// Beside the data.
+    error: PipeWriter,
+}
+
+/// Where a client hears that something went wrong with a connection. Dropping it says that nothing did.
+#[derive(Debug)]
+pub struct Trouble {
     error: PipeWriter,
 }
 
@@ -254,6 +258,21 @@ impl Connection {
         self.error.fail(io::ErrorKind::ConnectionAborted);
         self.data.write.fail(io::ErrorKind::ConnectionAborted);
     }
+
+    /// The bytes, and where to say that something went wrong with them.
+    pub fn split(self) -> (Data, Trouble) {
+        (self.data, Trouble { error: self.error })
+    }
+}
+
+// === impl Trouble ===
+
+impl Trouble {
+    /// Tells the client, as [`Connection::fail`] does.
+    pub fn tell(self, message: &str) {
+        self.error.write_now(message.as_bytes());
+        self.error.finish();
+    }
 }
 
 async fn wait_for(time: Option<Instant>) {
@@ -263,33 +282,9 @@ async fn wait_for(time: Option<Instant>) {
     }
 }
 
-impl AsyncRead for Data {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        into: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.read).poll_read(cx, into)
-    }
-}
+reads_its_pipe!(Data);
 
-impl AsyncWrite for Data {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.write).poll_write(cx, bytes)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.write).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.write).poll_shutdown(cx)
-    }
-}
+writes_its_pipe!(Data);
 
 #[cfg(test)]
 mod tests;

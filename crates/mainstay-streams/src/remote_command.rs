@@ -10,16 +10,12 @@ mod status;
 pub use resize::{Resizes, TerminalSize};
 pub use status::Outcome;
 
-use std::io;
-use std::pin::Pin;
-use std::task::{Context, Poll};
-
 use http::Response;
 use http::request::Parts;
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 
 use crate::link::{Gone, Link, Outgoing};
-use crate::pipe::{PipeHandle, PipeReader, PipeWriter};
+use crate::pipe::{PipeHandle, PipeReader, PipeWriter, reads_its_pipe, writes_its_pipe};
 use crate::spdy::connection::Closing;
 use crate::spdy::frame::GoAwayStatus;
 use crate::upgrade::{self, Refusal, Transport};
@@ -252,33 +248,9 @@ impl Ending {
     }
 }
 
-impl AsyncRead for Stdin {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        into: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.read).poll_read(cx, into)
-    }
-}
+reads_its_pipe!(Stdin);
 
-impl AsyncWrite for Output {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.write).poll_write(cx, bytes)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.write).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.write).poll_shutdown(cx)
-    }
-}
+writes_its_pipe!(Output);
 
 #[cfg(test)]
 mod tests;

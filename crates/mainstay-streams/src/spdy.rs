@@ -4,6 +4,7 @@
 //! Streams are only opened by clients. That implementation has no flow control: it sends no
 //! WINDOW_UPDATE and does not wait for any, whatever the draft says; so does this one.
 
+pub(crate) mod client;
 pub(crate) mod connection;
 pub(crate) mod dictionary;
 pub(crate) mod frame;

@@ -18,11 +18,12 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode};
 use sha1::sha1;
 
 /// The header in which SPDY clients list protocols, and in which the choice is answered.
-const PROTOCOL_VERSION: HeaderName = HeaderName::from_static("x-stream-protocol-version");
+pub(crate) const PROTOCOL_VERSION: HeaderName =
+    HeaderName::from_static("x-stream-protocol-version");
 /// The header that lists what the server has, when there is nothing in common.
 const ACCEPTED_PROTOCOL_VERSIONS: HeaderName =
     HeaderName::from_static("x-accepted-stream-protocol-versions");
-const SPDY: &str = "SPDY/3.1";
+pub(crate) const SPDY: &str = "SPDY/3.1";
 const WEBSOCKET: &str = "websocket";
 /// Source: RFC 6455, section 1.3.
 const WEBSOCKET_GUID: &str = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11";

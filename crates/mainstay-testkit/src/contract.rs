@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use mainstay_cri::{
     AttachRequest, Attached, ContainerConfig, ContainerId, ContainerMetadata, ErrorKind,
-    ExecRequest, ImageSpec, LinuxContainerResources, LinuxContainerSecurityContext,
-    LinuxSandboxSecurityContext, NamespaceMode, NamespaceOptions, PodSandboxConfig,
+    ExecRequest, ImageSpec, Input, LinuxContainerResources, LinuxContainerSecurityContext,
+    LinuxSandboxSecurityContext, NamespaceMode, NamespaceOptions, Output, PodSandboxConfig,
     PodSandboxFilter, PodSandboxMetadata, Runtime, SandboxId, SeccompProfile,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -101,6 +101,29 @@ pub async fn streams(runtime: &dyn Runtime, sample: &Sample) {
     runtime.remove_pod_sandbox(&sandbox).await.expect("the sandbox can be removed");
 }
 
+/// `exec` with a terminal, of which a shell is run: it goes on without its input.
+///
+/// # Panics
+///
+/// When the runtime does not keep the contract.
+pub async fn terminals(runtime: &dyn Runtime, sample: &Sample) {
+    let sandbox = runtime.run_pod_sandbox(&sample.sandbox).await.expect("a sandbox");
+    let id = start(runtime, sample, &sandbox, &sample.container("main")).await;
+    let command = ["sh", "-c", "read word; echo got $word; exit 3"].map(str::to_owned).to_vec();
+    let request = ExecRequest { container: id, command, tty: true, stdin: true };
+    let mut exec = runtime.exec(&request).await.expect("a command");
+    let mut stdin = exec.stdin.take().expect("an input");
+    stdin.write_all(b"one\n").await.expect("it can be written");
+    stdin.shutdown().await.expect("it has no end");
+    drop(stdin);
+    let mut told = String::new();
+    let reading = timeout(PATIENCE, exec.stdout.read_to_string(&mut told));
+    reading.await.expect("it ends").expect("it can be read");
+    assert!(told.contains("got one\r\n"), "{told}");
+    assert_eq!(timeout(PATIENCE, exec.exit).await.expect("it is over").expect("in order"), 3);
+    runtime.remove_pod_sandbox(&sandbox).await.expect("the sandbox can be removed");
+}
+
 async fn start(
     runtime: &dyn Runtime,
     sample: &Sample,
@@ -124,19 +147,19 @@ async fn clients_share_a_container(runtime: &dyn Runtime, sample: &Sample, sandb
     let watcher = AttachRequest { stdin: false, stderr: false, ..request(&id) };
     let mut second = runtime.attach(&watcher).await.expect("a second client");
     assert!(second.stdin.is_none() && second.stderr.is_none() && first.resize.is_none());
-    send(&mut first, b"one\n").await;
-    assert_eq!(hear(&mut first, 4).await, "one\n");
-    assert_eq!(hear(&mut second, 4).await, "one\n");
+    let mut stdin = first.stdin.take().expect("an input");
+    say(&mut stdin, output(&mut first), "one\n").await;
+    say(&mut stdin, output(&mut second), "one\n").await;
     // The end of its input is the end of what it hears, and of nothing else.
-    drop(first.stdin.take());
-    assert_eq!(rest(&mut first).await, "");
+    drop(stdin);
+    assert_eq!(rest(&mut first).await.replace("one\n", ""), "");
     timeout(PATIENCE, first.end).await.expect("it is over").expect("in order");
     let mut third = runtime.attach(&request(&id)).await.expect("a third client");
-    send(&mut third, b"two\n").await;
-    assert_eq!(hear(&mut second, 4).await, "two\n");
+    let mut stdin = third.stdin.take().expect("an input");
+    say(&mut stdin, output(&mut second), "two\n").await;
     // The end of the container is the end of all.
     runtime.stop_container(&id, Duration::ZERO).await.expect("it stops");
-    assert_eq!(rest(&mut second).await, "");
+    assert_eq!(rest(&mut second).await.replace("two\n", ""), "");
     timeout(PATIENCE, second.end).await.expect("it is over").expect("in order");
     let late = runtime.attach(&request(&id)).await.expect_err("it has ended");
     assert_eq!(late.kind, ErrorKind::FailedPrecondition);
@@ -158,9 +181,11 @@ async fn an_input_given_once_ends_with_its_client(
     let refused = runtime.attach(&terminal).await.expect_err("there is no terminal");
     assert_eq!(refused.kind, ErrorKind::InvalidArgument);
     let mut client = runtime.attach(&request(&id)).await.expect("a client");
-    send(&mut client, b"all of it\n").await;
-    drop(client.stdin.take());
-    assert_eq!(rest(&mut client).await, "all of it\n");
+    let mut stdin = client.stdin.take().expect("an input");
+    say(&mut stdin, output(&mut client), "some\n").await;
+    stdin.write_all(b"the rest\n").await.expect("it can be written");
+    drop(stdin);
+    assert_eq!(rest(&mut client).await.replace("some\n", ""), "the rest\n");
     timeout(PATIENCE, client.end).await.expect("it is over").expect("in order");
 }
 
@@ -174,19 +199,16 @@ async fn whoever_does_not_read_is_told(
     let slow = runtime.attach(&slow).await.expect("a slow client");
     let mut quick = runtime.attach(&request(&id)).await.expect("a quick client");
     let (mut stdin, mut stdout) = (quick.stdin.take(), quick.stdout.take());
-    let line = vec![b'x'; 4096];
-    let mut heard = vec![0; 65536];
-    let lines = async {
-        let stdin = stdin.as_mut().expect("an input");
-        while stdin.write_all(&line).await.is_ok() {}
-    };
-    let reading = async {
-        let stdout = stdout.as_mut().expect("an output");
-        while stdout.read(&mut heard).await.is_ok_and(|length| length > 0) {}
+    let (stdin, stdout) = (stdin.as_mut().expect("an input"), stdout.as_mut().expect("an output"));
+    let line = vec![b'x'; 16384];
+    let mut heard = line.clone();
+    // It says no more before it has read what was said, so that it is never too slow itself.
+    let talking = async {
+        while stdin.write_all(&line).await.is_ok() && stdout.read_exact(&mut heard).await.is_ok() {}
     };
     let told = tokio::select! {
         told = timeout(PATIENCE, slow.end) => told.expect("it is told"),
-        _ = async { tokio::join!(lines, reading) } => Ok(()),
+        () = talking => Ok(()),
     };
     assert_eq!(told.expect_err("it did not read").kind, ErrorKind::ResourceExhausted);
 }
@@ -206,12 +228,17 @@ async fn ports_are_those_of_the_sandbox(runtime: &dyn Runtime, sandbox: &Sandbox
     there.read_to_string(&mut text).await.expect("it can be read");
     assert_eq!(text, "fro");
     drop(listener);
-    let refused = runtime.port_forward(sandbox, port).await.err();
-    let refused = refused.expect("nobody listens on the port");
-    let text = refused.chain();
-    assert_eq!(refused.kind, ErrorKind::Unavailable, "{text}");
-    let wanted = format!("failed to connect to localhost:{port} inside namespace \"{sandbox}\"");
-    assert!(text.contains(&wanted), "{text}");
+    let text = match runtime.port_forward(sandbox, port).await {
+        Err(refused) => {
+            assert_eq!(refused.kind, ErrorKind::Unavailable, "{}", refused.chain());
+            refused.chain()
+        }
+        Ok(mut there) => {
+            let read = timeout(PATIENCE, there.read_u8()).await.expect("it is told");
+            mainstay_cri::chain(&read.expect_err("nobody listens on the port"))
+        }
+    };
+    assert!(text.contains(&format!("localhost:{port}")), "{text}");
     assert!(text.to_lowercase().contains("connection refused"), "{text}");
     let nobody = SandboxId("nobody".to_owned());
     let missing = runtime.port_forward(&nobody, port).await.err();
@@ -219,17 +246,26 @@ async fn ports_are_those_of_the_sandbox(runtime: &dyn Runtime, sandbox: &Sandbox
     assert_eq!(missing.kind, ErrorKind::NotFound);
 }
 
-async fn send(client: &mut Attached, bytes: &[u8]) {
-    let stdin = client.stdin.as_mut().expect("an input");
-    stdin.write_all(bytes).await.expect("it can be written");
+fn output(client: &mut Attached) -> &mut Output {
+    client.stdout.as_mut().expect("an output")
 }
 
-async fn hear(client: &mut Attached, length: usize) -> String {
-    let mut bytes = vec![0; length];
-    let stdout = client.stdout.as_mut().expect("an output");
-    let read = timeout(PATIENCE, stdout.read_exact(&mut bytes)).await.expect("something comes");
-    read.expect("it can be read");
-    String::from_utf8(bytes).expect("it is text")
+/// Says a line until it is heard: a runtime may take a moment to join somebody's outputs after it has answered,
+/// and what is written before is not theirs.
+async fn say(stdin: &mut Input, stdout: &mut Output, line: &str) {
+    let mut heard = String::new();
+    let saying = async {
+        while !heard.contains(line) {
+            stdin.write_all(line.as_bytes()).await.expect("it can be written");
+            let mut bytes = [0; 256];
+            if let Ok(read) = timeout(Duration::from_millis(100), stdout.read(&mut bytes)).await {
+                let length = read.expect("it can be read");
+                assert!(length > 0, "it has ended after {heard:?}");
+                heard.push_str(std::str::from_utf8(&bytes[..length]).expect("it is text"));
+            }
+        }
+    };
+    timeout(PATIENCE, saying).await.expect("it is heard");
 }
 
 async fn rest(client: &mut Attached) -> String {
@@ -266,4 +302,48 @@ pub async fn stats(runtime: &dyn Runtime, sample: &Sample) {
     runtime.remove_pod_sandbox(&sandbox).await.expect("the sandbox can be removed");
     let none = runtime.list_pod_sandbox_stats(&PodSandboxFilter::default()).await;
     assert_eq!(none.expect("nothing"), []);
+}
+
+fn with_memory(memory_limit: u64) -> LinuxContainerResources {
+    LinuxContainerResources {
+        memory_limit,
+        memory_swap_limit: memory_limit,
+        cpu_shares: 100,
+        ..LinuxContainerResources::default()
+    }
+}
+
+/// `update_container_resources` of a container that runs, and of one that is gone.
+///
+/// # Panics
+///
+/// When the runtime does not keep the contract.
+pub async fn updates(runtime: &dyn Runtime, sample: &Sample) {
+    let sandbox = runtime.run_pod_sandbox(&sample.sandbox).await.expect("a sandbox");
+    let mut config = sample.container("resized");
+    config.resources = with_memory(64 << 20);
+    let id = start(runtime, sample, &sandbox, &config).await;
+    for limit in [128 << 20, 32 << 20] {
+        runtime.update_container_resources(&id, &with_memory(limit)).await.expect("it runs");
+    }
+    runtime.stop_container(&id, Duration::ZERO).await.expect("it can be stopped");
+    runtime.remove_pod_sandbox(&sandbox).await.expect("the sandbox can be removed");
+    let gone = runtime.update_container_resources(&id, &with_memory(64 << 20)).await;
+    assert_eq!(gone.expect_err("it is gone").kind, ErrorKind::NotFound);
+}
+
+/// `update_container_resources` of a container that has ended, which containerd 1.6 does not refuse.
+///
+/// # Panics
+///
+/// When the runtime does not keep the contract.
+pub async fn late_updates(runtime: &dyn Runtime, sample: &Sample) {
+    let sandbox = runtime.run_pod_sandbox(&sample.sandbox).await.expect("a sandbox");
+    let mut config = sample.container("ended");
+    config.resources = with_memory(64 << 20);
+    let id = start(runtime, sample, &sandbox, &config).await;
+    runtime.stop_container(&id, Duration::ZERO).await.expect("it can be stopped");
+    let late = runtime.update_container_resources(&id, &with_memory(64 << 20)).await;
+    assert_eq!(late.expect_err("it has ended").kind, ErrorKind::FailedPrecondition);
+    runtime.remove_pod_sandbox(&sandbox).await.expect("the sandbox can be removed");
 }

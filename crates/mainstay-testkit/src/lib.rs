@@ -1,6 +1,9 @@
 //! What tests share: payload programs, and the means to leave nothing behind.
 
+pub mod containerd;
 pub mod contract;
+pub mod etcd;
+pub mod logind;
 pub mod pods;
 pub mod registry;
 pub mod runtime;

@@ -22,9 +22,10 @@ use jiff::Timestamp;
 use mainstay_cri::{
     AttachRequest, Attached, Container, ContainerConfig, ContainerEvent, ContainerEventKind,
     ContainerFilter, ContainerId, ContainerState, ContainerStatus, Error, ErrorKind, Exec,
-    ExecRequest, ExecSync, ExecSyncRequest, FilesystemUsage, PodSandbox, PodSandboxConfig,
-    PodSandboxFilter, PodSandboxState, PodSandboxStats, PodSandboxStatus, PortForward, Result,
-    Runtime, RuntimeCondition, RuntimeStatus, SandboxId, Version,
+    ExecRequest, ExecSync, ExecSyncRequest, FilesystemUsage, LinuxContainerResources,
+    NamespaceOptions, Others, PodSandbox, PodSandboxConfig, PodSandboxFilter, PodSandboxState,
+    PodSandboxStats, PodSandboxStatus, PortForward, Result, Runtime, RuntimeCondition,
+    RuntimeStatus, SandboxId, Version,
 };
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
@@ -57,6 +58,7 @@ struct State {
 
 struct Sandbox {
     summary: PodSandbox,
+    namespaces: NamespaceOptions,
     log_directory: String,
     containers: BTreeMap<ContainerId, FakeContainer>,
 }
@@ -117,6 +119,15 @@ impl FakeRuntime {
     /// When there is no such container.
     pub fn exit(&self, id: &ContainerId, exit_code: i32) {
         self.end(id, exit_code).expect("the container exists");
+    }
+
+    /// What a container may use.
+    ///
+    /// # Panics
+    ///
+    /// When there is no such container.
+    pub fn resources(&self, id: &ContainerId) -> LinuxContainerResources {
+        self.state().container(id).expect("the container exists").config.resources.clone()
     }
 
     fn end(&self, id: &ContainerId, exit_code: i32) -> Result<()> {
@@ -232,6 +243,7 @@ impl Runtime for FakeRuntime {
                     labels: config.labels.clone(),
                     annotations: config.annotations.clone(),
                 },
+                namespaces: config.security_context.namespaces,
                 log_directory: config.log_directory.clone(),
                 containers: BTreeMap::new(),
             };
@@ -269,6 +281,7 @@ impl Runtime for FakeRuntime {
         let sandbox = state.sandbox(id)?;
         Ok(PodSandboxStatus {
             sandbox: sandbox.summary.clone(),
+            namespaces: sandbox.namespaces,
             ips: vec![IpAddr::V4(Ipv4Addr::LOCALHOST)],
             containers: sandbox.containers.values().map(|it| it.status.clone()).collect(),
         })
@@ -309,6 +322,8 @@ impl Runtime for FakeRuntime {
                 labels: config.labels.clone(),
                 annotations: config.annotations.clone(),
                 log_path,
+                user: None,
+                details: None,
             };
             let config = config.clone();
             let container = FakeContainer { status, config, clients: Vec::new(), usage: (0, 0) };
@@ -374,6 +389,21 @@ impl Runtime for FakeRuntime {
 
     async fn container_status(&self, id: &ContainerId) -> Result<ContainerStatus> {
         Ok(self.state().container(id)?.status.clone())
+    }
+
+    async fn update_container_resources(
+        &self,
+        id: &ContainerId,
+        resources: &LinuxContainerResources,
+    ) -> Result<()> {
+        self.enter("update_container_resources")?;
+        let mut state = self.state();
+        let container = state.container(id)?;
+        if matches!(container.status.state, ContainerState::Exited { .. }) {
+            return Err(Error::new(ErrorKind::FailedPrecondition, "it has ended"));
+        }
+        container.config.resources = resources.clone();
+        Ok(())
     }
 
     async fn reopen_container_log(&self, id: &ContainerId) -> Result<()> {
@@ -448,13 +478,12 @@ impl Runtime for FakeRuntime {
         Ok(ready.map(stats::of).collect())
     }
 
+    async fn others(&self) -> Result<Others> {
+        Ok(Others::default())
+    }
+
     fn events(&self) -> BoxStream<'static, ContainerEvent> {
-        let lagged = || ContainerEvent {
-            sandbox: SandboxId(String::new()),
-            container: None,
-            kind: ContainerEventKind::Lagged,
-            at: Timestamp::now(),
-        };
+        let lagged = || ContainerEvent::lagged(Timestamp::now());
         let stream = BroadcastStream::new(self.0.events.subscribe());
         stream.map(move |event| event.unwrap_or_else(|_| lagged())).boxed()
     }
@@ -472,5 +501,6 @@ mod tests {
         let sample = Sample::new("fake", directory.path());
         contract::streams(&runtime, &sample).await;
         contract::stats(&runtime, &sample).await;
+        contract::updates(&runtime, &sample).await;
     }
 }

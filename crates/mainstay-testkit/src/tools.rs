@@ -9,7 +9,7 @@ pub fn directory() -> PathBuf {
 }
 
 /// One of the programs: `busybox`, `docker-registry`, `etcd/usr/bin/etcdctl`; or a directory tree
-/// that is the root of an image: `etcd`, `nginx`.
+/// that is the root of an image: `etcd`, `nginx`; or one of CNI plugins: `cni`.
 ///
 /// # Panics
 ///

@@ -1,19 +1,25 @@
 //! The Kubernetes API and the node's own: opened or joined beside the agent, which does not wait for them.
 //!
-//! [`Cluster`] is the API that the node belongs to. It is embedded ([`Api`]), or another machine's
-//! ([`Joined`]).
+//! [`Cluster`] is the API that the node belongs to. It is embedded ([`Api`]), another mainstay's
+//! ([`Joined`]), or that of any cluster ([`Member`]).
 //!
 //! What keeps the API from being opened (a port that is taken, a damaged store, a full disk) is told with
 //! its remedy, and tried again; static pods run meanwhile.
 
 mod cluster;
 mod controllers;
+mod enrol;
+mod etcd;
 mod joined;
+mod kubeconfig;
 mod late;
+mod member;
 mod node_auth;
 mod pinned;
 pub(crate) mod remote;
+mod serving;
 pub(crate) mod tls;
+mod upstream;
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
@@ -29,6 +35,7 @@ use mainstay_controllers::{Facts, NodeTimes, Selection};
 use mainstay_linux::netlink::RouteSocket;
 use mainstay_node::node_api::{self, NodeApi};
 use mainstay_pki::{Kubeconfig, Note, Pki, StaticTokens, SubjectName, Wanted};
+use mainstay_store::Store;
 use mainstay_store::embedded::{EmbeddedStore, Options};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -36,8 +43,11 @@ use tokio::sync::watch;
 pub(crate) use cluster::{Cluster, ClusterConfig};
 pub(crate) use joined::{JoinConfig, Joined};
 pub(crate) use late::LateApi;
-use node_auth::ApiAuth;
+pub(crate) use member::{Member, MemberConfig};
+use node_auth::{ApiAuth, Held};
 use tls::Credentials;
+
+use crate::config::{Cached, EtcdFlags, NodeAuthSettings, NodeServer};
 
 /// Who asks, where it is not the agent or a controller.
 pub(crate) const AGENT: &str = concat!("mainstay/", env!("CARGO_PKG_VERSION"));
@@ -61,15 +71,16 @@ pub(crate) struct ApiConfig {
     pub(crate) bind_address: IpAddr,
     /// The API's port; 0 is a free one.
     pub(crate) secure_port: u16,
-    /// The node API's port; 0 is a free one.
-    pub(crate) node_port: u16,
-    pub(crate) healthz_port: u16,
+    /// Where the node's own API is.
+    pub(crate) node_server: NodeServer,
     /// More names of the API.
     pub(crate) names: BTreeSet<SubjectName>,
     /// Where the kubeconfig of the admin goes.
     pub(crate) kubeconfig: PathBuf,
     /// Tokens of users, as kube-apiserver's `--token-auth-file` has them.
     pub(crate) token_auth_file: Option<PathBuf>,
+    /// Where the objects are, if not in a file here.
+    pub(crate) etcd: Arc<EtcdFlags>,
     /// Which controllers run.
     pub(crate) controllers: Selection,
     /// How long they wait for nodes.
@@ -94,10 +105,12 @@ pub(crate) struct NodePort(Option<(std::net::TcpListener, u16)>);
 
 impl NodePort {
     /// Without one, pods run and the reason is told.
-    fn bind(port: u16, run_dir: &Path) -> Self {
-        match bind((IpAddr::from([0, 0, 0, 0]), port).into(), run_dir, "port") {
+    fn bind(server: &NodeServer, run_dir: &Path) -> Self {
+        let Some(address) = server.address else { return Self(None) };
+        match bind(address, run_dir, "port") {
             Ok(bound) => Self(Some(bound)),
             Err(error) => {
+                let port = address.port();
                 tracing::error!(
                     "cannot listen on port {port} (--port): {error:#}; kubectl's logs, exec and the \
                      like will not work until the agent is started with another one"
@@ -120,7 +133,7 @@ impl Api {
     /// An API that is not opened yet. Only the port of the node's own is taken, which the node registers
     /// with.
     pub(crate) fn new(config: ApiConfig) -> Self {
-        let node = NodePort::bind(config.node_port, &config.run_dir);
+        let node = NodePort::bind(&config.node_server, &config.run_dir);
         Self { config, server: watch::Sender::new(None), facts: Arc::default(), node }
     }
 
@@ -129,10 +142,10 @@ impl Api {
         LateApi::new(self.server.subscribe(), user)
     }
 
-    /// Runs the controllers from when the API is there. Never ends.
+    /// Runs the controllers from when the API is there, and keeps house in it. Never ends.
     pub(crate) fn controllers(&self) -> impl Future<Output = ()> + Send + use<> {
-        let selection = self.config.controllers.clone();
-        controllers::run(self.server.subscribe(), self.facts.clone(), selection)
+        let (name, selection) = (self.config.node_name.clone(), self.config.controllers.clone());
+        controllers::run(self.server.subscribe(), self.facts.clone(), name, selection)
     }
 
     /// The port of the node's own API, if it has one.
@@ -144,14 +157,17 @@ impl Api {
     pub(crate) fn node_auth(&self) -> Arc<dyn node_api::NodeAuth> {
         let client = self.client(User::master("system:node-api"));
         let calls = Calls::new(kube::Client::new(client, "default"), AGENT);
-        Arc::new(ApiAuth::new(calls, &self.config.node_name))
+        // Nobody is asked over a wire, so nothing has to be remembered.
+        let settings = self.config.node_server.auth.clone();
+        let settings = NodeAuthSettings { cached: Cached::default(), ..settings };
+        Arc::new(ApiAuth::new(calls, &self.config.node_name, settings, Held::ByTls))
     }
 
     /// Opens everything, and keeps it open. Never ends.
     pub(crate) async fn run(mut self, node: NodeApi) {
         let listener = self.node.take();
         let config = &self.config;
-        let health = serve_health(config.healthz_port, &config.run_dir, node.clone());
+        let health = serve_plain(&config.node_server, &config.run_dir, node.clone());
         let rest = async {
             let keys = || {
                 let config = config.clone();
@@ -164,7 +180,9 @@ impl Api {
             let (pki, credentials) = retry("open the API's keys", keys).await;
             let node_side = async {
                 if let Some(listener) = listener {
-                    node_api::serve(listener, credentials.node_server(), node.clone()).await;
+                    let tls = || async { credentials.node_server(&config.node_server.tls) };
+                    let tls = retry("serve the node's own API", tls).await;
+                    node_api::serve(listener, tls, node.clone()).await;
                 }
             };
             let api_side = async {
@@ -187,17 +205,9 @@ impl Api {
                 let endpoint =
                     mainstay_apiserver::reachable(config.bind_address, &config.addresses);
                 let endpoint = endpoint.map(|ip| SocketAddr::new(ip, port));
-                // Nobody waits for it.
-                let publish = async {
-                    if let Err(error) = server.publish_endpoint(endpoint).await {
-                        let error = error.message;
-                        tracing::warn!(error, "cannot say in default/kubernetes where the API is");
-                    }
-                };
                 tokio::join!(
-                    publish,
+                    server.keep_endpoint(endpoint),
                     serve::serve(listener, credentials.api_server(), server.clone()),
-                    server.keep_house(),
                     renew(config, pki, &credentials, port),
                 );
             };
@@ -208,21 +218,29 @@ impl Api {
 
     /// Opens the store and the server over it.
     async fn open(&self, pki: &Pki, credentials: &Credentials) -> anyhow::Result<ApiServer> {
-        let path = self.config.root_dir.join("api.redb");
         let tokens = self.config.token_auth_file.clone();
-        let (store, tokens) = blocking(move || {
-            let tokens = static_tokens(tokens.as_deref())?;
-            Ok((EmbeddedStore::open(&path, Options::default())?, tokens))
-        })
-        .await?;
+        let tokens = blocking(move || static_tokens(tokens.as_deref())).await?;
         let config = Config {
-            store: Arc::new(store),
+            store: self.store(pki).await?,
             access: Access::new(pki.tokens().clone(), tokens),
             nodes: Some(Nodes::new(credentials.node_client())),
             version: mainstay_node::version(),
         };
         let server = ApiServer::open(config).await;
         server.map_err(|error| anyhow::anyhow!("{}", error.message))
+    }
+}
+
+impl Api {
+    /// Opens what the objects are in.
+    async fn store(&self, pki: &Pki) -> anyhow::Result<Arc<dyn Store>> {
+        let flags = &self.config.etcd;
+        if let Some(address) = &flags.store {
+            return etcd::open(address, flags, pki).await;
+        }
+        let path = self.config.root_dir.join("api.redb");
+        let open = move || Ok(EmbeddedStore::open(&path, Options::default())?);
+        Ok(Arc::new(blocking(open).await?))
     }
 }
 
@@ -253,11 +271,19 @@ where
     }
 }
 
-/// Says to this machine how the node is. Never ends.
-async fn serve_health(port: u16, run_dir: &Path, node: NodeApi) {
-    let address = (IpAddr::from([127, 0, 0, 1]), port).into();
-    let (listener, _) = listen(address, "--healthz-port", run_dir, "healthz-port").await;
-    node_api::serve_health(listener, node).await;
+/// Says without TLS how the node is, and what everybody may read if that is wanted. Never ends.
+async fn serve_plain(server: &NodeServer, run_dir: &Path, node: NodeApi) {
+    let health = async {
+        let Some(address) = server.healthz else { return };
+        let (listener, _) = listen(address, "--healthz-port", run_dir, "healthz-port").await;
+        node_api::serve_health(listener, node.clone()).await;
+    };
+    let read_only = async {
+        let Some(address) = server.read_only else { return };
+        let (listener, _) = listen(address, "readOnlyPort", run_dir, "read-only-port").await;
+        node_api::serve_read_only(listener, node.clone()).await;
+    };
+    tokio::join!(health, read_only);
 }
 
 /// Listens on a port, and writes down which one it is.
@@ -284,7 +310,6 @@ fn bind(
 }
 
 fn open_pki(config: &ApiConfig) -> anyhow::Result<Pki> {
-    let host_name = rustix::system::uname().nodename().to_string_lossy().into_owned();
     let mut addresses: BTreeSet<IpAddr> = config.addresses.iter().copied().collect();
     if !config.bind_address.is_unspecified() {
         addresses.insert(config.bind_address);
@@ -293,8 +318,19 @@ fn open_pki(config: &ApiConfig) -> anyhow::Result<Pki> {
     if config.bind_address.is_unspecified() {
         extra.extend(listened_at(config.bind_address).into_iter().map(SubjectName::Ip));
     }
-    let wanted = Wanted { node_name: config.node_name.clone(), host_name, addresses, extra };
-    let (pki, notes) = Pki::open(&config.root_dir.join("pki"), &wanted, Timestamp::now())?;
+    open_instance_pki(&config.root_dir, &config.node_name, addresses, extra)
+}
+
+/// The instance's own authority, and what it has signed for these names and addresses.
+fn open_instance_pki(
+    root_dir: &Path,
+    node_name: &str,
+    addresses: BTreeSet<IpAddr>,
+    extra: BTreeSet<SubjectName>,
+) -> anyhow::Result<Pki> {
+    let host_name = rustix::system::uname().nodename().to_string_lossy().into_owned();
+    let wanted = Wanted { node_name: node_name.to_owned(), host_name, addresses, extra };
+    let (pki, notes) = Pki::open(&root_dir.join("pki"), &wanted, Timestamp::now())?;
     for note in notes {
         match &note {
             Note::Made { path } => tracing::debug!(path = %path.display(), "made"),
@@ -305,6 +341,16 @@ fn open_pki(config: &ApiConfig) -> anyhow::Result<Pki> {
         }
     }
     Ok(pki)
+}
+
+/// Whoever looks at its port looks for an API of this instance.
+fn forget_own_port(run_dir: &Path) {
+    let stale = run_dir.join("secure-port");
+    if let Err(error) = std::fs::remove_file(&stale)
+        && error.kind() != std::io::ErrorKind::NotFound
+    {
+        tracing::warn!(%error, "cannot remove {}", stale.display());
+    }
 }
 
 /// The addresses of this machine that an unspecified one stands for.

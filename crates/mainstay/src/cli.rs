@@ -7,6 +7,7 @@ mod exec;
 mod hold;
 mod image;
 mod logs;
+mod nfs;
 mod pods;
 mod restart;
 mod run;
@@ -59,6 +60,8 @@ enum Command {
     Completion(completion::Completion),
     #[command(hide = true)]
     Hold(hold::Hold),
+    #[command(hide = true)]
+    Nfs(nfs::Nfs),
 }
 
 /// How something is printed.
@@ -111,6 +114,7 @@ impl Cli {
             Command::Down(down) => down.run(&instance),
             Command::Completion(completion) => Ok(completion.run()),
             Command::Hold(hold) => hold.run(),
+            Command::Nfs(nfs) => nfs.run(),
         }
     }
 }
@@ -118,4 +122,52 @@ impl Cli {
 /// A runtime for a command that waits for something.
 fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
     Ok(tokio::runtime::Builder::new_current_thread().enable_all().build()?)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn no_flag_is_there_twice() {
+        Cli::command().debug_assert();
+    }
+
+    /// `/var/lib/kubelet/kubeadm-flags.env` of 1.33 and 1.36, and of somebody who adds some of his own, with the
+    /// file of the systemd drop-in. Source: `buildKubeletArgsCommon` in
+    /// `cmd/kubeadm/app/phases/kubelet/flags.go`.
+    #[test]
+    fn what_kubeadm_starts_a_kubelet_with_is_taken() {
+        for line in [
+            "--container-runtime-endpoint=unix:///var/run/containerd/containerd.sock \
+             --pod-infra-container-image=registry.k8s.io/pause:3.10",
+            "--container-runtime-endpoint=unix:///var/run/containerd/containerd.sock \
+             --hostname-override=n1 \
+             --register-with-taints=node-role.kubernetes.io/control-plane=:NoSchedule",
+            "--node-ip=192.0.2.7,2001:db8::7 --cgroup-driver=systemd --v=2 --node-labels=a=b \
+             --max-pods=200 --fail-swap-on=false",
+            "",
+        ] {
+            let words = [
+                "mainstay",
+                "run",
+                "--bootstrap-kubeconfig=/etc/kubernetes/bootstrap-kubelet.conf",
+                "--kubeconfig=/etc/kubernetes/kubelet.conf",
+                "--config=/var/lib/kubelet/config.yaml",
+            ];
+            let parsed = Cli::try_parse_from(words.into_iter().chain(line.split_whitespace()));
+            assert!(parsed.is_ok(), "{line}: {}", parsed.unwrap_err());
+        }
+        for (arguments, expected) in [
+            (["--kubeconfig=k", "--server=https://a:1"], "cannot be used with"),
+            (["--kubeconfig=k", "--bind-address=0.0.0.0"], "cannot be used with"),
+            (["--bootstrap-kubeconfig=b", "--max-pods=1"], "--kubeconfig <FILE>"),
+        ] {
+            let parsed = Cli::try_parse_from(["mainstay", "run"].into_iter().chain(arguments));
+            let error = parsed.unwrap_err().to_string();
+            assert!(error.contains(expected), "{error}");
+        }
+    }
 }

@@ -9,8 +9,8 @@ use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
-use mainstay_engine::EngineConfig;
 use mainstay_engine::network::{Names, NetworkConfig, Range};
+use mainstay_engine::{CniConfig, EngineConfig};
 use rustix::fs::{FlockOperation, flock};
 
 pub(crate) use record::NodeRecord;
@@ -96,6 +96,11 @@ impl Instance {
         self.run_dir.join("mainstay.sock")
     }
 
+    /// The socket on which the embedded runtime serves the CRI.
+    pub(crate) fn cri_socket(&self) -> PathBuf {
+        self.run_dir.join("cri.sock")
+    }
+
     /// The admin's kubeconfig, unless it is written elsewhere.
     pub(crate) fn kubeconfig(&self) -> PathBuf {
         self.root_dir.join("kubeconfig")
@@ -106,8 +111,8 @@ impl Instance {
         self.root_dir.join("store")
     }
 
-    /// What the engine needs to know. Pods get their addresses from `range`, or from one that is
-    /// chosen.
+    /// What the engine needs to know. Pods get their addresses from `ranges`, or from such as are
+    /// chosen; no plugins give them a network unless that is added.
     ///
     /// # Errors
     ///
@@ -115,7 +120,7 @@ impl Instance {
     pub(crate) fn engine(
         &self,
         cgroup_root: &str,
-        range: Option<Range>,
+        ranges: &[Range],
     ) -> anyhow::Result<EngineConfig> {
         Ok(EngineConfig {
             root_dir: self.root_dir.clone(),
@@ -128,8 +133,10 @@ impl Instance {
                 range_file: self.root_dir.join("network.json"),
                 // A machine without one chooses by its root directory alone.
                 machine_id: fs::read_to_string("/etc/machine-id").unwrap_or_default(),
-                range,
+                ranges: ranges.to_vec(),
             },
+            cni: CniConfig::default(),
+            names: None,
         })
     }
 
@@ -168,7 +175,15 @@ impl Instance {
             node_name: String::new(),
             cgroup_root: self.cgroup_root(),
             log_directory: self.log_directory(),
+            runtime_socket: None,
         })
+    }
+
+    /// What the pods were run with since the machine was started, if any were; `None` in it is the embedded
+    /// runtime.
+    pub(crate) fn last_runtime(&self) -> anyhow::Result<Option<Option<PathBuf>>> {
+        let node = Record::read(&self.run_dir)?.and_then(|record| record.node);
+        Ok(node.map(|node| node.runtime_socket))
     }
 
     /// Lets those who come later know how the node is run. The caller owns the instance, and has

@@ -12,11 +12,13 @@
 //! documentation, `service_set_state` in systemd's `src/core/service.c`.
 
 use std::fs::{self, File};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, bail, ensure};
-use mainstay_linux::cgroup::Hierarchies;
+use mainstay_linux::cgroup::{Hierarchies, weight_of_shares};
+use mainstay_node::PodsGroup;
+use mainstay_plan::allocatable::NodeLimits;
 
 use crate::instance::Instance;
 
@@ -31,6 +33,12 @@ const SHUTDOWN_GRACE: u32 = 30;
 
 /// Is there where systemd manages the machine. Source: sd_booted(3).
 const SYSTEMD: &str = "/run/systemd/system";
+
+/// Where logind is told how long pods may need at a shutdown; systemd forgets it with the machine's end. Source:
+/// logind.conf(5).
+pub(crate) fn logind_settings(instance: &Instance) -> PathBuf {
+    format!("/run/systemd/logind.conf.d/99-{}.conf", instance.name()).into()
+}
 
 /// Whether systemd manages this machine.
 pub(crate) fn is_running() -> bool {
@@ -85,7 +93,14 @@ pub(crate) fn delegate(instance: &Instance) -> anyhow::Result<()> {
         pid != "0",
         "the process of the unit {unit} has ended; `mainstay down` removes the unit"
     );
-    for directory in Hierarchies::mounted()?.at(&holder).directories() {
+    let hierarchies = Hierarchies::mounted()?;
+    // systemd passes down only what it knows itself, and huge pages are not among that. It leaves alone
+    // what others pass down beside it.
+    if let Err(error) = hierarchies.at(&delegated(instance)).receive("hugetlb") {
+        let error = &error as &dyn std::error::Error;
+        tracing::warn!(error, "huge pages of pods are not limited");
+    }
+    for directory in hierarchies.at(&holder).directories() {
         fs::create_dir_all(&directory)
             .and_then(|()| fs::write(directory.join("cgroup.procs"), &pid))
             .with_context(|| format!("cannot move process {pid} to {}", directory.display()))?;
@@ -125,10 +140,37 @@ fn start(instance: &Instance, unit: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// The group of an instance's pods, whose limits systemd keeps.
+#[derive(Debug)]
+pub(crate) struct DelegatedGroup(pub(crate) Instance);
+
+impl PodsGroup for DelegatedGroup {
+    fn limit(&self, limits: NodeLimits) -> Result<(), String> {
+        let mut arguments =
+            ["set-property", "--runtime", &unit(&self.0)].map(str::to_owned).to_vec();
+        arguments.push(format!("CPUWeight={}", weight_of_shares(limits.cpu_shares)));
+        arguments.push(format!("MemoryMax={}", limits.memory));
+        arguments.extend(limits.pids.map(|pids| format!("TasksMax={pids}")));
+        run("systemctl", &arguments).map(drop).map_err(|error| format!("{error:#}"))
+    }
+
+    fn name(&self) -> String {
+        delegated(&self.0)
+    }
+}
+
 /// Gives it back. Nothing of ours runs in it any more.
 pub(crate) fn release(instance: &Instance) -> anyhow::Result<()> {
     if !is_running() {
         return Ok(());
+    }
+    let settings = logind_settings(instance);
+    match fs::remove_file(&settings) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            return Err(error).with_context(|| format!("cannot remove {}", settings.display()));
+        }
+        // What logind has read holds until it is started again.
+        _ => {}
     }
     let unit = unit(instance);
     if is_active(&unit)? {

@@ -12,6 +12,8 @@ use crate::test_tools;
 
 /// Where the node is.
 pub(crate) const NODE: &str = "api";
+/// Where one is whose objects are in etcd.
+pub(crate) const BEHIND: &str = "api-etcd";
 /// How many connections are many.
 const CONNECTIONS: usize = 8;
 /// Where the objects that are made are.
@@ -52,7 +54,13 @@ struct Writes {
     disk: Samples,
     /// The size of an object.
     size: usize,
-    etcd: Option<[Load; 2]>,
+    etcd: Option<Etcd>,
+    creates: [Load; 2],
+}
+
+/// The same with etcd, which is asked directly, and by an API.
+struct Etcd {
+    puts: [Load; 2],
     creates: [Load; 2],
 }
 
@@ -203,20 +211,7 @@ impl Writes {
         let first = json!({ "path": path, "object": config_map("first") });
         let size = node.client.ask(&json!({ "do": "create", "objects": [first] }))?;
         let size: usize = serde_json::from_value(size)?;
-        let etcd = if bench.alone {
-            None
-        } else {
-            let etcd = Server::etcd(&wrk.tools, &bench.directory, &node.identity())?;
-            let url = format!("https://127.0.0.1:{}/v3/kv/put", etcd.port);
-            // Both are base64: the name has a multiple of four characters, the value's are three bytes
-            // each.
-            let value = "eHh4".repeat(size.div_ceil(3));
-            let body = json!({ "key": "NAME", "value": value }).to_string();
-            Some([
-                wrk.post(&url, "", 1, 1, (&body, "%d%03d%08d"))?,
-                wrk.post(&url, "", CONNECTIONS, 2, (&body, "%d%03d%08d"))?,
-            ])
-        };
+        let etcd = if bench.alone { None } else { Some(Etcd::measure(bench, node, wrk, size)?) };
         bench.settle()?;
         let url = format!("https://127.0.0.1:{}{path}", node.port()?);
         let (body, token) = (config_map("NAME").to_string(), &node.client.token);
@@ -237,7 +232,7 @@ impl Writes {
             [(1, 900.0), (CONNECTIONS, 2300.0)].into_iter().enumerate()
         {
             let (connections, ours) = (name(connections), &self.creates[number]);
-            let theirs = self.etcd.as_ref().map(|both| &both[number]);
+            let theirs = self.etcd.as_ref().map(|etcd| &etcd.puts[number]);
             if let Some(theirs) = theirs {
                 let name = format!("etcd, put of {} bytes over TLS, {connections}", self.size);
                 table.compare(&name, &theirs.to_string());
@@ -246,17 +241,61 @@ impl Writes {
             let shown = format!("{ours}; {}", ratio.unwrap_or_default());
             let name = format!("durable creates of {} bytes, {connections}", self.size);
             table.row(&name, &shown, &format!("≥ {least}/s"), ours.rate >= least);
+            if let Some(Etcd { puts, creates }) = &self.etcd {
+                let ratio = creates[number].rate / puts[number].rate;
+                let shown = format!("{}; {ratio:.2} × etcd", creates[number]);
+                let name = format!("the same with `--store etcds://`, {connections}");
+                match number {
+                    // One waits for etcd, and for the API, and there is nobody who asks meanwhile.
+                    0 => table.compare(&name, &shown),
+                    _ => table.row(&name, &shown, "≥ 0.8 × etcd", ratio >= 0.8),
+                }
+            }
         }
     }
+}
+
+// === impl Etcd ===
+
+impl Etcd {
+    /// Puts of values of this size, and creates through an API whose objects are in the same etcd.
+    fn measure(bench: &Bench, node: &Node, wrk: &Wrk, size: usize) -> anyhow::Result<Self> {
+        let etcd = Server::etcd(&wrk.tools, &bench.directory, &node.identity())?;
+        let url = format!("https://127.0.0.1:{}/v3/kv/put", etcd.port);
+        // Both are base64: the name has a multiple of four characters, the value's are three bytes
+        // each.
+        let value = "eHh4".repeat(size.div_ceil(3));
+        let body = json!({ "key": "NAME", "value": value }).to_string();
+        let puts = [
+            wrk.post(&url, "", 1, 1, (&body, "%d%03d%08d"))?,
+            wrk.post(&url, "", CONNECTIONS, 2, (&body, "%d%03d%08d"))?,
+        ];
+        bench.settle()?;
+        println!("measuring durable writes to etcd through the API");
+        let Bench { programs, directory, payload, .. } = bench;
+        let directory = directory.join(BEHIND);
+        let behind = Node::over_etcd(programs, &directory, payload, etcd.port, &node.authority())?;
+        behind.client.ask(&json!({ "do": "create", "objects": [namespace(NAMESPACE)] }))?;
+        let path = format!("/api/v1/namespaces/{NAMESPACE}/configmaps");
+        let url = format!("https://127.0.0.1:{}{path}", behind.port()?);
+        let (body, token) = (config_map("NAME").to_string(), &behind.client.token);
+        let creates = [
+            wrk.post(&url, token, 1, 1, (&body, "c%d-%d-%d"))?,
+            wrk.post(&url, token, CONNECTIONS, 2, (&body, "c%d-%d-%d"))?,
+        ];
+        behind.end()?;
+        Ok(Self { puts, creates })
+    }
+}
+
+fn namespace(name: &str) -> Value {
+    json!({ "path": "/api/v1/namespaces",
+        "object": { "apiVersion": "v1", "kind": "Namespace", "metadata": { "name": name } } })
 }
 
 /// The namespaces, the pods that are listed and the one that is watched. Nobody schedules them, so that
 /// none of them runs.
 fn objects(listed: usize) -> Vec<Value> {
-    let namespace = |name: &str| {
-        json!({ "path": "/api/v1/namespaces",
-            "object": { "apiVersion": "v1", "kind": "Namespace", "metadata": { "name": name } } })
-    };
     let pod = |namespace: &str, name: &str| {
         json!({ "path": format!("/api/v1/namespaces/{namespace}/pods"), "object": {
             "apiVersion": "v1",

@@ -1,6 +1,6 @@
 //! What is read from the machine.
 
-use std::fmt;
+use std::fmt::{self, Display};
 use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -163,10 +163,11 @@ fn processor_time() -> anyhow::Result<(f64, f64)> {
 }
 
 /// Seconds of processor time that a process has used, in steps of a hundredth, with those of its
-/// threads that have ended. Source: proc_pid_stat(5), `utime` and `stime`.
-pub(crate) fn cpu_seconds(pid: u32) -> anyhow::Result<f64> {
+/// threads that have ended; `thread-self` is the thread that asks. Source: proc_pid_stat(5), `utime`
+/// and `stime`.
+pub(crate) fn cpu_seconds(process: impl Display) -> anyhow::Result<f64> {
     const TICKS: f64 = 100.0;
-    let path = format!("/proc/{pid}/stat");
+    let path = format!("/proc/{process}/stat");
     let text = fs::read_to_string(&path).with_context(|| format!("cannot read {path}"))?;
     // The second field is a name in parentheses, which may hold anything.
     let (_, rest) = text.rsplit_once(')').with_context(|| format!("{path} is not understood"))?;

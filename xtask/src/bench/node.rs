@@ -57,6 +57,8 @@ pub(crate) fn manifest(payload: &Payload, name: &str, number: usize, network: Ne
 pub(crate) struct Node {
     mainstay: PathBuf,
     directory: PathBuf,
+    /// What the agent is given beside what every one is.
+    arguments: Vec<String>,
     agent: Child,
     /// Asks its API, as a user who may do everything.
     pub(crate) client: Client,
@@ -76,6 +78,41 @@ impl Node {
         directory: &Path,
         payload: &Payload,
     ) -> anyhow::Result<Self> {
+        // However full the disk of this machine is, nothing is ended or refused for it.
+        Self::configured(programs, directory, payload, "evictionHard: {}\n")
+    }
+
+    /// The same with its objects in the etcd on this port, whose certificate an authority has signed.
+    pub(crate) fn over_etcd(
+        programs: &Programs,
+        directory: &Path,
+        payload: &Payload,
+        port: u16,
+        authority: &Path,
+    ) -> anyhow::Result<Self> {
+        let store = format!("--store=etcds://127.0.0.1:{port}");
+        let authority = format!("--etcd-cafile={}", authority.display());
+        let arguments = vec![store, authority];
+        Self::with(programs, directory, payload, "evictionHard: {}\n", arguments)
+    }
+
+    /// The same with these fields of a `KubeletConfiguration`, as YAML.
+    pub(crate) fn configured(
+        programs: &Programs,
+        directory: &Path,
+        payload: &Payload,
+        fields: &str,
+    ) -> anyhow::Result<Self> {
+        Self::with(programs, directory, payload, fields, Vec::new())
+    }
+
+    fn with(
+        programs: &Programs,
+        directory: &Path,
+        payload: &Payload,
+        fields: &str,
+        arguments: Vec<String>,
+    ) -> anyhow::Result<Self> {
         let mainstay = programs.mainstay.clone();
         let directory = directory.to_owned();
         fs::create_dir_all(directory.join("manifests"))?;
@@ -89,13 +126,16 @@ impl Node {
         let mut tokens = File::options();
         let tokens = tokens.create_new(true).write(true).mode(0o600).open(tokens_in(&directory));
         tokens.and_then(|mut file| file.write_all(user.as_bytes()))?;
+        let kind = "apiVersion: kubelet.config.k8s.io/v1beta1\nkind: KubeletConfiguration\n";
+        fs::write(configuration_in(&directory), format!("{kind}{fields}"))?;
         process::run(command(&mainstay, &directory).args(["image", "import"]).arg(&payload.image))?;
         let waiting = client.begin(&json!({ "do": "ready" }))?;
         let start = now()?;
-        let agent = spawn(&mainstay, &directory)?;
+        let agent = spawn(&mainstay, &directory, &arguments)?;
         let pods = Vec::new();
+        let (first_ready, ended) = (0.0, false);
         let mut node =
-            Self { mainstay, directory, agent, client, first_ready: 0.0, pods, ended: false };
+            Self { mainstay, directory, arguments, agent, client, first_ready, pods, ended };
         node.first_ready = ready(waiting)? - start;
         node.wait_for(|status| status["agent"] == true)?;
         Ok(node)
@@ -112,7 +152,7 @@ impl Node {
         ensure!(status.success(), "mainstay ended: {status}");
         let waiting = self.client.begin(&json!({ "do": "ready" }))?;
         let start = now()?;
-        self.agent = spawn(&self.mainstay, &self.directory)?;
+        self.agent = spawn(&self.mainstay, &self.directory, &self.arguments)?;
         Ok(ready(waiting)? - start)
     }
 
@@ -127,6 +167,11 @@ impl Node {
     /// The files with the certificate and the key of its API.
     pub(crate) fn identity(&self) -> [PathBuf; 2] {
         ["crt", "key"].map(|kind| self.client.root_dir.join(format!("pki/apiserver.{kind}")))
+    }
+
+    /// The file with the certificate of its authority.
+    pub(crate) fn authority(&self) -> PathBuf {
+        self.client.root_dir.join("pki/ca.crt")
     }
 
     /// Places manifests and removes them, one after the other; what becomes of their mirrors.
@@ -163,7 +208,7 @@ impl Node {
         fs::rename(&store, &away)?;
         // It is no store, so the agent leaves it as it is and tries again.
         fs::write(&store, "away")?;
-        self.agent = spawn(&self.mainstay, &self.directory)?;
+        self.agent = spawn(&self.mainstay, &self.directory, &self.arguments)?;
         self.wait_for(|status| running(status) == count)?;
         for (number, (placed, stamp)) in self.pods[..some].iter().enumerate() {
             fs::remove_file(stamp)?;
@@ -239,8 +284,28 @@ impl Node {
         let stamp = payload.fresh(&name)?;
         let ready = self.directory.join(&name);
         fs::write(&ready, manifest(payload, &name, number, network))?;
-        let placed = self.directory.join("manifests").join(format!("{name}.yaml"));
-        Ok((ready, placed, stamp))
+        Ok((ready, self.manifest(&name), stamp))
+    }
+
+    /// Places a manifest of another kind of pod than the others, whose payload writes `out/<name>`, and waits
+    /// for that. Returns where it writes.
+    pub(crate) fn place(
+        &mut self,
+        payload: &Payload,
+        name: &str,
+        manifest: &Value,
+    ) -> anyhow::Result<PathBuf> {
+        let stamp = payload.fresh(name)?;
+        let (ready, placed) = (self.directory.join(name), self.manifest(name));
+        fs::write(&ready, serde_json::to_vec_pretty(manifest)?)?;
+        fs::rename(ready, &placed)?;
+        self.pods.push((placed, stamp.clone()));
+        payload.wait_for(&stamp)?;
+        Ok(stamp)
+    }
+
+    fn manifest(&self, name: &str) -> PathBuf {
+        self.directory.join("manifests").join(format!("{name}.yaml"))
     }
 
     /// Milliseconds from the first of many renames to the last entrypoint.
@@ -281,10 +346,7 @@ impl Node {
             let (placed, _) = self.pods.pop().context("there is no pod")?;
             let start = Instant::now();
             fs::remove_file(placed)?;
-            while Path::new(&format!("/proc/{pid}")).exists() {
-                ensure!(start.elapsed() < PATIENCE, "process {pid} does not end");
-                std::thread::sleep(Duration::from_micros(500));
-            }
+            wait_for_end(pid)?;
             samples.push(milliseconds(start.elapsed()));
         }
         self.remove_all()?;
@@ -296,7 +358,13 @@ impl Node {
         for (placed, _) in self.pods.drain(..) {
             fs::remove_file(placed)?;
         }
-        self.wait_for(|status| status["pods"].as_array().is_some_and(Vec::is_empty))
+        self.wait_for(|status| status["pods"].as_array().is_some_and(Vec::is_empty))?;
+        let start = Instant::now();
+        while !self.shims()?.is_empty() {
+            ensure!(start.elapsed() < PATIENCE, "a shim does not end");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        Ok(())
     }
 
     /// The process of the agent.
@@ -319,27 +387,35 @@ impl Node {
 
     /// The part of one processor's time that the agent and the shims use.
     pub(crate) fn cpu_share(&self, during: Duration) -> anyhow::Result<f64> {
-        let mut pids = self.shims()?;
-        pids.push(self.agent.id());
-        let used =
-            || -> anyhow::Result<f64> { pids.iter().map(|pid| measure::cpu_seconds(*pid)).sum() };
-        let before = used()?;
+        let before = self.cpu_seconds()?;
         std::thread::sleep(during);
-        Ok((used()? - before) / during.as_secs_f64())
+        Ok((self.cpu_seconds()? - before) / during.as_secs_f64())
     }
 
-    /// The shims of this instance: those that listen below its run directory.
+    /// The processor time that the agent and the shims have used so far.
+    pub(crate) fn cpu_seconds(&self) -> anyhow::Result<f64> {
+        let pids = self.shims()?.into_iter().chain([self.agent.id()]);
+        pids.map(measure::cpu_seconds).sum()
+    }
+
+    /// The shims of this instance: those that listen below its run directory. What they fork for a
+    /// moment, to enter a container, is none.
     fn shims(&self) -> anyhow::Result<Vec<u32>> {
-        let mut pids = Vec::new();
+        let mut parents = BTreeMap::new();
         for pid in processes()? {
-            let name = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+            let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+            let field = |name| {
+                let line = status.lines().find_map(|line| line.strip_prefix(name));
+                line.map(str::trim).unwrap_or_default()
+            };
             // Its log is open as long as it is there.
             let log = fs::read_link(format!("/proc/{pid}/fd/2")).unwrap_or_default();
-            if name.trim() == "mainstay-shim" && log.starts_with(&self.directory) {
-                pids.push(pid);
+            if field("Name:") == "mainstay-shim" && log.starts_with(&self.directory) {
+                parents.insert(pid, field("PPid:").parse::<u32>()?);
             }
         }
-        Ok(pids)
+        let of_a_shim = |parent: &u32| parents.contains_key(parent);
+        Ok(parents.iter().filter(|(_, parent)| !of_a_shim(parent)).map(|(pid, _)| *pid).collect())
     }
 
     /// Kills the agent, starts another, and measures until it knows all pods.
@@ -349,7 +425,7 @@ impl Node {
         self.agent.kill()?;
         self.agent.wait()?;
         let start = Instant::now();
-        self.agent = spawn(&self.mainstay, &self.directory)?;
+        self.agent = spawn(&self.mainstay, &self.directory, &self.arguments)?;
         self.wait_for(|status| running(status) == count)?;
         let took = milliseconds(start.elapsed());
         ensure!(containers(&self.status()?) == before, "a container was restarted");
@@ -371,7 +447,7 @@ impl Node {
     }
 
     /// Asks the agent itself: starting a command would be measured too.
-    fn status(&self) -> anyhow::Result<Value> {
+    pub(crate) fn status(&self) -> anyhow::Result<Value> {
         let mut stream = UnixStream::connect(self.directory.join("run/mainstay.sock"))?;
         stream.write_all(b"GET /status HTTP/1.0\r\nHost: mainstay\r\n\r\n")?;
         let mut answer = Vec::new();
@@ -413,19 +489,13 @@ impl Drop for Node {
     }
 }
 
-fn spawn(mainstay: &Path, directory: &Path) -> anyhow::Result<Child> {
+fn spawn(mainstay: &Path, directory: &Path, arguments: &[String]) -> anyhow::Result<Child> {
     let log = File::options().create(true).append(true).open(directory.join("agent.log"))?;
     let mut run = command(mainstay, directory);
     run.arg("run").arg(format!("--hostname-override={NAME}"));
     run.args(["--secure-port=0", "--port=0", "--healthz-port=0", "--token-auth-file"]);
     run.arg(tokens_in(directory)).arg("--pod-manifest-path").arg(directory.join("manifests"));
-    // However full the disk of this machine is, nothing is ended or refused for it.
-    let config = directory.join("config.yaml");
-    fs::write(
-        &config,
-        "apiVersion: kubelet.config.k8s.io/v1beta1\nkind: KubeletConfiguration\nevictionHard: {}\n",
-    )?;
-    run.arg("--config").arg(config);
+    run.arg("--config").arg(configuration_in(directory)).args(arguments);
     run.stderr(log);
     run.spawn().context("cannot start mainstay")
 }
@@ -445,6 +515,10 @@ fn token() -> anyhow::Result<String> {
 /// The file with the users' tokens.
 fn tokens_in(directory: &Path) -> PathBuf {
     directory.join("tokens.csv")
+}
+
+fn configuration_in(directory: &Path) -> PathBuf {
+    directory.join("config.yaml")
 }
 
 fn down(mainstay: &Path, directory: &Path) -> anyhow::Result<()> {
@@ -491,8 +565,18 @@ fn processes() -> anyhow::Result<Vec<u32>> {
     Ok(entries.flatten().filter_map(pid).collect())
 }
 
-/// The process of the payload that writes to `path`.
-fn payload_process(path: &str) -> anyhow::Result<Option<u32>> {
+/// Waits until there is no such process.
+pub(crate) fn wait_for_end(pid: u32) -> anyhow::Result<()> {
+    let start = Instant::now();
+    while Path::new(&format!("/proc/{pid}")).exists() {
+        ensure!(start.elapsed() < PATIENCE, "process {pid} does not end");
+        std::thread::sleep(Duration::from_micros(500));
+    }
+    Ok(())
+}
+
+/// The process of the payload that writes to `path`, as it calls it.
+pub(crate) fn payload_process(path: &str) -> anyhow::Result<Option<u32>> {
     let wanted = format!("/stamp\0{path}\0");
     let is = |pid: &u32| {
         fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|line| line == wanted.as_bytes())

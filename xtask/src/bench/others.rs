@@ -3,14 +3,14 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
 use serde_json::{Value, json};
 
 use super::measure::{Samples, now};
 use super::node::{Network, manifest};
-use super::payload::Payload;
+use super::payload::{IMAGE, Payload};
 use crate::{debian, process};
 
 /// Namespaces and nothing else, which nobody can do without.
@@ -89,6 +89,9 @@ pub(crate) struct Podman {
     holder: Child,
 }
 
+/// How long a monitor may take to end.
+const PATIENCE: Duration = Duration::from_secs(30);
+
 /// What podman 4.3 leaves in every hierarchy, on version 2 in the only one.
 const CGROUP: &str = "libpod_parent";
 
@@ -154,6 +157,25 @@ impl Podman {
         Ok(Samples::new(samples))
     }
 
+    /// Milliseconds that one container takes to print so many lines, which conmon keeps in a file of the same
+    /// format as a kubelet's.
+    pub(crate) fn print(&self, payload: &Payload, lines: u64) -> anyhow::Result<f64> {
+        let name = "podman-lines";
+        let (begin, end) = (payload.fresh(name)?, payload.fresh(&format!("{name}.end"))?);
+        let log = self.directory.join("lines.log");
+        let mut run = self.command();
+        run.args(["run", "--detach", "--name", name, "--network", "host"]);
+        run.args(["--log-driver", "k8s-file", "--log-opt"]).arg(format!("path={}", log.display()));
+        run.arg("--volume").arg(format!("{}:/out", payload.out.display())).arg(IMAGE);
+        run.args(["/stamp", &format!("/out/{name}"), &lines.to_string()]);
+        process::run(run.stdout(Stdio::null()))?;
+        let took = payload.wait_for(&end)? - payload.wait_for(&begin)?;
+        let mut remove = self.command();
+        process::run(remove.args(["rm", "--force", name]).stdout(Stdio::null()))?;
+        fs::remove_file(&log).with_context(|| format!("cannot remove {}", log.display()))?;
+        Ok(took)
+    }
+
     fn command(&self) -> Command {
         let mut command = self.within("podman");
         command.arg("--root").arg(self.directory.join("storage"));
@@ -184,11 +206,27 @@ impl Podman {
             // With those of the monitors in it. Files of control groups go with their directory.
             let inner = fs::read_dir(&group)?.flatten().map(|entry| entry.path());
             for group in inner.filter(|path| path.is_dir()).chain([group.clone()]) {
+                wait_until_empty(&group)?;
                 fs::remove_dir(&group)
                     .with_context(|| format!("cannot remove {}", group.display()))?;
             }
         }
         Ok(())
+    }
+}
+
+/// A monitor ends after its container.
+fn wait_until_empty(group: &Path) -> anyhow::Result<()> {
+    let processes = group.join("cgroup.procs");
+    let start = Instant::now();
+    loop {
+        let left = fs::read_to_string(&processes);
+        let left = left.with_context(|| format!("cannot read {}", processes.display()))?;
+        if left.is_empty() {
+            return Ok(());
+        }
+        ensure!(start.elapsed() < PATIENCE, "{} has processes: {left}", group.display());
+        std::thread::sleep(Duration::from_millis(1));
     }
 }
 

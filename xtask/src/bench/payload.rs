@@ -9,18 +9,29 @@ use anyhow::{Context, bail};
 use crate::image::Image;
 use crate::process;
 
-/// Writes down what time it is, and waits.
+/// Writes down what time it is, and waits. Told a number, it prints as many numbered lines first and writes
+/// down the time again; told anything else, it ends.
 const SOURCE: &str = r#"
+use std::io::Write;
 use std::time::SystemTime;
-fn main() {
+fn stamp(path: &str) {
     let now = SystemTime::now();
     let since = now.duration_since(SystemTime::UNIX_EPOCH).unwrap().as_nanos();
-    let path = std::env::args().nth(1).unwrap();
     let new = format!("{path}.new");
     std::fs::write(&new, since.to_string()).unwrap();
-    std::fs::rename(&new, &path).unwrap();
-    if std::env::args().nth(2).is_some() {
-        return;
+    std::fs::rename(&new, path).unwrap();
+}
+fn main() {
+    let path = std::env::args().nth(1).unwrap();
+    stamp(&path);
+    if let Some(what) = std::env::args().nth(2) {
+        let Ok(count) = what.parse::<u64>() else { return };
+        let mut out = std::io::BufWriter::new(std::io::stdout().lock());
+        for number in 0..count {
+            writeln!(out, "{number:0100}").unwrap();
+        }
+        out.flush().unwrap();
+        stamp(&format!("{path}.end"));
     }
     loop {
         std::thread::park();

@@ -1,6 +1,7 @@
 //! What is checked, step by step. Every step stands on those before it.
 
 mod install;
+mod kernel;
 mod power;
 mod purge;
 mod reboot;
@@ -39,6 +40,11 @@ pub(super) const STEPS: &[(Driver, Check)] = &[
     step(Systemd, "out of memory", resources::out_of_memory),
     step(Systemd, "devices", resources::devices),
     step(Systemd, "system calls", resources::system_calls),
+    step(Systemd, "huge pages", kernel::huge_pages),
+    step(Systemd, "AppArmor", kernel::apparmor),
+    step(Systemd, "NFS", kernel::nfs),
+    step(Systemd, "SCTP", kernel::sctp),
+    step(Systemd, "memory that is kept", kernel::memory),
     step(Systemd, "reboot", reboot::reboot),
     step(Systemd, "power cuts", power::cuts),
     step(Systemd, "down --purge", purge::purge),
@@ -49,6 +55,7 @@ pub(super) const STEPS: &[(Driver, Check)] = &[
     step(Cgroupfs, "out of memory", resources::out_of_memory),
     step(Cgroupfs, "devices", resources::devices),
     step(Cgroupfs, "system calls", resources::system_calls),
+    step(Cgroupfs, "huge pages", kernel::huge_pages),
     step(Cgroupfs, "reboot", reboot::reboot),
     step(Cgroupfs, "down --purge", purge::purge),
 ];

@@ -9,9 +9,9 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
-use sha2::{Digest, Sha256};
 
 use crate::debian::{self, Packaged, Scratch};
+use crate::image::digest;
 use crate::process;
 
 /// The release whose kernel is the oldest that mainstay promises to run on.
@@ -19,12 +19,15 @@ const RELEASE: &str = "bookworm";
 /// What a small server has. The kernel's package wants something that makes an initial RAM disk;
 /// this one takes no time, and the machine boots without.
 const PACKAGES: &[&str] = &[
+    "apparmor",
     "dbus",
     "iproute2",
     "kmod",
     "linux-image-cloud-amd64",
+    "nfs-kernel-server",
     "nftables",
     "procps",
+    "socat",
     "systemd-sysv",
     "tiny-initramfs",
     "udev",
@@ -137,7 +140,7 @@ fn bring(directory: &Path) -> anyhow::Result<()> {
 /// Changes with whatever decides how the Debian comes out.
 fn fingerprint() -> String {
     let all = format!("{RELEASE}{PACKAGES:?}{UNREAD:?}{FILES:?}{SERVICES:?}");
-    Sha256::digest(all).iter().map(|byte| format!("{byte:02x}")).collect()
+    digest(all.as_bytes())
 }
 
 /// Makes an image of an ext4 file system, of what is in a directory if there is one.

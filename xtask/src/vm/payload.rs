@@ -5,10 +5,9 @@ use std::fs::{self, File};
 use std::path::Path;
 
 use anyhow::Context;
-use sha2::{Digest, Sha256};
 
 use crate::debian::Scratch;
-use crate::image::Image;
+use crate::image::{Image, digest};
 use crate::{install, test_tools};
 
 /// Where the images are in the guest.
@@ -70,10 +69,7 @@ fn fill(root: &Path, image: u64) -> anyhow::Result<String> {
         let path = root.join(&name);
         path.parent().map_or(Ok(()), fs::create_dir_all)?;
         fs::write(&path, &content).with_context(|| format!("cannot write {}", path.display()))?;
-        for byte in Sha256::digest(&content) {
-            write!(sums, "{byte:02x}")?;
-        }
-        writeln!(sums, "  /{name}")?;
+        writeln!(sums, "{}  /{name}", digest(&content))?;
     }
     Ok(sums)
 }

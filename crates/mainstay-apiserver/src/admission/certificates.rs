@@ -77,6 +77,7 @@ pub(super) fn validate(
             path: "",
             is_resource: true,
             fields: &[],
+            labels: &[],
         };
         matches!(server.decide(&asked), Decision::Allow(_))
     });

@@ -3,7 +3,7 @@
 use mainstay_pod::identity::CONFIG_MIRROR_ANNOTATION;
 use serde_json::json;
 
-use super::{Attributes, Operation};
+use super::{Attributes, Operation, mirror};
 use crate::kinds;
 use crate::object::Object;
 use crate::pipeline::Writer;
@@ -35,7 +35,9 @@ pub(super) async fn admit(
         return Ok(());
     }
     match server.storage.find(namespaces, "", namespace).await? {
-        None if new.is_some_and(is_mirror) && attributes.user.node_name().is_some() => {
+        None if attributes.user.node_name().is_some()
+            && new.is_some_and(|new| is_mirror(attributes, new)) =>
+        {
             // A node may not make namespaces, and a static pod that nobody sees helps nobody.
             let object = Object::from_json(json!({ "metadata": { "name": namespace } }));
             let system = server.system_user();
@@ -67,6 +69,6 @@ pub(super) async fn admit(
     }
 }
 
-fn is_mirror(object: &Object) -> bool {
-    object.annotation(CONFIG_MIRROR_ANNOTATION).is_some()
+fn is_mirror(attributes: &Attributes<'_>, object: &Object) -> bool {
+    object.annotation(CONFIG_MIRROR_ANNOTATION).is_some() || mirror::is_of_file(attributes, object)
 }

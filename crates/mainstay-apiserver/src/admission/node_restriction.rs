@@ -1,4 +1,5 @@
-//! What a node may write: mirrors of its own static pods, its own status, its own lease.
+//! What a node may write: mirrors of its own static pods and of what lies beside their manifests, its own status,
+//! its own lease.
 //!
 //! Source: `plugin/pkg/admission/noderestriction/admission.go` (Kubernetes 1.36). Together with the node
 //! authorizer: that one knows who asks for what, this one sees the object.
@@ -6,6 +7,7 @@
 //! All of it is pure: [`needs`] says what has to be looked up, [`admit`] judges.
 
 mod node;
+mod object;
 mod pod;
 mod token;
 
@@ -62,7 +64,9 @@ pub(crate) fn needs(request: &Request<'_>, new: Option<&Object>) -> Needs {
     let mut needs = Needs::default();
     let Some(node) = request.user.node_name() else { return needs };
     match (request.group, request.resource, request.subresource, request.operation) {
-        ("", "pods", "", Operation::Create) => needs.node = Some(node.to_owned()),
+        ("", "pods" | "configmaps" | "secrets", "", Operation::Create) => {
+            needs.node = Some(node.to_owned());
+        }
         ("", "pods", "", Operation::Delete) => needs.pod = Some(request.name.to_owned()),
         ("", "pods", "eviction", Operation::Create) => {
             needs.pod = Some(object_name(request, new).to_owned());
@@ -101,6 +105,7 @@ pub(crate) fn admit(
         ("", "pods", other) => forbid(format!(
             "unexpected pod subresource {other:?}, only 'status' and 'eviction' are allowed"
         )),
+        ("", "configmaps" | "secrets", "") => object::admit(node, request, new, old, found),
         ("", "nodes", _) => node::admit(node, request, new, old),
         ("", "serviceaccounts", "token") => token::admit(node, request, new, found),
         ("coordination.k8s.io", "leases", _) => lease(node, request, new),

@@ -258,6 +258,7 @@ impl Attempt<'_> {
             path: "",
             is_resource: true,
             fields: &[],
+            labels: &[],
         }
     }
 

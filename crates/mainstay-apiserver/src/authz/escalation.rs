@@ -98,6 +98,7 @@ fn may(authorizer: &Authorizer, write: &Write<'_>, verb: &str, resource: &str, n
         path: "",
         is_resource: true,
         fields: &[],
+        labels: &[],
     })
 }
 

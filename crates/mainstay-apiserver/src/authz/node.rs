@@ -7,6 +7,8 @@ mod graph;
 
 use std::sync::LazyLock;
 
+use mainstay_pod::identity::{self, CONFIG_NODE_LABEL};
+
 pub(crate) use graph::Graph;
 use graph::Referred;
 
@@ -54,6 +56,9 @@ impl Graph {
 
     /// One object at a time, by `get` or as a list or watch of one name.
     fn read(&self, node: &str, kind: Referred, attributes: &Attributes<'_>) -> Decision {
+        if let Some(allowed) = mirrored(node, attributes) {
+            return allowed;
+        }
         if !matches!(attributes.verb, "get" | "list" | "watch") {
             return none("can only read resources of this type");
         }
@@ -131,6 +136,21 @@ impl Graph {
             _ => none(""),
         }
     }
+}
+
+/// What a node shows of what lies beside its manifests. Kubernetes knows nothing of that. What it makes and deletes,
+/// NodeRestriction looks at.
+fn mirrored(node: &str, attributes: &Attributes<'_>) -> Option<Decision> {
+    let own = |(label, value): &(String, String)| label == CONFIG_NODE_LABEL && value == node;
+    let allowed = match attributes.verb {
+        "create" => !attributes.namespace.is_empty(),
+        "delete" => identity::is_object_mirror_name(attributes.name, node),
+        "list" | "watch" => attributes.labels.iter().any(own),
+        _ => false,
+    };
+    let plain = matches!(attributes.resource, "configmaps" | "secrets")
+        && attributes.subresource.is_empty();
+    (plain && allowed).then(allow)
 }
 
 /// A node is made and changed through NodeRestriction too, which knows its name.

@@ -30,6 +30,7 @@ fn attributes<'a>(user: &'a User, text: &'a str) -> Attributes<'a> {
         path: "",
         is_resource: !rest.starts_with('/'),
         fields: &[],
+        labels: &[],
     };
     if !found.is_resource {
         found.path = rest;

@@ -2,6 +2,7 @@
 //!
 //! Source: `pkg/registry/core/pod/strategy.go`.
 
+mod resize;
 mod table;
 mod update;
 pub(super) mod warnings;
@@ -37,7 +38,7 @@ pub(crate) static PODS: Resource = Resource {
         Subresource { name: "log", kind: "Pod", of: None, verbs: &["get"] },
         Subresource { name: "portforward", kind: "PodPortForwardOptions", of: None, verbs: STREAM },
         kind::proxy("PodProxyOptions"),
-        kind::part("resize", "Pod"),
+        kind::part(RESIZE, "Pod"),
         kind::status("Pod"),
     ],
     storage: "pods",
@@ -47,6 +48,9 @@ pub(crate) static PODS: Resource = Resource {
 
 /// Containers that are added to a pod which is there, to look into it.
 const EPHEMERAL: &str = "ephemeralcontainers";
+
+/// Requests and limits of CPU and memory.
+const RESIZE: &str = "resize";
 
 /// Upgraded connections begin with either method.
 const STREAM: &[&str] = &["create", "get"];
@@ -88,7 +92,7 @@ impl Strategy for Pods {
         match subresource {
             "" => &["status"],
             "status" => &["spec", "metadata.deletionTimestamp", "metadata.ownerReferences"],
-            EPHEMERAL => &[
+            EPHEMERAL | RESIZE => &[
                 "metadata.deletionTimestamp",
                 "metadata.labels",
                 "metadata.annotations",
@@ -102,6 +106,12 @@ impl Strategy for Pods {
     fn sets_only(&self, subresource: &str) -> &'static [&'static str] {
         match subresource {
             EPHEMERAL => &["spec.ephemeralContainers"],
+            RESIZE => &[
+                "spec.containers.*.resources",
+                "spec.containers.*.resizePolicy",
+                "spec.initContainers.*.resources",
+                "spec.initContainers.*.resizePolicy",
+            ],
             _ => &[],
         }
     }
@@ -169,17 +179,21 @@ impl Strategy for Pods {
     }
 
     fn prepare_part(&self, part: &str, new: &mut Object, old: &Object, _now: Timestamp) {
-        if part != EPHEMERAL {
-            self.prepare_status(new, old);
+        match part {
+            EPHEMERAL => {}
+            RESIZE => resize::prepare(new, old),
+            _ => self.prepare_status(new, old),
         }
     }
 
     fn validate_part(&self, part: &str, new: &Object, old: &Object) -> Vec<FieldError> {
-        if part != EPHEMERAL {
-            return self.validate_status(new, old);
-        }
+        let validate = match part {
+            EPHEMERAL => update::validate_ephemeral_containers,
+            RESIZE => resize::validate,
+            _ => return self.validate_status(new, old),
+        };
         match (typed(new), typed(old)) {
-            (Ok(new), Ok(old)) => update::validate_ephemeral_containers(&new, &old),
+            (Ok(new), Ok(old)) => validate(&new, &old),
             (Err(error), _) | (_, Err(error)) => vec![error],
         }
     }

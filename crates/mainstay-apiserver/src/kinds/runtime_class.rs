@@ -16,7 +16,7 @@ use crate::kind::{AGE, Column, NAME, PLAIN, Resource, Strategy, column};
 use crate::object::Object;
 use crate::table;
 
-pub(super) static RUNTIME_CLASSES: Resource = Resource {
+pub(crate) static RUNTIME_CLASSES: Resource = Resource {
     group: "node.k8s.io",
     kind: "RuntimeClass",
     plural: "runtimeclasses",

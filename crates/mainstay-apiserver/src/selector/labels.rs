@@ -204,6 +204,21 @@ impl<'a> Tokens<'a> {
 // === impl Requirement ===
 
 impl Requirement {
+    /// The one value that a label must have, if it says so.
+    pub(super) fn exact(&self) -> Option<&str> {
+        match &self.operator {
+            Operator::In(values) => match values.as_slice() {
+                [one] => Some(one),
+                _ => None,
+            },
+            Operator::Exists
+            | Operator::DoesNotExist
+            | Operator::NotIn(_)
+            | Operator::GreaterThan(_)
+            | Operator::LessThan(_) => None,
+        }
+    }
+
     /// Whether a label's value is as it has to be; `None` of an object without the label.
     pub(super) fn matches(&self, value: Option<&str>) -> bool {
         let number = || value.and_then(|value| value.parse::<i64>().ok());

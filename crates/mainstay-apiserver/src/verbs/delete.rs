@@ -115,7 +115,10 @@ impl Inner {
             let options = &of_mirror(user, &stored.object, options);
             let decision = decide(resource, &stored.object, options, Timestamp::now());
             let done = match decision {
-                Decision::Wait => return Ok(Deleted::Going(stored)),
+                Decision::Wait if self.storage.is_current(resource, &stored).await? => {
+                    return Ok(Deleted::Going(stored));
+                }
+                Decision::Wait => continue,
                 Decision::Remove if options.dry_run => return Ok(Deleted::Gone(stored)),
                 Decision::End(object) if options.dry_run => {
                     return Ok(Deleted::Gone(Stored { object, revision: stored.revision }));

@@ -92,7 +92,8 @@ fn access(call: &Call<'_>, object: &Object, user: &User) -> Result<Value> {
     if !errors.0.is_empty() {
         return Err(ApiError::invalid(call.resource, object.name(), &errors.0));
     }
-    let fields = required_fields(about);
+    let fields = required(about, "/fieldSelector/requirements");
+    let labels = required(about, "/labelSelector/requirements");
     let verb = text(about.or(path), "verb");
     let attributes = Attributes {
         user,
@@ -105,6 +106,7 @@ fn access(call: &Call<'_>, object: &Object, user: &User) -> Result<Value> {
         path: &text(path, "path"),
         is_resource: about.is_some(),
         fields: &fields,
+        labels: &labels,
     };
     let mut status = json!({ "allowed": false });
     let reason = match call.server.decide(&attributes) {
@@ -120,9 +122,9 @@ fn access(call: &Call<'_>, object: &Object, user: &User) -> Result<Value> {
     Ok(status)
 }
 
-/// The fields that a question's selector pins down.
-fn required_fields(about: Option<&Value>) -> Vec<(String, String)> {
-    let requirements = about.and_then(|it| it.pointer("/fieldSelector/requirements")?.as_array());
+/// The fields, or labels, that a question's selector pins down.
+fn required(about: Option<&Value>, pointer: &str) -> Vec<(String, String)> {
+    let requirements = about.and_then(|it| it.pointer(pointer)?.as_array());
     requirements
         .into_iter()
         .flatten()

@@ -9,6 +9,7 @@ use http_body_util::{BodyExt, Full};
 use jiff::Timestamp;
 use mainstay_apiserver::{Access, ApiServer, Body, Config, Peer, User, boxed};
 use mainstay_pki::{Pki, StaticTokens, Wanted};
+use mainstay_store::Store;
 use mainstay_store::embedded::{EmbeddedStore, Options};
 use serde_json::Value;
 use tempfile::TempDir;
@@ -29,6 +30,11 @@ pub(crate) struct Response {
 
 /// A server with nothing but what every cluster has.
 pub(crate) async fn server() -> Server {
+    server_over(|store| store).await
+}
+
+/// The same over what is made of its store.
+pub(crate) async fn server_over(wrap: impl FnOnce(Arc<dyn Store>) -> Arc<dyn Store>) -> Server {
     let directory = TempDir::new().unwrap();
     let store = EmbeddedStore::open(&directory.path().join("api.redb"), Options::default());
     let wanted = Wanted {
@@ -39,7 +45,7 @@ pub(crate) async fn server() -> Server {
     };
     let (pki, _) = Pki::open(&directory.path().join("pki"), &wanted, Timestamp::now()).unwrap();
     let config = Config {
-        store: Arc::new(store.unwrap()),
+        store: wrap(Arc::new(store.unwrap())),
         access: Access::new(pki.tokens().clone(), StaticTokens::default()),
         nodes: None,
         version: "v1.36.0".into(),

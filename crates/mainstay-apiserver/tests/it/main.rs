@@ -8,4 +8,6 @@ mod discovery;
 mod kinds;
 mod patches;
 mod protobuf;
+mod resize;
+mod shared;
 mod subresources;

@@ -278,7 +278,7 @@ async fn the_service_of_the_api_says_where_it_is() {
     assert_eq!(server.ask("GET", endpoints, None).await.code, 404);
     for address in ["10.0.0.7:6443", "10.0.0.8:6443", "[fd00::7]:6443"] {
         let address: std::net::SocketAddr = address.parse().unwrap();
-        server.api.publish_endpoint(Some(address)).await.unwrap();
+        server.api.keep_endpoint(Some(address)).await;
         let port = json!({"name": "https", "port": 6443, "protocol": "TCP"});
         let told = server.ask("GET", endpoints, None).await;
         let subset = json!({ "addresses": [{ "ip": address.ip() }], "ports": [port] });
@@ -295,7 +295,7 @@ async fn the_service_of_the_api_says_where_it_is() {
         let family = if address.is_ipv4() { "IPv4" } else { "IPv6" };
         assert_eq!(slice["addressType"], family);
     }
-    server.api.publish_endpoint(None).await.unwrap();
+    server.api.keep_endpoint(None).await;
     for path in [endpoints, slices] {
         assert_eq!(server.ask("GET", path, None).await.code, 404, "{path}");
     }

@@ -1,20 +1,23 @@
-//! Which range a node gets.
+//! Which ranges a node gets.
 
 use std::fmt;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::Node;
 use mainstay_pod::identity::PROPOSED_POD_CIDR_ANNOTATION;
 
-/// Where other ranges are taken from: the blocks that nodes choose from by themselves.
+/// Where other ranges of IPv4 are taken from: the blocks that nodes choose from by themselves.
 const BLOCKS: [Range; 4] = [
-    Range { network: 0x0ac9_0000, prefix: 16 },
-    Range { network: 0xac1e_0000, prefix: 16 },
-    Range { network: 0xc0a8_8000, prefix: 17 },
-    Range { network: 0xc612_0000, prefix: 16 },
+    Range { ipv6: false, network: 0x0ac9_0000, prefix: 16 },
+    Range { ipv6: false, network: 0xac1e_0000, prefix: 16 },
+    Range { ipv6: false, network: 0xc0a8_8000, prefix: 17 },
+    Range { ipv6: false, network: 0xc612_0000, prefix: 16 },
 ];
+/// Of IPv6, whose ranges are chosen by chance from so many that they do not meet, it is the block
+/// that has so many bits less.
+const BLOCK6_BITS: u32 = 16;
 
 /// What a node gets.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,13 +26,15 @@ pub(super) enum Assignment {
     None,
     /// Nothing is left.
     Full,
-    Range(String),
+    /// At most one of each kind, the primary one first.
+    Ranges(Vec<String>),
 }
 
-/// A range of IPv4 addresses, as nodes can use them.
+/// A range of addresses, as nodes can use them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Range {
-    network: u32,
+    ipv6: bool,
+    network: u128,
     prefix: u32,
 }
 
@@ -41,19 +46,25 @@ pub(super) fn decide(node: &Node, all: &[Arc<Node>]) -> Assignment {
     let Some(proposed) = proposal(node) else { return Assignment::None };
     let others = || all.iter().filter(|other| other.metadata.name != node.metadata.name);
     let given: Vec<Range> = others().flat_map(|other| ranges(other)).collect();
-    if !given.iter().any(|it| it.overlaps(proposed)) {
-        return Assignment::Range(proposed.to_string());
-    }
     // What somebody else proposes is left to him if possible.
-    let wanted: Vec<Range> = others().filter_map(|other| proposal(other)).collect();
-    let free = |taken: &[Range]| {
-        let mut candidates = BLOCKS.iter().flat_map(|block| block.parts(proposed.prefix));
-        candidates.find(|it| !taken.iter().any(|other| other.overlaps(*it)))
-    };
-    match free(&[&given[..], &wanted[..]].concat()).or_else(|| free(&given)) {
-        Some(range) => Assignment::Range(range.to_string()),
-        None => Assignment::Full,
-    }
+    let wanted = || others().filter_map(|other| proposal(other)).flatten();
+    let assigned = proposed.iter().map(|proposed| {
+        if !given.iter().any(|it| it.overlaps(*proposed)) {
+            return Some(proposed.to_string());
+        }
+        let all: Vec<Range> = given.iter().copied().chain(wanted()).collect();
+        free(*proposed, &all).or_else(|| free(*proposed, &given)).map(|range| range.to_string())
+    });
+    assigned.collect::<Option<Vec<_>>>().map_or(Assignment::Full, Assignment::Ranges)
+}
+
+/// A range as large as the proposed one that has nothing in common with those that are taken.
+fn free(proposed: Range, taken: &[Range]) -> Option<Range> {
+    let block = Range { prefix: proposed.prefix.saturating_sub(BLOCK6_BITS), ..proposed };
+    let around = [Range { network: block.network & block.mask(), ..block }];
+    let blocks: &[Range] = if proposed.ipv6 { &around } else { &BLOCKS };
+    let mut candidates = blocks.iter().flat_map(|block| block.parts(proposed.prefix));
+    candidates.find(|it| !taken.iter().any(|other| other.overlaps(*it)))
 }
 
 fn has_range(node: &Node) -> bool {
@@ -71,30 +82,44 @@ fn ranges_of(node: &Node) -> impl Iterator<Item = &String> {
 }
 
 /// What a node proposes, if it can be used.
-fn proposal(node: &Node) -> Option<Range> {
+fn proposal(node: &Node) -> Option<Vec<Range>> {
     let annotations = node.metadata.annotations.as_ref()?;
-    let range: Range = annotations.get(PROPOSED_POD_CIDR_ANNOTATION)?.parse().ok()?;
-    (8..=29).contains(&range.prefix).then_some(range)
+    let mut ranges: Vec<Range> = Vec::new();
+    for text in annotations.get(PROPOSED_POD_CIDR_ANNOTATION)?.split(',') {
+        let range: Range = text.parse().ok()?;
+        let longest = if range.ipv6 { 120 } else { 29 };
+        if !(8..=longest).contains(&range.prefix) || ranges.iter().any(|it| it.ipv6 == range.ipv6) {
+            return None;
+        }
+        ranges.push(range);
+    }
+    Some(ranges)
 }
 
 impl Range {
-    fn mask(self) -> u32 {
-        u32::MAX.checked_shl(32 - self.prefix).unwrap_or(0)
+    /// Bits of an address.
+    fn width(self) -> u32 {
+        if self.ipv6 { 128 } else { 32 }
+    }
+
+    fn mask(self) -> u128 {
+        u128::MAX.checked_shl(self.width() - self.prefix).unwrap_or(0)
     }
 
     fn overlaps(self, other: Self) -> bool {
         let mask = self.mask() & other.mask();
-        self.network & mask == other.network & mask
+        self.ipv6 == other.ipv6 && self.network & mask == other.network & mask
     }
 
     /// The ranges of a size that are in this one.
     fn parts(self, prefix: u32) -> impl Iterator<Item = Self> {
         let count = match prefix.checked_sub(self.prefix) {
-            Some(bits) => 1_u32 << bits,
+            Some(bits) => 1_u128 << bits,
             None => 0,
         };
         (0..count).map(move |number| Self {
-            network: self.network + number.checked_shl(32 - prefix).unwrap_or(0),
+            ipv6: self.ipv6,
+            network: self.network + number.checked_shl(self.width() - prefix).unwrap_or(0),
             prefix,
         })
     }
@@ -105,15 +130,24 @@ impl FromStr for Range {
 
     fn from_str(text: &str) -> Result<Self, ()> {
         let (network, prefix) = text.split_once('/').ok_or(())?;
-        let network: Ipv4Addr = network.parse().map_err(drop)?;
-        let prefix = prefix.parse().ok().filter(|prefix| *prefix <= 32).ok_or(())?;
-        let range = Self { network: network.to_bits(), prefix };
+        let (ipv6, network) = match network.parse::<IpAddr>().map_err(drop)? {
+            IpAddr::V4(address) => (false, address.to_bits().into()),
+            IpAddr::V6(address) => (true, address.to_bits()),
+        };
+        let range = Self { ipv6, network, prefix: prefix.parse().map_err(drop)? };
+        if range.prefix > range.width() {
+            return Err(());
+        }
         (range.network & !range.mask() == 0).then_some(range).ok_or(())
     }
 }
 
 impl fmt::Display for Range {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", Ipv4Addr::from_bits(self.network), self.prefix)
+        let address: IpAddr = match (self.ipv6, u32::try_from(self.network)) {
+            (false, Ok(bits)) => Ipv4Addr::from_bits(bits).into(),
+            _ => Ipv6Addr::from_bits(self.network).into(),
+        };
+        write!(f, "{address}/{}", self.prefix)
     }
 }

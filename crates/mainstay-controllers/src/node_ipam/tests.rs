@@ -5,7 +5,7 @@ use mainstay_pod::identity::PROPOSED_POD_CIDR_ANNOTATION;
 
 use super::*;
 
-/// A node that proposes a range and has one; nothing where they are empty.
+/// A node that proposes ranges and has some; nothing where they are empty.
 fn node(name: &str, proposes: &str, has: &str) -> Arc<Node> {
     let proposal = (!proposes.is_empty())
         .then(|| (PROPOSED_POD_CIDR_ANNOTATION.to_owned(), proposes.to_owned()));
@@ -17,8 +17,8 @@ fn node(name: &str, proposes: &str, has: &str) -> Arc<Node> {
             ..ObjectMeta::default()
         },
         spec: Some(NodeSpec {
-            pod_cidr: has.clone(),
-            pod_cidrs: has.map(|it| vec![it]),
+            pod_cidr: has.as_ref().and_then(|it| it.split(',').next()).map(str::to_owned),
+            pod_cidrs: has.map(|it| it.split(',').map(str::to_owned).collect()),
             ..NodeSpec::default()
         }),
         status: None,
@@ -38,7 +38,9 @@ fn a_node_gets_what_it_proposes_if_nobody_has_it() {
         ("10.201.0.1/24", "", vec![], None),
         ("10.201.0.0/30", "", vec![], None),
         ("0.0.0.0/0", "", vec![], None),
-        ("fd00::/64", "", vec![], None),
+        ("fd00::/121", "", vec![], None),
+        ("10.201.0.0/24,fd00::", "", vec![], None),
+        ("10.201.0.0/24,10.202.0.0/24", "", vec![], None),
         ("10.201.0.0", "", vec![], None),
         // Another one has it, or a part of it, or more.
         (first, "", vec![("", first)], Some(second)),
@@ -57,8 +59,21 @@ fn a_node_gets_what_it_proposes_if_nobody_has_it() {
         ),
         (first, "", vec![("", "0.0.0.0/0")], Some("")),
         ("10.0.0.0/8", "", vec![("", first)], Some("")),
-        // What is not understood stands in nobody's way.
+        // Of the other kind, and of both.
         (first, "", vec![("", "fd00::/64")], Some(first)),
+        ("fd00:7::/64", "", vec![("", "0.0.0.0/0")], Some("fd00:7::/64")),
+        ("fd00:7::/64", "", vec![("", "fd00:7::/64")], Some("fd00:7:0:1::/64")),
+        ("fd00:7::/64", "", vec![("", "fd00:7::/48")], Some("")),
+        ("fd00:7::/64,10.9.8.0/24", "", vec![], Some("fd00:7::/64,10.9.8.0/24")),
+        (
+            "10.201.0.0/24,fd00:7::/64",
+            "",
+            vec![("", "10.201.0.0/24,fd00:7::/64"), ("fd00:7:0:1::/64", "")],
+            Some("10.201.1.0/24,fd00:7:0:2::/64"),
+        ),
+        ("10.201.0.0/24,fd00:7::/64", "", vec![("", "0.0.0.0/0")], Some("")),
+        // What is not understood stands in nobody's way.
+        (first, "", vec![("", "a range")], Some(first)),
     ] {
         let asks = node("n", node_proposes, has);
         let others = others.iter().enumerate();
@@ -68,7 +83,7 @@ fn a_node_gets_what_it_proposes_if_nobody_has_it() {
         let expected = match expected {
             None => Assignment::None,
             Some("") => Assignment::Full,
-            Some(range) => Assignment::Range(range.to_owned()),
+            Some(ranges) => Assignment::Ranges(ranges.split(',').map(str::to_owned).collect()),
         };
         assert_eq!(decide(&asks, &all), expected, "{node_proposes} {has} {all:?}");
     }
@@ -83,9 +98,10 @@ fn no_two_nodes_have_an_address_in_common() {
         let proposes = format!("10.201.{}.0/24", number % 7);
         let asks = node(&name, &proposes, "");
         match decide(&asks, &nodes) {
-            Assignment::Range(range) => {
-                assert!(given.insert(range.clone()));
-                nodes.push(node(&name, &proposes, &range));
+            Assignment::Ranges(ranges) => {
+                let ranges = ranges.join(",");
+                assert!(given.insert(ranges.clone()));
+                nodes.push(node(&name, &proposes, &ranges));
             }
             other => panic!("{number}: {other:?}"),
         }

@@ -9,10 +9,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 
-use crate::pods::{self, node};
-
-/// What it costs to lose a pod, as people say it.
-const COST: &str = "controller.kubernetes.io/pod-deletion-cost";
+use crate::pods::{self, DELETION_COST, node};
 
 /// So many of the active pods, those that are missed least first.
 pub(super) fn first_to_go(
@@ -84,7 +81,8 @@ fn phase(pod: &Pod) -> i64 {
 }
 
 fn cost(pod: &Pod) -> i64 {
-    let cost = pod.metadata.annotations.as_ref().and_then(|annotations| annotations.get(COST));
+    let cost =
+        pod.metadata.annotations.as_ref().and_then(|annotations| annotations.get(DELETION_COST));
     cost.and_then(|cost| cost.parse::<i32>().ok()).unwrap_or_default().into()
 }
 

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Pod, PodSpec, PodStatus};
+use mainstay_pod::identity::CONFIG_MIRROR_ANNOTATION;
 use mainstay_pod::resources::{self, ResourceList};
 use mainstay_pod::scheduling::host_ports;
 use mainstay_pod::scheduling::selector::Labels;
@@ -19,8 +20,6 @@ use crate::informer::ObjectKey;
 
 /// Whose pods are scheduled here. Source: `DefaultSchedulerName` in `staging/src/k8s.io/api/core/v1`.
 const SCHEDULER: &str = "default-scheduler";
-/// What mirrors of static pods have.
-const MIRROR: &str = "kubernetes.io/config.mirror";
 /// What a container that requests nothing counts as where nodes are compared, so that nodes full of
 /// such pods do not look empty. Source: `pkg/scheduler/util/pod_resources.go`.
 const SCORED: [(&str, &str); 2] = [("cpu", "100m"), ("memory", "200Mi")];
@@ -70,7 +69,7 @@ impl PodInfo {
     pub(super) fn new(object: Arc<Pod>) -> Option<Self> {
         let spec = object.spec.as_ref()?;
         let meta = &object.metadata;
-        let (requests, scored) = requests(spec);
+        let (requests, scored) = requests(spec, object.status.as_ref());
         let kind = Kind {
             namespace: meta.namespace.clone().unwrap_or_default(),
             labels: meta.labels.clone().unwrap_or_default(),
@@ -85,7 +84,10 @@ impl PodInfo {
             host_ports: host_ports::of(spec),
             kind: Arc::new(kind),
             ending: meta.deletion_timestamp.is_some(),
-            is_mirror: meta.annotations.as_ref().is_some_and(|it| it.contains_key(MIRROR)),
+            is_mirror: meta
+                .annotations
+                .as_ref()
+                .is_some_and(|it| it.contains_key(CONFIG_MIRROR_ANNOTATION)),
             object,
         })
     }
@@ -133,13 +135,13 @@ pub(super) fn stage(pod: &Pod) -> Stage {
     }
 }
 
-fn requests(spec: &PodSpec) -> (Resource, [i64; 2]) {
-    let requests = Resource::of(&resources::requests_of(spec));
+fn requests(spec: &PodSpec, status: Option<&PodStatus>) -> (Resource, [i64; 2]) {
+    let requests = Resource::of(&resources::requests_with(spec, status, &ResourceList::new()));
     let by_default: ResourceList = SCORED
         .iter()
         .filter_map(|(name, text)| Some(((*name).to_owned(), Quantity::parse(text).ok()?)))
         .collect();
-    let scored = Resource::of(&resources::requests_with(spec, &by_default));
+    let scored = Resource::of(&resources::requests_with(spec, status, &by_default));
     (requests, [scored.cpu, scored.memory])
 }
 

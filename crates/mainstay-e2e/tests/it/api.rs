@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::net::TcpListener;
 
 use mainstay_testkit::tools;
+use serde_json::Value;
 
 use crate::manifest::pod;
 use crate::node::{Node, wait_for};
@@ -16,14 +17,57 @@ pub(crate) fn kubectl(node: &Node, arguments: &[&str]) -> Outcome {
     run(&mut command)
 }
 
+/// Makes an object of the API, which may not answer yet.
+#[track_caller]
+pub(crate) fn create(node: &Node, object: &impl ToString) {
+    let file = node.stage("object.json", object);
+    let create = || kubectl(node, &["create", "-f", file.to_str().unwrap()]);
+    let made = wait_for(|| create().status.success().then_some(()));
+    assert!(made.is_some(), "{}\n{}", create().stderr, node.log());
+}
+
+/// What the API has at a path of an object: `get` says which one, `{.status.phase}` would be a path.
+pub(crate) fn shown(node: &Node, get: &[&str], path: &str) -> Option<String> {
+    let output = format!("jsonpath={path}");
+    let outcome = kubectl(node, &[&["get", "-o", &output], get].concat());
+    outcome.status.success().then_some(outcome.stdout)
+}
+
+/// Waits until the API has this at a path of an object; with `None`, until there is no such object.
+#[track_caller]
+pub(crate) fn wait_for_shown(node: &Node, get: &[&str], path: &str, expected: Option<&str>) {
+    let is = || shown(node, get, path);
+    let found = wait_for(|| (is().as_deref() == expected).then_some(()));
+    assert!(found.is_some(), "{path} of {get:?} is {:?}, not {expected:?}\n{}", is(), node.log());
+}
+
 /// Waits until the API tells a pod's phase.
+#[track_caller]
 pub(crate) fn wait_for_phase(node: &Node, name: &str, phase: &str) {
-    let shown = wait_for(|| {
-        let arguments = ["get", "pod", name, "-o", "jsonpath={.status.phase}"];
-        let outcome = kubectl(node, &arguments);
-        (outcome.status.success() && outcome.stdout == phase).then_some(())
-    });
-    assert!(shown.is_some(), "the API never showed {name} as {phase}\n{}", node.log());
+    wait_for_shown(node, &["pod", name], "{.status.phase}", Some(phase));
+}
+
+/// Asks until the answer has that many words.
+#[track_caller]
+pub(crate) fn wait_for_words(ask: impl Fn() -> String, count: usize) -> Vec<String> {
+    let words = || ask().split_whitespace().map(str::to_owned).collect::<Vec<_>>();
+    let found = wait_for(|| Some(words()).filter(|words| words.len() == count));
+    found.unwrap_or_else(|| panic!("{:?} never came to be {count} words", words()))
+}
+
+/// Waits until an event that the selector of fields takes has been told, with this in its message.
+#[track_caller]
+pub(crate) fn wait_for_event(node: &Node, selector: &str, text: &str) {
+    let get = ["events", "-A", "--field-selector", selector];
+    let told = || shown(node, &get, "{.items[*].message}").unwrap_or_default();
+    let found = wait_for(|| told().contains(text).then_some(()));
+    assert!(found.is_some(), "{selector}: {text:?} is not in {:?}\n{}", told(), node.log());
+}
+
+/// A pod as the API shows it.
+pub(crate) fn pod_object(node: &Node, name: &str) -> Value {
+    let outcome = kubectl(node, &["get", "pod", name, "-o", "json"]);
+    serde_json::from_str(&outcome.stdout).unwrap_or_default()
 }
 
 #[test]
@@ -118,11 +162,7 @@ fn what_was_answered_survives_kills_and_power_cuts() {
         }
         node.launch();
         for known in names.iter().take(at + 1) {
-            let there = wait_for(|| {
-                let outcome =
-                    kubectl(&node, &["get", "configmap", known, "-o", "jsonpath={.data.k}"]);
-                (outcome.status.success()).then_some(outcome.stdout)
-            });
+            let there = wait_for(|| shown(&node, &["configmap", known], "{.data.k}"));
             assert_eq!(there.as_deref(), Some("v"), "{known} after {name}\n{}", node.log());
         }
     }
@@ -134,15 +174,11 @@ fn a_mirror_that_is_deleted_is_back_and_its_containers_run_on() {
     node.put("web.yaml", &pod("web"));
     let before = node.wait_for_running("web");
     wait_for_phase(&node, "web-n1", "Running");
-    let uid = ["get", "pod", "web-n1", "-o", "jsonpath={.metadata.uid}"];
-    let mut known = kubectl(&node, &uid).success();
+    let uid = || shown(&node, &["pod", "web-n1"], "{.metadata.uid}");
+    let mut known = uid().unwrap();
     for flags in [&[][..], &["--grace-period=0", "--force"], &["--now"]] {
         kubectl(&node, &[&["delete", "pod", "web-n1", "--wait=false"], flags].concat()).success();
-        let other = wait_for(|| {
-            let outcome = kubectl(&node, &uid);
-            let found = (outcome.status.success()).then_some(outcome.stdout)?;
-            (found != known).then_some(found)
-        });
+        let other = wait_for(|| uid().filter(|uid| *uid != known));
         known = other.unwrap_or_else(|| panic!("{flags:?}\n{}", node.log()));
         wait_for_phase(&node, "web-n1", "Running");
     }

@@ -5,7 +5,8 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 
 use serde_json::{Value, json};
 
-use crate::api::{kubectl, wait_for_phase};
+use crate::api::{create, kubectl, shown, wait_for_event, wait_for_phase};
+use crate::bad_input::wait_for_problem;
 use crate::manifest::{Manifest, pod};
 use crate::node::{Node, wait_for};
 
@@ -22,16 +23,6 @@ fn put_secret(node: &Node, file: &str, object: &Value) {
     let staged = node.stage(file, object);
     fs::set_permissions(&staged, fs::Permissions::from_mode(0o600)).unwrap();
     fs::rename(staged, node.manifests().join(file)).unwrap();
-}
-
-/// Makes a pod of the API, which may not answer yet.
-#[track_caller]
-fn create(node: &Node, pod: &Manifest) {
-    let file = node.path("pod.json");
-    fs::write(&file, pod.to_string()).unwrap();
-    let create = ["create", "-f", file.to_str().unwrap()];
-    let made = wait_for(|| kubectl(node, &create).status.success().then_some(()));
-    assert!(made.is_some(), "{}", kubectl(node, &create).stderr);
 }
 
 /// Waits until a file on the host says this.
@@ -107,13 +98,9 @@ fn static_pods_take_what_lies_beside_them() {
     );
 
     node.put("app.yaml", &config_map("app", &json!({ "color": "red", "app.conf": "one" })));
-    let problem = || node.status().pod("web").and_then(|pod| pod.problem.clone());
-    let told = wait_for(|| problem().filter(|it| it.contains("secret \"db\" not found")));
-    assert!(told.is_some(), "{:?}", problem());
+    wait_for_problem(&node, "web", &["secret \"db\" not found"]);
     put_secret(&node, "db.yaml", &secret("db", &json!({ "other": "x" })));
-    let missing = "references non-existent secret key: password";
-    let told = wait_for(|| problem().filter(|it| it.contains(missing)));
-    assert!(told.is_some(), "{:?}", problem());
+    wait_for_problem(&node, "web", &["references non-existent secret key: password"]);
     put_secret(&node, "db.yaml", &secret("db", &json!({ "password": "p1" })));
     let running = node.wait_for_running("web");
     assert!(node.status().manifests.is_empty(), "{:?}", node.status().manifests);
@@ -206,9 +193,8 @@ fn the_mirror_is_shown_and_a_secret_that_all_can_read_is_told_of() {
     let checked = node.mainstay(&["check", node.manifests().to_str().unwrap()]).success();
     assert!(checked.contains("ok (pod default/web, Secret default/db)"), "{checked}");
     wait_for_phase(&node, "web-n1", "Running");
-    let path = "jsonpath={.metadata.annotations.mainstay\\.dev/config\\.references}";
-    let shown = kubectl(&node, &["get", "pod", "web-n1", "-o", path]).success();
-    assert_eq!(shown, "secrets/db");
+    let path = "{.metadata.annotations.mainstay\\.dev/config\\.references}";
+    assert_eq!(shown(&node, &["pod", "web-n1"], path).unwrap(), "secrets/db");
 }
 
 #[test]
@@ -273,14 +259,12 @@ fn pods_of_the_api_take_what_the_api_has() {
     // What lies beside manifests is not for it.
     node.put("app.yaml", &config_map("app", &json!({ "k": "of the disk" })));
     create(&node, &web);
-    let events = || kubectl(&node, &["get", "events", "-o", "jsonpath={.items[*].message}"]).stdout;
     let missing = "MountVolume.SetUp failed for volume \"map\" : configmap \"app\" not found";
-    assert!(wait_for(|| events().contains(missing).then_some(())).is_some(), "{}", events());
+    wait_for_event(&node, "involvedObject.name=web", missing);
 
     let ok = |arguments: &[&str]| drop(kubectl(&node, arguments).success());
     ok(&["create", "configmap", "app", "--from-literal=k=one"]);
-    let missing = "Error: secret \"db\" not found";
-    assert!(wait_for(|| events().contains(missing).then_some(())).is_some(), "{}", events());
+    wait_for_event(&node, "involvedObject.name=web", "Error: secret \"db\" not found");
     ok(&["create", "secret", "generic", "db", "--from-literal=PASS=p"]);
     wait_for_phase(&node, "web", "Running");
     assert!(node.wait_for_told("env", 1).contains(&"PASS=p".to_owned()));

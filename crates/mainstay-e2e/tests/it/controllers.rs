@@ -5,6 +5,7 @@ mod cluster;
 mod daemon_set;
 mod deployment;
 mod disruption;
+mod election;
 mod eviction;
 mod node_ipam;
 mod node_lifecycle;

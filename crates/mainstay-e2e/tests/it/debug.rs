@@ -2,18 +2,12 @@
 
 use serde_json::{Value, json};
 
-use crate::api::{kubectl, wait_for_phase};
+use crate::api::{create, kubectl, pod_object, wait_for_event, wait_for_phase};
 use crate::manifest::{command, container, pod};
 use crate::node::{Node, wait_for};
 
 /// A container that tells when it is there, and its number, and waits to be told to end.
 const TOOL: &str = "trap 'exit 3' TERM; echo $$$$ > /number; echo here; sleep 4321 & wait";
-
-/// The pod as the API shows it.
-fn shown(node: &Node, name: &str) -> Value {
-    let outcome = kubectl(node, &["get", "pod", name, "-o", "json"]);
-    serde_json::from_str(&outcome.stdout).unwrap_or_default()
-}
 
 /// The status of a container that was added to a pod.
 fn status(pod: &Value, name: &str) -> Value {
@@ -25,11 +19,11 @@ fn status(pod: &Value, name: &str) -> Value {
 #[track_caller]
 fn wait_for_state(node: &Node, pod: &str, name: &str, state: &str) -> Value {
     let found = wait_for(|| {
-        let status = status(&shown(node, pod), name);
+        let status = status(&pod_object(node, pod), name);
         (!status["state"][state].is_null()).then_some(status)
     });
     found.unwrap_or_else(|| {
-        let pod = shown(node, pod);
+        let pod = pod_object(node, pod);
         panic!("{name} never came to be {state}: {pod:#}\n{}", node.log())
     })
 }
@@ -62,7 +56,7 @@ fn what_is_added_to_a_static_pod_outlives_the_agent_and_the_mirror_and_ends_with
     assert!(wait_for(|| (logs(&node) == "here\n").then_some(())).is_some());
     assert!(sh(&node, "web-n1", "tool", "ps -o args").contains("sleep 1234"));
     assert!(sh(&node, "web-n1", "main", "ps -o args").contains("sleep 4321"));
-    let pod = shown(&node, "web-n1");
+    let pod = pod_object(&node, "web-n1");
     assert_eq!(pod["status"]["phase"], "Running");
     let main = node.status().pod("web").unwrap().id().to_owned();
 
@@ -74,10 +68,10 @@ fn what_is_added_to_a_static_pod_outlives_the_agent_and_the_mirror_and_ends_with
     assert!(sh(&node, "web-n1", "tool", "ps -o args").contains("sleep 1234"));
 
     // Another mirror gets it again.
-    let uid = shown(&node, "web-n1")["metadata"]["uid"].clone();
+    let uid = pod_object(&node, "web-n1")["metadata"]["uid"].clone();
     kubectl(&node, &["delete", "pod", "web-n1", "--grace-period=0", "--force"]).success();
     let again = wait_for(|| {
-        let pod = shown(&node, "web-n1");
+        let pod = pod_object(&node, "web-n1");
         let is_added = pod["spec"]["ephemeralContainers"][0]["targetContainerName"] == "main";
         (is_added && pod["metadata"]["uid"] != uid).then_some(pod)
     });
@@ -96,7 +90,7 @@ fn what_is_added_to_a_static_pod_outlives_the_agent_and_the_mirror_and_ends_with
     });
     debug(&node, "web-n1", "next", "main", TOOL);
     wait_for_state(&node, "web-n1", "next", "running");
-    let tool = status(&shown(&node, "web-n1"), "tool");
+    let tool = status(&pod_object(&node, "web-n1"), "tool");
     assert_eq!(tool["state"]["terminated"]["exitCode"], 3, "{tool}");
 
     // And neither does another start of the machine.
@@ -129,9 +123,7 @@ fn what_is_added_to_a_pod_of_the_api_runs_while_it_is_initialized_and_says_why_i
         .set("spec.terminationGracePeriodSeconds", 1)
         .set("spec.initContainers", json!([init]))
         .script("sleep 1234 &");
-    let file = node.stage("web.json", &web);
-    let create = || kubectl(&node, &["create", "-f", file.to_str().unwrap()]).status.success();
-    assert!(wait_for(|| create().then_some(())).is_some(), "{}", node.log());
+    create(&node, &web);
     node.wait_for_told("web", 1);
     debug(&node, "web", "early", "main", TOOL);
     debug(&node, "web", "tool", "init", "tr '\\0' ' ' < /proc/1/cmdline; echo; sleep 4321");
@@ -142,18 +134,15 @@ fn what_is_added_to_a_pod_of_the_api_runs_while_it_is_initialized_and_says_why_i
         log.ends_with('\n').then_some(log)
     });
     assert!(seen.unwrap().contains("echo init >>"));
-    assert_eq!(shown(&node, "web")["status"]["phase"], "Pending");
+    assert_eq!(pod_object(&node, "web")["status"]["phase"], "Pending");
     let why = wait_for(|| {
-        let waiting = status(&shown(&node, "web"), "early")["state"]["waiting"].clone();
+        let waiting = status(&pod_object(&node, "web"), "early")["state"]["waiting"].clone();
         (waiting["reason"] == "CreateContainerConfigError").then_some(waiting)
     });
     let why = why.unwrap_or_else(|| panic!("{early}\n{}", node.log()));
     assert_eq!(why["message"], "unable to find target container main");
     let field = "involvedObject.fieldPath=spec.ephemeralContainers{early}";
-    let events = ["get", "events", "--field-selector", field, "-o", "jsonpath={.items[*].message}"];
-    let text = "Error: unable to find target container main";
-    let told = wait_for(|| kubectl(&node, &events).stdout.contains(text).then_some(()));
-    assert!(told.is_some(), "{}", node.log());
+    wait_for_event(&node, field, "Error: unable to find target container main");
 
     // When its target has come, it does too.
     std::fs::write(node.host().join("gate"), "").unwrap();
@@ -164,12 +153,12 @@ fn what_is_added_to_a_pod_of_the_api_runs_while_it_is_initialized_and_says_why_i
     assert_eq!(tool["state"]["terminated"]["exitCode"], 137);
     debug(&node, "web", "late", "init", TOOL);
     let why = wait_for(|| {
-        let waiting = status(&shown(&node, "web"), "late")["state"]["waiting"].clone();
+        let waiting = status(&pod_object(&node, "web"), "late")["state"]["waiting"].clone();
         (waiting["reason"] == "CreateContainerError").then_some(waiting)
     });
     let why = why.unwrap_or_else(|| panic!("{}", node.log()));
     let message = why["message"].as_str().unwrap();
-    assert!(message.starts_with("invalid target container: container \""), "{message}");
+    assert!(message.contains("invalid target container: container \""), "{message}");
     assert!(message.ends_with("\" is not running - in state CONTAINER_EXITED"), "{message}");
     kubectl(&node, &["delete", "pod", "web"]).success();
     assert!(wait_for(|| node.processes("shims").is_empty().then_some(())).is_some());

@@ -21,7 +21,7 @@ fn with_images(manifest: Manifest, images: &[(&str, &str)]) -> Manifest {
 fn import(node: &Node, image: &Image, name: &str) {
     let file = node.path("import.tar");
     image.docker_archive(name, &file);
-    node.mainstay(&["image", "import", file.to_str().unwrap()]).success();
+    node.import(&file);
 }
 
 #[test]

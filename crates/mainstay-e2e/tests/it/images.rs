@@ -33,7 +33,7 @@ fn teller(node: &Node, name: &str, image: &str) -> Manifest {
 fn import(node: &Node, image: &Image, name: &str) {
     let file = node.path("import.tar");
     image.docker_archive(name, &file);
-    node.mainstay(&["image", "import", file.to_str().unwrap()]).success();
+    node.import(&file);
 }
 
 /// Waits until the image of a pod was not to be had, and returns what is said about that.
@@ -228,25 +228,37 @@ fn without_a_registry_the_pull_policy_decides() {
         );
         assert!(node.mainstay(&["status"]).stdout.contains(said));
     }
-    let refused = |name: &str, expected: Expect| expected.assert_eq(&wait_for_refusal(&node, name));
-    refused(
-        "missing-never",
-        expect![[
-            r#"main: Container image "127.0.0.1:1/missing:1" is not present with pull policy of Never; import it with `mainstay image import`"#
-        ]],
-    );
-    refused(
-        "always",
-        expect![[
-            r#"main: Back-off pulling image "127.0.0.1:1/app:1": ErrImagePull: cannot pull the image: cannot pull 127.0.0.1:1/app:1: asking https://127.0.0.1:1 failed: connecting to 127.0.0.1:1 failed: client error (Connect): tcp connect error: Connection refused (os error 111)"#
-        ]],
-    );
-    refused(
-        "missing",
-        expect![[
-            r#"main: Back-off pulling image "127.0.0.1:1/missing:1": ErrImagePull: cannot pull the image: cannot pull 127.0.0.1:1/missing:1: asking https://127.0.0.1:1 failed: connecting to 127.0.0.1:1 failed: client error (Connect): tcp connect error: Connection refused (os error 111)"#
-        ]],
-    );
+    if node.is_on_containerd() {
+        for (name, wanted) in [
+            ("missing-never", "import it with the container runtime's own command"),
+            ("always", "dial tcp 127.0.0.1:1: connect: connection refused"),
+            ("missing", "dial tcp 127.0.0.1:1: connect: connection refused"),
+        ] {
+            let why = wait_for_refusal(&node, name);
+            assert!(why.contains(wanted), "{why}");
+        }
+    } else {
+        let refused =
+            |name: &str, expected: Expect| expected.assert_eq(&wait_for_refusal(&node, name));
+        refused(
+            "missing-never",
+            expect![[
+                r#"main: Container image "127.0.0.1:1/missing:1" is not present with pull policy of Never; import it with `mainstay image import`"#
+            ]],
+        );
+        refused(
+            "always",
+            expect![[
+                r#"main: Back-off pulling image "127.0.0.1:1/app:1": ErrImagePull: cannot pull the image: cannot pull 127.0.0.1:1/app:1: asking https://127.0.0.1:1 failed: connecting to 127.0.0.1:1 failed: client error (Connect): tcp connect error: Connection refused (os error 111)"#
+            ]],
+        );
+        refused(
+            "missing",
+            expect![[
+                r#"main: Back-off pulling image "127.0.0.1:1/missing:1": ErrImagePull: cannot pull the image: cannot pull 127.0.0.1:1/missing:1: asking https://127.0.0.1:1 failed: connecting to 127.0.0.1:1 failed: client error (Connect): tcp connect error: Connection refused (os error 111)"#
+            ]],
+        );
+    }
     // It comes from elsewhere.
     import(&node, &version("found"), &missing);
     for name in ["missing", "missing-never"] {

@@ -195,6 +195,13 @@ fn an_agent_that_is_killed_meanwhile_goes_on_where_it_was() {
     ]);
     node.put("web.yaml", &with("web", &node.host(), init, json!([lasting("web", "main")])));
     node.wait_for_told("web", 3);
+    if node.is_on_containerd() {
+        // It breaks off what somebody has asked for who is killed, and undoes a start.
+        node.wait_until("its start is done", |status| {
+            let state = status.pod("web").and_then(|pod| pod.init("second").state.clone());
+            state.is_some_and(|state| state.running.is_some())
+        });
+    }
     node.kill();
     node.launch();
     node.wait_for_state("web", "Init:2/3");
@@ -222,10 +229,7 @@ fn a_sandbox_that_is_made_anew_is_initialized_anew() {
     node.put("web.yaml", &with("web", &node.host(), init, main));
     let before = node.wait_for_running("web");
     assert_eq!(node.wait_for_told("web", 3), ["init", "log", "main"]);
-    for shim in node.processes("shims") {
-        let shim = rustix::process::Pid::from_raw(shim).unwrap();
-        rustix::process::kill_process(shim, rustix::process::Signal::KILL).unwrap();
-    }
+    node.kill_shims();
     let again = || {
         let pod = node.status().pod("web").cloned()?;
         (pod.runs() && pod.id() != before.id()).then_some(pod)

@@ -71,9 +71,10 @@ fn down_finds_logs_where_the_node_put_them_and_leaves_what_is_not_mainstays() {
     node.launch();
     node.put("web.yaml", &pod("web").exactly("echo done").set("spec.restartPolicy", "Never"));
     node.wait_for_state("web", "Completed");
-    // Nothing of it is left but its log.
+    // Nothing of it is left but its log, or nobody who knows more of it.
     node.cut_power();
     assert_eq!(node.mainstay(&["logs", "web"]).success(), "done\n");
+    node.begin_runtime();
     fs::create_dir(logs.join("default_etcd-n1_1")).unwrap();
     fs::write(node.path("root/photo"), "").unwrap();
     let left = node.mainstay(&["down", "--purge"]).failure(1);

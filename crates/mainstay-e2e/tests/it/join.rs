@@ -6,6 +6,7 @@ use std::process::{Command, Stdio};
 
 use mainstay_testkit::tools;
 
+use crate::api::wait_for_words;
 use crate::machines::{Machines, enter};
 use crate::manifest::pod;
 use crate::node::{Node, wait_for};
@@ -40,7 +41,7 @@ impl Cluster {
         Some(cluster)
     }
 
-    fn server() -> String {
+    pub(crate) fn server() -> String {
         format!("https://{}:{PORT}", Machines::address(0))
     }
 
@@ -416,6 +417,46 @@ fn two_nodes_that_chose_one_range_have_two_and_what_runs_keeps_its_address() {
         let ping = ["exec", "new", "--", "ping", "-c", "1", "-w", "1", there];
         let reached = || node.mainstay(&ping).status.success().then_some(());
         assert!(wait_for(reached).is_some(), "{} does not reach {there}", node.name);
+    }
+}
+
+#[test]
+fn pods_of_two_nodes_reach_each_other_by_both_kinds_of_addresses() {
+    let Some(cluster) = Cluster::new(3, &[]) else { return };
+    let nodes = [(1, "n2"), (2, "n3")].map(|(at, name)| {
+        let mut node = cluster.node(at, name);
+        node.arguments.retain(|it| !it.starts_with("--node-ip"));
+        let both = format!("--node-ip={},{}", Machines::address(at), Machines::address6(at));
+        node.arguments.push(both);
+        node.join(&Cluster::server(), Some(&cluster.token(&[])));
+        node.launch();
+        node.put("web.yaml", &pod("web").set("spec.hostNetwork", false));
+        node
+    });
+    let told = |kind: &str, name: &str, path: &str| -> Vec<String> {
+        let path = format!("jsonpath={{{path}}}");
+        wait_for_words(|| cluster.kubectl(&["get", kind, name, "-o", &path]).stdout, 2)
+    };
+    for (at, node) in nodes.iter().enumerate() {
+        let name = &node.name;
+        let addresses = told("node", name, ".status.addresses[?(@.type==\"InternalIP\")].address");
+        let own = [Machines::address(at + 1).to_string(), Machines::address6(at + 1).to_string()];
+        assert_eq!(addresses, own);
+        let ranges = told("node", name, ".spec.podCIDRs[*]");
+        assert!(ranges[0].ends_with(".0/24") && ranges[1].ends_with("::/64"), "{ranges:?}");
+        let ips = told("pod", &format!("web-{name}"), ".status.podIPs[*].ip");
+        for (ip, range) in ips.iter().zip(&ranges) {
+            let prefix = range.trim_end_matches("0/24").trim_end_matches(":/64");
+            assert!(ip.starts_with(prefix), "{ip} is not of {range}");
+        }
+        assert_eq!(told("pod", &format!("web-{name}"), ".status.hostIPs[*].ip"), own);
+    }
+    for (from, to) in [(&nodes[0], &nodes[1]), (&nodes[1], &nodes[0])] {
+        for ip in told("pod", &format!("web-{}", to.name), ".status.podIPs[*].ip") {
+            let ping = ["exec", "web", "--", "ping", "-c", "1", "-w", "1", &ip];
+            let reached = || from.mainstay(&ping).status.success().then_some(());
+            assert!(wait_for(reached).is_some(), "{} does not reach {ip}", from.name);
+        }
     }
 }
 

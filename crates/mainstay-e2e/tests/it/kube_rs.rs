@@ -14,6 +14,7 @@ use kube::api::{
 };
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Api, Client, Config, ResourceExt};
+use serde::de::DeserializeOwned;
 use serde_json::json;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 
@@ -21,7 +22,7 @@ use crate::manifest::pod;
 use crate::node::{Node, wait_for};
 
 /// Does something with a client of the node's API.
-fn with_client<F: Future<Output = ()>>(node: &Node, act: impl FnOnce(Client) -> F) {
+pub(crate) fn with_client<F: Future<Output = ()>>(node: &Node, act: impl FnOnce(Client) -> F) {
     let path = node.path("root/kubeconfig");
     let kubeconfig = wait_for(|| Kubeconfig::read_from(&path).ok()).unwrap();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
@@ -64,6 +65,24 @@ async fn next(
         other => panic!("{other:?}"),
     };
     (what, object.name_any(), data(&object).get("a").map(|&value| value.to_owned()))
+}
+
+/// Those that a field selector finds, when there are any: a pod may run before its node is
+/// registered and before its mirror is there.
+async fn found<K>(api: &Api<K>, fields: &str) -> Vec<K>
+where
+    K: Clone + Debug + DeserializeOwned,
+{
+    let here = ListParams::default().fields(fields);
+    let found = api.list(&here).await.unwrap();
+    if !found.items.is_empty() {
+        return found.items;
+    }
+    let version = found.metadata.resource_version.unwrap();
+    let params = WatchParams::default().fields(fields).disable_bookmarks();
+    let mut events = pin!(api.watch(&params, &version).await.unwrap());
+    events.try_next().await.unwrap().unwrap();
+    api.list(&here).await.unwrap().items
 }
 
 async fn text(stream: Option<impl AsyncRead + Unpin>) -> String {
@@ -146,22 +165,15 @@ fn a_static_pod_is_found_read_and_entered() {
     node.wait_for_running("web");
     with_client(&node, |client| async move {
         let nodes: Api<KubeNode> = Api::all(client.clone());
-        let found = nodes.get("n1").await.unwrap();
-        let ready = found.status.unwrap().conditions.unwrap();
+        let found = found(&nodes, "metadata.name=n1").await;
+        let ready = found[0].status.as_ref().unwrap().conditions.as_ref().unwrap();
         assert!(ready.iter().any(|it| it.type_ == "Ready"), "{ready:?}");
+        assert_eq!(nodes.get("n1").await.unwrap().metadata.uid, found[0].metadata.uid);
         assert_eq!(nodes.list(&ListParams::default()).await.unwrap().items.len(), 1);
 
         let pods: Api<Pod> = Api::default_namespaced(client);
-        let here = ListParams::default().fields("spec.nodeName=n1");
-        let mut found = pods.list(&here).await.unwrap();
-        if found.items.is_empty() {
-            // The mirror comes after the pod runs.
-            let version = found.metadata.resource_version.clone().unwrap();
-            let mut events = pin!(pods.watch(&WatchParams::default(), &version).await.unwrap());
-            events.try_next().await.unwrap().unwrap();
-            found = pods.list(&here).await.unwrap();
-        }
-        assert_eq!(found.items.iter().map(ResourceExt::name_any).collect::<Vec<_>>(), ["web-n1"]);
+        let found = self::found(&pods, "spec.nodeName=n1").await;
+        assert_eq!(found.iter().map(ResourceExt::name_any).collect::<Vec<_>>(), ["web-n1"]);
         let last = LogParams { tail_lines: Some(1), ..LogParams::default() };
         // What runs has not said it yet, maybe.
         while pods.logs("web-n1", &last).await.unwrap() != "hello\n" {

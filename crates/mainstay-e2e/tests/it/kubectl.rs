@@ -191,6 +191,7 @@ transcripts! {
     namespace
     patch
     port_forward
+    resize
     run
     taint
     top

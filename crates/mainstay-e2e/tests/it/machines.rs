@@ -3,7 +3,7 @@
 
 use std::fs;
 use std::io::Write as _;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
@@ -59,6 +59,11 @@ impl Space {
         format!("/proc/{}/ns/net", self.0.id()).into()
     }
 
+    /// The process that keeps it.
+    pub(crate) fn pid(&self) -> u32 {
+        self.0.id()
+    }
+
     /// Has nft(8) do this in it, a command a line.
     #[track_caller]
     fn nft(&self, commands: &str) {
@@ -70,7 +75,7 @@ impl Space {
 
     /// Runs ip(8) in it.
     #[track_caller]
-    fn ip(&self, arguments: &str) {
+    pub(crate) fn ip(&self, arguments: &str) {
         run(enter(&self.path(), "ip").args(arguments.split_whitespace())).success();
     }
 }
@@ -107,6 +112,7 @@ impl Machines {
             machines.switch.ip(&format!("link set {port} master br0 up"));
             machine.ip("link set lo up");
             machine.ip(&format!("address add {}/24 dev eth0", Self::address(at)));
+            machine.ip(&format!("address add {}/64 dev eth0 nodad", Self::address6(at)));
             machine.ip("link set eth0 up");
             machines.machines.push(machine);
         }
@@ -121,6 +127,11 @@ impl Machines {
     /// The address of a machine.
     pub(crate) fn address(at: usize) -> Ipv4Addr {
         Ipv4Addr::new(10, 0, 0, u8::try_from(at).unwrap() + 1)
+    }
+
+    /// Its address of IPv6, of which nodes know only if they are told.
+    pub(crate) fn address6(at: usize) -> Ipv6Addr {
+        Ipv6Addr::new(0xfd10, 0, 0, 0, 0, 0, 0, u16::try_from(at).unwrap() + 1)
     }
 
     /// Pulls a machine's plug.

@@ -45,7 +45,7 @@ fn an_edited_pod_is_replaced_when_it_has_ended_and_its_image_is_there_by_then() 
     let status = node.wait_until("the image is pulled", |status| {
         status.pod("web").is_some_and(|pod| !pod.events("Pulled").is_empty())
     });
-    assert!(node.mainstay(&["image", "ls"]).success().contains(&image[..image.len() - 2]));
+    assert!(node.images().contains(&image[..image.len() - 2]));
     let waiting = status.pod("web").unwrap();
     assert_eq!(waiting.state, "Pending");
     assert!(waiting.problem.as_ref().unwrap().contains("waits for its predecessor"));
@@ -141,7 +141,7 @@ fn a_removed_pod_ends_within_its_grace_period_and_its_way() {
     let Some(node) = Node::start() else { return };
     let image = node.path("quit.tar");
     Image::busybox().set("StopSignal", "SIGQUIT").docker_archive("local/quit:1", &image);
-    node.mainstay(&["image", "import", image.to_str().unwrap()]).success();
+    node.import(&image);
     let told = |name: &str, script: &str| {
         let script = script.replace("FILE", &format!("/host/{name}"));
         pod(name).with_host_directory(&node.host()).exactly(&script)

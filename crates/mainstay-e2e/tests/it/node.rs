@@ -1,5 +1,7 @@
 //! An instance of mainstay with directories of its own.
 
+mod above;
+mod below;
 mod leftovers;
 mod status;
 mod watchdog;
@@ -14,13 +16,20 @@ use std::time::{Duration, Instant};
 use mainstay_engine::network::Names;
 use mainstay_linux::cgroup::Hierarchies;
 use mainstay_testkit::tools;
+use rustix::io::Errno;
+use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
+use above::Above;
+use below::Below;
 pub(crate) use status::{Pod, Status};
 use watchdog::Watchdog;
 
 use crate::machines::enter;
 use crate::program::{self, Outcome, command};
+
+/// Which shape tests are run in: whose API nodes are of (`member`), or what runs their pods (`containerd`).
+const SHAPE: &str = "MAINSTAY_TEST_SHAPE";
 
 /// How long something that has to come may take, on a machine that is busy with other things.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -45,6 +54,10 @@ pub(crate) struct Node {
     pub(crate) machine: Option<PathBuf>,
     /// What it joins, instead of having an API of its own.
     server: Vec<String>,
+    /// The API that is above it without its test knowing.
+    above: Option<Above>,
+    /// The runtime that is below it without its test knowing.
+    below: Option<Below>,
     watchdog: Watchdog,
 }
 
@@ -84,6 +97,8 @@ impl Node {
             environment: Vec::new(),
             machine: None,
             server: Vec::new(),
+            above: None,
+            below: None,
             watchdog,
         };
         node.configure("");
@@ -96,7 +111,12 @@ impl Node {
     pub(crate) fn configure(&self, fields: &str) {
         let path = self.path("config.yaml");
         let head = "apiVersion: kubelet.config.k8s.io/v1beta1\nkind: KubeletConfiguration\n";
-        let calm = if fields.contains("evictionHard") { "" } else { "evictionHard: {}\n" };
+        let calm = [
+            ("evictionHard", "evictionHard: {}\n"),
+            ("image", "imageGCHighThresholdPercent: 100\n"),
+        ];
+        let is_calm = calm.into_iter().filter(|(field, _)| !fields.contains(field));
+        let calm: String = is_calm.map(|(_, line)| line).collect();
         fs::write(&path, format!("{head}{calm}{fields}\n")).unwrap();
     }
 
@@ -104,6 +124,13 @@ impl Node {
     pub(crate) fn join(&mut self, server: &str, token: Option<&str>) {
         self.server = vec![format!("--server={server}")];
         self.server.extend(token.map(|token| format!("--token={token}")));
+    }
+
+    /// Has the agent be a node of the cluster of a kubeconfig, at its next start.
+    pub(crate) fn belong(&mut self, kubeconfig: &Path, bootstrap: Option<&Path>) {
+        self.server = vec![format!("--kubeconfig={}", kubeconfig.display())];
+        let flag = |path: &Path| format!("--bootstrap-kubeconfig={}", path.display());
+        self.server.extend(bootstrap.map(flag));
     }
 
     /// Has the agent have an API of its own again, at its next start.
@@ -120,6 +147,15 @@ impl Node {
 
     /// Starts the agent.
     pub(crate) fn spawn(&mut self) {
+        // Those with a machine of their own are the test's own matter.
+        let is_plain = self.server.is_empty() && self.machine.is_none() && self.secure_port == 0;
+        if is_plain && above::is_wanted() {
+            self.above = Some(Above::new(self));
+        }
+        if below::is_wanted(self) {
+            self.below = Some(Below::new(self));
+        }
+        self.begin_runtime();
         let log = self.path("log");
         let log = File::options().append(true).create(true).open(log).unwrap();
         let mut command = self.command_in(&self.environment, &["run"]);
@@ -135,6 +171,16 @@ impl Node {
         self.agent = Some(command.stdout(log.try_clone().unwrap()).stderr(log).spawn().unwrap());
     }
 
+    /// Starts the runtime below, as far as it is another one and not there.
+    pub(crate) fn begin_runtime(&mut self) {
+        if let Some(below) = &mut self.below {
+            below.containerd.begin();
+            // It looks for what it ran before, and says nothing else meanwhile.
+            let said = || self.status().runtime.iter().all(|it| it.status).then_some(());
+            assert!(wait_for(said).is_some(), "containerd does not answer");
+        }
+    }
+
     /// Kills the agent as power cuts and impatient people do.
     pub(crate) fn kill(&mut self) {
         let mut agent = self.agent.take().unwrap();
@@ -145,8 +191,7 @@ impl Node {
     /// Ends the agent in order.
     pub(crate) fn terminate(&mut self) {
         let mut agent = self.agent.take().unwrap();
-        let pid = rustix::process::Pid::from_child(&agent);
-        rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+        kill_process(Pid::from_child(&agent), Signal::TERM).unwrap();
         assert!(agent.wait().unwrap().success());
     }
 
@@ -163,6 +208,9 @@ impl Node {
     /// Leaves of the instance what a machine that loses its power leaves: the root directory.
     pub(crate) fn cut_power(&mut self) {
         self.kill();
+        if let Some(below) = &mut self.below {
+            below.containerd.cut_power();
+        }
         let hierarchies = Hierarchies::mounted().unwrap();
         let group = hierarchies.at(&format!("/{}", self.names().table));
         while group.kill().unwrap() > 0 {}
@@ -175,9 +223,20 @@ impl Node {
     /// The processes of a control group below that of the instance: `shims`, or all for the empty
     /// path.
     pub(crate) fn processes(&self, group: &str) -> BTreeSet<i32> {
+        if let Some(below) = self.below.as_ref().filter(|_| group == "shims") {
+            return below.containerd.shims();
+        }
         let hierarchies = Hierarchies::mounted().unwrap();
         let group = format!("/{}/{group}", self.names().table);
         hierarchies.at(&group).processes().unwrap()
+    }
+
+    /// Kills the shims of all pods; some may end by themselves meanwhile.
+    pub(crate) fn kill_shims(&self) {
+        for shim in self.processes("shims") {
+            let killed = kill_process(Pid::from_raw(shim).unwrap(), Signal::KILL);
+            assert!(matches!(killed, Ok(()) | Err(Errno::SRCH)), "{killed:?}");
+        }
     }
 
     /// A path in the instance's directory.
@@ -206,8 +265,59 @@ impl Node {
         Names::of(&self.path("root"))
     }
 
+    /// Imports an image by hand.
+    pub(crate) fn import(&self, image: &Path) {
+        match &self.below {
+            Some(below) => below.containerd.import(image),
+            // With its start it is given what there is by then.
+            None if below::is_wanted(self) => self.provide(image),
+            None => drop(self.mainstay(&["image", "import", image.to_str().unwrap()]).success()),
+        }
+    }
+
+    /// The images that there are, by their names.
+    pub(crate) fn images(&self) -> String {
+        match &self.below {
+            Some(below) => below.containerd.images(),
+            None => self.mainstay(&["image", "ls"]).success(),
+        }
+    }
+
+    /// Removes an image; whether that is done.
+    pub(crate) fn remove_image(&self, name: &str) -> bool {
+        match &self.below {
+            Some(below) => below.containerd.remove_image(name),
+            None => self.mainstay(&["image", "rm", name]).status.success(),
+        }
+    }
+
+    /// Whether its pods are run by Debian's containerd, which lacks this; if so it is printed that it is skipped.
+    pub(crate) fn skips_on_containerd(&self, what: &str) -> bool {
+        if self.is_on_containerd() {
+            println!("skipped: containerd 1.6 does not have {what}");
+        }
+        self.is_on_containerd()
+    }
+
+    /// Whether its pods are run by Debian's containerd.
+    pub(crate) fn is_on_containerd(&self) -> bool {
+        self.below.is_some()
+    }
+
+    /// Has another runtime below trust a registry whose certificate is of the authority in a file.
+    pub(crate) fn trust(&self, host: &str, authority: &Path) {
+        let place = self.path("certs.d").join(host);
+        fs::create_dir_all(&place).unwrap();
+        let (host, authority) = (format!("https://{host}"), authority.display());
+        let hosts = format!("server = \"{host}\"\n[host.\"{host}\"]\nca = \"{authority}\"\n");
+        fs::write(place.join("hosts.toml"), hosts).unwrap();
+    }
+
     /// Puts an image file where it is imported by itself.
     pub(crate) fn provide(&self, image: &Path) {
+        if let Some(below) = &self.below {
+            return below.containerd.import(image);
+        }
         let place = self.path("root/images").join(image.file_name().unwrap());
         std::os::unix::fs::symlink(image, place).unwrap();
     }
@@ -323,10 +433,19 @@ impl Drop for Node {
         if failed {
             eprintln!("=== status\n{}", self.mainstay(&["status"]).stdout);
             eprintln!("=== log\n{}", self.log());
+            if let Some(above) = &self.above {
+                eprintln!("=== log of the API\n{}", above.log());
+            }
         }
         if self.path("root").exists() && !self.path("root/instance.json").exists() {
             // It was never run, and what is there is the test's.
             fs::remove_dir_all(self.path("root")).unwrap();
+        }
+        if let Some(below) = &mut self.below {
+            if failed {
+                eprintln!("=== log of containerd\n{}", below.containerd.log());
+            }
+            below.containerd.begin();
         }
         let down = self.mainstay(&["down", "--purge"]);
         if let Some(mut agent) = self.agent.take() {
@@ -334,6 +453,9 @@ impl Drop for Node {
             let _ = agent.kill();
             let _ = agent.wait();
         }
+        // Its command line names this node's files.
+        drop(self.above.take());
+        drop(self.below.take());
         let left = leftovers::find(self.directory.path(), &self.names());
         leftovers::unmount(self.directory.path());
         self.watchdog.dismiss();

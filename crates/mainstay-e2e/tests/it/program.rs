@@ -1,6 +1,8 @@
 //! The programs under test, and others.
 
 use std::ffi::OsStr;
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
 use std::time::SystemTime;
@@ -46,6 +48,12 @@ pub(crate) fn run(command: &mut Command) -> Outcome {
     Outcome { status: output.status, stdout: text(&output.stdout), stderr: text(&output.stderr) }
 }
 
+/// Writes a script and makes it a program.
+pub(crate) fn write_program(path: &Path, script: &str) {
+    fs::write(path, script).unwrap();
+    fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
+}
+
 /// Where `mainstay` is.
 ///
 /// # Panics
@@ -76,7 +84,7 @@ fn is_current(program: &Path) -> Result<(), String> {
     };
     let built = changed(program)?;
     let list = program.with_extension("d");
-    let list = std::fs::read_to_string(&list).map_err(|e| format!("{}: {e}", list.display()))?;
+    let list = fs::read_to_string(&list).map_err(|e| format!("{}: {e}", list.display()))?;
     // `target: source source ...`, as make(1) has it.
     let sources = list.split_once(": ").map_or("", |(_, sources)| sources);
     for source in sources.split_whitespace() {

@@ -1,17 +1,15 @@
 //! Credentials for registries, wherever they come from.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
 
 use mainstay_testkit::registry::Registry;
 use serde_json::{Value, json};
 
-use crate::api::{kubectl, wait_for_phase};
+use crate::api::{kubectl, wait_for_event, wait_for_phase};
 use crate::image::Image;
 use crate::manifest::{Manifest, pod};
 use crate::node::{Node, wait_for};
-use crate::program::run;
+use crate::program::{run, write_program};
 
 /// `user:secret`, as it must not be found anywhere.
 const LOGIN: &str = "dXNlcjpzZWNyZXQ=";
@@ -26,6 +24,7 @@ fn guarded() -> Option<(Node, Registry)> {
     let tls = json!({ "tls": { "ca_file": authority } });
     fs::write(&file, json!({ "configs": { registry.host(): tls } }).to_string()).unwrap();
     node.arguments.push(format!("--registries={}", file.display()));
+    node.trust(registry.host(), &authority);
     Some((node, registry))
 }
 
@@ -62,9 +61,13 @@ fn wait_for_refusal(node: &Node, name: &str) -> String {
 fn remove_image(node: &Node, registry: &Registry) {
     let name = registry.name("team/app:1");
     // It is in use for as long as anything of the last pod is there.
-    let removed =
-        wait_for(|| node.mainstay(&["image", "rm", &name]).status.success().then_some(()));
+    let removed = wait_for(|| node.remove_image(&name).then_some(()));
     assert!(removed.is_some(), "{}", node.log());
+}
+
+/// What is said of somebody who has no credentials.
+fn wanted(node: &Node) -> &'static str {
+    if node.is_on_containerd() { "401 Unauthorized" } else { "it wants credentials" }
 }
 
 fn assert_secret(node: &Node) {
@@ -81,7 +84,7 @@ fn a_static_pod_is_pulled_with_secrets_that_lie_beside_it() {
     let app = teller(&node, "app", &registry).set("spec.imagePullSecrets", secrets);
     node.put("app.yaml", &app);
     let problem = wait_for_refusal(&node, "app");
-    assert!(problem.contains("it wants credentials"), "{problem}");
+    assert!(problem.contains(wanted(&node)), "{problem}");
     let status = node.status();
     let told = status.pod("app").unwrap().events("FailedToRetrieveImagePullSecret");
     assert!(told[0].message.contains("(none, login);"), "{told:?}");
@@ -127,15 +130,11 @@ fn a_pod_of_the_api_is_pulled_with_its_secrets_and_its_accounts() {
     let message = "jsonpath={.status.containerStatuses[0].state.waiting.message}";
     let refused = wait_for(|| {
         let shown = kubectl(&node, &["get", "pod", "own", "-o", message]).stdout;
-        shown.contains("it wants credentials").then_some(())
+        shown.contains(wanted(&node)).then_some(())
     });
     assert!(refused.is_some(), "{}", kubectl(&node, &["get", "pod", "own", "-o", "yaml"]).stdout);
-    let output = "jsonpath={.items[?(@.reason==\"FailedToRetrieveImagePullSecret\")].message}";
-    let shown = wait_for(|| {
-        let shown = kubectl(&node, &["get", "events", "-o", output]).stdout;
-        (!shown.is_empty()).then_some(shown)
-    });
-    assert!(shown.unwrap().contains("some image pull secrets (login);"));
+    let missing = "reason=FailedToRetrieveImagePullSecret";
+    wait_for_event(&node, missing, "some image pull secrets (login);");
     apply("login", &secret("login", &registry, "kubernetes.io/dockerconfigjson"));
     assert_eq!(node.wait_for_told("own", 1), ["guarded"]);
     kubectl(&node, &["delete", "pod", "own"]).success();
@@ -146,12 +145,6 @@ fn a_pod_of_the_api_is_pulled_with_its_secrets_and_its_accounts() {
     create("account", teller(&node, "account", &registry));
     assert_eq!(node.wait_for_told("account", 1), ["guarded"]);
     assert_secret(&node);
-}
-
-/// Writes a program and makes it one.
-fn write_program(path: &Path, script: &str) {
-    fs::write(path, script).unwrap();
-    fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
 }
 
 /// Docker's way, and a kubelet's.
@@ -196,6 +189,9 @@ fn programs_have_credentials_too() {
     node.take("app.yaml");
     node.wait_for_gone("app");
     remove_image(&node, &registry);
+    if node.is_on_containerd() {
+        return;
+    }
 
     // By command, with a helper that is found in PATH; a kubelet's programs are the agent's.
     let pull = |answer: &str| {

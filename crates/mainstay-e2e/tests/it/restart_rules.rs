@@ -59,6 +59,7 @@ fn all_containers_are_started_over_in_the_sandbox_that_they_have() {
     let web = pod("web")
         .with_host_directory(&node.host())
         .set("spec.restartPolicy", "Never")
+        .set("spec.terminationGracePeriodSeconds", 1)
         .set("spec.hostNetwork", false)
         .set("spec.initContainers", json!([telling("init", "true"), sidecar]))
         .set("spec.containers", json!([lasting("main"), source]));

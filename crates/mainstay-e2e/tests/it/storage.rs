@@ -10,12 +10,34 @@ use crate::node::{Node, wait_for};
 /// A pod with a volume of its own that writes so many MiB to a file.
 fn writes(node: &Node, name: &str, mebibytes: u32, file: &str) -> Manifest {
     pod(name)
+        .set("spec.restartPolicy", "Never")
         .with_host_directory(&node.host())
         .set("spec.volumes.1", json!({ "name": "cache", "emptyDir": {} }))
         .main("volumeMounts.1", json!({ "name": "cache", "mountPath": "/cache" }))
         .script(&format!(
             "echo start >> /host/{name}; dd if=/dev/zero of={file} bs=1M count={mebibytes}"
         ))
+}
+
+#[test]
+fn a_static_pod_that_takes_more_of_the_disk_than_it_may_begins_again_with_empty_volumes() {
+    let Some(node) = Node::start() else { return };
+    let again = writes(&node, "again", 0, "/cache/none")
+        .set("spec.restartPolicy", "Always")
+        .set("spec.volumes.1.emptyDir.sizeLimit", "2Mi")
+        .script(
+            "echo $(ls /cache | wc -l) files >> /host/again; test -e /host/mark || \
+             { touch /host/mark; dd if=/dev/zero of=/cache/file bs=1M count=4; }",
+        );
+    node.put("again.yaml", &again);
+    assert_eq!(node.wait_for_told("again", 2), ["0 files", "0 files"]);
+    let pod = node.wait_for_running("again");
+    let (ends, returns) = (pod.events("Evicted"), pod.events("Returned"));
+    assert_eq!((ends.len(), returns.len()), (1, 1), "{pod:#?}");
+    assert_eq!(
+        ends[0].message,
+        "Usage of EmptyDir volume \"cache\" exceeds the limit \"2Mi\". It is started again with empty volumes. "
+    );
 }
 
 #[test]

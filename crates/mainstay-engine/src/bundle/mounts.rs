@@ -10,7 +10,10 @@ use super::{Ingredients, text};
 
 /// Files of the sandbox that appear in every container, unless the container mounts its own.
 pub(crate) const SANDBOX_FILES: [(&str, &str); 2] =
-    [("resolv.conf", "/etc/resolv.conf"), ("hostname", "/etc/hostname")];
+    [(RESOLV_CONF, "/etc/resolv.conf"), ("hostname", "/etc/hostname")];
+
+/// Whom a sandbox asks for names, in its directory.
+pub(crate) const RESOLV_CONF: &str = "resolv.conf";
 
 /// The directory of the sandbox that its containers share as `/dev/shm`.
 pub(crate) const SHM: &str = "shm";

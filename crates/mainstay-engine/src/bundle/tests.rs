@@ -114,6 +114,7 @@ fn make(
             throttles: &["/sys/devices/system/cpu/cpu0/thermal_throttle".to_owned()],
         },
         seccomp: None,
+        apparmor: None,
     })
 }
 

@@ -4,7 +4,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 
-use mainstay_cri::{AttachRequest, Attached, Error, ErrorKind, Input, Output, Result};
+use mainstay_cri::{AttachRequest, Attached, Error, ErrorKind, FELL_BEHIND, Input, Output, Result};
 use mainstay_shim_protocol::{Attach, Command, Detachment};
 use tokio::net::unix::pipe;
 
@@ -61,8 +61,7 @@ pub(crate) async fn attach(engine: &Arc<Instance>, request: &AttachRequest) -> R
             Detachment::Ended | Detachment::InputEnded => Ok(()),
             Detachment::FellBehind => Err(Error::new(
                 ErrorKind::ResourceExhausted,
-                "the container writes faster than is read, and does not wait; its log has all of \
-                 it",
+                format!("{FELL_BEHIND}, and does not wait; its log has all of it"),
             )),
         }
     });

@@ -15,18 +15,20 @@ use mainstay_image::digest::Digest;
 use mainstay_image::reference::Reference;
 use mainstay_image::store::Image;
 use mainstay_linux::capability::Capabilities;
-use mainstay_linux::cgroup::{CpuQuota, Limits};
 use mainstay_linux::mount;
 use mainstay_shim_protocol::{Command, Container as Spec, Root, Success};
 use rustix::process::Signal;
 
-use super::target;
+use super::{details, target};
 use crate::bundle::{self, Ingredients, Machine, Places};
-use crate::record::{ContainerRecord, SandboxRecord};
+use crate::record::{ContainerRecord, Maker, SandboxRecord};
 use crate::sandbox::{Container, Sandbox, run::hostname_of};
 use crate::shim::Shim;
 use crate::user::{self, Kind, User, UserError, Wanted};
 use crate::{Instance, UPPER, failed, io_failed, seccomp};
+
+/// Where a container writes that has no log.
+const NO_LOG: &str = "/dev/null";
 
 /// The most of an image's `/etc/passwd` or `/etc/group` that is read.
 const MAX_USER_FILE: u64 = 1 << 20;
@@ -35,6 +37,7 @@ const MAX_USER_FILE: u64 = 1 << 20;
 /// nothing.
 pub(crate) async fn create(
     engine: &Arc<Instance>,
+    maker: Maker,
     sandbox_id: &SandboxId,
     config: &ContainerConfig,
 ) -> Result<ContainerId> {
@@ -45,11 +48,11 @@ pub(crate) async fn create(
     let (spec, record) = {
         let (engine, sandbox) = (engine.clone(), sandbox.clone());
         let (id, config) = (id.clone(), config.clone());
-        crate::blocking(move || lay_out(&engine, &sandbox, &id, &config)).await?
+        crate::blocking(move || lay_out(&engine, maker, &sandbox, &id, &config)).await?
     };
     let shim = sandbox.change(|state| {
         let container = Container { record, state: ContainerState::Created, failure: None };
-        state.containers.insert(id.clone(), container);
+        state.containers.insert(id.clone(), Box::new(container));
         state.shim.clone()
     });
     // 2. The shim makes it.
@@ -84,6 +87,7 @@ async fn make(shim: &Shim, spec: Spec, target: Option<&ContainerId>) -> Result<(
 /// Decides what the container is, and makes its directories, its control group and its record.
 fn lay_out(
     engine: &Instance,
+    maker: Maker,
     sandbox: &Sandbox,
     id: &ContainerId,
     config: &ContainerConfig,
@@ -99,18 +103,22 @@ fn lay_out(
     let bundle = sandbox.bundle(id);
     let record = ContainerRecord {
         id: id.clone(),
+        maker,
         created_at: Timestamp::now(),
         metadata: config.metadata.clone(),
         image: ImageSpec(full_name(&names, &config.image.0)),
         image_ref: image.digests.first().map_or_else(|| image.id.to_string(), ToString::to_string),
         labels: config.labels.clone(),
         annotations: config.annotations.clone(),
-        log_path: format!("{}/{}", owner.log_directory, config.log_path),
+        log_path: match owner.log_directory.is_empty() || config.log_path.is_empty() {
+            true => String::new(),
+            false => format!("{}/{}", owner.log_directory, config.log_path),
+        },
         cgroup: format!("{}/{id}", owner.cgroup_parent.trim_end_matches('/')),
         stop_signal: stop_signal(config, &image)?,
         process: mainstay_shim_protocol::Process::default(),
     };
-    let layout = lay_out_files(engine, &owner, &record, config, &bundle, (&image, &images), &user);
+    let layout = lay_out_files(engine, sandbox, &owner, &record, config, (&image, &images), &user);
     if layout.is_err() {
         // What is there by now is taken away again; the error that counts is the first one.
         if let Err(second) = super::remove::clear(engine, &record, &bundle) {
@@ -122,13 +130,14 @@ fn lay_out(
 
 fn lay_out_files(
     engine: &Instance,
+    sandbox: &Sandbox,
     owner: &SandboxRecord,
     record: &ContainerRecord,
     config: &ContainerConfig,
-    bundle: &Path,
     (image, images): (&Image, &BTreeMap<String, Image>),
     user: &User,
 ) -> Result<(Spec, ContainerRecord)> {
+    let bundle: &Path = &sandbox.bundle(&record.id);
     let make = |path: &Path| {
         fs::create_dir_all(path).map_err(io_failed(format!("cannot make {}", path.display())))
     };
@@ -148,6 +157,7 @@ fn lay_out_files(
     if let Some(directory) = Path::new(&record.log_path).parent() {
         make(directory)?;
     }
+    details::write(bundle, &details::of(config, image))?;
     check_propagation(&config.mounts)?;
     let security = &config.security_context;
     let devices = if security.privileged { bundle::host_devices() } else { Vec::new() };
@@ -169,7 +179,7 @@ fn lay_out_files(
                 work: text(&work),
                 readonly: security.readonly_rootfs,
             },
-            log_path: &record.log_path,
+            log_path: if record.log_path.is_empty() { NO_LOG } else { &record.log_path },
             cgroup: &record.cgroup,
         },
         machine: Machine {
@@ -180,6 +190,7 @@ fn lay_out_files(
             throttles: engine.throttles(),
         },
         seccomp: write_filter(engine, config, bundle)?,
+        apparmor: apparmor_profile(engine, sandbox, config)?,
     })
     .map_err(|error| {
         Error::with_source(ErrorKind::InvalidArgument, "cannot make the container", error)
@@ -231,7 +242,7 @@ fn find_image(engine: &Instance, name: &ImageSpec, of: &str) -> Result<Image> {
 fn find_user(engine: &Instance, image: &Image, config: &ContainerConfig) -> Result<User> {
     let security = &config.security_context;
     let wanted = Wanted {
-        image: &image.config.user,
+        image: security.run_as_username.as_ref().unwrap_or(&image.config.user),
         run_as_user: security.run_as_user,
         run_as_group: security.run_as_group,
     };
@@ -268,21 +279,25 @@ fn write_filter(
     Ok(Some(text(&path)))
 }
 
+/// The profile of AppArmor that a container is to have. One that asks for none has none in a pod whose shim
+/// knows of none, as it had before the shim was left behind by an upgrade.
+fn apparmor_profile(
+    engine: &Instance,
+    sandbox: &Sandbox,
+    config: &ContainerConfig,
+) -> Result<Option<String>> {
+    let security = &config.security_context;
+    let wanted = security.apparmor.as_ref();
+    let confines = sandbox.state().shim.as_ref().is_none_or(|shim| shim.confines);
+    if wanted.is_none() && !confines {
+        return Ok(None);
+    }
+    engine.apparmor().profile(wanted, security.privileged)
+}
+
 fn make_cgroup(engine: &Instance, path: &str, config: &ContainerConfig) -> Result<()> {
     let group = engine.hierarchies().at(path);
-    let resources = &config.resources;
-    let some = |value: u64| (value != 0).then_some(value);
-    let limits = Limits {
-        cpu_shares: some(resources.cpu_shares),
-        cpu_quota: (resources.cpu_quota != 0).then(|| CpuQuota {
-            quota: u64::try_from(resources.cpu_quota).ok(),
-            period: some(resources.cpu_period).unwrap_or(100_000),
-        }),
-        memory: some(resources.memory_limit),
-        memory_and_swap: some(resources.memory_swap_limit),
-        pids: None,
-        unified: resources.unified.clone().into_iter().collect(),
-    };
+    let limits = super::limits(&config.resources);
     let rules = bundle::device_rules();
     let devices = (!config.security_context.privileged).then_some(rules.as_slice());
     group

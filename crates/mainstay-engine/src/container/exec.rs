@@ -8,8 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mainstay_cri::{
-    EXEC_SYNC_OUTPUT, Error, ErrorKind, Exec, ExecRequest, ExecSync, ExecSyncRequest, ExitCode,
-    Input, Output, Result,
+    Error, ErrorKind, Exec, ExecRequest, ExecSync, ExecSyncRequest, ExitCode, Input, Output, Result,
 };
 use mainstay_linux::process::Pidfd;
 use mainstay_shim_protocol::{Command, Exec as ShimExec, Process};
@@ -30,10 +29,11 @@ pub(crate) async fn exec(engine: &Arc<Instance>, request: &ExecRequest) -> Resul
 /// already; a child of its own may hold them for ever.
 const DRAIN_PATIENCE: Duration = Duration::from_millis(100);
 
-/// Runs a process in a running container and waits for its end.
+/// Runs a process in a running container and waits for its end. So many bytes are kept of each output.
 pub(crate) async fn exec_sync(
     engine: &Arc<Instance>,
     request: &ExecSyncRequest,
+    most: usize,
 ) -> Result<ExecSync> {
     let deadline = request.timeout.map(|timeout| Instant::now() + timeout);
     let ExecSyncRequest { container, command, .. } = request.clone();
@@ -46,10 +46,10 @@ pub(crate) async fn exec_sync(
     let outputs = async {
         let error = async {
             if let Some(mut stderr) = stderr {
-                keep(&mut stderr, &mut error).await;
+                keep(&mut stderr, &mut error, most).await;
             }
         };
-        tokio::join!(keep(&mut stdout, &mut output), error);
+        tokio::join!(keep(&mut stdout, &mut output, most), error);
     };
     let ended = async {
         tokio::pin!(outputs, exit);
@@ -83,11 +83,11 @@ pub(crate) async fn exec_sync(
 }
 
 /// Reads to the end, and keeps the beginning.
-async fn keep(from: &mut Output, kept: &mut Vec<u8>) {
+async fn keep(from: &mut Output, kept: &mut Vec<u8>, most: usize) {
     let mut piece = Vec::with_capacity(4096);
     // What cannot be read is not there.
     while let Ok(1..) = from.read_buf(&mut piece).await {
-        let room = EXEC_SYNC_OUTPUT - kept.len();
+        let room = most - kept.len();
         kept.extend_from_slice(&piece[..piece.len().min(room)]);
         piece.clear();
     }

@@ -43,7 +43,7 @@ pub(crate) async fn remove(engine: &Arc<Instance>, id: &ContainerId) -> Result<(
         engine.kill_cgroup(&record.cgroup).await?;
         let (engine, bundle) = (engine.clone(), sandbox.bundle(id));
         crate::blocking(move || {
-            if never_ran {
+            if never_ran && !record.log_path.is_empty() {
                 // It would be counted as that of a run.
                 remove_log(&record.log_path)?;
             }

@@ -9,7 +9,7 @@ use mainstay_shim_protocol::Command;
 use rustix::process::Signal;
 use tokio::time::timeout;
 
-use crate::sandbox::{Container, Sandbox, vanished};
+use crate::sandbox::{Sandbox, vanished};
 use crate::shim::ShimError;
 use crate::{Instance, KILL_PATIENCE, failed};
 
@@ -94,12 +94,12 @@ async fn signal(sandbox: &Arc<Sandbox>, id: &ContainerId, signal: i32) -> Result
 }
 
 fn has_ended(sandbox: &Sandbox, id: &ContainerId) -> bool {
-    sandbox.state().containers.get(id).is_none_or(Container::has_ended)
+    sandbox.state().containers.get(id).is_none_or(|it| it.has_ended())
 }
 
 /// Waits for a container's end.
 pub(crate) async fn ended(sandbox: &Sandbox, id: &ContainerId) {
     sandbox
-        .wait_for(|state| state.containers.get(id).is_none_or(Container::has_ended).then_some(()))
+        .wait_for(|state| state.containers.get(id).is_none_or(|it| it.has_ended()).then_some(()))
         .await;
 }

@@ -17,18 +17,22 @@ const ANSWER_MAX: u64 = 1 << 20;
 const COMPLAINT_MAX: u64 = 300;
 
 /// What a program said.
-pub(super) struct Answer {
+pub struct Answer {
     /// Whether it ended with 0.
-    pub(super) success: bool,
+    pub success: bool,
     /// What it wrote to standard output: a secret.
-    pub(super) output: Vec<u8>,
+    pub output: Vec<u8>,
     /// The beginning of what it wrote to standard error.
-    pub(super) complaint: String,
+    pub complaint: String,
 }
 
 /// Runs a program with what the agent's environment has and `environment`, and ends it when it takes too
 /// long or this is dropped.
-pub(super) async fn run(
+///
+/// # Errors
+///
+/// Why it has not answered: it cannot be run, or has taken more than a minute.
+pub async fn run(
     program: impl AsRef<OsStr>,
     arguments: &[String],
     environment: &[(String, String)],

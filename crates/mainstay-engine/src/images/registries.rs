@@ -3,9 +3,9 @@
 use std::io;
 use std::path::PathBuf;
 
-use mainstay_cri::PullSecret;
+use mainstay_cri::{Error, ErrorKind, ImageSpec, PullSecret};
 use mainstay_image::reference::Reference;
-use mainstay_image::registry::{Credentials, Helper, HelperError, Keyring, KeyringError, Puller};
+use mainstay_image::registry::{Credentials, Helper, HelperError, Keyring, KeyringError};
 
 use super::program::{self, Answer};
 use super::providers::CredentialProviders;
@@ -55,7 +55,31 @@ pub struct Keyrings {
 }
 
 impl Keyrings {
-    /// All credentials for an image as they are now: those of `secrets`, then the machine's own.
+    /// What an image's name refers to, and all credentials for it as they are now: those of `secrets`, then
+    /// the machine's own. `hosts` tells which may be asked for it, as `Puller::hosts` of `mainstay-image` does.
+    ///
+    /// # Errors
+    ///
+    /// When the name is none, and as of [`Self::of`].
+    pub async fn of_image(
+        &self,
+        image: &ImageSpec,
+        hosts: impl FnOnce(&Reference) -> Vec<String>,
+        secrets: &[PullSecret],
+    ) -> Result<(Reference, Keyring), Error> {
+        let name = &image.0;
+        let reference: Reference = name.parse().map_err(|error| {
+            let message = format!("{name:?} is not the name of an image");
+            Error::with_source(ErrorKind::InvalidArgument, message, error)
+        })?;
+        let keyring = self.of(&hosts(&reference), &reference, secrets).await.map_err(|error| {
+            let message = "cannot read the registries' credentials";
+            Error::with_source(ErrorKind::InvalidArgument, message, error)
+        })?;
+        Ok((reference, keyring))
+    }
+
+    /// All credentials for an image as they are now. `hosts` are those that may be asked for it.
     ///
     /// Source for the order: `makeLookupPullCredentialsFunc` in `pkg/kubelet/images/image_manager.go`.
     ///
@@ -65,7 +89,7 @@ impl Keyrings {
     /// keyring, and of no interest to a registry that wants no credentials.
     pub async fn of(
         &self,
-        puller: &Puller,
+        hosts: &[String],
         reference: &Reference,
         secrets: &[PullSecret],
     ) -> Result<Keyring, KeyringsError> {
@@ -76,10 +100,10 @@ impl Keyrings {
             brought = brought.merged(keyring);
         }
         let mut own = self.own().await?;
-        for host in puller.hosts(reference) {
-            if let Some(helper) = own.helper(&host, reference.path()) {
-                let answer = ask(&helper, &host).await;
-                own.take_in(&host, answer);
+        for host in hosts {
+            if let Some(helper) = own.helper(host, reference.path()) {
+                let answer = ask(&helper, host).await;
+                own.take_in(host, answer);
             }
         }
         let (mut provided, failed) = self.providers.ask(reference).await;

@@ -1,30 +1,36 @@
 //! The link between a sandbox and the bridge.
 
+use std::io;
 use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::BorrowedFd;
 
-use mainstay_linux::netlink::{self, Address, Link, Route, RouteSocket, Veth, VethPeer};
+use mainstay_linux::namespace::in_network;
+use mainstay_linux::netlink::{
+    self, Address, Link, Route, RouteSocket, Veth, VethPeer, unless_exists,
+};
 
 use super::bridge::hardware_address;
-use super::{Names, NetworkError, Range};
+use super::{IpFamily, Names, NetworkError, Range, bridge};
 
 /// The name of the link inside, as everywhere in the field.
-const INSIDE: &str = "eth0";
+pub(crate) const INSIDE: &str = "eth0";
 /// Every network namespace numbers its loopback link so.
-const LOOPBACK: u32 = 1;
+pub(crate) const LOOPBACK: u32 = 1;
 /// An address that is certainly not here (RFC 5737), to find the default route by.
 const ELSEWHERE: IpAddr = IpAddr::V4(Ipv4Addr::new(198, 51, 100, 1));
 /// Of Ethernet, as long as there is no default route.
 const ETHERNET_MTU: u32 = 1500;
+/// On links with less there is no IPv6. Source: RFC 8200, section 5.
+const IPV6_MTU: u32 = 1280;
 
-/// Gives the network namespace `inside` a link to the bridge with the number `master`, an address
-/// and a default route. What is there already is left as it is.
+/// Gives the network namespace `inside` a link to the bridge with the number `master`, addresses
+/// and default routes. What is there already is left as it is.
 pub(super) fn attach(
     names: &Names,
     sandbox: &str,
     inside: BorrowedFd<'_>,
     master: u32,
-    (range, address): (Range, Ipv4Addr),
+    places: &[(Range, IpAddr)],
 ) -> Result<(), NetworkError> {
     let failed =
         |step| move |source| NetworkError::Attach { step, sandbox: sandbox.into(), source };
@@ -32,13 +38,18 @@ pub(super) fn attach(
     let mut there = RouteSocket::open_in(inside).map_err(failed("enter the network namespace"))?;
 
     let name = names.link(sandbox);
+    let ipv6 = places.iter().any(|(range, _)| range.family() == IpFamily::V6);
     let mtu = mtu(&mut here).map_err(failed("find the default route for the link"))?;
+    // What does not fit into the way out is then told by this machine.
+    let mtu = if ipv6 { mtu.max(IPV6_MTU) } else { mtu };
+    // Of the primary address: both have one number in their ranges.
+    let address = places.first().map(|(_, address)| hardware_address(*address)).unwrap_or_default();
     let veth = Veth {
         name: &name,
         mtu,
         master,
         group: names.group,
-        peer: VethPeer { name: INSIDE, address: hardware_address(address), namespace: inside },
+        peer: VethPeer { name: INSIDE, address, namespace: inside },
     };
     let outer = match here.create_veth(veth) {
         Err(error) if error.is_exists() => replace_unless_whole(&mut here, &mut there, veth),
@@ -54,11 +65,22 @@ pub(super) fn attach(
     let Some(Link { index: inner, .. }) = inner else {
         return Err(NetworkError::Vanished { sandbox: sandbox.into(), link: INSIDE.into() });
     };
+    if ipv6 {
+        // Before it is switched on, so that no neighbour can be quicker.
+        let settings = || -> io::Result<Result<(), NetworkError>> { Ok(bridge::set_ipv6(INSIDE)) };
+        in_network(inside, settings).map_err(|source| NetworkError::Setting {
+            value: "0",
+            path: bridge::ipv6_setting(INSIDE, bridge::ACCEPT_RA),
+            source,
+        })??;
+    }
     there.set_up(inner).map_err(failed("switch on the inner link"))?;
-    let address = Address { link: inner, address: address.into(), prefix: range.prefix() };
-    unless_exists(there.add_address(address)).map_err(failed("set the address"))?;
-    let route = Route::default_through(range.gateway().into(), inner);
-    unless_exists(there.add_route(route)).map_err(failed("set the default route"))?;
+    for (range, address) in places {
+        let address = Address { link: inner, address: *address, prefix: range.prefix() };
+        unless_exists(there.add_address(address)).map_err(failed("set the address"))?;
+        let route = Route::default_through(range.gateway(), inner);
+        unless_exists(there.add_route(route)).map_err(failed("set the default route"))?;
+    }
     // Whoever starts inside may send at once, so the bridge should take frames now. Since 6.8 the
     // kernel acts on a change of the carrier, at the latest, when it is asked about the link;
     // before that a worker does it some microseconds later. Source: `net/core/rtnetlink.c`,
@@ -98,11 +120,4 @@ fn replace_unless_whole(
 fn mtu(here: &mut RouteSocket) -> Result<u32, netlink::Error> {
     let Some(route) = here.route_to(ELSEWHERE)? else { return Ok(ETHERNET_MTU) };
     Ok(here.link_at(route.link)?.map_or(ETHERNET_MTU, |link| link.mtu))
-}
-
-fn unless_exists(result: Result<(), netlink::Error>) -> Result<(), netlink::Error> {
-    match result {
-        Err(error) if error.is_exists() => Ok(()),
-        result => result,
-    }
 }

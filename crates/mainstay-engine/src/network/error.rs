@@ -17,8 +17,8 @@ pub enum NetworkError {
     PortInUse {
         /// The transport.
         protocol: Protocol,
-        /// The host's address, if the mapping names one.
-        address: Option<IpAddr>,
+        /// The host's address; unspecified if it is all of its kind.
+        address: IpAddr,
         /// The port.
         port: u16,
         /// Who has it.
@@ -29,22 +29,31 @@ pub enum NetworkError {
     Reserve {
         /// The transport.
         protocol: Protocol,
-        /// The host's address, if the mapping names one.
-        address: Option<IpAddr>,
+        /// The host's address; unspecified if it is all of its kind.
+        address: IpAddr,
         /// The port.
         port: u16,
         /// Why.
         #[source]
         source: io::Error,
     },
-    /// A mapping for an address of a family that sandboxes do not have.
+    /// A mapping for an address of a kind that the sandbox does not have.
     #[error(
-        "host address {address} of port {port} is not an IPv4 address, and the built-in network \
-         has no others yet"
+        "host address {address} of port {port} is of a kind that the sandbox has no address of: the \
+         machine has it switched off, or podCIDR has no range of it"
     )]
     AddressFamily {
         /// The mapping's host address.
         address: IpAddr,
+        /// The mapping's host port.
+        port: u16,
+    },
+    /// A mapping for the loopback address of IPv6.
+    #[error(
+        "host address ::1 of port {port} cannot lead into a sandbox, as the kernel routes nothing from \
+         there; use 127.0.0.1, which a client that asks for localhost comes to as well"
+    )]
+    Ipv6Loopback {
         /// The mapping's host port.
         port: u16,
     },
@@ -63,12 +72,32 @@ pub enum NetworkError {
          set podCIDR to one that it may shadow"
     )]
     NoFreeRange,
+    /// There are to be addresses of IPv6 only, which this machine does not have.
+    #[error(
+        "this machine has no IPv6 (net.ipv6.conf.all.disable_ipv6, or the kernel), and podCIDR has \
+         no other range: add one of IPv4, or switch IPv6 on"
+    )]
+    NoIpv6,
     /// The range could not be remembered.
     #[error("the range of addresses cannot be kept over a restart")]
     RangeFile(#[source] RangeFileError),
     /// A link, an address or a route.
     #[error("cannot {step} of sandbox {sandbox}")]
     Attach {
+        /// Which part of it.
+        step: &'static str,
+        /// The sandbox.
+        sandbox: String,
+        /// What the kernel said.
+        #[source]
+        source: netlink::Error,
+    },
+    /// A bound of what a sandbox receives or sends.
+    #[error(
+        "cannot {step} of sandbox {sandbox} for its bandwidth; the kernel needs tbf, and for egress \
+         ifb, ingress, u32 and mirred (modules sch_tbf, ifb, sch_ingress, cls_u32, act_mirred)"
+    )]
+    Limit {
         /// Which part of it.
         step: &'static str,
         /// The sandbox.
@@ -125,9 +154,11 @@ pub enum NetworkError {
         #[source]
         source: netlink::Error,
     },
-    /// A setting of the kernel that has to be 1 and cannot be made so.
-    #[error("cannot write 1 to {path}; do it yourself")]
+    /// A setting of the kernel that cannot be made what it has to be.
+    #[error("cannot write {value} to {path}; do it yourself")]
     Setting {
+        /// What it has to be.
+        value: &'static str,
         /// The setting.
         path: String,
         /// Why not.
@@ -159,12 +190,14 @@ impl NetworkError {
     pub fn kind(&self) -> ErrorKind {
         match self {
             Self::PortInUse { .. } => ErrorKind::FailedPrecondition,
-            Self::AddressFamily { .. } => ErrorKind::InvalidArgument,
+            Self::AddressFamily { .. } | Self::Ipv6Loopback { .. } => ErrorKind::InvalidArgument,
             Self::RangeExhausted { .. } => ErrorKind::ResourceExhausted,
             Self::Reserve { .. }
             | Self::NoFreeRange
+            | Self::NoIpv6
             | Self::RangeFile(_)
             | Self::Attach { .. }
+            | Self::Limit { .. }
             | Self::Vanished { .. }
             | Self::Bridge { .. }
             | Self::NotABridge { .. }
@@ -175,8 +208,9 @@ impl NetworkError {
     }
 }
 
-fn on(address: Option<IpAddr>) -> String {
-    address.map(|address| format!(" on {address}")).unwrap_or_default()
+/// How an address of a host port is told of.
+pub(super) fn on(address: IpAddr) -> String {
+    if address.is_unspecified() { String::new() } else { format!(" on {address}") }
 }
 
 impl fmt::Display for Holder {

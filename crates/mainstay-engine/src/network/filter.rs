@@ -10,16 +10,17 @@ use mainstay_linux::nftables::{
     Rule, Table, Verdict, legacy_forward,
 };
 
-use super::NetworkError;
 use super::finding::{Finding, Repair, Traffic};
 use super::firewall::{self, Dropping, Others};
-use super::ruleset::{self, HOST_PORTS, HOST_PORTS_BY_ADDRESS, Territory};
+use super::ruleset::{self, Elements, MAPS, Territory};
+use super::{IpFamily, NetworkError};
 
-/// Frames between ports of a bridge go through the hooks of IPv4, too, if this says 1; the file
-/// is there while the module br_netfilter is.
+/// Frames between ports of a bridge go through the hooks of IPv4, too, if this says 1, and of IPv6;
+/// the files are there while the module br_netfilter is.
 const BRIDGED: &str = "/proc/sys/net/bridge/bridge-nf-call-iptables";
+const BRIDGED6: &str = "/proc/sys/net/bridge/bridge-nf-call-ip6tables";
 
-/// The table and the chains that iptables-nft writes, and the one in which Docker wants to find
+/// The table and the chains that iptables-nft writes for each kind of addresses, and the one in which Docker wants to find
 /// what its users add. Source: docs.docker.com, "Packet filtering and firewalls".
 const FILTER: &str = "filter";
 const FORWARD: &str = "FORWARD";
@@ -44,6 +45,8 @@ pub(super) struct Filter {
     made: bool,
     /// What the rules were made for last.
     territory: Option<Territory>,
+    /// How often the table was written as a whole.
+    written: u64,
 }
 
 /// The way to the kernel.
@@ -58,7 +61,6 @@ struct Kernel {
 }
 
 type Rules = BTreeMap<(Family, String), Vec<Rule>>;
-type Elements = (Vec<Element>, Vec<Element>);
 
 impl Filter {
     /// `made` says that the table should be there already.
@@ -72,7 +74,13 @@ impl Filter {
             untold: Vec::new(),
             made,
             territory: None,
+            written: 0,
         }
+    }
+
+    /// Takes in that the table is to be another one than the agent before had.
+    pub(super) fn outdate(&mut self) {
+        self.made = false;
     }
 
     /// Sees to it that the table holds exactly the rules and these elements, and that others let
@@ -122,8 +130,10 @@ impl Filter {
             Err(NetworkError::Filter { source, .. }) if source.is_not_found() => {
                 // One of them is gone, or the table: keep to those that are there.
                 let Some(there) = self.kernel.elements()? else { return Ok(()) };
-                let (anywhere, by_address) = elements;
-                let rest = (intersection(anywhere, &there.0), intersection(by_address, &there.1));
+                let mut there = there.iter();
+                let rest = elements.each_ref().map(|wanted| {
+                    there.next().map(|there| intersection(wanted, there)).unwrap_or_default()
+                });
                 self.change("delete host ports", &rest, delete)
             }
             result => result,
@@ -137,11 +147,14 @@ impl Filter {
         if tables.iter().any(|table| is_table(table, Family::Inet, &self.table)) {
             batch.delete_table(Family::Inet, &self.table);
         }
-        if tables.iter().any(|table| is_table(table, Family::Ip, FILTER)) {
-            let rules = self.kernel.rules(Family::Ip, FILTER)?;
+        for family in [Family::Ip, Family::Ip6] {
+            if !tables.iter().any(|table| is_table(table, family, FILTER)) {
+                continue;
+            }
+            let rules = self.kernel.rules(family, FILTER)?;
             let ours = accepting(&self.bridge);
             for rule in rules.iter().filter(|rule| ours.contains(&rule.expressions)) {
-                batch.delete_rule(Family::Ip, FILTER, &rule.chain, rule.handle);
+                batch.delete_rule(family, FILTER, &rule.chain, rule.handle);
             }
         }
         self.made = false;
@@ -155,21 +168,33 @@ impl Filter {
     pub(super) fn findings(&mut self) -> Vec<Finding> {
         let mut findings = std::mem::take(&mut self.untold);
         findings.extend(self.dropped.iter().cloned());
-        if self.made {
-            findings.extend(legacy(&self.bridge));
+        if let Some(territory) = self.territory.as_ref().filter(|_| self.made) {
+            let families = territory.ranges.families();
+            findings.extend(families.filter_map(|family| legacy(family, &self.bridge)));
         }
         findings
+    }
+
+    /// How often the table was written as a whole.
+    pub(super) fn written(&self) -> u64 {
+        self.written
+    }
+
+    /// What other programs' tables drop, as it was found last.
+    pub(super) fn dropped(&self) -> &[Finding] {
+        &self.dropped
     }
 
     fn change(
         &mut self,
         step: &'static str,
-        (anywhere, by_address): &Elements,
+        elements: &Elements,
         change: impl Fn(&mut Batch, &str, &str, &[Element]),
     ) -> Result<(), NetworkError> {
         let mut batch = Batch::new();
-        change(&mut batch, &self.table, HOST_PORTS, anywhere);
-        change(&mut batch, &self.table, HOST_PORTS_BY_ADDRESS, by_address);
+        for (map, elements) in MAPS.iter().zip(elements) {
+            change(&mut batch, &self.table, map.name, elements);
+        }
         if batch.is_empty() {
             return Ok(());
         }
@@ -199,19 +224,16 @@ impl Filter {
         let batch = match there {
             Some(there) if intact => {
                 let mut batch = Batch::new();
-                for (map, there, wanted) in [
-                    (HOST_PORTS, &there.0, &wanted.0),
-                    (HOST_PORTS_BY_ADDRESS, &there.1, &wanted.1),
-                ] {
+                for ((map, there), wanted) in MAPS.iter().zip(&there).zip(wanted) {
                     let (table, family) = (&self.table, Family::Inet);
-                    batch.delete_elements(family, table, map, &difference(there, wanted));
-                    batch.add_elements(family, table, map, &difference(wanted, there));
+                    batch.delete_elements(family, table, map.name, &difference(there, wanted));
+                    batch.add_elements(family, table, map.name, &difference(wanted, there));
                 }
                 batch
             }
             _ => {
-                let elements = (wanted.0.as_slice(), wanted.1.as_slice());
-                ruleset::replace(&self.table, &self.bridge, territory, elements)
+                self.written += 1;
+                ruleset::replace(&self.table, &self.bridge, territory, wanted)
             }
         };
         let changed = !batch.is_empty();
@@ -250,23 +272,39 @@ impl Filter {
             let mut tables = tables.iter().filter(|table| !table.dormant);
             tables.any(|table| is_table(table, chain.family, &chain.table))
         });
+        let families: Vec<_> = territory.ranges.families().collect();
+        let matters = |chain: &Chain| families.iter().any(|it| firewall::matters(chain, *it));
         let mut rules = Rules::new();
-        for chain in chains.iter().filter(|chain| firewall::matters(chain)) {
+        for chain in chains.iter().filter(|chain| matters(chain)) {
             let key = (chain.family, chain.table.clone());
             if let Entry::Vacant(entry) = rules.entry(key) {
                 entry.insert(self.kernel.rules(chain.family, &chain.table)?);
             }
         }
-        let bridged = fs::read_to_string(BRIDGED).is_ok_and(|text| text.trim() == "1");
-        let others = Others { bridged, peers: !territory.peers.is_empty() };
-        let dropping = firewall::dropping(&chains, &rules, &self.bridge, others);
-        if let Some((chain, missing)) = opening(&dropping, &chains, &rules, &self.bridge) {
+        let mut dropping: Vec<Dropping> = Vec::new();
+        for family in families {
+            let bridged = if family == IpFamily::V4 { BRIDGED } else { BRIDGED6 };
+            let bridged = fs::read_to_string(bridged).is_ok_and(|text| text.trim() == "1");
+            let peers = territory.peers.iter().any(|peer| peer.family() == family);
+            let others = Others { family, bridged, peers };
+            // What a chain for both kinds drops of both is told once.
+            for chain in firewall::dropping(&chains, &rules, &self.bridge, others) {
+                if !dropping.contains(&chain) {
+                    dropping.push(chain);
+                }
+            }
+        }
+        for family in [Family::Ip, Family::Ip6] {
+            let Some((chain, missing)) = opening(family, &dropping, &chains, &rules, &self.bridge)
+            else {
+                continue;
+            };
             let mut batch = Batch::new();
             for expressions in missing {
-                batch.insert_rule(Family::Ip, FILTER, chain, &expressions, "");
+                batch.insert_rule(family, FILTER, chain, &expressions, "");
             }
-            self.kernel.commit("open table ip filter", batch)?;
-            self.untold.push(Finding::Repaired(Repair::Opened(chain.into())));
+            self.kernel.commit("open table filter", batch)?;
+            self.untold.push(Finding::Repaired(Repair::Opened(family, chain.into())));
             return Ok(true);
         }
         self.dropped = dropping.into_iter().map(|chain| dropped(chain, &self.bridge)).collect();
@@ -322,16 +360,18 @@ impl Kernel {
         })
     }
 
-    /// The elements of both maps of our table; `None` if it or one of them is gone.
+    /// The elements of all maps of our table; `None` if it or one of them is gone.
     fn elements(&mut self) -> Result<Option<Elements>, NetworkError> {
         let table = self.table.clone();
         self.call("list host ports", |socket| {
-            let mut read = |map| match socket.elements(Family::Inet, &table, map) {
-                Err(error) if error.is_not_found() => Ok(None),
-                result => result.map(Some),
-            };
-            let anywhere = read(HOST_PORTS)?;
-            Ok(anywhere.zip(read(HOST_PORTS_BY_ADDRESS)?))
+            let mut all = Elements::default();
+            for (map, found) in MAPS.iter().zip(&mut all) {
+                match socket.elements(Family::Inet, &table, map.name) {
+                    Err(error) if error.is_not_found() => return Ok(None),
+                    result => *found = result?,
+                }
+            }
+            Ok(Some(all))
         })
     }
 }
@@ -362,17 +402,18 @@ fn accepting(bridge: &str) -> [Vec<Expression>; 2] {
 /// Which chain of iptables-nft's filter table to open, and with which rules; `None` if it drops
 /// nothing of ours or there is nothing left to try.
 fn opening(
+    family: Family,
     dropping: &[Dropping],
     chains: &[Chain],
     rules: &Rules,
     bridge: &str,
 ) -> Option<(&'static str, Vec<Vec<Expression>>)> {
-    let drops = |chain: &Dropping| (chain.family, chain.table.as_str()) == (Family::Ip, FILTER);
+    let drops = |chain: &Dropping| (chain.family, chain.table.as_str()) == (family, FILTER);
     dropping.iter().find(|chain| drops(chain) && chain.chain == FORWARD)?;
-    let rules = rules.get(&(Family::Ip, FILTER.into()))?;
+    let rules = rules.get(&(family, FILTER.into()))?;
     [DOCKER_USER, FORWARD].into_iter().find_map(|name| {
         let exists = chains.iter().any(|chain| {
-            (chain.family, chain.table.as_str(), chain.name.as_str()) == (Family::Ip, FILTER, name)
+            (chain.family, chain.table.as_str(), chain.name.as_str()) == (family, FILTER, name)
         });
         let mut missing = accepting(bridge).to_vec();
         missing.retain(|expressions| {
@@ -384,17 +425,19 @@ fn opening(
 
 fn dropped(chain: Dropping, bridge: &str) -> Finding {
     let Dropping { family, table, chain, rule, certain, traffic } = chain;
-    let directions: &[&str] = match traffic.as_slice() {
-        [Traffic::ToMachine] => &["iifname"],
-        _ => &["iifname", "oifname"],
+    let to_machine = |it: &Traffic| matches!(it, Traffic::ToMachine | Traffic::Questions);
+    let directions: &[&str] = match traffic.iter().all(to_machine) {
+        true => &["iifname"],
+        false => &["iifname", "oifname"],
     };
     let remedy = if table == "firewalld" {
         format!(
             "firewall-cmd --permanent --zone=trusted --add-interface={bridge} && \
              firewall-cmd --reload"
         )
-    } else if (family, table.as_str()) == (Family::Ip, FILTER) && chain == "INPUT" {
-        format!("iptables -I INPUT -i {bridge} -j ACCEPT")
+    } else if table == FILTER && chain == "INPUT" && matches!(family, Family::Ip | Family::Ip6) {
+        let program = if family == Family::Ip { "iptables" } else { "ip6tables" };
+        format!("{program} -I INPUT -i {bridge} -j ACCEPT")
     } else {
         let rules = directions.iter().map(|direction| {
             format!("nft insert rule {family} {table} {chain} {direction} {bridge} accept")
@@ -405,11 +448,15 @@ fn dropped(chain: Dropping, bridge: &str) -> Finding {
 }
 
 /// What the older xtables do to our traffic: their rules are not ours to change.
-fn legacy(bridge: &str) -> Option<Finding> {
-    let forward = match legacy_forward() {
+fn legacy(family: IpFamily, bridge: &str) -> Option<Finding> {
+    let program = match family {
+        IpFamily::V4 => "iptables",
+        IpFamily::V6 => "ip6tables",
+    };
+    let forward = match legacy_forward(family == IpFamily::V6) {
         Ok(forward) => forward?,
         Err(error) => {
-            let error = format!("cannot read the chain FORWARD of xtables: {error}");
+            let error = format!("cannot read the chain FORWARD of {program}-legacy: {error}");
             return Some(Finding::NotRepaired { error });
         }
     };
@@ -426,8 +473,8 @@ fn legacy(bridge: &str) -> Option<Finding> {
         certain: false,
         traffic: vec![Traffic::Leaving, Traffic::Entering],
         remedy: format!(
-            "iptables-legacy -I FORWARD -i {bridge} -j ACCEPT && \
-             iptables-legacy -I FORWARD -o {bridge} -j ACCEPT, or switch to iptables-nft"
+            "{program}-legacy -I FORWARD -i {bridge} -j ACCEPT && \
+             {program}-legacy -I FORWARD -o {bridge} -j ACCEPT, or switch to {program}-nft"
         ),
     })
 }

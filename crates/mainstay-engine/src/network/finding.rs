@@ -6,7 +6,8 @@ use std::net::IpAddr;
 use mainstay_cri::Protocol;
 use mainstay_linux::nftables::Family;
 
-use super::{Holder, Range};
+use super::error::on;
+use super::{Holder, IpFamily, Range, show_ranges};
 
 /// Something that [`super::Network::check`] found. Its text is a sentence for people that names
 /// the thing, the place and the remedy.
@@ -31,8 +32,12 @@ pub enum Finding {
         /// Commands that open it.
         remedy: String,
     },
-    /// This machine did not forward IPv4 packets and does now. Told once.
-    ForwardingSwitchedOn,
+    /// This machine did not forward packets of these kinds and does now. Told once.
+    ForwardingSwitchedOn(Vec<IpFamily>),
+    /// Sandboxes have no addresses of IPv6, as this machine has none. Told once.
+    NoIpv6,
+    /// Sandboxes have no addresses of this kind, as every range of them is taken. Stays.
+    NoRange(IpFamily),
     /// Something was missing or wrong and has been put right. Told once.
     Repaired(Repair),
     /// A host port leads into a sandbox but could not be reserved, because somebody took it while
@@ -42,8 +47,8 @@ pub enum Finding {
         sandbox: String,
         /// The transport.
         protocol: Protocol,
-        /// The host's address, if the mapping names one.
-        address: Option<IpAddr>,
+        /// The host's address; unspecified if it is all of its kind.
+        address: IpAddr,
         /// The port.
         port: u16,
         /// Who has it.
@@ -54,10 +59,10 @@ pub enum Finding {
         /// The sandbox.
         sandbox: String,
     },
-    /// Another range than the remembered or the wanted one is in use. Stays.
+    /// Other ranges than the remembered or the wanted ones are in use. Stays.
     OtherRange {
-        /// The one that is in use.
-        used: Range,
+        /// Those that are in use.
+        used: Vec<Range>,
         /// Why, and what to do about it.
         reason: String,
     },
@@ -114,6 +119,8 @@ pub enum Traffic {
     Between,
     /// Connections from sandboxes to this machine itself.
     ToMachine,
+    /// Questions of sandboxes for names, which are translated on their way to this machine.
+    Questions,
 }
 
 /// What was put right.
@@ -123,10 +130,11 @@ pub enum Repair {
     Table,
     /// The bridge was gone, switched off or without its address.
     Bridge,
-    /// The link of this sandbox was gone or not on the bridge.
+    /// The link of this sandbox was gone, not on the bridge, or without its bounds.
     Link(String),
-    /// Rules that let the sandboxes' traffic pass were added to this chain of table `ip filter`.
-    Opened(String),
+    /// Rules that let the sandboxes' traffic pass were added to this chain of the table `filter` of
+    /// that family.
+    Opened(Family, String),
     /// This many links of sandboxes that are no more were deleted.
     Leftovers(usize),
 }
@@ -137,7 +145,10 @@ impl fmt::Display for Finding {
             Self::Dropped { family, table, chain, rule, certain, traffic, remedy } => {
                 let family = family.map_or("xtables".into(), |family| family.to_string());
                 let verb = if *certain { "drops" } else { "probably drops" };
-                let traffic: Vec<_> = traffic.iter().map(ToString::to_string).collect();
+                // Who may ask the machine nothing may not ask it for names.
+                let all = traffic.contains(&Traffic::ToMachine);
+                let told = traffic.iter().filter(|it| !all || **it != Traffic::Questions);
+                let traffic: Vec<_> = told.map(ToString::to_string).collect();
                 let cause = match rule {
                     None => "its policy is drop".into(),
                     Some(rule) => format!("the rule with handle {} in {}", rule.handle, rule.chain),
@@ -149,14 +160,28 @@ impl fmt::Display for Finding {
                     traffic.join(" and "),
                 )
             }
-            Self::ForwardingSwitchedOn => f.write_str(
-                "IPv4 forwarding was off and has been switched on for the sandboxes: this machine \
-                 now also forwards packets between its other networks, unless a packet filter \
-                 drops them",
+            Self::ForwardingSwitchedOn(families) => {
+                let families: Vec<_> = families.iter().map(ToString::to_string).collect();
+                write!(
+                    f,
+                    "forwarding of {} was off and has been switched on for the sandboxes: this \
+                     machine now also forwards packets between its other networks, unless a packet \
+                     filter drops them",
+                    families.join(" and "),
+                )
+            }
+            Self::NoIpv6 => f.write_str(
+                "this machine has no IPv6 (net.ipv6.conf.all.disable_ipv6, or the kernel), so \
+                 sandboxes have none",
+            ),
+            Self::NoRange(family) => write!(
+                f,
+                "sandboxes have no addresses of {family}: this machine has routes into all ranges; \
+                 set podCIDR to one that it may shadow"
             ),
             Self::Repaired(repair) => repair.fmt(f),
             Self::PortNotReserved { sandbox, protocol, address, port, holder } => {
-                let on = address.map(|address| format!(" on {address}")).unwrap_or_default();
+                let on = on(*address);
                 write!(
                     f,
                     "host port {port}/{protocol}{on} leads into sandbox {sandbox}, but {holder} \
@@ -167,6 +192,7 @@ impl fmt::Display for Finding {
                 write!(f, "the link of sandbox {sandbox} is gone; it is set up again")
             }
             Self::OtherRange { used, reason } => {
+                let used = show_ranges(used);
                 write!(f, "sandboxes have addresses of {used}: {reason}")
             }
             Self::OlderRange { range, current, sandboxes } => write!(
@@ -206,6 +232,7 @@ impl fmt::Display for Traffic {
             Self::FromPeers => "connections from sandboxes of other machines",
             Self::Between => "connections between sandboxes",
             Self::ToMachine => "connections from sandboxes to this machine",
+            Self::Questions => "questions of sandboxes for names",
         })
     }
 }
@@ -216,9 +243,9 @@ impl fmt::Display for Repair {
             Self::Table => f.write_str("the table of nf_tables was changed and has been restored"),
             Self::Bridge => f.write_str("the bridge was changed and has been restored"),
             Self::Link(sandbox) => write!(f, "the link of sandbox {sandbox} has been restored"),
-            Self::Opened(chain) => write!(
+            Self::Opened(family, chain) => write!(
                 f,
-                "chain {chain} of table ip filter drops what it does not know; rules for the \
+                "chain {chain} of table {family} filter drops what it does not know; rules for the \
                  sandboxes have been added"
             ),
             Self::Leftovers(count) => {

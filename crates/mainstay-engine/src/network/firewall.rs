@@ -12,15 +12,15 @@ use mainstay_linux::nftables::{
     Verdict,
 };
 
+use super::IpFamily;
 use super::finding::{DroppingRule, Traffic};
-use super::ruleset::link_name;
+use super::ruleset::{link_name, protocol};
 
 /// Of nft(8)'s ct state.
 const ESTABLISHED: u32 = 2;
 const NEW: u32 = 8;
 /// `IPS_DST_NAT`.
 const TRANSLATED: u32 = 1 << 5;
-const IPV4: u8 = 2;
 /// `NFT_JUMP_STACK_SIZE`: the kernel accepts no deeper rulesets.
 const DEPTH: u32 = 16;
 
@@ -47,7 +47,7 @@ pub(super) fn dropping(
     others: Others,
 ) -> Vec<Dropping> {
     let mut found = Vec::new();
-    for chain in chains.iter().filter(|chain| matters(chain)) {
+    for chain in chains.iter().filter(|chain| matters(chain, others.family)) {
         let Some(base) = chain.base else { continue };
         let Some(rules) = rules.get(&(chain.family, chain.table.clone())) else { continue };
         let mut dropping: Option<Dropping> = None;
@@ -79,6 +79,8 @@ pub(super) fn dropping(
 /// Whose packets there are besides those that are always there.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Others {
+    /// Which kind of packets.
+    pub(super) family: IpFamily,
     /// Frames between two ports of a bridge go through these hooks too
     /// (`net.bridge.bridge-nf-call-iptables`).
     pub(super) bridged: bool,
@@ -86,9 +88,13 @@ pub(super) struct Others {
     pub(super) peers: bool,
 }
 
-/// Whether a chain decides on IPv4 packets that pass through the machine or are for it.
-pub(super) fn matters(chain: &Chain) -> bool {
-    matches!(chain.family, Family::Ip | Family::Inet)
+/// Whether a chain decides on packets of a kind that pass through the machine or are for it.
+pub(super) fn matters(chain: &Chain, family: IpFamily) -> bool {
+    let own = match family {
+        IpFamily::V4 => Family::Ip,
+        IpFamily::V6 => Family::Ip6,
+    };
+    (chain.family == own || chain.family == Family::Inet)
         && chain.base.is_some_and(|base| {
             base.kind == ChainKind::Filter && matches!(base.hook, Hook::Forward | Hook::Input)
         })
@@ -97,6 +103,7 @@ pub(super) fn matters(chain: &Chain) -> bool {
 /// What is known of a packet.
 #[derive(Clone, Debug)]
 struct Packet {
+    protocol: u8,
     input: Value,
     output: Value,
     state: u32,
@@ -118,9 +125,13 @@ enum Value {
 fn packets(bridge: &str, hook: Hook, others: Others) -> Vec<(Traffic, Packet)> {
     let here = || Value::Is(link_name(bridge));
     let elsewhere = || Value::IsNot(link_name(bridge));
-    let packet = |input, output, state, status| Packet { input, output, state, status };
+    let protocol = protocol(others.family);
+    let packet = |input, output, state, status| Packet { protocol, input, output, state, status };
     if hook == Hook::Input {
-        return vec![(Traffic::ToMachine, packet(here(), Value::Absent, NEW, 0))];
+        return vec![
+            (Traffic::ToMachine, packet(here(), Value::Absent, NEW, 0)),
+            (Traffic::Questions, packet(here(), Value::Absent, NEW, TRANSLATED)),
+        ];
     }
     let mut packets = vec![
         (Traffic::Leaving, packet(here(), elsewhere(), NEW, 0)),
@@ -198,6 +209,9 @@ impl Run<'_> {
                     };
                     load(&mut registers, *to, Value::Is(number.to_ne_bytes().to_vec()));
                 }
+                Expression::Immediate { to, data } => {
+                    load(&mut registers, *to, Value::Is(data.clone()));
+                }
                 Expression::Payload { to, .. } | Expression::FibDestinationType { to } => {
                     load(&mut registers, *to, Value::Unknown);
                 }
@@ -255,7 +269,7 @@ impl Packet {
             Meta::OutputName => self.output.clone(),
             Meta::OutputLink if self.output == Value::Absent => Value::Absent,
             Meta::InputLink | Meta::OutputLink | Meta::TransportProtocol => Value::Unknown,
-            Meta::NetworkProtocol => Value::Is(vec![IPV4]),
+            Meta::NetworkProtocol => Value::Is(vec![self.protocol]),
         }
     }
 }

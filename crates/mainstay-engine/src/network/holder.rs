@@ -1,14 +1,15 @@
 //! Who has a port of the host: asked only when it turned out to be taken.
 
 use std::fs;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
 use mainstay_cri::Protocol;
 use mainstay_linux::nftables::{Family, NftablesSocket};
 
-use super::Holder;
 use super::host_ports::HostPort;
-use super::ruleset::{HOST_PORTS, HOST_PORTS_BY_ADDRESS};
+use super::range::octets;
+use super::ruleset::MAPS;
+use super::{Holder, IpFamily};
 
 /// Looks for whoever has `port`, in the network namespace of the calling thread: a process with a
 /// socket on it, or an instance other than the one with the table `own`, which only reserves.
@@ -20,16 +21,23 @@ pub(super) fn find(port: HostPort, own: &str) -> Holder {
         .unwrap_or(Holder::Unknown)
 }
 
+/// Whoever listens at `port` now; `None` if nobody does.
+pub(super) fn listening(port: HostPort, own: &str) -> Option<Holder> {
+    (!bound(port).is_empty()).then(|| find(port, own))
+}
+
 /// The inode numbers of the sockets on the port, those that listen first.
 fn bound(port: HostPort) -> Vec<u64> {
-    let tables = match port.protocol {
-        Protocol::Tcp => ["tcp", "tcp6"],
-        Protocol::Udp => ["udp", "udp6"],
+    let tables: &[&str] = match (port.protocol, port.address) {
+        (Protocol::Tcp, IpAddr::V4(_)) => &["tcp", "tcp6"],
+        (Protocol::Udp, IpAddr::V4(_)) => &["udp", "udp6"],
+        (Protocol::Tcp, IpAddr::V6(_)) => &["tcp6"],
+        (Protocol::Udp, IpAddr::V6(_)) => &["udp6"],
         // SCTP keeps its sockets elsewhere, and in another form.
-        Protocol::Sctp => return Vec::new(),
+        (Protocol::Sctp, _) => return Vec::new(),
     };
-    let read = |table| fs::read_to_string(format!("/proc/thread-self/net/{table}"));
-    let tables: Vec<_> = tables.into_iter().filter_map(|table| read(table).ok()).collect();
+    let read = |table: &&str| fs::read_to_string(format!("/proc/thread-self/net/{table}"));
+    let tables: Vec<_> = tables.iter().filter_map(|table| read(table).ok()).collect();
     let sockets = |state| tables.iter().flat_map(move |table| sockets(table, port, state));
     // TCP_LISTEN, and TCP_CLOSE, which UDP says of a socket that is not connected; and then
     // TCP_ESTABLISHED: a connection that was given the port by chance.
@@ -51,13 +59,22 @@ fn sockets(table: &str, port: HostPort, state: &str) -> Vec<u64> {
 }
 
 /// Whether a socket on the hexadecimal `address` is in the way of `wanted`.
-fn covers(address: &str, wanted: Option<Ipv4Addr>) -> bool {
-    let Some(wanted) = wanted else { return true };
-    // The number is in the machine's byte order; of an IPv6 address that stands for an IPv4
-    // address, the last one of four.
-    let last = address.get(address.len().saturating_sub(8)..).unwrap_or_default();
-    u32::from_str_radix(last, 16)
-        .is_ok_and(|number| number == 0 || Ipv4Addr::from(number.to_ne_bytes()) == wanted)
+fn covers(address: &str, wanted: IpAddr) -> bool {
+    if wanted.is_unspecified() {
+        return true;
+    }
+    // Numbers of four bytes, each in the machine's byte order.
+    let numbers = address.as_bytes().chunks(8).map(|digits| {
+        let number = std::str::from_utf8(digits).ok()?;
+        Some(u32::from_str_radix(number, 16).ok()?.to_ne_bytes())
+    });
+    let Some(bytes) = numbers.collect::<Option<Vec<_>>>().map(|numbers| numbers.concat()) else {
+        return false;
+    };
+    let wanted = octets(wanted);
+    // Of an IPv6 address that stands for an IPv4 address, the last ones are that one's.
+    let bytes = bytes.get(bytes.len().saturating_sub(wanted.len())..).unwrap_or_default();
+    bytes == wanted || bytes.iter().all(|byte| *byte == 0)
 }
 
 /// The process that has the socket with that inode number open.
@@ -86,8 +103,8 @@ fn instance(port: HostPort, own: &str) -> Option<Holder> {
     });
     let key = [[port.protocol_number(), 0, 0, 0], [0; 4]].concat();
     for table in others {
-        for map in [HOST_PORTS, HOST_PORTS_BY_ADDRESS] {
-            let elements = socket.elements(Family::Inet, &table.name, map).unwrap_or_default();
+        for map in MAPS.iter().filter(|map| map.family == IpFamily::of(port.address)) {
+            let elements = socket.elements(Family::Inet, &table.name, map.name).unwrap_or_default();
             let mut key = key.clone();
             key[4..6].copy_from_slice(&port.port.to_be_bytes());
             if elements.iter().any(|element| element.key.ends_with(&key)) {
@@ -111,10 +128,11 @@ mod tests {
     const TCP6: &str = "\
   sl  local_address                         remote_address                        st ...
    0: 00000000000000000000000000000000:1F90 00000000000000000000000000000000:0000 0A 0:0 0:0 0 0 0 201
-   1: 0000000000000000FFFF00000100007F:1F91 00000000000000000000000000000000:0000 0A 0:0 0:0 0 0 0 202";
+   1: 0000000000000000FFFF00000100007F:1F91 00000000000000000000000000000000:0000 0A 0:0 0:0 0 0 0 202
+   2: 00000000000000000000000001000000:1F92 00000000000000000000000000000000:0000 0A 0:0 0:0 0 0 0 203";
 
-    fn check(table: &str, port: u16, address: Option<[u8; 4]>, expected: &[u64]) {
-        let address = address.map(Ipv4Addr::from);
+    fn check(table: &str, port: u16, address: &str, expected: &[u64]) {
+        let address = address.parse().unwrap();
         let port = HostPort { protocol: Protocol::Tcp, address, port };
         assert_eq!(sockets(table, port, "0A"), expected);
     }
@@ -122,15 +140,19 @@ mod tests {
     #[test]
     #[cfg(target_endian = "little")]
     fn listening_sockets_are_found_by_port_and_address() {
-        check(TCP, 8080, None, &[101]);
-        check(TCP, 8080, Some([10, 0, 0, 1]), &[101]);
-        check(TCP, 8081, None, &[102]);
-        check(TCP, 8081, Some([127, 0, 0, 1]), &[102]);
-        check(TCP, 8081, Some([10, 0, 0, 1]), &[]);
-        check(TCP, 8082, None, &[]);
-        check(TCP6, 8080, Some([10, 0, 0, 1]), &[201]);
-        check(TCP6, 8081, Some([127, 0, 0, 1]), &[202]);
-        check(TCP6, 8081, Some([10, 0, 0, 1]), &[]);
-        check("", 8080, None, &[]);
+        check(TCP, 8080, "0.0.0.0", &[101]);
+        check(TCP, 8080, "10.0.0.1", &[101]);
+        check(TCP, 8081, "0.0.0.0", &[102]);
+        check(TCP, 8081, "127.0.0.1", &[102]);
+        check(TCP, 8081, "10.0.0.1", &[]);
+        check(TCP, 8082, "0.0.0.0", &[]);
+        check(TCP6, 8080, "10.0.0.1", &[201]);
+        check(TCP6, 8081, "127.0.0.1", &[202]);
+        check(TCP6, 8081, "10.0.0.1", &[]);
+        check(TCP6, 8080, "::", &[201]);
+        check(TCP6, 8080, "fd00::1", &[201]);
+        check(TCP6, 8082, "::1", &[203]);
+        check(TCP6, 8082, "fd00::1", &[]);
+        check("", 8080, "0.0.0.0", &[]);
     }
 }

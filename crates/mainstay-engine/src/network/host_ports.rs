@@ -1,18 +1,22 @@
 //! Ports of the host that lead into sandboxes: who has which.
 
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, SocketAddrV4};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::os::fd::OwnedFd;
 
 use mainstay_cri::{PortMapping, Protocol};
 use mainstay_linux::nftables::Element;
 use rustix::io::Errno;
-use rustix::net::sockopt::{set_ip_freebind, set_socket_reuseaddr};
+use rustix::net::sockopt::{
+    set_ip_freebind, set_ipv6_freebind, set_ipv6_v6only, set_socket_reuseaddr,
+};
 use rustix::net::{
     AddressFamily, Shutdown, SocketFlags, SocketType, bind, ipproto, listen, shutdown, socket_with,
 };
 
-use super::{Holder, NetworkError};
+use super::range::octets;
+use super::ruleset::{Elements, MAPS};
+use super::{Holder, IpFamily, NetworkError};
 
 /// All host ports that lead into sandboxes.
 #[derive(Debug, Default)]
@@ -25,7 +29,7 @@ pub(super) struct HostPorts {
 struct Claim {
     sandbox: String,
     port: HostPort,
-    target: SocketAddrV4,
+    target: SocketAddr,
     /// Whether it should be in the maps: not before the sandbox's link is there.
     published: bool,
     /// A socket bound to the port, so that no process of the machine can take it meanwhile and
@@ -34,32 +38,53 @@ struct Claim {
     _reservation: Option<OwnedFd>,
 }
 
-/// A port of the host, of one of its addresses or of all of them.
+/// A port of the host, of one of its addresses or of all of a kind, which is then unspecified.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct HostPort {
     pub(super) protocol: Protocol,
-    pub(super) address: Option<Ipv4Addr>,
+    pub(super) address: IpAddr,
     pub(super) port: u16,
 }
 
 impl HostPort {
-    /// The host's side of a mapping; `0.0.0.0` means all addresses, as no address does.
-    pub(super) fn of(mapping: &PortMapping) -> Result<Self, NetworkError> {
-        let PortMapping { protocol, host_port: port, host_ip, .. } = *mapping;
-        let address = match host_ip {
-            None => None,
-            Some(IpAddr::V4(address)) => Some(address).filter(|address| !address.is_unspecified()),
-            Some(address @ IpAddr::V6(_)) => {
-                return Err(NetworkError::AddressFamily { address, port });
-            }
-        };
-        Ok(Self { protocol, address, port })
+    /// What a mapping asks for, with where each leads, for a sandbox that has these addresses.
+    ///
+    /// Without an address of the host's it is one port of each kind; `0.0.0.0` and `::` mean all
+    /// addresses of theirs. Source: the plugin portmap of CNI, `fillDnatRules`.
+    fn of(
+        mapping: &PortMapping,
+        addresses: &[IpAddr],
+    ) -> Result<Vec<(Self, SocketAddr)>, NetworkError> {
+        let PortMapping { protocol, host_port: port, host_ip, container_port } = *mapping;
+        if host_ip == Some(Ipv6Addr::LOCALHOST.into()) {
+            return Err(NetworkError::Ipv6Loopback { port });
+        }
+        let of_kind = |inside: &&IpAddr| host_ip.is_none_or(|it| it.is_ipv4() == inside.is_ipv4());
+        let ports = addresses.iter().filter(of_kind).map(|inside| {
+            let address = host_ip.unwrap_or_else(|| IpFamily::of(*inside).unspecified());
+            (Self { protocol, address, port }, SocketAddr::new(*inside, container_port))
+        });
+        let ports: Vec<_> = ports.collect();
+        match host_ip {
+            Some(address) if ports.is_empty() => Err(NetworkError::AddressFamily { address, port }),
+            _ => Ok(ports),
+        }
     }
 
     fn conflicts(self, other: Self) -> bool {
+        let (one, two) = (self.address, other.address);
         self.protocol == other.protocol
             && self.port == other.port
-            && (self.address.is_none() || other.address.is_none() || self.address == other.address)
+            && one.is_ipv4() == two.is_ipv4()
+            && (one.is_unspecified() || two.is_unspecified() || one == two)
+    }
+
+    /// Whether what is sent to that address comes here.
+    pub(super) fn takes(self, destination: SocketAddr) -> bool {
+        let address = destination.ip();
+        self.port == destination.port()
+            && self.address.is_ipv4() == address.is_ipv4()
+            && (self.address.is_unspecified() || self.address == address)
     }
 
     /// The number of the transport protocol. Source: RFC 790 and its successors.
@@ -73,17 +98,52 @@ impl HostPort {
 
     pub(super) fn in_use(self, holder: Holder) -> NetworkError {
         let Self { protocol, address, port } = self;
-        NetworkError::PortInUse { protocol, address: address.map(IpAddr::V4), port, holder }
+        NetworkError::PortInUse { protocol, address, port, holder }
     }
 
-    fn element(self, target: SocketAddrV4) -> Element {
+    /// Why it could not be bound, with who has it if somebody does.
+    pub(super) fn refused(
+        self,
+        source: io::Error,
+        holder: impl FnOnce() -> Holder,
+    ) -> NetworkError {
+        let Self { protocol, address, port } = self;
+        match source.raw_os_error() == Some(Errno::ADDRINUSE.raw_os_error()) {
+            true => self.in_use(holder()),
+            false => NetworkError::Reserve { protocol, address, port, source },
+        }
+    }
+
+    fn element(self, target: SocketAddr) -> Element {
         let protocol = [self.protocol_number()];
         let port = self.port.to_be_bytes();
-        let data: [&[u8]; 2] = [&target.ip().octets(), &target.port().to_be_bytes()];
-        match self.address {
-            None => Element::new(&[&protocol, &port], &data),
-            Some(address) => Element::new(&[&address.octets(), &protocol, &port], &data),
+        let data: [&[u8]; 2] = [&octets(target.ip()), &target.port().to_be_bytes()];
+        match self.address.is_unspecified() {
+            true => Element::new(&[&protocol, &port], &data),
+            false => Element::new(&[&octets(self.address), &protocol, &port], &data),
         }
+    }
+
+    /// A socket for it, not bound yet. The host's address may come later, with its link, or go and come back.
+    pub(super) fn socket(self, flags: SocketFlags) -> Result<OwnedFd, Errno> {
+        let (kind, protocol) = match self.protocol {
+            Protocol::Tcp => (SocketType::STREAM, ipproto::TCP),
+            Protocol::Udp => (SocketType::DGRAM, ipproto::UDP),
+            Protocol::Sctp => (SocketType::STREAM, ipproto::SCTP),
+        };
+        let family = match self.address {
+            IpAddr::V4(_) => AddressFamily::INET,
+            IpAddr::V6(_) => AddressFamily::INET6,
+        };
+        let socket = socket_with(family, kind, flags, Some(protocol))?;
+        match self.address {
+            IpAddr::V4(_) => set_ip_freebind(&socket, true)?,
+            IpAddr::V6(_) => {
+                set_ipv6_freebind(&socket, true)?;
+                set_ipv6_v6only(&socket, true)?;
+            }
+        }
+        Ok(socket)
     }
 
     /// Binds the port without listening on it: a connection that no rule translates is refused by
@@ -91,20 +151,12 @@ impl HostPort {
     ///
     /// `None` if the kernel does not know the protocol.
     fn reserve(self) -> io::Result<Option<OwnedFd>> {
-        let (kind, protocol) = match self.protocol {
-            Protocol::Tcp => (SocketType::STREAM, ipproto::TCP),
-            Protocol::Udp => (SocketType::DGRAM, ipproto::UDP),
-            Protocol::Sctp => (SocketType::STREAM, ipproto::SCTP),
-        };
-        let (family, flags) = (AddressFamily::INET, SocketFlags::CLOEXEC);
-        let socket = match socket_with(family, kind, flags, Some(protocol)) {
+        let socket = match self.socket(SocketFlags::CLOEXEC) {
             Ok(socket) => socket,
             Err(Errno::PROTONOSUPPORT | Errno::SOCKTNOSUPPORT) => return Ok(None),
             Err(errno) => return Err(errno.into()),
         };
-        // The host's address may come later, with its link.
-        set_ip_freebind(&socket, true)?;
-        let address = SocketAddrV4::new(self.address.unwrap_or(Ipv4Addr::UNSPECIFIED), self.port);
+        let address = SocketAddr::new(self.address, self.port);
         if self.protocol == Protocol::Tcp {
             // Connections that linger in TIME_WAIT take nothing from us, hence SO_REUSEADDR. But
             // two sockets that have it may share a port until one of them listens: so we listen
@@ -137,16 +189,18 @@ impl HostPorts {
     pub(super) fn claim(
         &mut self,
         sandbox: &str,
-        address: Ipv4Addr,
+        addresses: &[IpAddr],
         mappings: &[PortMapping],
     ) -> Result<(), NetworkError> {
         let mut claims: Vec<Claim> = Vec::new();
         if self.claims.iter().any(|claim| claim.sandbox == sandbox) {
             return Ok(());
         }
+        let mut wanted = Vec::new();
         for mapping in mappings {
-            let port = HostPort::of(mapping)?;
-            let target = SocketAddrV4::new(address, mapping.container_port);
+            wanted.extend(HostPort::of(mapping, addresses)?);
+        }
+        for (port, target) in wanted {
             let mut others = self.claims.iter().chain(&claims);
             if let Some(other) = others.find(|other| other.port.conflicts(port)) {
                 if other.port == port && other.target == target {
@@ -155,14 +209,8 @@ impl HostPorts {
                 }
                 return Err(port.in_use(Holder::Sandbox(other.sandbox.clone())));
             }
-            let reservation = port.reserve().map_err(|source| {
-                if source.raw_os_error() == Some(Errno::ADDRINUSE.raw_os_error()) {
-                    return port.in_use(Holder::Unknown);
-                }
-                let HostPort { protocol, address, port } = port;
-                let address = address.map(IpAddr::V4);
-                NetworkError::Reserve { protocol, address, port, source }
-            })?;
+            let reservation = port.reserve();
+            let reservation = reservation.map_err(|it| port.refused(it, || Holder::Unknown))?;
             let (sandbox, published) = (sandbox.into(), false);
             claims.push(Claim { sandbox, port, target, published, _reservation: reservation });
         }
@@ -175,13 +223,13 @@ impl HostPorts {
     pub(super) fn adopt(
         &mut self,
         sandbox: &str,
-        address: Ipv4Addr,
+        addresses: &[IpAddr],
         mappings: &[PortMapping],
     ) -> Vec<HostPort> {
         let mut taken = Vec::new();
-        for mapping in mappings {
-            // A mapping that cannot be was refused when the sandbox was made.
-            let Ok(port) = HostPort::of(mapping) else { continue };
+        // A mapping that cannot be was refused when the sandbox was made.
+        let wanted = mappings.iter().filter_map(|mapping| HostPort::of(mapping, addresses).ok());
+        for (port, target) in wanted.flatten() {
             if self.claims.iter().any(|claim| claim.port.conflicts(port)) {
                 taken.push(port);
                 continue;
@@ -190,11 +238,16 @@ impl HostPorts {
                 taken.push(port);
                 None
             });
-            let target = SocketAddrV4::new(address, mapping.container_port);
             let (sandbox, published) = (sandbox.into(), true);
             self.claims.push(Claim { sandbox, port, target, published, _reservation: reservation });
         }
         taken
+    }
+
+    /// The sandbox that a port, or one that covers it, leads into.
+    pub(super) fn holder(&self, port: HostPort) -> Option<Holder> {
+        let claim = self.claims.iter().find(|claim| claim.port.conflicts(port))?;
+        Some(Holder::Sandbox(claim.sandbox.clone()))
     }
 
     /// Takes all ports from a sandbox.
@@ -207,7 +260,7 @@ impl HostPorts {
     }
 
     /// The UDP ports, and where each leads.
-    pub(super) fn udp(&self) -> Vec<(HostPort, SocketAddrV4)> {
+    pub(super) fn udp(&self) -> Vec<(HostPort, SocketAddr)> {
         let udp = self.claims.iter().filter(|claim| claim.port.protocol == Protocol::Udp);
         udp.map(|claim| (claim.port, claim.target)).collect()
     }
@@ -219,22 +272,88 @@ impl HostPorts {
         }
     }
 
-    /// What should be in the two maps, `host_ports` and `host_ports_by_address`.
-    pub(super) fn published(&self) -> (Vec<Element>, Vec<Element>) {
+    /// What should be in the maps.
+    pub(super) fn published(&self) -> Elements {
         elements(self.claims.iter().filter(|claim| claim.published))
     }
 
     /// The part of it that is, or will be, one sandbox's.
-    pub(super) fn of_sandbox(&self, sandbox: &str) -> (Vec<Element>, Vec<Element>) {
+    pub(super) fn of_sandbox(&self, sandbox: &str) -> Elements {
         elements(self.claims.iter().filter(|claim| claim.sandbox == sandbox))
     }
 }
 
-fn elements<'a>(claims: impl Iterator<Item = &'a Claim>) -> (Vec<Element>, Vec<Element>) {
-    let (by_address, anywhere): (Vec<_>, Vec<_>) =
-        claims.partition(|claim| claim.port.address.is_some());
-    let elements = |claims: Vec<&Claim>| {
-        claims.into_iter().map(|claim| claim.port.element(claim.target)).collect()
-    };
-    (elements(anywhere), elements(by_address))
+fn elements<'a>(claims: impl Iterator<Item = &'a Claim>) -> Elements {
+    let claims: Vec<_> = claims.collect();
+    MAPS.map(|map| {
+        let of_map = claims.iter().filter(|claim| {
+            let address = claim.port.address;
+            (IpFamily::of(address), !address.is_unspecified()) == (map.family, map.by_address)
+        });
+        of_map.map(|claim| claim.port.element(claim.target)).collect()
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Where a mapping to a port 80 leads, for the sandbox 10.88.0.2 and fd00::2 or a part of it.
+    fn check(host_ip: Option<&str>, addresses: &[&str], expected: &[(&str, &str)]) {
+        let mapping = PortMapping {
+            protocol: Protocol::Tcp,
+            host_port: 8080,
+            container_port: 80,
+            host_ip: host_ip.map(|text| text.parse().unwrap()),
+        };
+        let addresses: Vec<IpAddr> = addresses.iter().map(|it| it.parse().unwrap()).collect();
+        let ports = HostPort::of(&mapping, &addresses).unwrap_or_default();
+        let found: Vec<_> = ports
+            .into_iter()
+            .map(|(port, target)| (port.address.to_string(), target.to_string()))
+            .collect();
+        let expected: Vec<_> =
+            expected.iter().map(|(on, to)| ((*on).to_owned(), (*to).to_owned())).collect();
+        assert_eq!(found, expected, "{host_ip:?} {addresses:?}");
+    }
+
+    #[test]
+    fn a_mapping_is_a_port_of_each_kind_of_address() {
+        let (v4, v6) = (("0.0.0.0", "10.88.0.2:80"), ("::", "[fd00::2]:80"));
+        let both = ["10.88.0.2", "fd00::2"];
+        check(None, &both, &[v4, v6]);
+        check(None, &both[..1], &[v4]);
+        check(None, &both[1..], &[v6]);
+        check(None, &[], &[]);
+        check(Some("0.0.0.0"), &both, &[v4]);
+        check(Some("::"), &both, &[v6]);
+        check(Some("127.0.0.1"), &both, &[("127.0.0.1", "10.88.0.2:80")]);
+        check(Some("fd01::1"), &both, &[("fd01::1", "[fd00::2]:80")]);
+        check(Some("fd01::1"), &both[..1], &[]);
+        check(Some("::1"), &both, &[]);
+    }
+
+    #[test]
+    fn ports_of_one_kind_conflict() {
+        let port = |address: &str| HostPort {
+            protocol: Protocol::Tcp,
+            address: address.parse().unwrap(),
+            port: 8080,
+        };
+        for (one, other, conflict) in [
+            ("0.0.0.0", "0.0.0.0", true),
+            ("0.0.0.0", "127.0.0.1", true),
+            ("127.0.0.1", "127.0.0.2", false),
+            ("::", "::1", true),
+            ("::1", "::1", true),
+            ("::", "0.0.0.0", false),
+            ("::", "127.0.0.1", false),
+        ] {
+            assert_eq!(port(one).conflicts(port(other)), conflict, "{one} {other}");
+            assert_eq!(port(other).conflicts(port(one)), conflict, "{one} {other}");
+        }
+        assert!(port("::").takes("[fd00::1]:8080".parse().unwrap()));
+        assert!(!port("::").takes("192.0.2.1:8080".parse().unwrap()));
+        assert!(!port("::1").takes("[fd00::1]:8080".parse().unwrap()));
+    }
 }

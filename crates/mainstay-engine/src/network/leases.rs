@@ -1,7 +1,9 @@
-//! Who has which address.
+//! Who has which addresses.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
+
+use mainstay_cri::Bandwidth;
 
 use super::Range;
 
@@ -10,16 +12,19 @@ use super::Range;
 #[derive(Debug, Default)]
 pub(super) struct Leases {
     sandboxes: BTreeMap<String, Lease>,
-    /// The number of the address to try next. It only moves on, so that an address that was
+    /// The number of the addresses to try next. It only moves on, so that an address that was
     /// given back is used again as late as possible.
     next: u32,
 }
 
-/// One sandbox's hold on an address.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// One sandbox's hold on its addresses.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Lease {
-    pub(super) address: Ipv4Addr,
+    /// The primary one first, at most one of a kind.
+    pub(super) addresses: Vec<IpAddr>,
     pub(super) stage: Stage,
+    /// How much the sandbox receives and sends at most.
+    pub(super) bandwidth: Bandwidth,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,32 +43,45 @@ impl Leases {
         Self { sandboxes: BTreeMap::new(), next }
     }
 
-    pub(super) fn get(&self, sandbox: &str) -> Option<Lease> {
-        self.sandboxes.get(sandbox).copied()
+    pub(super) fn get(&self, sandbox: &str) -> Option<&Lease> {
+        self.sandboxes.get(sandbox)
     }
 
-    pub(super) fn iter(&self) -> impl Iterator<Item = (&str, Lease)> {
-        self.sandboxes.iter().map(|(sandbox, lease)| (sandbox.as_str(), *lease))
+    pub(super) fn iter(&self) -> impl Iterator<Item = (&str, &Lease)> {
+        self.sandboxes.iter().map(|(sandbox, lease)| (sandbox.as_str(), lease))
+    }
+
+    /// Whether a sandbox has an address of the range.
+    pub(super) fn any_in(&self, range: Range) -> bool {
+        self.sandboxes.values().any(|lease| lease.is_in(range))
     }
 
     pub(super) fn is_empty(&self) -> bool {
         self.sandboxes.is_empty()
     }
 
-    /// Gives the sandbox an address of the range that nobody holds; `None` if there is none.
-    pub(super) fn lease(&mut self, range: Range, sandbox: &str) -> Option<Lease> {
-        let held: BTreeSet<_> = self.sandboxes.values().map(|lease| lease.address).collect();
-        let number = (0..range.capacity())
-            .map(|step| self.next.wrapping_add(step) % range.capacity())
-            .find(|number| !held.contains(&range.address(*number)))?;
-        self.next = number + 1;
-        self.hold(sandbox, range.address(number), Stage::Attaching);
+    /// Gives the sandbox the addresses of one number in all of the ranges, which nobody holds; `None`
+    /// if there is no such number.
+    ///
+    /// Of one number, because a link's hardware address follows from the first one: so it belongs to
+    /// each of them, whoever has them.
+    pub(super) fn lease(&mut self, ranges: &[Range], sandbox: &str) -> Option<&Lease> {
+        let held: BTreeSet<_> =
+            self.sandboxes.values().flat_map(|lease| lease.addresses.iter().copied()).collect();
+        let capacity = ranges.iter().map(|range| range.capacity()).min()?;
+        let number = (0..capacity)
+            .map(|step| (self.next % capacity).wrapping_add(step) % capacity)
+            .find(|number| !ranges.iter().any(|range| held.contains(&range.address(*number))))?;
+        self.next = number.wrapping_add(1);
+        let addresses = ranges.iter().map(|range| range.address(number)).collect();
+        self.hold(sandbox, addresses, Stage::Attaching);
         self.get(sandbox)
     }
 
-    /// Notes that a sandbox holds an address.
-    pub(super) fn hold(&mut self, sandbox: &str, address: Ipv4Addr, stage: Stage) {
-        self.sandboxes.insert(sandbox.into(), Lease { address, stage });
+    /// Notes that a sandbox holds addresses.
+    pub(super) fn hold(&mut self, sandbox: &str, addresses: Vec<IpAddr>, stage: Stage) {
+        let lease = Lease { addresses, stage, bandwidth: Bandwidth::default() };
+        self.sandboxes.insert(sandbox.into(), lease);
     }
 
     pub(super) fn set_stage(&mut self, sandbox: &str, stage: Stage) {
@@ -72,9 +90,22 @@ impl Leases {
         }
     }
 
-    /// Gives the sandbox's address back.
+    pub(super) fn set_bandwidth(&mut self, sandbox: &str, bandwidth: Bandwidth) {
+        if let Some(lease) = self.sandboxes.get_mut(sandbox) {
+            lease.bandwidth = bandwidth;
+        }
+    }
+
+    /// Gives the sandbox's addresses back.
     pub(super) fn free(&mut self, sandbox: &str) {
         self.sandboxes.remove(sandbox);
+    }
+}
+
+impl Lease {
+    /// Whether one of its addresses is of that range.
+    pub(super) fn is_in(&self, range: Range) -> bool {
+        self.addresses.iter().any(|address| range.holds(*address))
     }
 }
 
@@ -89,36 +120,40 @@ mod tests {
         let range: Range = "10.88.0.0/29".parse().unwrap();
         let mut leases = Leases::starting_at(3);
         let mut last = |sandbox: &str| {
-            let lease = leases.lease(range, sandbox);
+            let address = leases.lease(&[range], sandbox)?.addresses[0];
             leases.free(sandbox);
-            lease.map(|lease| lease.address.octets()[3])
+            Some(address.to_string())
         };
         let given: Vec<_> = ["a", "b", "c", "d", "e", "f"].into_iter().map(&mut last).collect();
-        assert_eq!(given, [5, 6, 2, 3, 4, 5].map(Some));
+        assert_eq!(given, [5, 6, 2, 3, 4, 5].map(|last| Some(format!("10.88.0.{last}"))));
     }
 
     proptest! {
-        /// Whatever the order of calls: no address is given twice, none outside of the range,
-        /// and there is one as long as fewer are held than there are.
+        /// Whatever the order of calls: no address is given twice, none outside of the ranges,
+        /// those of one sandbox have one number, and there are some as long as fewer are held than
+        /// there are.
         #[test]
         fn addresses_are_unique(
             start in any::<u32>(),
             calls in proptest::collection::vec((0..12_u8, any::<bool>()), 0..200),
         ) {
-            let range: Range = "10.88.0.0/29".parse().unwrap();
+            let ranges: [Range; 2] =
+                ["10.88.0.0/29".parse().unwrap(), "fd00::/64".parse().unwrap()];
             let mut leases = Leases::starting_at(start);
-            let mut held = BTreeMap::new();
+            let mut held: BTreeMap<String, Vec<IpAddr>> = BTreeMap::new();
             for (number, take) in calls {
                 let sandbox = number.to_string();
                 if !take {
                     leases.free(&sandbox);
                     held.remove(&sandbox);
                 } else if !held.contains_key(&sandbox) {
-                    match leases.lease(range, &sandbox) {
-                        Some(Lease { address, .. }) => {
-                            prop_assert!(range.holds(address));
-                            prop_assert!(held.values().all(|other| *other != address));
-                            held.insert(sandbox, address);
+                    match leases.lease(&ranges, &sandbox) {
+                        Some(Lease { addresses, .. }) => {
+                            let number = (0..5).find(|it| ranges[0].address(*it) == addresses[0]);
+                            let second = ranges[1].address(number.unwrap());
+                            prop_assert_eq!(&addresses[1..], [second]);
+                            prop_assert!(held.values().all(|other| other != addresses));
+                            held.insert(sandbox, addresses.clone());
                         }
                         None => prop_assert_eq!(held.len(), 5),
                     }

@@ -1,7 +1,8 @@
-//! The built-in network: a bridge on the machine, an address per sandbox, ports of the host.
+//! The built-in network: a bridge on the machine, addresses per sandbox, ports of the host.
 //!
 //! Every sandbox that does not use the machine's own network gets a veth pair onto the instance's
-//! bridge and an IPv4 address of the instance's range. Sandboxes reach each other, the machine,
+//! bridge, and an address of each of the instance's ranges: one of IPv4, and one of IPv6 if the
+//! machine has that. Sandboxes reach each other, the machine,
 //! and what the machine reaches, the latter under the machine's address; those of machines that
 //! were joined see them under their own ([`peers`]). [`ruleset`] has the rules for that and for
 //! host ports. What an instance has on the machine carries names derived
@@ -22,6 +23,7 @@
 //!   the machine is touched.
 //! - Who holds which address and port is known from the living sandboxes alone; there is no file
 //!   of it. Only the ranges are remembered, in a file.
+//! - Which kinds of addresses there are is found out when the network is opened.
 //! - An address stays taken until its link is gone, and is used again as late as possible.
 //! - Everything may be called again after it was cut off, by an error or by the agent's death.
 //! - No traffic of a running sandbox is disturbed by anything that is done for another one, by
@@ -33,16 +35,18 @@
 //! serves a root-dir; and calls for one sandbox do not overlap. Otherwise every call may come
 //! from any thread at any time.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 use std::os::fd::BorrowedFd;
 use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use mainstay_cri::{PortMapping, chain};
+use mainstay_cri::{Bandwidth, PortMapping, chain};
 use mainstay_linux::netlink::{self, RouteSocket};
 
 mod attach;
+mod bandwidth;
 mod bridge;
+mod decide;
 mod error;
 mod filter;
 mod finding;
@@ -54,20 +58,25 @@ mod names;
 mod peers;
 mod range;
 mod reconcile;
+mod resolver;
 mod ruleset;
 mod settle;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use attach::{INSIDE, LOOPBACK};
 pub use error::{Holder, NetworkError};
 pub use finding::{DroppingRule, Finding, Repair, Traffic};
 pub use names::Names;
 pub use peers::{Cluster, Peer};
-pub use range::{InvalidRange, Range, RangeFileError};
+pub use range::{
+    InvalidRange, InvalidRanges, IpFamily, Range, RangeFileError, parse_ranges, show_ranges,
+};
+pub(crate) use resolver::{Counter, Sockets};
 
 use filter::Filter;
 use host_ports::{HostPort, HostPorts};
-use leases::{Leases, Stage};
+use leases::{Lease, Leases, Stage};
 use range::Ranges;
 use ruleset::Territory;
 use settle::Settling;
@@ -77,12 +86,13 @@ use settle::Settling;
 pub struct NetworkConfig {
     /// The instance's root-dir; only names are made from it.
     pub root_dir: PathBuf,
-    /// Where the chosen range is remembered; its directory exists.
+    /// Where the chosen ranges are remembered; its directory exists.
     pub range_file: PathBuf,
     /// The contents of `/etc/machine-id`, so that two machines rarely choose the same range.
     pub machine_id: String,
-    /// The range to use; `None` chooses one (`podCIDR` of a KubeletConfiguration).
-    pub range: Option<Range>,
+    /// The ranges to use, at most one of a kind, the primary one first; with none they are chosen
+    /// (`podCIDR` of a KubeletConfiguration).
+    pub ranges: Vec<Range>,
 }
 
 /// A sandbox that lives already when the network is opened.
@@ -96,6 +106,10 @@ pub struct LiveSandbox<'a> {
     pub addresses: Vec<IpAddr>,
     /// As [`Network::setup`] got them.
     pub port_mappings: Vec<PortMapping>,
+    /// As [`Network::limit`] got it.
+    pub bandwidth: Bandwidth,
+    /// Whether it may ask the resolver.
+    pub asks: bool,
 }
 
 /// The network of a sandbox.
@@ -113,6 +127,8 @@ pub struct SandboxNetwork {
 pub struct Network {
     config: NetworkConfig,
     names: Names,
+    /// Which kinds of addresses sandboxes get, the primary one first.
+    families: Vec<IpFamily>,
     // Taken in this order, and none of them while a link is made or deleted.
     base: Mutex<Base>,
     ports: Mutex<Ports>,
@@ -134,6 +150,8 @@ struct Base {
     routed: Vec<Range>,
     /// The number of the bridge when it was last seen whole.
     bridge: Option<u32>,
+    /// Whether what is asked at its addresses is for the resolver.
+    resolver: bool,
     /// Whether the bridge is to get an address that it did not have: that is no damage.
     moving: bool,
     /// What [`Network::check`] has to tell once.
@@ -149,8 +167,8 @@ struct Ports {
 }
 
 impl Network {
-    /// Gives a sandbox its network: an address, a link named `eth0` inside, a default route, and
-    /// the host ports that its mappings name.
+    /// Gives a sandbox its network: addresses, a link named `eth0` inside, default routes, and the
+    /// host ports that its mappings name.
     ///
     /// `namespace` is its network namespace. Called again for a sandbox that has its network
     /// already, it makes what is missing of it and returns the same; the mappings do not change
@@ -187,32 +205,40 @@ impl Network {
         namespace: BorrowedFd<'_>,
         mappings: &[PortMapping],
     ) -> Result<SandboxNetwork, NetworkError> {
-        let (master, range, lease) = {
+        let (master, places) = {
             let mut base = self.base();
             let (master, ranges) = self.ensure(&mut base)?;
             let mut leases = self.leases();
-            let lease = match leases.get(sandbox) {
-                Some(lease) => lease,
-                None => {
-                    let range = ranges.current;
-                    leases.lease(range, sandbox).ok_or(NetworkError::RangeExhausted { range })?
-                }
-            };
-            (master, ranges.of_address(lease.address).unwrap_or(ranges.current), lease)
+            if leases.get(sandbox).is_none() && leases.lease(&ranges.current, sandbox).is_none() {
+                let smallest = ranges.current.into_iter().min_by_key(|range| range.capacity());
+                let range = smallest.ok_or(NetworkError::NoFreeRange)?;
+                return Err(NetworkError::RangeExhausted { range });
+            }
+            (master, places(&ranges, leases.get(sandbox)))
         };
-        let address = lease.address;
-        self.claim(sandbox, address, mappings)?;
-        attach::attach(&self.names, sandbox, namespace, master, (range, address))?;
+        let addresses: Vec<_> = places.iter().map(|(_, address)| *address).collect();
+        self.claim(sandbox, &addresses, mappings)?;
+        attach::attach(&self.names, sandbox, namespace, master, &places)?;
         self.publish(sandbox)?;
         self.leases().set_stage(sandbox, Stage::Attached);
-        Ok(SandboxNetwork {
-            addresses: vec![address.into()],
-            gateways: vec![range.gateway().into()],
-        })
+        let gateways = places.iter().map(|(range, _)| range.gateway()).collect();
+        Ok(SandboxNetwork { addresses, gateways })
+    }
+
+    /// Bounds what a sandbox receives and sends, after its setup and before anything runs in it.
+    ///
+    /// # Errors
+    ///
+    /// [`NetworkError::Limit`] also when the kernel lacks what it takes. What was done of it goes with
+    /// the sandbox. [`Self::check`] restores what others take away of it.
+    pub fn limit(&self, sandbox: &str, bandwidth: Bandwidth) -> Result<(), NetworkError> {
+        bandwidth::limit(&self.names, sandbox, bandwidth)?;
+        self.leases().set_bandwidth(sandbox, bandwidth);
+        Ok(())
     }
 
     /// Takes from a sandbox what [`Self::setup`] gave it. Its ports are free when this returns;
-    /// its address is when [`Self::settle`] has deleted its link. Quick, and without effect on a
+    /// its addresses are when [`Self::settle`] has deleted its link. Quick, and without effect on a
     /// sandbox that has nothing.
     pub fn teardown(&self, sandbox: &str) -> Result<(), NetworkError> {
         let mut ports = self.ports();
@@ -224,14 +250,15 @@ impl Network {
         Ok(())
     }
 
-    /// The range that new sandboxes get addresses of; `None` while none could be chosen.
-    pub fn range(&self) -> Option<Range> {
-        self.base().ranges.as_ref().map(|ranges| ranges.current)
+    /// The ranges that new sandboxes get addresses of, the primary one first; none while they could
+    /// not be chosen.
+    pub fn ranges(&self) -> Vec<Range> {
+        self.base().ranges.as_ref().map(|ranges| ranges.current.clone()).unwrap_or_default()
     }
 
-    /// The address of a sandbox, if it has one.
+    /// The addresses of a sandbox, if it has any.
     pub fn addresses(&self, sandbox: &str) -> Vec<IpAddr> {
-        self.leases().get(sandbox).map(|lease| lease.address.into()).into_iter().collect()
+        self.leases().get(sandbox).map(|lease| lease.addresses.clone()).unwrap_or_default()
     }
 
     fn stage(&self, sandbox: &str) -> Option<Stage> {
@@ -241,18 +268,13 @@ impl Network {
     fn claim(
         &self,
         sandbox: &str,
-        address: Ipv4Addr,
+        addresses: &[IpAddr],
         mappings: &[PortMapping],
     ) -> Result<(), NetworkError> {
-        let result = self.ports().book.claim(sandbox, address, mappings);
+        let result = self.ports().book.claim(sandbox, addresses, mappings);
         match result {
             Err(NetworkError::PortInUse { protocol, address, port, holder: Holder::Unknown }) => {
-                let port = HostPort::of(&PortMapping {
-                    protocol,
-                    container_port: 0,
-                    host_port: port,
-                    host_ip: address,
-                })?;
+                let port = HostPort { protocol, address, port };
                 Err(port.in_use(holder::find(port, &self.names.table)))
             }
             result => result,
@@ -261,7 +283,7 @@ impl Network {
 
     /// Makes the sandbox's host ports lead into it.
     fn publish(&self, sandbox: &str) -> Result<(), NetworkError> {
-        let territory = self.base().territory();
+        let territory = self.territory(&self.base());
         let mut ports = self.ports();
         let Ports { book, filter } = &mut *ports;
         book.publish(sandbox);
@@ -271,6 +293,12 @@ impl Network {
             filter.ensure(&territory, &book.published())?;
         }
         Ok(())
+    }
+
+    /// Whose addresses are whose, if there are any.
+    fn territory(&self, base: &Base) -> Option<Territory> {
+        let (ranges, peers) = (base.ranges.clone()?, base.routed.clone());
+        Some(Territory { ranges, peers, resolver: base.resolver })
     }
 
     fn socket(&self) -> Result<RouteSocket, NetworkError> {
@@ -295,11 +323,10 @@ impl Network {
     }
 }
 
-impl Base {
-    /// Whose addresses are whose, if there are any.
-    fn territory(&self) -> Option<Territory> {
-        Some(Territory { ranges: self.ranges.clone()?, peers: self.routed.clone() })
-    }
+/// The addresses of a sandbox, with the range that each is of.
+fn places(ranges: &Ranges, lease: Option<&Lease>) -> Vec<(Range, IpAddr)> {
+    let addresses = lease.into_iter().flat_map(|lease| lease.addresses.iter().copied());
+    addresses.filter_map(|address| Some((ranges.of_address(address)?, address))).collect()
 }
 
 /// What the mutexes guard is valid between any two statements, so a panic elsewhere spoils

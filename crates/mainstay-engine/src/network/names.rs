@@ -45,6 +45,11 @@ impl Names {
         let digest = Sha256::digest(format!("{}\0{sandbox}", self.table));
         format!("ms{}", hex(&digest[..6]))
     }
+
+    /// The name of the link that what a sandbox sends takes a detour through, if that is bounded.
+    pub fn detour(&self, sandbox: &str) -> String {
+        self.link(sandbox).replacen("ms", "mb", 1)
+    }
 }
 
 fn hex(bytes: &[u8]) -> String {

@@ -4,11 +4,10 @@
 //! are routes of the main table that carry a protocol number of our own ([`PROTOCOL`]) and the
 //! instance's number as their priority; no others are ever touched.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 
-use mainstay_linux::netlink::{Address, Route, RouteSocket};
+use mainstay_linux::netlink::{Address, Route, RouteSocket, unless_exists, unless_gone};
 
-use super::range::Ranges;
 use super::{Base, Finding, Network, NetworkError, Range, bridge};
 
 /// Who made a route, as `ip route` shows it: `proto 109`. Nobody else is known to use that number.
@@ -17,9 +16,9 @@ pub(super) const PROTOCOL: u8 = 109;
 /// What is known of the machines that this one belongs to.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Cluster {
-    /// The range that was given to this machine, if one was.
-    pub range: Option<Range>,
-    /// The others.
+    /// The ranges that were given to this machine, at most one of a kind.
+    pub ranges: Vec<Range>,
+    /// The others, once for each kind of addresses.
     pub peers: Vec<Peer>,
 }
 
@@ -30,13 +29,13 @@ pub struct Peer {
     pub name: String,
     /// The addresses of its sandboxes.
     pub range: Range,
-    /// Its own address.
-    pub address: Ipv4Addr,
+    /// Its own address, of the same kind.
+    pub address: IpAddr,
 }
 
 impl Network {
-    /// Takes in which range this machine was given, and which others there are: new sandboxes get
-    /// addresses of that range, and there are routes to the sandboxes of the others, and to no more.
+    /// Takes in which ranges this machine was given, and which others there are: new sandboxes get
+    /// addresses of those ranges, and there are routes to the sandboxes of the others, and to no more.
     ///
     /// # Errors
     ///
@@ -65,29 +64,42 @@ impl Network {
         self.route(base, &mut socket, (&routes, &addresses), &taken)
     }
 
-    /// Has new sandboxes get addresses of the range that this machine was given.
-    fn adopt(&self, base: &mut Base, taken: &[(Ipv4Addr, u8)]) {
-        let given = base.cluster.as_ref().and_then(|cluster| cluster.range);
-        let Some(given) = given else { return };
-        let mut ranges = base.ranges.clone().unwrap_or_else(|| Ranges::of(given));
-        if ranges.current != given {
-            // The addresses of our own bridge are no hindrance, unless they are others'.
-            let own = |network: &(Ipv4Addr, u8)| {
-                ranges.all().any(|range| range.overlaps_any(&[*network]))
-            };
-            let others: Vec<_> = taken.iter().copied().filter(|network| !own(network)).collect();
-            if given.overlaps_any(&others) || ranges.all().any(|it| is_part(it, given)) {
-                let used = ranges.current;
-                base.lasting.push(Finding::RefusedRange { given, used });
-                return;
-            }
-            let before = std::mem::replace(&mut ranges.current, given);
-            ranges.older.retain(|range| *range != given);
-            ranges.older.push(before);
-            base.bridge = None;
-            base.moving = true;
+    /// Has new sandboxes get addresses of the ranges that this machine was given. Of a kind that was
+    /// not given the machine keeps its own.
+    fn adopt(&self, base: &mut Base, taken: &[(IpAddr, u8)]) {
+        let given = base.cluster.as_ref().map(|cluster| cluster.ranges.clone()).unwrap_or_default();
+        for given in given.into_iter().filter(|it| self.families.contains(&it.family())) {
+            self.adopt_range(base, given, taken);
         }
-        base.ranges = Some(ranges);
+    }
+
+    fn adopt_range(&self, base: &mut Base, given: Range, taken: &[(IpAddr, u8)]) {
+        let mut ranges = base.ranges.clone().unwrap_or_default();
+        match ranges.current_of(given.family()) {
+            Some(current) if current == given => {}
+            None => ranges.current.push(given),
+            Some(used) => {
+                // The addresses of our own bridge are no hindrance, unless they are others'.
+                let own = |network: &(IpAddr, u8)| {
+                    ranges.all().any(|range| range.overlaps_any(&[*network]))
+                };
+                let others: Vec<_> = taken.iter().copied().filter(|it| !own(it)).collect();
+                if given.overlaps_any(&others) || ranges.all().any(|it| is_part(it, given)) {
+                    base.lasting.push(Finding::RefusedRange { given, used });
+                    return;
+                }
+                ranges.current.retain(|range| *range != used);
+                ranges.current.push(given);
+                ranges.older.retain(|range| *range != given);
+                ranges.older.push(used);
+            }
+        }
+        self.sort(&mut ranges);
+        if base.ranges.as_ref() != Some(&ranges) {
+            base.moving |= base.ranges.is_some();
+            base.bridge = None;
+            base.ranges = Some(ranges);
+        }
         self.remember(base);
     }
 
@@ -116,7 +128,7 @@ impl Network {
         let Some(ranges) = &mut base.ranges else { return };
         let before = ranges.older.len();
         let leases = self.leases();
-        ranges.older.retain(|range| leases.iter().any(|(_, lease)| range.holds(lease.address)));
+        ranges.older.retain(|range| leases.any_in(*range));
         drop(leases);
         if ranges.older.len() != before {
             base.bridge = None;
@@ -130,12 +142,12 @@ impl Network {
         base: &mut Base,
         socket: &mut RouteSocket,
         (routes, addresses): (&[Route], &[Address]),
-        taken: &[(Ipv4Addr, u8)],
+        taken: &[(IpAddr, u8)],
     ) -> Result<(), NetworkError> {
         let Some(cluster) = base.cluster.clone() else { return Ok(()) };
         let mut wanted = Vec::new();
         for Peer { name, range, address } in &cluster.peers {
-            let address = IpAddr::from(*address);
+            let address = *address;
             // An instance on this machine, whose bridge is here.
             if addresses.iter().any(|own| own.address == address) {
                 continue;
@@ -158,19 +170,13 @@ impl Network {
             self.delete_route(socket, *route)?;
         }
         for route in wanted.iter().filter(|route| !there.contains(route)) {
-            match socket.add_route(*route) {
-                Err(error) if !error.is_exists() => {
-                    return Err(self.failed("add a route besides")(error));
-                }
-                _ => {}
-            }
+            unless_exists(socket.add_route(*route)).map_err(self.failed("add a route besides"))?;
         }
         // They know a way back to what this machine was given only.
-        let current = base.ranges.as_ref().map(|ranges| ranges.current);
-        base.routed = match cluster.range.is_some() && cluster.range == current {
-            true => wanted.iter().filter_map(range_of).collect(),
-            false => Vec::new(),
-        };
+        let current = |range: &Range| base.ranges.as_ref()?.current_of(range.family());
+        let is_known =
+            |range: &Range| current(range).is_some_and(|it| cluster.ranges.contains(&it));
+        base.routed = wanted.iter().filter_map(range_of).filter(is_known).collect();
         Ok(())
     }
 
@@ -190,12 +196,7 @@ impl Network {
     }
 
     fn delete_route(&self, socket: &mut RouteSocket, route: Route) -> Result<(), NetworkError> {
-        match socket.delete_route(route) {
-            Err(error) if !error.is_not_found() => {
-                Err(self.failed("delete a route besides")(error))
-            }
-            _ => Ok(()),
-        }
+        unless_gone(socket.delete_route(route)).map_err(self.failed("delete a route besides"))
     }
 
     fn own_routes(&self, socket: &mut RouteSocket) -> Result<Vec<Route>, NetworkError> {
@@ -209,7 +210,7 @@ impl Network {
 
     fn route_through(&self, range: Range, gateway: IpAddr, link: u32) -> Route {
         Route {
-            destination: range.network().into(),
+            destination: range.network(),
             prefix: range.prefix(),
             gateway: Some(gateway),
             link,
@@ -223,14 +224,17 @@ impl Network {
     pub(super) fn on_older_ranges(&self, base: &Base) -> Vec<Finding> {
         let Some(ranges) = &base.ranges else { return Vec::new() };
         let leases = self.leases();
-        let of = |range: Range| -> Vec<String> {
-            let held = leases.iter().filter(|(_, lease)| range.holds(lease.address));
-            held.map(|(sandbox, _)| sandbox.to_owned()).collect()
-        };
-        let current = ranges.current;
-        let found = ranges.older.iter().map(|range| (*range, of(*range)));
-        let found = found.filter(|(_, sandboxes)| !sandboxes.is_empty());
-        found.map(|(range, sandboxes)| Finding::OlderRange { range, current, sandboxes }).collect()
+        let found = ranges.older.iter().filter_map(|range| {
+            let held = leases.iter().filter(|(_, lease)| lease.is_in(*range));
+            let sandboxes: Vec<_> = held.map(|(sandbox, _)| sandbox.to_owned()).collect();
+            let current = ranges.current_of(range.family())?;
+            (!sandboxes.is_empty()).then_some(Finding::OlderRange {
+                range: *range,
+                current,
+                sandboxes,
+            })
+        });
+        found.collect()
     }
 }
 
@@ -240,8 +244,5 @@ fn is_part(one: Range, other: Range) -> bool {
 }
 
 fn range_of(route: &Route) -> Option<Range> {
-    match route.destination {
-        IpAddr::V4(network) => Range::new(network, route.prefix),
-        IpAddr::V6(_) => None,
-    }
+    Range::new(route.destination, route.prefix)
 }

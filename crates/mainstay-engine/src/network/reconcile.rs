@@ -1,32 +1,32 @@
 //! Making the machine's state what it should be: at the start, at the first need, now and then,
 //! and at the end.
 
-use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr};
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 
-use mainstay_cri::chain;
-use mainstay_linux::netlink::{Link, RouteSocket};
+use mainstay_cri::{Bandwidth, chain};
+use mainstay_linux::netlink::{Link, RouteSocket, unless_gone};
 
 use super::attach::attach;
 use super::bridge::{self, Ensured};
+use super::decide::decide;
 use super::filter::Filter;
 use super::host_ports::{HostPort, HostPorts};
 use super::leases::{Leases, Stage};
 use super::range::Ranges;
-use super::ruleset::Territory;
 use super::settle::Settling;
 use super::{
-    Base, Finding, LiveSandbox, Names, Network, NetworkConfig, NetworkError, Ports, Range, Repair,
-    holder, lock, range,
+    Base, Finding, IpFamily, LiveSandbox, Names, Network, NetworkConfig, NetworkError, Ports,
+    Range, Repair, holder, lock, places, range,
 };
 
 impl Network {
     /// Takes over the network of the sandboxes that live, mends what is missing of it, and deletes
-    /// what is left of sandboxes that do not live.
+    /// what is left of sandboxes that do not live. Sandboxes on the machine's network ask `servers` for names.
     ///
     /// Does not fail: what could not be done is told by [`Self::check`], which should be called
     /// next, and tried again then.
-    pub fn open(config: NetworkConfig, live: &[LiveSandbox<'_>]) -> Self {
+    pub fn open(config: NetworkConfig, live: &[LiveSandbox<'_>], servers: &[IpAddr]) -> Self {
         let names = Names::of(&config.root_dir);
         let mut untold = Vec::new();
         let mut lasting = Vec::new();
@@ -34,38 +34,78 @@ impl Network {
             untold.push(Finding::NotRepaired { error: chain(&error) });
             None
         });
-        let addresses: Vec<_> = live.iter().filter_map(ipv4).collect();
-        let (ranges, reason) = decide(config.range, remembered.as_ref(), &addresses);
+        let has_ipv6 = bridge::has_ipv6();
+        let families = match config.ranges.as_slice() {
+            [] => vec![IpFamily::V4, IpFamily::V6],
+            ranges => ranges.iter().map(|range| range.family()).collect(),
+        };
+        let (families, lacking): (Vec<_>, Vec<_>) =
+            families.into_iter().partition(|it| *it == IpFamily::V4 || has_ipv6);
+        if !lacking.is_empty() {
+            untold.push(Finding::NoIpv6);
+        }
+        // What the machine does not have any more, nobody can use.
+        let usable = |range: &Range| range.family() == IpFamily::V4 || has_ipv6;
+        let usable_address = |address: &IpAddr| address.is_ipv4() || has_ipv6;
+        let known = remembered.clone().map(|mut ranges| {
+            ranges.current.retain(usable);
+            ranges.older.retain(usable);
+            ranges
+        });
+        let wanted: Vec<_> = config.ranges.iter().copied().filter(usable).collect();
+        let addresses_of = |sandbox: &LiveSandbox<'_>| -> Vec<IpAddr> {
+            sandbox.addresses.iter().copied().filter(usable_address).collect()
+        };
+        let addresses: Vec<_> = live.iter().flat_map(&addresses_of).collect();
+        // Nor is anything else given to sandboxes that are to have what it does not have.
+        let known = known.filter(|ranges| {
+            !ranges.current.is_empty() && (!families.is_empty() || !addresses.is_empty())
+        });
+        let (ranges, reason) = decide(&wanted, known.as_ref(), &addresses);
         if let (Some(ranges), Some(reason)) = (&ranges, reason) {
-            let used = ranges.current;
+            let used = ranges.current.clone();
             lasting.push(Finding::OtherRange { used, reason });
         }
         let mut leases = Leases::starting_at(random());
         let mut book = HostPorts::default();
         for sandbox in live {
-            let Some(address) = ipv4(sandbox) else { continue };
-            leases.hold(&sandbox.id, address, Stage::Attached);
-            for port in book.adopt(&sandbox.id, address, &sandbox.port_mappings) {
+            let addresses = addresses_of(sandbox);
+            if addresses.is_empty() {
+                continue;
+            }
+            for port in book.adopt(&sandbox.id, &addresses, &sandbox.port_mappings) {
                 let HostPort { protocol, address, port: number } = port;
-                untold.push(Finding::PortNotReserved {
+                let finding = Finding::PortNotReserved {
                     sandbox: sandbox.id.clone(),
                     protocol,
-                    address: address.map(IpAddr::V4),
+                    address,
                     port: number,
                     holder: holder::find(port, &names.table),
-                });
+                };
+                // Of both kinds of addresses it reads the same.
+                if !untold.iter().any(|other| other.to_string() == finding.to_string()) {
+                    untold.push(finding);
+                }
             }
+            leases.hold(&sandbox.id, addresses, Stage::Attached);
+            leases.set_bandwidth(&sandbox.id, sandbox.bandwidth);
         }
+        // They go on to ask, whether there are to be names or not.
+        let is_asked = |range: &Range| servers.contains(&range.gateway());
+        let resolver = live.iter().any(|sandbox| sandbox.asks)
+            || ranges.as_ref().is_some_and(|ranges| ranges.all().any(|range| is_asked(&range)));
         let filter = Filter::new(&names.table, &names.bridge, !live.is_empty());
         let network = Self {
             config,
             names,
+            families,
             base: Base {
                 ranges,
                 remembered,
                 cluster: None,
                 routed: Vec::new(),
                 bridge: None,
+                resolver,
                 moving: false,
                 untold,
                 lasting,
@@ -81,7 +121,7 @@ impl Network {
 
     fn take_over(&self, live: &[LiveSandbox<'_>]) {
         let take_over = || {
-            if live.is_empty() {
+            if live.is_empty() && !self.base().resolver {
                 let leftover = self.remove()?;
                 let mut base = self.base();
                 if leftover > 0 {
@@ -111,7 +151,7 @@ impl Network {
             failed(error);
         }
         let mut base = self.base();
-        let in_use = !self.leases().is_empty();
+        let in_use = base.resolver || !self.leases().is_empty();
         if base.cluster.is_some()
             && let Err(error) = self.look_at_cluster(&mut base)
         {
@@ -128,6 +168,12 @@ impl Network {
                 failed(error);
             }
         }
+        drop(base);
+        // What began while the table was not whole leads where it should not.
+        if in_use && let Err(error) = self.settle() {
+            failed(error);
+        }
+        let mut base = self.base();
         findings.append(&mut base.untold);
         findings.extend(base.lasting.iter().cloned());
         findings.extend(self.on_older_ranges(&base));
@@ -138,7 +184,7 @@ impl Network {
     }
 
     /// Deletes everything that this instance has on the machine's network, and forgets all
-    /// sandboxes. The remembered range stays. What other instances have is not touched, and IPv4
+    /// sandboxes. The remembered ranges stay. What other instances have is not touched, and
     /// forwarding stays on, because others may have come to rely on it.
     pub fn remove_all(&self) -> Result<(), NetworkError> {
         self.remove()?;
@@ -164,12 +210,13 @@ impl Network {
         ports.book.clear();
         *leases = Leases::starting_at(random());
         base.bridge = None;
+        base.resolver = false;
         base.cluster = None;
         base.routed.clear();
         if let Some(ranges) = &mut base.ranges {
             ranges.older.clear();
         }
-        Ok(links.iter().filter(|link| link.name != self.names.bridge).count())
+        Ok(links.iter().filter(|link| link.kind == "veth").count())
     }
 
     /// Sees to it that all that sandboxes share is there, and returns the number of the bridge
@@ -178,10 +225,11 @@ impl Network {
         let mut socket = self.socket()?;
         let found = socket.link(&self.names.bridge).map_err(self.failed("find"))?;
         let whole = found.as_ref().filter(|link| link.up && base.bridge == Some(link.index));
-        let (bridge, ranges) = match (whole, base.ranges.clone()) {
-            (Some(link), Some(ranges)) => (link.index, ranges),
+        let bridge = match whole {
+            Some(link) if base.ranges.is_some() => link.index,
             _ => {
-                if found.is_none() || base.ranges.is_none() {
+                let lacks_one = self.is_settled(base) && !self.is_complete(base);
+                if found.is_none() || base.ranges.is_none() || lacks_one {
                     self.settle_range(base, &mut socket)?;
                 }
                 let ranges = base.ranges.clone().ok_or(NetworkError::NoFreeRange)?;
@@ -189,7 +237,7 @@ impl Network {
                 let (bridge, ensured) = bridge::ensure(&mut socket, &self.names, &ranges, found)?;
                 // Another instance chose at the same time: whoever sees the other chooses again.
                 if !self.is_settled(base) {
-                    let shared = bridge::is_shared(&mut socket, bridge, ranges.current);
+                    let shared = bridge::is_shared(&mut socket, bridge, &ranges.current);
                     if shared.map_err(self.failed("find a range for"))? {
                         base.ranges = None;
                         return self.ensure(base);
@@ -203,45 +251,84 @@ impl Network {
                 if in_use && ensured == Ensured::Made {
                     self.mend_links(base, &mut socket, bridge, &[])?;
                 }
-                (bridge, ranges)
+                bridge
             }
         };
-        if bridge::ensure_forwarding()? {
-            base.untold.push(Finding::ForwardingSwitchedOn);
+        let territory = self.territory(base).ok_or(NetworkError::NoFreeRange)?;
+        let switched = bridge::ensure_forwarding(&territory.ranges)?;
+        if !switched.is_empty() {
+            base.untold.push(Finding::ForwardingSwitchedOn(switched));
         }
         let mut ports = self.ports();
         let elements = ports.book.published();
-        let territory = Territory { ranges: ranges.clone(), peers: base.routed.clone() };
         ports.filter.ensure(&territory, &elements)?;
-        Ok((bridge, ranges))
+        Ok((bridge, territory.ranges))
     }
 
-    /// Chooses a range if there is none, or if nobody uses it and it came to overlap with a
-    /// network that the machine is in now; and remembers it.
+    /// Whether there is a range of each kind that sandboxes get addresses of.
+    fn is_complete(&self, base: &Base) -> bool {
+        let ranges = base.ranges.as_ref();
+        let has = |family: &IpFamily| ranges.is_some_and(|it| it.current_of(*family).is_some());
+        self.families.iter().all(has)
+    }
+
+    /// Chooses a range of each kind of which there is none, or which nobody uses and which came to
+    /// overlap with a network that the machine is in now; and remembers them.
     fn settle_range(&self, base: &mut Base, socket: &mut RouteSocket) -> Result<(), NetworkError> {
-        if !self.is_settled(base) || base.ranges.is_none() {
+        let is_settled = self.is_settled(base);
+        if !is_settled || !self.is_complete(base) {
             let routes = socket.routes().map_err(self.failed("find a range for"))?;
             let addresses = socket.addresses().map_err(self.failed("find a range for"))?;
             let taken = bridge::taken(&routes, &addresses);
-            let overlaps = |range: &Range| range.overlaps_any(&taken);
-            let range = base.ranges.take().map(|ranges| ranges.current);
-            base.ranges = range
-                .filter(|range| !overlaps(range))
-                .or_else(|| range::choose(&self.config.machine_id, &self.config.root_dir, &taken))
-                .map(Ranges::of);
+            let mut ranges = base.ranges.take().unwrap_or_default();
+            if !is_settled {
+                ranges.current.retain(|range| !range.overlaps_any(&taken));
+                ranges.older.clear();
+            }
+            base.lasting.retain(|finding| !matches!(finding, Finding::NoRange(_)));
+            for family in self.families.iter().copied() {
+                if ranges.current_of(family).is_some() {
+                    continue;
+                }
+                let (machine, root_dir) = (&self.config.machine_id, &self.config.root_dir);
+                match range::choose(family, machine, root_dir, &taken) {
+                    Some(range) => {
+                        ranges.current.push(range);
+                        // That the bridge gets an address more, and the table rules, is no damage.
+                        if is_settled {
+                            base.moving = true;
+                            self.ports().filter.outdate();
+                        }
+                    }
+                    None => base.lasting.push(Finding::NoRange(family)),
+                }
+            }
+            self.sort(&mut ranges);
+            base.ranges = (!ranges.current.is_empty()).then_some(ranges);
         }
         if base.ranges.is_none() {
-            return Err(NetworkError::NoFreeRange);
+            return Err(match self.families.as_slice() {
+                [] => NetworkError::NoIpv6,
+                _ => NetworkError::NoFreeRange,
+            });
         }
         self.remember(base);
         Ok(())
     }
 
-    /// Whether the range was given, or is used.
+    /// The range of the primary kind first.
+    pub(super) fn sort(&self, ranges: &mut Ranges) {
+        let place = |range: &Range| self.families.iter().position(|it| *it == range.family());
+        ranges.current.sort_by_key(place);
+    }
+
+    /// Whether the ranges were given, or are used.
     fn is_settled(&self, base: &Base) -> bool {
-        let given = base.cluster.as_ref().and_then(|cluster| cluster.range);
-        let is_given = given.is_some() && given == base.ranges.as_ref().map(|it| it.current);
-        self.config.range.is_some() || is_given || !self.leases().is_empty()
+        let given = base.cluster.as_ref().map(|cluster| cluster.ranges.as_slice());
+        let current = base.ranges.as_ref().map(|ranges| ranges.current.as_slice());
+        let (given, current) = (given.unwrap_or_default(), current.unwrap_or_default());
+        let is_given = !given.is_empty() && given.iter().all(|range| current.contains(range));
+        !self.config.ranges.is_empty() || is_given || !self.leases().is_empty()
     }
 
     /// Keeps the ranges over a restart.
@@ -275,13 +362,17 @@ impl Network {
         let wanted: BTreeMap<_, _> = self
             .leases()
             .iter()
-            .map(|(sandbox, lease)| (self.names.link(sandbox), (sandbox.to_owned(), lease)))
+            .map(|(sandbox, lease)| (self.names.link(sandbox), (sandbox.to_owned(), lease.clone())))
             .collect();
+
+        let detours: BTreeSet<_> =
+            wanted.values().map(|(sandbox, _)| self.names.detour(sandbox)).collect();
 
         // 2. Links that are there.
         let mut leftover = Vec::new();
         for link in &links {
             match wanted.get(&link.name) {
+                None if detours.contains(&link.name) => {}
                 None if self.is_ours(link) && link.name != self.names.bridge => {
                     leftover.push(link.clone());
                 }
@@ -307,18 +398,25 @@ impl Network {
                 continue;
             }
             let live = live.iter().find(|live| live.id == *sandbox);
-            let range = base.ranges.as_ref().and_then(|it| it.of_address(lease.address));
-            match (live, range) {
-                (Some(live), Some(range)) => {
-                    let address = (range, lease.address);
-                    attach(&self.names, sandbox, live.namespace, bridge, address)?;
+            let places = base.ranges.as_ref().map(|ranges| places(ranges, Some(lease)));
+            match (live, places.filter(|places| !places.is_empty())) {
+                (Some(live), Some(places)) => {
+                    attach(&self.names, sandbox, live.namespace, bridge, &places)?;
+                    self.limit(sandbox, lease.bandwidth)?;
                     base.untold.push(Finding::Repaired(Repair::Link(sandbox.clone())));
                 }
                 _ => base.lasting.push(Finding::Detached { sandbox: sandbox.clone() }),
             }
         }
 
-        // 4. Links of nobody.
+        // 4. Bounds of what goes over them.
+        let bounded = wanted.into_iter().filter(|(_, (_, lease))| {
+            lease.stage == Stage::Attached && lease.bandwidth != Bandwidth::default()
+        });
+        let bounded = bounded.map(|(name, (sandbox, lease))| (name, sandbox, lease.bandwidth));
+        self.mend_bounds(base, socket, bounded.collect())?;
+
+        // 5. Links of nobody.
         if !leftover.is_empty() {
             self.delete_links(socket, &leftover)?;
             base.untold.push(Finding::Repaired(Repair::Leftovers(leftover.len())));
@@ -338,54 +436,13 @@ impl Network {
             socket.set_hairpin(link.index)?;
             socket.set_up(link.index)
         };
-        match put(socket) {
-            // Its namespace ended meanwhile.
-            Err(error) if error.is_not_found() => Ok(()),
-            result => result.map_err(self.failed("put a link back on")),
-        }
+        // Its namespace may have ended meanwhile.
+        unless_gone(put(socket)).map_err(self.failed("put a link back on"))
     }
 
     fn is_ours(&self, link: &Link) -> bool {
         link.group == self.names.group || link.group == self.names.doomed
     }
-}
-
-/// Which ranges to use, and what to tell if the current one is not the wanted one. Addresses that
-/// sandboxes hold cannot be changed, so theirs go before all others.
-fn decide(
-    wanted: Option<Range>,
-    remembered: Option<&Ranges>,
-    live: &[Ipv4Addr],
-) -> (Option<Ranges>, Option<String>) {
-    let with_older = |mut ranges: Ranges| {
-        ranges.older.retain(|range| live.iter().any(|address| range.holds(*address)));
-        live.iter().all(|address| ranges.of_address(*address).is_some()).then_some(ranges)
-    };
-    let older = remembered.map(|ranges| ranges.older.clone()).unwrap_or_default();
-    let wanted_now = wanted.map(|current| Ranges { current, older });
-    let as_wanted = wanted_now.or_else(|| remembered.cloned()).map(with_older);
-    match as_wanted {
-        None if live.is_empty() => return (None, None),
-        Some(Some(ranges)) => return (Some(ranges), None),
-        _ => {}
-    }
-    if let Some(ranges) = remembered.cloned().and_then(with_older) {
-        let wanted = wanted.map(|range| range.to_string()).unwrap_or_default();
-        let reason = format!("podCIDR {wanted} takes effect when all of them are gone");
-        return (Some(ranges), Some(reason));
-    }
-    let derived = live.first().and_then(|address| Range::new(*address, 24)).map(Ranges::of);
-    let reason = "the file that remembers the range does not fit the sandboxes that run; it is \
-                  written anew when they are gone";
-    let reason = derived.as_ref().map(|_| reason.into());
-    (derived, reason)
-}
-
-fn ipv4(sandbox: &LiveSandbox<'_>) -> Option<Ipv4Addr> {
-    sandbox.addresses.iter().find_map(|address| match address {
-        IpAddr::V4(address) => Some(*address),
-        IpAddr::V6(_) => None,
-    })
 }
 
 /// Where the search for free addresses begins: after a restart nobody knows which addresses were
@@ -395,49 +452,4 @@ fn random() -> u32 {
     // Its keys come from the kernel's random numbers.
     let number = RandomState::new().hash_one(());
     u32::try_from(number >> 32).expect("half of 64 bits")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// `used` is the range that is used, or `!` and that when it is not the wanted one.
-    fn check(wanted: &str, remembered: &str, live: &[&str], used: &str) {
-        let range = |text: &str| (!text.is_empty()).then(|| text.parse().unwrap());
-        let live: Vec<_> = live.iter().map(|address| address.parse().unwrap()).collect();
-        let remembered = remembered.split_once('<').map_or_else(
-            || range(remembered).map(Ranges::of),
-            |(current, older)| {
-                let older = older.split(',').filter_map(range).collect();
-                Some(Ranges { current: range(current).unwrap(), older })
-            },
-        );
-        let (found, reason) = decide(range(wanted), remembered.as_ref(), &live);
-        let mark = if reason.is_some() { "!" } else { "" };
-        let found = found.map(|ranges| ranges.all().map(|it| it.to_string()).collect::<Vec<_>>());
-        let found = found.unwrap_or_default().join("<");
-        assert_eq!(format!("{mark}{found}"), used, "{wanted} {remembered:?} {live:?}");
-    }
-
-    #[test]
-    fn the_range_that_living_sandboxes_are_in_goes_before_all_others() {
-        let (a, b, in_a, in_b) = ("10.1.0.0/16", "10.2.0.0/24", "10.1.7.7", "10.2.0.9");
-        check("", "", &[], "");
-        check("", b, &[], b);
-        check(a, b, &[], a);
-        check(a, b, &[in_a], a);
-        check(a, b, &[in_b], &format!("!{b}"));
-        check("", a, &[in_b], "!10.2.0.0/24");
-        check("", "", &[in_b], "!10.2.0.0/24");
-        check(a, "", &[in_b], "!10.2.0.0/24");
-        // Sandboxes in a range that the node had before.
-        let (both, c) = ("10.1.0.0/16<10.2.0.0/24,10.4.0.0/24", "10.3.0.0/24");
-        check("", both, &[], a);
-        check("", both, &[in_a], a);
-        check("", both, &[in_a, in_b], "10.1.0.0/16<10.2.0.0/24");
-        check(a, both, &[in_b], "10.1.0.0/16<10.2.0.0/24");
-        check(c, both, &[in_b], "10.3.0.0/24<10.2.0.0/24");
-        check(c, both, &[in_a, in_b], "!10.1.0.0/16<10.2.0.0/24");
-        check("", both, &[in_a, "10.9.0.1"], "!10.1.7.0/24");
-    }
 }

@@ -1,16 +1,17 @@
 //! What nobody has to wait for.
 
 use std::collections::BTreeSet;
-use std::net::{IpAddr, Ipv4Addr, SocketAddrV4};
+use std::net::{IpAddr, SocketAddr};
 
-use mainstay_linux::netlink::{Connection, ConntrackSocket, Link, RouteSocket};
+use mainstay_linux::netlink::{Connection, ConntrackSocket, Link, RouteSocket, unless_gone};
 
 use super::host_ports::HostPort;
 use super::leases::Stage;
 use mainstay_cri::chain;
 
 use super::range::Ranges;
-use super::{Finding, Network, NetworkError, lock};
+use super::resolver::{ASKED, PORT};
+use super::{Finding, Network, NetworkError, lock, resolver};
 
 /// The number of UDP.
 const UDP: u8 = 17;
@@ -21,9 +22,18 @@ pub(super) struct Settling {
     /// Kept open for the same reason as that of the packet filter.
     connections: Option<ConntrackSocket>,
     /// Where UDP ports led when connections to them were last looked through.
-    settled: Vec<(HostPort, SocketAddrV4)>,
+    settled: Translated,
     /// Whether it was told that the kernel cannot forget connections.
     told: bool,
+}
+
+/// Where the machine's UDP ports lead.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Translated {
+    /// Which lead where; the first one that takes a destination counts.
+    ports: Vec<(HostPort, SocketAddr)>,
+    /// How often the table was written as a whole: before that, they may have led nowhere.
+    table: u64,
 }
 
 impl Network {
@@ -45,28 +55,37 @@ impl Network {
             .leases()
             .iter()
             .filter(|(_, lease)| lease.stage == Stage::Releasing)
-            .map(|(sandbox, lease)| (sandbox.to_owned(), lease.address))
+            .map(|(sandbox, _)| sandbox.to_owned())
             .collect();
         if !released.is_empty() {
             let mut socket = self.socket()?;
             let mut links = Vec::new();
-            for (sandbox, _) in &released {
-                let link = socket.link(&self.names.link(sandbox));
-                links.extend(link.map_err(self.failed("find the links of"))?);
+            for sandbox in &released {
+                for name in [self.names.link(sandbox), self.names.detour(sandbox)] {
+                    let link = socket.link(&name);
+                    links.extend(link.map_err(self.failed("find the links of"))?);
+                }
             }
             self.delete_links(&mut socket, &links)?;
         }
-        let udp = self.ports().book.udp();
-        if udp != settling.settled {
-            self.forget_connections(&mut settling, &udp)?;
-            settling.settled = udp;
+        let translated = self.translated();
+        if translated != settling.settled {
+            self.forget_connections(&mut settling, &translated.ports)?;
+            settling.settled = translated;
         }
         let mut leases = self.leases();
-        for (sandbox, _) in released {
+        for sandbox in released {
             leases.free(&sandbox);
         }
         drop(leases);
         self.leave_older_ranges()
+    }
+
+    fn translated(&self) -> Translated {
+        let mut udp = resolver::questions(&self.base());
+        let ports = self.ports();
+        udp.extend(ports.book.udp());
+        Translated { ports: udp, table: ports.filter.written() }
     }
 
     /// Forgets the UDP connections to this machine's ports that lead elsewhere than `udp` says,
@@ -74,17 +93,11 @@ impl Network {
     fn forget_connections(
         &self,
         settling: &mut Settling,
-        udp: &[(HostPort, SocketAddrV4)],
+        udp: &[(HostPort, SocketAddr)],
     ) -> Result<(), NetworkError> {
         let mut socket = self.socket()?;
         let addresses = socket.addresses().map_err(self.failed("find the addresses besides"))?;
-        let local: BTreeSet<_> = addresses
-            .into_iter()
-            .filter_map(|address| match address.address {
-                IpAddr::V4(address) => Some(address),
-                IpAddr::V6(_) => None,
-            })
-            .collect();
+        let local: BTreeSet<_> = addresses.into_iter().map(|address| address.address).collect();
         let Some(ranges) = self.base().ranges.clone() else { return Ok(()) };
         let stale = |connection: &Connection| is_stale(connection, &local, udp, &ranges);
         let result = match &mut settling.connections {
@@ -96,8 +109,9 @@ impl Network {
         match result {
             Ok(_) => Ok(()),
             Err(error) if error.is_unsupported() => {
-                // Addresses are translated all the same.
-                if !std::mem::replace(&mut settling.told, true) {
+                // Addresses are translated all the same, and who asks for names asks anew.
+                let has_ports = !self.ports().book.udp().is_empty();
+                if has_ports && !std::mem::replace(&mut settling.told, true) {
                     let error = format!(
                         "UDP senders that go on with one socket may reach a former sandbox of \
                          their host port, as the kernel lacks nf_conntrack_netlink: {}",
@@ -126,9 +140,9 @@ impl Network {
                     Err(error) => return Err(error),
                 }
             }
-            match any.then(|| socket.delete_group(self.names.doomed)) {
-                Some(Err(error)) if !error.is_not_found() => Err(error),
-                _ => Ok(()),
+            match any {
+                true => unless_gone(socket.delete_group(self.names.doomed)),
+                false => Ok(()),
             }
         };
         delete().map_err(self.failed("delete links of"))
@@ -138,28 +152,29 @@ impl Network {
 impl Settling {
     /// After everything was removed.
     pub(super) fn begin_anew(&mut self) {
-        self.settled.clear();
+        self.settled = Translated::default();
     }
 }
 
 /// Whether a connection to one of the machine's `local` addresses leads elsewhere than the ports
 /// `udp` do now: to the machine itself, or to a sandbox (an address of `ranges`) that no longer has
-/// the port.
+/// the port, or the resolver.
 fn is_stale(
     connection: &Connection,
-    local: &BTreeSet<Ipv4Addr>,
-    udp: &[(HostPort, SocketAddrV4)],
+    local: &BTreeSet<IpAddr>,
+    udp: &[(HostPort, SocketAddr)],
     ranges: &Ranges,
 ) -> bool {
     let Connection { destination, answers_from } = *connection;
-    let port = udp.iter().find(|(port, _)| {
-        port.port == destination.port()
-            && port.address.is_none_or(|address| address == *destination.ip())
-    });
-    local.contains(destination.ip())
+    let port = udp.iter().find(|(port, _)| port.takes(destination));
+    local.contains(&destination.ip())
         && match port {
-            Some((_, target)) => *target.ip() != answers_from,
-            None => ranges.of_address(answers_from).is_some(),
+            Some((_, target)) => *target != answers_from,
+            None => {
+                let was_question = destination.port() == ASKED
+                    && answers_from == SocketAddr::new(destination.ip(), PORT);
+                was_question || ranges.of_address(answers_from.ip()).is_some()
+            }
         }
 }
 
@@ -167,37 +182,61 @@ fn is_stale(
 mod tests {
     use mainstay_cri::Protocol;
 
+    use super::super::parse_ranges;
     use super::*;
 
     #[test]
     fn connections_that_lead_elsewhere_are_stale() {
-        let local = ["192.0.2.1", "127.0.0.1"].map(|address| address.parse().unwrap()).into();
-        let port = |address: Option<&str>, port, target: &str| {
-            let address = address.map(|address| address.parse().unwrap());
+        let local = ["192.0.2.1", "127.0.0.1", "10.88.0.1", "2001:db8::1"]
+            .map(|address| address.parse().unwrap())
+            .into();
+        let port = |address: &str, port, target: &str| {
+            let address = address.parse().unwrap();
             (HostPort { protocol: Protocol::Udp, address, port }, target.parse().unwrap())
         };
-        let udp = [port(None, 53, "10.88.0.2:5353"), port(Some("127.0.0.1"), 54, "10.88.0.3:5353")];
-        let ranges = Ranges::of("10.88.0.0/24".parse().unwrap());
+        let udp = [
+            port("10.88.0.1", 53, "10.88.0.1:253"),
+            port("0.0.0.0", 53, "10.88.0.2:5353"),
+            port("127.0.0.1", 54, "10.88.0.3:5353"),
+            port("::", 53, "[fd00::2]:5353"),
+        ];
+        let ranges = Ranges::of(parse_ranges("10.88.0.0/24,fd00::/64").unwrap());
+        let connection = |destination: &str, answers_from: &str| Connection {
+            destination: destination.parse().unwrap(),
+            answers_from: answers_from.parse().unwrap(),
+        };
         for (destination, answers_from, stale) in [
-            ("192.0.2.1:53", "10.88.0.2", false),
-            ("192.0.2.1:53", "10.88.0.9", true),
-            ("192.0.2.1:53", "192.0.2.1", true),
-            ("127.0.0.1:54", "10.88.0.3", false),
-            ("127.0.0.1:54", "127.0.0.1", true),
+            ("192.0.2.1:53", "10.88.0.2:5353", false),
+            ("192.0.2.1:53", "10.88.0.2:53", true),
+            ("192.0.2.1:53", "10.88.0.9:5353", true),
+            ("192.0.2.1:53", "192.0.2.1:53", true),
+            ("127.0.0.1:54", "10.88.0.3:5353", false),
+            ("127.0.0.1:54", "127.0.0.1:54", true),
+            // The resolver's, whoever else has the port.
+            ("10.88.0.1:53", "10.88.0.1:253", false),
+            ("10.88.0.1:53", "10.88.0.1:53", true),
+            ("10.88.0.1:53", "10.88.0.2:5353", true),
             // Another address than the port's, and a port of nobody.
-            ("192.0.2.1:54", "192.0.2.1", false),
-            ("192.0.2.1:55", "192.0.2.1", false),
-            ("192.0.2.1:55", "10.88.0.2", true),
+            ("192.0.2.1:54", "192.0.2.1:54", false),
+            ("192.0.2.1:55", "192.0.2.1:55", false),
+            ("192.0.2.1:55", "10.88.0.2:5353", true),
             // Another instance's sandbox, and another machine's port.
-            ("192.0.2.1:55", "10.89.0.2", false),
-            ("198.51.100.1:53", "198.51.100.1", false),
+            ("192.0.2.1:55", "10.89.0.2:5353", false),
+            ("198.51.100.1:53", "198.51.100.1:53", false),
+            ("[2001:db8::1]:53", "[fd00::2]:5353", false),
+            ("[2001:db8::1]:53", "[fd00::9]:5353", true),
+            ("[2001:db8::1]:54", "[fd00::9]:5353", true),
+            ("[2001:db8::1]:54", "[2001:db8::1]:54", false),
         ] {
-            let connection = Connection {
-                destination: destination.parse().unwrap(),
-                answers_from: answers_from.parse().unwrap(),
-            };
-            let found = is_stale(&connection, &local, &udp, &ranges);
+            let found = is_stale(&connection(destination, answers_from), &local, &udp, &ranges);
             assert_eq!(found, stale, "{destination} {answers_from}");
         }
+        // Without a resolver, of which one is left, and what another program translates.
+        let found = |destination, answers_from| {
+            is_stale(&connection(destination, answers_from), &local, &[], &ranges)
+        };
+        assert!(found("10.88.0.1:53", "10.88.0.1:253"));
+        assert!(!found("10.88.0.1:53", "10.88.0.1:53"));
+        assert!(!found("10.88.0.1:53", "10.88.0.1:5353"));
     }
 }

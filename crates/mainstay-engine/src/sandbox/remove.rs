@@ -5,7 +5,7 @@ use std::sync::Arc;
 use mainstay_cri::{ContainerEventKind, ContainerId, ErrorKind, Result, SandboxId};
 use mainstay_linux::path::remove_all;
 
-use crate::{Instance, container, io_failed};
+use crate::{Instance, container, failed, io_failed};
 
 /// Removes a sandbox and its containers, killing what still runs. Idempotent.
 pub(crate) async fn remove(engine: &Arc<Instance>, id: &SandboxId) -> Result<()> {
@@ -20,7 +20,13 @@ pub(crate) async fn remove(engine: &Arc<Instance>, id: &SandboxId) -> Result<()>
         container::remove::remove(engine, &container).await?;
     }
     let directory = sandbox.directory.clone();
+    let parent = sandbox.state().record.cgroup_parent.clone();
+    let (instance, own_parent) = (engine.clone(), engine.own_parent(id));
     crate::blocking(move || {
+        if parent == own_parent {
+            let removed = instance.hierarchies().at(&parent).remove();
+            removed.map_err(failed("cannot remove the sandbox's control group"))?;
+        }
         remove_all(&directory).map_err(io_failed(format!("cannot remove {}", directory.display())))
     })
     .await?;

@@ -1,31 +1,52 @@
 //! Making a sandbox.
 
+use std::fs::File;
+use std::io::Read;
+use std::net::IpAddr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
 use jiff::Timestamp;
 use mainstay_cri::{
-    ContainerEventKind, DnsConfig, NamespaceMode, PodSandboxConfig, Result, SandboxId,
+    Bandwidth, ContainerEventKind, DnsConfig, Error, ErrorKind, NETWORK_NOT_READY, NamespaceMode,
+    PodSandboxConfig, Result, RuntimeCondition, SandboxId,
 };
 use mainstay_linux::namespace;
 use mainstay_shim_protocol::{Command, SandboxNamespaces, Shm, UserRange};
 
 use super::{Sandbox, keep, reaper_cgroup, stop};
-use crate::bundle::{self, SHM};
-use crate::record::{SandboxRecord, ShimProcess};
+use crate::bundle::{self, RESOLV_CONF, SHM};
+use crate::cni::{Cni, CniError, CniNetwork};
+use crate::launch::Purpose;
+use crate::record::{Maker, SandboxRecord, ShimProcess};
 use crate::shim::{Greeting, Line, Shim};
-use crate::{Instance, failed, io_failed, network_failed};
+use crate::{Instance, check, cni_failed, failed, io_failed, network_failed, resolver};
 
 /// How much memory containers share by name. The same as containerd's `defaultShmSize`.
 const SHM_SIZE: u64 = 64 << 20;
 
+/// How much of a sandbox's resolv.conf is read, in bytes.
+const LONGEST_RESOLV_CONF: u64 = 64 << 10;
+
 /// Makes a sandbox; one that does not come to be leaves nothing.
-pub(crate) async fn run(engine: &Arc<Instance>, config: &PodSandboxConfig) -> Result<SandboxId> {
+pub(crate) async fn run(
+    engine: &Arc<Instance>,
+    maker: Maker,
+    config: &PodSandboxConfig,
+) -> Result<SandboxId> {
+    if config.cgroup_parent.split('/').any(|name| name == "..") {
+        let message = format!("{:?} cannot be a control group", config.cgroup_parent);
+        return Err(Error::new(ErrorKind::InvalidArgument, message));
+    }
+    let network = network_of(engine, config).await?;
     let id = SandboxId(engine.new_id()?);
-    let record = SandboxRecord::new(id.clone(), config, Timestamp::now());
+    let mut record = SandboxRecord::new(id.clone(), maker, config, Timestamp::now());
+    if record.cgroup_parent.is_empty() {
+        record.cgroup_parent = engine.own_parent(&id);
+    }
     let sandbox = Arc::new(Sandbox::new(engine.sandbox_directory(&id), record));
     engine.insert(&id, &sandbox);
-    match make(engine, &sandbox, config).await {
+    match make(engine, &sandbox, config, network).await {
         Ok(()) => {
             engine.tell(&sandbox, None, ContainerEventKind::Created);
             Ok(id)
@@ -46,6 +67,7 @@ async fn make(
     engine: &Arc<Instance>,
     sandbox: &Arc<Sandbox>,
     config: &PodSandboxConfig,
+    plugins: Option<CniNetwork>,
 ) -> Result<()> {
     // 1. Its directory, and the shim in it.
     let launched = {
@@ -53,7 +75,7 @@ async fn make(
         crate::blocking(move || {
             write_files(&sandbox, &config)?;
             make_reaper_group(&engine, &sandbox)?;
-            let launched = engine.launcher()?.launch(&sandbox.directory);
+            let launched = engine.launcher()?.launch(&sandbox.directory, Purpose::Shim);
             launched.map_err(failed("cannot start the pod's shim"))
         })
         .await?
@@ -77,19 +99,25 @@ async fn make(
     if config.security_context.namespaces.network == NamespaceMode::Pod {
         let network = namespace::network_of(pid)
             .map_err(io_failed("cannot open the pod's network namespace"))?;
-        connect(engine, sandbox, network, config).await?;
+        match plugins {
+            Some(plugins) => add(engine, sandbox, plugins, network, config).await?,
+            None => connect(engine, sandbox, network, config).await?,
+        }
     }
     // 5. Known, also to the next agent.
     let sandbox = sandbox.clone();
-    crate::blocking(move || {
+    let known = crate::blocking(move || {
         let record = sandbox.change(|state| {
             state.ready = !matches!(state.placed, Some(Err(_)));
             state.record.ready = true;
             state.record.clone()
         });
         record.write(&sandbox.directory).map_err(failed("cannot write down the sandbox"))
-    })
-    .await
+    });
+    known.await?;
+    // 6. By its names, to the others.
+    resolver::look_after(engine);
+    Ok(())
 }
 
 /// Moves the shim out of the agent's control group. A sandbox with which that cannot be done is
@@ -111,6 +139,54 @@ async fn place(engine: Arc<Instance>, sandbox: Arc<Sandbox>, pid: i32) {
     }
 }
 
+/// The network that plugins are to give the sandbox; `None` if it is the built-in one, or the host's.
+///
+/// # Errors
+///
+/// When there is one and it is not ready, or cannot give the pod what it asks for.
+async fn network_of(
+    engine: &Arc<Instance>,
+    config: &PodSandboxConfig,
+) -> Result<Option<CniNetwork>> {
+    if config.security_context.namespaces.network != NamespaceMode::Pod {
+        return Ok(None);
+    }
+    let network = engine.cni.network().await.map_err(|error| not_ready(&error))?;
+    if let Some(network) = &network {
+        engine.cni.ensure_ready(network).await.map_err(|error| not_ready(&error))?;
+        Cni::verify(network, config).map_err(cni_failed("cannot set up the pod's network"))?;
+    }
+    Ok(network)
+}
+
+/// As a kubelet says it. Source: `networkErrors` and `NetworkNotReadyErrorMsg` in `pkg/kubelet`.
+fn not_ready(error: &CniError) -> Error {
+    let RuntimeCondition { kind, reason, message, .. } = check::not_ready(error);
+    Error::new(
+        ErrorKind::Unavailable,
+        format!(
+            "{NETWORK_NOT_READY}: container runtime network not ready: {kind}=false \
+             reason:{reason} message:{message}"
+        ),
+    )
+}
+
+/// Has plugins give the sandbox its network.
+async fn add(
+    engine: &Arc<Instance>,
+    sandbox: &Arc<Sandbox>,
+    network: CniNetwork,
+    namespace: OwnedFd,
+    config: &PodSandboxConfig,
+) -> Result<()> {
+    let id = sandbox.state().record.id.0.clone();
+    let _turn = sandbox.plugins.lock().await;
+    let added = engine.cni.add(network, &id, namespace, config).await;
+    let addresses = added.map_err(cni_failed("cannot set up the pod's network"))?;
+    sandbox.change(|state| state.record.ips = addresses);
+    Ok(())
+}
+
 async fn connect(
     engine: &Arc<Instance>,
     sandbox: &Arc<Sandbox>,
@@ -119,11 +195,14 @@ async fn connect(
 ) -> Result<()> {
     let (engine, sandbox) = (engine.clone(), sandbox.clone());
     let mappings = config.port_mappings.clone();
+    let bandwidth = Bandwidth::of(&config.annotations)?;
     crate::blocking(move || {
         let id = sandbox.state().record.id.0.clone();
         let network = engine.network()?.setup(&id, namespace.as_fd(), &mappings);
         let network = network.map_err(network_failed("cannot set up the pod's network"))?;
         sandbox.change(|state| state.record.ips = network.addresses);
+        let limited = engine.network()?.limit(&id, bandwidth);
+        limited.map_err(network_failed("cannot set up the pod's network"))?;
         // What is left to do for it, such as forgetting where a port led before, can wait.
         engine.settle_network();
         Ok(())
@@ -168,11 +247,14 @@ fn write_files(sandbox: &Sandbox, config: &PodSandboxConfig) -> Result<()> {
     let write = |name: &str, text: String| {
         std::fs::write(directory.join(name), text).map_err(io_failed(at("write files")))
     };
-    write("resolv.conf", resolv_conf(&config.dns))?;
+    write(RESOLV_CONF, resolv_conf(&config.dns))?;
     let record = sandbox.state().record.clone();
     write("hostname", format!("{}\n", hostname_of(&record)?))?;
-    std::fs::create_dir_all(&config.log_directory)
-        .map_err(io_failed(format!("cannot make the log directory {}", config.log_directory)))?;
+    if !config.log_directory.is_empty() {
+        let made = std::fs::create_dir_all(&config.log_directory);
+        let what = format!("cannot make the log directory {}", config.log_directory);
+        made.map_err(io_failed(what))?;
+    }
     record.write(directory).map_err(failed("cannot write down the sandbox"))
 }
 
@@ -183,6 +265,17 @@ pub(crate) fn hostname_of(record: &SandboxRecord) -> Result<String> {
     }
     let name = rustix::system::uname().nodename().to_owned();
     name.into_string().map_err(failed("the host's name is not UTF-8"))
+}
+
+/// The servers that a sandbox asks for names.
+pub(crate) fn servers_of(sandbox: &Sandbox) -> Vec<IpAddr> {
+    let mut text = String::new();
+    // Its containers may write to it. One that cannot be read names nobody.
+    let read = File::open(sandbox.directory.join(RESOLV_CONF))
+        .and_then(|file| file.take(LONGEST_RESOLV_CONF).read_to_string(&mut text));
+    drop(read);
+    let servers = text.lines().filter_map(|line| line.strip_prefix("nameserver "));
+    servers.filter_map(|server| server.trim().parse().ok()).collect()
 }
 
 /// Source: resolv.conf(5).

@@ -11,26 +11,30 @@ use mainstay_linux::cgroup::{Memory, Usage};
 use mainstay_linux::machine::interfaces_of;
 
 use super::Sandbox;
-use crate::{Instance, carries};
+use crate::Instance;
+use crate::record::Maker;
+use crate::runtime::carries;
 
 /// Reads what all ready sandboxes that match use.
 pub(crate) async fn list(
     engine: &Arc<Instance>,
+    to: Maker,
     filter: &PodSandboxFilter,
 ) -> Result<Vec<PodSandboxStats>> {
     let all = engine.all().into_iter().filter(|sandbox| {
         let state = sandbox.state();
-        state.ready && carries(&state.record.labels, &filter.labels)
+        state.ready && to.sees(state.record.maker) && carries(&state.record.labels, &filter.labels)
     });
     let all: Vec<_> = all.collect();
     let engine = engine.clone();
-    crate::blocking(move || Ok(all.iter().map(|sandbox| one(&engine, sandbox)).collect())).await
+    crate::blocking(move || Ok(all.iter().map(|sandbox| one(&engine, to, sandbox)).collect())).await
 }
 
-fn one(engine: &Instance, sandbox: &Sandbox) -> PodSandboxStats {
+fn one(engine: &Instance, to: Maker, sandbox: &Sandbox) -> PodSandboxStats {
     let (record, running) = {
         let state = sandbox.state();
-        let running = state.containers.values().filter_map(|container| match container.state {
+        let seen = state.containers.values().filter(|it| to.sees(it.record.maker));
+        let running = seen.filter_map(|container| match container.state {
             ContainerState::Running { started_at } => Some((
                 container.record.id.clone(),
                 container.record.metadata.clone(),

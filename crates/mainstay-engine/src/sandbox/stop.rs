@@ -8,7 +8,7 @@ use mainstay_shim_protocol::Command;
 
 use super::{Sandbox, vanished};
 use crate::shim::ShimError;
-use crate::{Instance, container, failed, network_failed};
+use crate::{Instance, cni_failed, container, failed, network_failed, resolver};
 
 /// Kills what still runs, gives back the network and ends the shim. Idempotent.
 pub(crate) async fn stop(engine: &Arc<Instance>, id: &SandboxId) -> Result<()> {
@@ -18,7 +18,9 @@ pub(crate) async fn stop(engine: &Arc<Instance>, id: &SandboxId) -> Result<()> {
         Err(error) => return Err(error),
     };
     // Not ready from now on, so that the end of the shim is not taken for an accident.
-    sandbox.change(|state| state.ready = false);
+    if sandbox.change(|state| std::mem::replace(&mut state.ready, false)) {
+        resolver::look_after(engine);
+    }
     let running: Vec<ContainerId> = sandbox.state().containers.keys().cloned().collect();
     for container in running {
         container::stop::kill(engine, &sandbox, &container).await?;
@@ -41,6 +43,15 @@ pub(crate) async fn stop(engine: &Arc<Instance>, id: &SandboxId) -> Result<()> {
 /// and its containers are shown as ended. One that cannot be killed is not: it would be started a
 /// second time beside itself. It is stopped again by whoever wants it gone.
 pub(crate) async fn give_up(engine: &Arc<Instance>, sandbox: &Arc<Sandbox>) {
+    let was_ready = end(engine, sandbox).await;
+    give_back(engine, sandbox).await;
+    if was_ready {
+        engine.tell(sandbox, None, ContainerEventKind::Stopped);
+    }
+}
+
+/// The part of [`give_up`] that is about processes. Returns whether the sandbox was ready until then.
+pub(crate) async fn end(engine: &Arc<Instance>, sandbox: &Arc<Sandbox>) -> bool {
     let containers: Vec<_> = {
         let state = sandbox.state();
         let alive = state.containers.values().filter(|container| !container.has_ended());
@@ -65,16 +76,21 @@ pub(crate) async fn give_up(engine: &Arc<Instance>, sandbox: &Arc<Sandbox>) {
         engine.tell(sandbox, Some(id), ContainerEventKind::Stopped);
     }
     let was_ready = sandbox.change(|state| std::mem::replace(&mut state.ready, false));
+    if was_ready {
+        resolver::look_after(engine);
+    }
     if let Err(error) = end_reaper(engine, sandbox).await {
         let id = sandbox.state().record.id.clone();
         tracing::error!(sandbox = %id, error = error.chain(), "cannot end a sandbox's first process");
     }
+    was_ready
+}
+
+/// The part of [`give_up`] that is about the network.
+pub(crate) async fn give_back(engine: &Arc<Instance>, sandbox: &Arc<Sandbox>) {
     if let Err(error) = disconnect(engine, sandbox).await {
         let id = sandbox.state().record.id.clone();
         tracing::warn!(sandbox = %id, error = error.chain(), "cannot give back a sandbox's network");
-    }
-    if was_ready {
-        engine.tell(sandbox, None, ContainerEventKind::Stopped);
     }
 }
 
@@ -95,9 +111,15 @@ async fn disconnect(engine: &Arc<Instance>, sandbox: &Arc<Sandbox>) -> Result<()
         state.record.ready = false;
         state.record.clone()
     });
+    let by_plugins = engine.cni.has(&record.id.0);
+    if by_plugins {
+        let _turn = sandbox.plugins.lock().await;
+        let deleted = engine.cni.del(&record.id.0).await;
+        deleted.map_err(cni_failed("cannot give back the pod's network"))?;
+    }
     let (engine, sandbox) = (engine.clone(), sandbox.clone());
     crate::blocking(move || {
-        if !record.ips.is_empty() {
+        if !by_plugins && !record.ips.is_empty() {
             let teardown = engine.network()?.teardown(&record.id.0);
             teardown.map_err(network_failed("cannot give back the pod's network"))?;
             // Deleting the link waits for grace periods of the kernel, and nobody waits for that.

@@ -206,7 +206,7 @@ impl Keyring {
     }
 
     /// What to try for `repository` at `host`, in order; nothing means to ask as nobody.
-    pub(super) fn find(&self, host: &str, repository: &str) -> Vec<Credentials> {
+    pub fn find(&self, host: &str, repository: &str) -> Vec<Credentials> {
         let found = self.keys.iter().filter(|key| key.pattern.matches(host, repository));
         found.map(|key| key.credentials.clone()).collect()
     }
@@ -239,7 +239,7 @@ impl Keyring {
     }
 
     /// Why a program gave no credentials for `host`, which is said when the registry does want some.
-    pub(super) fn failure(&self, host: &str) -> Option<HelperError> {
+    pub fn failure(&self, host: &str) -> Option<HelperError> {
         self.failed.get(host).cloned()
     }
 

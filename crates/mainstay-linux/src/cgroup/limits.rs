@@ -16,6 +16,9 @@ pub struct Limits {
     pub memory_and_swap: Option<u64>,
     /// Processes and threads; `u64::MAX` is no limit.
     pub pids: Option<u64>,
+    /// Bytes of huge pages, by the size of the page as the files' names have it: `2MB`. Without effect where
+    /// no hierarchy has the controller, or the group does not.
+    pub huge_pages: Vec<(String, u64)>,
     /// Further files of version 2, by name.
     pub unified: Vec<(String, String)>,
 }
@@ -66,13 +69,12 @@ impl Limits {
             files.push(if unified {
                 ("memory.max", unlimited(bytes, "max"))
             } else {
-                ("memory.limit_in_bytes", unlimited(bytes, "-1"))
+                (MEMORY_V1, unlimited(bytes, "-1"))
             });
         }
         if has("memory")
             && let (Some(memory), Some(total)) = (self.memory, self.memory_and_swap)
         {
-            // After the memory: on version 1 the sum is never less.
             files.push(if unified {
                 (SWAP_V2, total.saturating_sub(memory).to_string())
             } else {
@@ -84,19 +86,46 @@ impl Limits {
         {
             files.push(("pids.max", unlimited(count, "max")));
         }
+        let huge_pages =
+            self.huge_pages.iter().filter(|_| has("hugetlb")).flat_map(|(size, bytes)| {
+                // What is reserved by a mapping counts too, so that it fails at once and not by a signal
+                // when it is used.
+                let suffix = if unified { "max" } else { "limit_in_bytes" };
+                let file =
+                    |kind: &str| (format!("hugetlb.{size}{kind}.{suffix}"), bytes.to_string());
+                [file(""), file(RESERVED)]
+            });
         let further = self.unified.iter().filter(|(name, _)| {
             unified && name.split_once('.').is_some_and(|(controller, _)| has(controller))
         });
-        own(files).chain(further.cloned()).collect()
+        own(files).chain(huge_pages).chain(further.cloned()).collect()
     }
 }
 
+/// On version 1 memory is never more than memory and swap: of two that grow the sum goes first, else last.
+/// `current` reads what is in a file now.
+pub(super) fn put_in_order(files: &mut [(String, String)], current: impl Fn(&str) -> Option<u64>) {
+    let at = |files: &[(String, String)], name| files.iter().position(|(file, _)| file == name);
+    let (Some(memory), Some(sum)) = (at(files, MEMORY_V1), at(files, SWAP_V1)) else { return };
+    // More than any sum is to have none.
+    let wanted = files.get(memory).and_then(|(_, value)| value.parse().ok()).unwrap_or(u64::MAX);
+    if current(SWAP_V1).is_some_and(|sum| sum < wanted) {
+        files.swap(memory, sum);
+    }
+}
+
+const MEMORY_V1: &str = "memory.limit_in_bytes";
 const SWAP_V1: &str = "memory.memsw.limit_in_bytes";
 const SWAP_V2: &str = "memory.swap.max";
 
-/// Whether a file may be missing: the kernel counts swap only if it was built and told to.
+/// What is reserved and perhaps never used.
+const RESERVED: &str = ".rsvd";
+
+/// Whether a file may be missing: the kernel counts swap only if it was built and told to, reserved huge
+/// pages since 5.7, and huge pages at all only in groups that were given their controller, as those of an
+/// earlier mainstay may not have been.
 pub(super) fn may_be_missing(file: &str) -> bool {
-    [SWAP_V1, SWAP_V2].contains(&file)
+    [SWAP_V1, SWAP_V2].contains(&file) || file.starts_with("hugetlb.")
 }
 
 fn own(files: Vec<(&str, String)>) -> impl Iterator<Item = (String, String)> {
@@ -107,74 +136,10 @@ fn own(files: Vec<(&str, String)>) -> impl Iterator<Item = (String, String)> {
 /// 100), as the kubelet and runc convert them.
 ///
 /// Source: `libcontainer/cgroups/utils.go` of runc, `ConvertCPUSharesToCgroupV2Value`.
-fn weight_of_shares(shares: u64) -> u64 {
+pub fn weight_of_shares(shares: u64) -> u64 {
     let shares = shares.clamp(2, 262_144);
     1 + ((shares - 2) * 9_999) / 262_142
 }
 
 #[cfg(test)]
-mod tests {
-    use std::collections::BTreeSet;
-
-    use super::*;
-
-    #[test]
-    fn shares_become_the_weights_that_runc_gives_them() {
-        for (shares, weight) in [(2, 1), (1024, 39), (262_144, 10_000), (0, 1)] {
-            assert_eq!(weight_of_shares(shares), weight, "{shares}");
-        }
-    }
-
-    #[test]
-    fn each_hierarchy_gets_its_own_files() {
-        let limits = Limits {
-            cpu_shares: Some(512),
-            cpu_quota: Some(CpuQuota { quota: Some(50_000), period: 100_000 }),
-            memory: Some(u64::MAX),
-            ..Limits::default()
-        };
-        let no_swap = Limits {
-            memory: Some(4096),
-            memory_and_swap: Some(4096),
-            unified: vec![("memory.oom.group".into(), "1".into())],
-            ..Limits::default()
-        };
-        let hierarchy = |names: &[&str], unified| Hierarchy {
-            mount_point: "/nowhere".into(),
-            controllers: names.iter().map(|name| (*name).to_owned()).collect::<BTreeSet<_>>(),
-            unified,
-        };
-        let pairs = |list: &[(&str, &str)]| {
-            list.iter().map(|(a, b)| ((*a).to_owned(), (*b).to_owned())).collect::<Vec<_>>()
-        };
-        assert_eq!(
-            limits.files(&hierarchy(&["cpu", "cpuacct"], false)),
-            pairs(&[
-                ("cpu.shares", "512"),
-                ("cpu.cfs_period_us", "100000"),
-                ("cpu.cfs_quota_us", "50000")
-            ])
-        );
-        assert_eq!(
-            limits.files(&hierarchy(&["memory"], false)),
-            pairs(&[("memory.limit_in_bytes", "-1")])
-        );
-        assert_eq!(
-            limits.files(&hierarchy(&["cpu", "memory"], true)),
-            pairs(&[("cpu.weight", "20"), ("cpu.max", "50000 100000"), ("memory.max", "max")])
-        );
-        assert_eq!(
-            no_swap.files(&hierarchy(&["memory"], false)),
-            pairs(&[("memory.limit_in_bytes", "4096"), ("memory.memsw.limit_in_bytes", "4096")])
-        );
-        assert_eq!(
-            no_swap.files(&hierarchy(&["memory"], true)),
-            pairs(&[("memory.max", "4096"), ("memory.swap.max", "0"), ("memory.oom.group", "1")])
-        );
-        assert_eq!(
-            limits.files(&hierarchy(&["perf_event"], true)),
-            pairs(&[]),
-            "the version 2 side of a hybrid machine"
-        );
-    }
-}
+mod tests;

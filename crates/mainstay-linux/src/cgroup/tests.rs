@@ -79,9 +79,24 @@ fn a_group_is_made_limited_filled_emptied_and_removed() {
         memory: Some(64 << 20),
         memory_and_swap: Some(64 << 20),
         pids: Some(50),
+        huge_pages: Vec::new(),
         unified: Vec::new(),
     };
     group.limit(&limits).unwrap();
+    // Also what is there already can grow and shrink.
+    for bytes in [128 << 20, 64 << 20] {
+        let resized =
+            Limits { memory: Some(bytes), memory_and_swap: Some(bytes), ..Limits::default() };
+        group.limit(&resized).unwrap();
+    }
+    // What somebody left who has ended does not keep the group above it from shrinking.
+    let quota = |quota| Limits {
+        cpu_quota: Some(CpuQuota { quota: Some(quota), period: 100_000 }),
+        ..Limits::default()
+    };
+    top.limit(&quota(20_000)).unwrap();
+    top.lift_empty().unwrap();
+    top.limit(&quota(10_000)).unwrap();
     let memory = group.directory_of("memory").unwrap();
     let limit = ["memory.limit_in_bytes", "memory.max"]
         .iter()
@@ -117,4 +132,23 @@ fn controllers_that_cannot_be_passed_down_are_no_secret() {
     let error = hierarchies.at("/group").create().unwrap_err();
     assert_eq!(error.to_string(), format!("cannot pass controllers down in {}", enabled.display()));
     assert!(!directory.path().join("group").exists());
+    // What is there already goes on with what it has.
+    fs::create_dir(directory.path().join("group")).unwrap();
+    hierarchies.at("/group").create().unwrap();
+}
+
+#[test]
+fn controllers_are_passed_down_to_what_is_there_too() {
+    let directory = tempfile::tempdir().unwrap();
+    fs::create_dir(directory.path().join("group")).unwrap();
+    fs::write(directory.path().join("cgroup.controllers"), "hugetlb").unwrap();
+    let enabled = directory.path().join("cgroup.subtree_control");
+    fs::write(&enabled, "").unwrap();
+    let hierarchies = Hierarchies::of(vec![Hierarchy {
+        mount_point: directory.path().to_owned(),
+        controllers: BTreeSet::new(),
+        unified: true,
+    }]);
+    hierarchies.at("/group").create().unwrap();
+    assert_eq!(fs::read_to_string(enabled).unwrap(), "+hugetlb");
 }

@@ -17,6 +17,8 @@ const RTM_GETROUTE: u16 = 26;
 const IFA_ADDRESS: u16 = 1;
 const IFA_LOCAL: u16 = 2;
 const IFA_BROADCAST: u16 = 4;
+/// Take an address without asking for a second whether somebody else has it.
+const IFA_F_NODAD: u8 = 2;
 
 const RTA_DST: u16 = 1;
 const RTA_OIF: u16 = 4;
@@ -72,7 +74,8 @@ impl RouteSocket {
         self.0.dump(&message, "list the addresses", Address::read)
     }
 
-    /// Gives a link an address.
+    /// Gives a link an address; one of IPv6 without looking for others that have it, for which nobody
+    /// could wait.
     ///
     /// # Errors
     ///
@@ -149,6 +152,9 @@ impl Address {
         let mut fixed = [0; IFADDRMSG];
         fixed[0] = family(self.address);
         fixed[1] = self.prefix;
+        if self.address.is_ipv6() {
+            fixed[2] = IFA_F_NODAD;
+        }
         fixed[4..8].copy_from_slice(&self.link.to_ne_bytes());
         let mut message = Message::new(kind, flags, &fixed);
         message.attribute(IFA_LOCAL, &octets(self.address));
@@ -262,7 +268,7 @@ fn octets(address: IpAddr) -> Vec<u8> {
     }
 }
 
-fn address_of(bytes: &[u8]) -> Option<IpAddr> {
+pub(super) fn address_of(bytes: &[u8]) -> Option<IpAddr> {
     <[u8; 4]>::try_from(bytes)
         .map(IpAddr::from)
         .or_else(|_| <[u8; 16]>::try_from(bytes).map(IpAddr::from))

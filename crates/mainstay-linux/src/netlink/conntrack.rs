@@ -1,9 +1,10 @@
 //! Tracked connections. Source: `include/uapi/linux/netfilter/nfnetlink_conntrack.h`.
 
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::SocketAddr;
 
 use super::Error;
-use super::link::AF_INET;
+use super::address::address_of;
+use super::link::{AF_INET, AF_INET6};
 use super::message::{Attributes, Message, Received};
 use super::socket::{ACKNOWLEDGED, LIST, Socket};
 
@@ -19,7 +20,10 @@ const CTA_TUPLE_IP: u16 = 1;
 const CTA_TUPLE_PROTO: u16 = 2;
 const CTA_IP_V4_SRC: u16 = 1;
 const CTA_IP_V4_DST: u16 = 2;
+const CTA_IP_V6_SRC: u16 = 3;
+const CTA_IP_V6_DST: u16 = 4;
 const CTA_PROTO_NUM: u16 = 1;
+const CTA_PROTO_SRC_PORT: u16 = 2;
 const CTA_PROTO_DST_PORT: u16 = 3;
 const CTA_FILTER_ORIG_FLAGS: u16 = 1;
 const CTA_FILTER_REPLY_FLAGS: u16 = 2;
@@ -27,15 +31,15 @@ const CTA_FILTER_REPLY_FLAGS: u16 = 2;
 const FILTER_PROTOCOL: u32 = 1 << 3;
 
 /// `struct nfgenmsg`: family, version and a resource number.
-const NFGENMSG: [u8; 4] = [AF_INET, 0, 0, 0];
+const NFGENMSG: usize = 4;
 
-/// A tracked IPv4 connection.
+/// A tracked connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Connection {
     /// Where its first packet was sent to.
-    pub destination: SocketAddrV4,
-    /// Where its answers come from: the same address, unless the destination was translated.
-    pub answers_from: Ipv4Addr,
+    pub destination: SocketAddr,
+    /// Where its answers come from: the same, unless the destination was translated.
+    pub answers_from: SocketAddr,
 }
 
 /// A socket for the connections tracked in one network namespace.
@@ -48,8 +52,8 @@ impl ConntrackSocket {
         Socket::open_netfilter("conntrack").map(Self)
     }
 
-    /// Forgets those IPv4 connections of the transport protocol with the given number that
-    /// `which` chooses; tells how many.
+    /// Forgets those connections of the transport protocol with the given number that `which`
+    /// chooses, of IPv4 and IPv6; tells how many.
     ///
     /// Their next packet is a new connection then, for which address translation is decided anew.
     /// The kernel looks through its whole table for this, some milliseconds on a large machine,
@@ -59,7 +63,20 @@ impl ConntrackSocket {
         protocol: u8,
         which: impl Fn(&Connection) -> bool,
     ) -> Result<usize, Error> {
-        let mut list = Message::new(IPCTNL_MSG_CT_GET, LIST, &NFGENMSG);
+        let mut forgotten = 0;
+        for family in [AF_INET, AF_INET6] {
+            forgotten += self.forget_of(family, protocol, &which)?;
+        }
+        Ok(forgotten)
+    }
+
+    fn forget_of(
+        &mut self,
+        family: u8,
+        protocol: u8,
+        which: impl Fn(&Connection) -> bool,
+    ) -> Result<usize, Error> {
+        let mut list = Message::new(IPCTNL_MSG_CT_GET, LIST, &nfgenmsg(family));
         list.nested(CTA_TUPLE_ORIG, |tuple| {
             tuple.nested(CTA_TUPLE_PROTO, |proto| proto.u8(CTA_PROTO_NUM, protocol));
         });
@@ -73,7 +90,7 @@ impl ConntrackSocket {
         })?;
         let mut forgotten = 0;
         for entry in entries {
-            let mut delete = Message::new(IPCTNL_MSG_CT_DELETE, ACKNOWLEDGED, &NFGENMSG);
+            let mut delete = Message::new(IPCTNL_MSG_CT_DELETE, ACKNOWLEDGED, &nfgenmsg(family));
             delete.attribute(CTA_TUPLE_ORIG, &entry.tuple);
             // The same tuple may be a new connection by now.
             delete.attribute(CTA_ID, &entry.id);
@@ -99,22 +116,27 @@ impl Entry {
         if message.kind != IPCTNL_MSG_CT_NEW {
             return None;
         }
-        let attributes = Attributes::after(message.body, NFGENMSG.len());
+        let attributes = Attributes::after(message.body, NFGENMSG);
         let original = attributes.nested(CTA_TUPLE_ORIG);
-        let proto = original.nested(CTA_TUPLE_PROTO);
-        let address = |tuple: Attributes<'_>, kind| {
-            let octets = tuple.nested(CTA_TUPLE_IP).get(kind)?;
-            <[u8; 4]>::try_from(octets).ok().map(Ipv4Addr::from)
+        let end = |tuple: Attributes<'_>, v4, v6, port| {
+            let ip = tuple.nested(CTA_TUPLE_IP);
+            let address = address_of(ip.get(v4).or_else(|| ip.get(v6))?)?;
+            let port = tuple.nested(CTA_TUPLE_PROTO).get(port)?.try_into().ok()?;
+            Some(SocketAddr::new(address, u16::from_be_bytes(port)))
         };
-        let port = u16::from_be_bytes(proto.get(CTA_PROTO_DST_PORT)?.try_into().ok()?);
+        let reply = attributes.nested(CTA_TUPLE_REPLY);
         Some(Self {
             connection: Connection {
-                destination: SocketAddrV4::new(address(original, CTA_IP_V4_DST)?, port),
-                answers_from: address(attributes.nested(CTA_TUPLE_REPLY), CTA_IP_V4_SRC)?,
+                destination: end(original, CTA_IP_V4_DST, CTA_IP_V6_DST, CTA_PROTO_DST_PORT)?,
+                answers_from: end(reply, CTA_IP_V4_SRC, CTA_IP_V6_SRC, CTA_PROTO_SRC_PORT)?,
             },
-            protocol: *proto.get(CTA_PROTO_NUM)?.first()?,
+            protocol: *original.nested(CTA_TUPLE_PROTO).get(CTA_PROTO_NUM)?.first()?,
             tuple: attributes.get(CTA_TUPLE_ORIG)?.to_vec(),
             id: attributes.get(CTA_ID)?.to_vec(),
         })
     }
+}
+
+fn nfgenmsg(family: u8) -> [u8; NFGENMSG] {
+    [family, 0, 0, 0]
 }

@@ -58,6 +58,22 @@ fn explanation(detail: Option<&str>) -> String {
     detail.map(|text| format!(" ({text})")).unwrap_or_default()
 }
 
+/// Has it be success that what a request would make exists already.
+pub fn unless_exists(result: Result<(), Error>) -> Result<(), Error> {
+    match result {
+        Err(error) if error.is_exists() => Ok(()),
+        result => result,
+    }
+}
+
+/// Has it be success that what a request would take away is not there.
+pub fn unless_gone(result: Result<(), Error>) -> Result<(), Error> {
+    match result {
+        Err(error) if error.is_not_found() => Ok(()),
+        result => result,
+    }
+}
+
 impl Error {
     /// The error number of the kernel's answer, if that is what went wrong.
     pub fn errno(&self) -> Option<i32> {

@@ -7,22 +7,22 @@ use super::message::{Attributes, Message, NLM_F_CREATE, NLM_F_EXCL, Received, re
 use super::socket::{ACKNOWLEDGED, LIST, Socket};
 use crate::namespace;
 
-const RTM_NEWLINK: u16 = 16;
+pub(super) const RTM_NEWLINK: u16 = 16;
 const RTM_DELLINK: u16 = 17;
 const RTM_GETLINK: u16 = 18;
 
 const IFLA_ADDRESS: u16 = 1;
-const IFLA_IFNAME: u16 = 3;
-const IFLA_MTU: u16 = 4;
+pub(super) const IFLA_IFNAME: u16 = 3;
+pub(super) const IFLA_MTU: u16 = 4;
 const IFLA_MASTER: u16 = 10;
-const IFLA_LINKINFO: u16 = 18;
+pub(super) const IFLA_LINKINFO: u16 = 18;
 const IFLA_AF_SPEC: u16 = 26;
-const IFLA_GROUP: u16 = 27;
+pub(super) const IFLA_GROUP: u16 = 27;
 const IFLA_NET_NS_FD: u16 = 28;
 const IFLA_EXT_MASK: u16 = 29;
 const IFLA_LINK_NETNSID: u16 = 37;
 
-const IFLA_INFO_KIND: u16 = 1;
+pub(super) const IFLA_INFO_KIND: u16 = 1;
 const IFLA_INFO_DATA: u16 = 2;
 const IFLA_INFO_SLAVE_KIND: u16 = 4;
 const IFLA_INFO_SLAVE_DATA: u16 = 5;
@@ -33,7 +33,7 @@ const IPV4_DEVCONF_ROUTE_LOCALNET: u16 = 26;
 
 /// In `IFLA_EXT_MASK`: leave the counters out, which are most of an answer.
 const RTEXT_FILTER_SKIP_STATS: u32 = 1 << 3;
-const IFF_UP: u32 = 1;
+pub(super) const IFF_UP: u32 = 1;
 /// `struct ifinfomsg`.
 const IFINFOMSG: usize = 16;
 
@@ -198,7 +198,12 @@ impl RouteSocket {
         self.create(message, veth.name, "veth pair")
     }
 
-    fn create(&mut self, message: Message, name: &str, kind: &str) -> Result<Link, Error> {
+    pub(super) fn create(
+        &mut self,
+        message: Message,
+        name: &str,
+        kind: &str,
+    ) -> Result<Link, Error> {
         let operation = format!("create {kind} {name}");
         self.0.request(message, &operation)?;
         // Only kernels from 6.2 on tell the number that they gave it.
@@ -299,7 +304,7 @@ pub(super) const AF_INET: u8 = 2;
 pub(super) const AF_INET6: u8 = 10;
 
 /// `struct ifinfomsg`: family and type 0, then the number, the flags and which of them to change.
-fn ifinfomsg(index: u32, flags: u32, change: u32) -> [u8; IFINFOMSG] {
+pub(super) fn ifinfomsg(index: u32, flags: u32, change: u32) -> [u8; IFINFOMSG] {
     let mut bytes = [0; IFINFOMSG];
     bytes[4..8].copy_from_slice(&index.to_ne_bytes());
     bytes[8..12].copy_from_slice(&flags.to_ne_bytes());

@@ -1,4 +1,4 @@
-//! Links, addresses, routes and tracked connections, over netlink.
+//! Links, addresses, routes, rates and tracked connections, over netlink.
 //!
 //! [`RouteSocket`] speaks rtnetlink (rtnetlink(7)), [`ConntrackSocket`] the connection tracking
 //! subsystem of nfnetlink. Both are synchronous: a request is sent and its answer read, and
@@ -19,8 +19,10 @@ pub(crate) mod message;
 pub(crate) mod socket;
 #[cfg(test)]
 pub(crate) mod tests;
+mod traffic;
 
 pub use address::{Address, Route};
 pub use conntrack::{Connection, ConntrackSocket};
-pub use error::Error;
+pub use error::{Error, unless_exists, unless_gone};
 pub use link::{Bridge, Link, RouteSocket, Veth, VethPeer};
+pub use traffic::{Qdisc, TokenBucket};

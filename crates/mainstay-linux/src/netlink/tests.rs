@@ -1,6 +1,6 @@
 //! Against the kernel, in network namespaces that end with their threads.
 
-use std::net::{Ipv4Addr, SocketAddrV4, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::os::fd::{AsFd, OwnedFd};
 
 use expect_test::{Expect, expect};
@@ -215,6 +215,8 @@ fn refusals_carry_the_operation_and_the_kernels_words() {
 
 #[test]
 fn connections_are_forgotten_by_choice() {
+    const LOCALHOST: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+    const LOCALHOST6: IpAddr = IpAddr::V6(Ipv6Addr::LOCALHOST);
     in_own_network(|| {
         let mut route = RouteSocket::open().unwrap();
         route.set_up(1).unwrap();
@@ -223,25 +225,28 @@ fn connections_are_forgotten_by_choice() {
         filter.commit(crate::nftables::tests::ruleset("t")).unwrap();
         let receiver = UdpSocket::bind("127.0.0.1:5300").unwrap();
         let other = UdpSocket::bind("127.0.0.1:5301").unwrap();
+        let receiver6 = UdpSocket::bind("[::1]:5300").unwrap();
+        let sender6 = UdpSocket::bind("[::1]:0").unwrap();
+        sender6.send_to(b"x", receiver6.local_addr().unwrap()).unwrap();
         for _ in 0..3 {
             let sender = UdpSocket::bind("127.0.0.1:0").unwrap();
             sender.send_to(b"x", receiver.local_addr().unwrap()).unwrap();
             sender.send_to(b"x", other.local_addr().unwrap()).unwrap();
         }
         let mut conntrack = ConntrackSocket::open().unwrap();
-        let to = |address, port| SocketAddrV4::new(address, port);
+        let to = |address, port| SocketAddr::new(address, port);
         let mut forget = |protocol, destination| {
             let which = |connection: &Connection| {
-                connection.destination == destination
-                    && connection.answers_from == *destination.ip()
+                connection.destination == destination && connection.answers_from == destination
             };
             conntrack.forget(protocol, which).unwrap()
         };
-        assert_eq!(forget(6, to(Ipv4Addr::LOCALHOST, 5300)), 0);
-        assert_eq!(forget(17, to(Ipv4Addr::new(127, 0, 0, 2), 5300)), 0);
-        assert_eq!(forget(17, to(Ipv4Addr::LOCALHOST, 5300)), 3);
-        assert_eq!(forget(17, to(Ipv4Addr::LOCALHOST, 5300)), 0);
-        assert_eq!(forget(17, to(Ipv4Addr::LOCALHOST, 5301)), 3);
+        assert_eq!(forget(6, to(LOCALHOST, 5300)), 0);
+        assert_eq!(forget(17, to(IpAddr::from([127, 0, 0, 2]), 5300)), 0);
+        assert_eq!(forget(17, to(LOCALHOST, 5300)), 3);
+        assert_eq!(forget(17, to(LOCALHOST, 5300)), 0);
+        assert_eq!(forget(17, to(LOCALHOST, 5301)), 3);
+        assert_eq!(forget(17, to(LOCALHOST6, 5300)), 1);
     });
 }
 

@@ -18,6 +18,7 @@ const NFT_RETURN: u32 = (-5_i32).cast_unsigned();
 
 const NFT_NAT_DNAT: u32 = 1;
 const NFPROTO_IPV4: u32 = 2;
+const NFPROTO_IPV6: u32 = 10;
 const NFT_LOOKUP_F_INV: u32 = 1;
 const NFT_FIB_RESULT_ADDRTYPE: u32 = 3;
 const NFTA_FIB_F_DADDR: u32 = 2;
@@ -81,6 +82,13 @@ pub enum Expression {
         /// The right side.
         data: Vec<u8>,
     },
+    /// Loads bytes that are the same for every packet.
+    Immediate {
+        /// Where they go.
+        to: Register,
+        /// They.
+        data: Vec<u8>,
+    },
     /// Ends the rule unless the set holds the value; of a map, loads what it maps to.
     Lookup {
         /// The set's or map's name.
@@ -92,8 +100,10 @@ pub enum Expression {
         /// End the rule if the set does hold it.
         inverted: bool,
     },
-    /// Sends the connection to another IPv4 address and port, and accepts.
+    /// Sends the connection to another address and port, and accepts.
     Dnat {
+        /// Whether the address is one of IPv6.
+        ipv6: bool,
         /// Where the address is.
         address: Register,
         /// Where the port is.
@@ -201,7 +211,7 @@ impl Expression {
             Self::Dnat { .. } => "nat",
             Self::Masquerade => "masq",
             Self::Counter => "counter",
-            Self::Verdict(_) => "immediate",
+            Self::Immediate { .. } | Self::Verdict(_) => "immediate",
             Self::XtablesMatch(_) | Self::XtablesTarget(_) | Self::Other(_) => return,
         };
         list.nested(element, |expression| {
@@ -243,6 +253,10 @@ impl Expression {
                 data.be32(2, comparison.number());
                 write_value(data, 3, value);
             }
+            Self::Immediate { to, data: value } => {
+                data.be32(1, to.number());
+                write_value(data, 2, value);
+            }
             Self::Lookup { set, from, to, inverted } => {
                 data.string(1, set);
                 data.be32(2, from.number());
@@ -253,9 +267,9 @@ impl Expression {
                     data.be32(5, NFT_LOOKUP_F_INV);
                 }
             }
-            Self::Dnat { address, port } => {
+            Self::Dnat { ipv6, address, port } => {
                 data.be32(1, NFT_NAT_DNAT);
-                data.be32(2, NFPROTO_IPV4);
+                data.be32(2, if *ipv6 { NFPROTO_IPV6 } else { NFPROTO_IPV4 });
                 data.be32(3, address.number());
                 data.be32(5, port.number());
             }
@@ -318,12 +332,21 @@ impl Expression {
                 to: register(3),
                 inverted: data.be32(5).is_some_and(|flags| flags & NFT_LOOKUP_F_INV != 0),
             },
-            "nat" if data.be32(1) == Some(NFT_NAT_DNAT) && data.be32(2) == Some(NFPROTO_IPV4) => {
-                Self::Dnat { address: register(3)?, port: register(5)? }
-            }
+            "nat" if data.be32(1) == Some(NFT_NAT_DNAT) => Self::Dnat {
+                ipv6: match data.be32(2)? {
+                    NFPROTO_IPV4 => false,
+                    NFPROTO_IPV6 => true,
+                    _ => return None,
+                },
+                address: register(3)?,
+                port: register(5)?,
+            },
             "masq" if data.be32(1) == Some(NF_NAT_RANGE_PROTO_RANDOM_FULLY) => Self::Masquerade,
             "counter" => Self::Counter,
-            "immediate" => Self::Verdict(Verdict::read(data.nested(2).nested(NFTA_DATA_VERDICT))?),
+            "immediate" => match data.nested(2).get(NFTA_DATA_VALUE) {
+                Some(value) => Self::Immediate { to: register(1)?, data: value.to_vec() },
+                None => Self::Verdict(Verdict::read(data.nested(2).nested(NFTA_DATA_VERDICT))?),
+            },
             _ => return None,
         })
     }

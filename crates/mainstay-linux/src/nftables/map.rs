@@ -32,6 +32,8 @@ pub struct Map<'a> {
 pub enum DataType {
     /// `ipv4_addr`: four bytes.
     Ipv4Address,
+    /// `ipv6_addr`: sixteen bytes.
+    Ipv6Address,
     /// `inet_proto`: one byte.
     TransportProtocol,
     /// `inet_service`: two bytes in network order.
@@ -55,8 +57,17 @@ impl DataType {
     fn number(self) -> u32 {
         match self {
             Self::Ipv4Address => 7,
+            Self::Ipv6Address => 8,
             Self::TransportProtocol => 12,
             Self::Port => 13,
+        }
+    }
+
+    /// In a concatenation, where every field is padded to four bytes.
+    fn length(self) -> u32 {
+        match self {
+            Self::Ipv6Address => 16,
+            Self::Ipv4Address | Self::TransportProtocol | Self::Port => 4,
         }
     }
 
@@ -103,10 +114,7 @@ fn concatenate(fields: &[&[u8]]) -> Vec<u8> {
 impl Map<'_> {
     /// `id` names the map among the new ones of a batch.
     pub(super) fn write(&self, message: &mut Message, table: &str, id: u32) {
-        let length = |fields: &[DataType]| {
-            // Every field is four bytes long or padded to that.
-            u32::try_from(fields.len()).unwrap_or(u32::MAX).saturating_mul(4)
-        };
+        let length = |fields: &[DataType]| fields.iter().map(|field| field.length()).sum();
         message.string(NFTA_SET_TABLE, table);
         message.string(NFTA_SET_NAME, self.name);
         message.be32(NFTA_SET_FLAGS, NFT_SET_MAP);

@@ -47,12 +47,12 @@ fn translate() -> Vec<Expression> {
             to: Some(Register(0)),
             inverted: false,
         },
-        Expression::Dnat { address: Register(0), port: Register(1) },
+        Expression::Dnat { ipv6: false, address: Register(0), port: Register(1) },
     ]
 }
 
-/// Rules with every expression that can be written, in the chains `translate`, `leave` and
-/// `filter` of table `name`.
+/// Rules with every expression that can be written, in the chains `translate`, `redirect`, `leave`
+/// and `filter` of table `name`.
 fn rules(map: bool) -> Vec<(&'static str, Vec<Expression>)> {
     let mut rules = vec![
         (
@@ -110,6 +110,23 @@ fn rules(map: bool) -> Vec<(&'static str, Vec<Expression>)> {
             ],
         ),
         ("called", vec![Expression::Counter, Expression::Verdict(Verdict::Return)]),
+        (
+            "redirect",
+            vec![
+                Expression::Meta { key: Meta::NetworkProtocol, to: Register(0) },
+                Expression::Compare {
+                    from: Register(0),
+                    comparison: Comparison::Equal,
+                    data: vec![10],
+                },
+                Expression::Immediate {
+                    to: Register(0),
+                    data: [&[0xfd][..], &[0; 14], &[1]].concat(),
+                },
+                Expression::Immediate { to: Register(4), data: vec![0, 80] },
+                Expression::Dnat { ipv6: true, address: Register(0), port: Register(4) },
+            ],
+        ),
     ];
     if map {
         rules.push(("translate", translate()));
@@ -132,6 +149,7 @@ pub(crate) fn ruleset(table: &str) -> Batch {
     for chain in [
         chain(table, "called", None),
         chain(table, "translate", base(ChainKind::Nat, Hook::Output, priority::DSTNAT)),
+        chain(table, "redirect", base(ChainKind::Nat, Hook::Prerouting, priority::DSTNAT - 1)),
         chain(table, "leave", base(ChainKind::Nat, Hook::Postrouting, priority::SRCNAT)),
         chain(table, "filter", base(ChainKind::Filter, Hook::Forward, priority::FILTER)),
     ] {
@@ -154,7 +172,7 @@ fn a_ruleset_is_read_as_it_was_written() {
         let table = Table { family: Family::Inet, name: "t".into(), dormant: false };
         assert_eq!(socket.tables().unwrap(), [table]);
         let chains = socket.chains().unwrap();
-        assert_eq!(chains.len(), 4);
+        assert_eq!(chains.len(), 5);
         assert!(chains.contains(&chain("t", "called", None)));
         let leave = base(ChainKind::Nat, Hook::Postrouting, priority::SRCNAT);
         assert!(chains.contains(&chain("t", "leave", leave)));
@@ -196,6 +214,7 @@ fn the_reference_program_understands_it() {
             "oifname != \"br0\" ip saddr 10.9.0.0/24 masquerade fully-random",
             "ct state new counter packets 0 bytes 0 jump called comment \"a remark\"",
             "counter packets 0 bytes 0 return",
+            "meta nfproto ipv6 dnat ip6 to [fd00::1]:80",
         ] {
             assert!(shown.contains(line), "{line} is missing in:\n{shown}");
         }
@@ -241,7 +260,7 @@ fn a_table_is_replaced_in_one_batch() {
             batch.delete_table(Family::Inet, "t");
             batch.append(ruleset("t"));
             socket.commit(batch).unwrap();
-            assert_eq!(socket.rules(Family::Inet, "t").unwrap().len(), 4);
+            assert_eq!(socket.rules(Family::Inet, "t").unwrap().len(), 5);
         }
     });
 }
@@ -323,16 +342,21 @@ fn a_connection_follows_the_map() {
 }
 
 #[test]
-#[expect(clippy::disallowed_methods, reason = "the tests read what the real program wrote")]
 fn the_older_filter_is_read() {
-    in_own_network(|| {
-        assert_eq!(legacy_forward().unwrap(), None);
+    older_filter(false, "iptables-legacy", "10.0.0.0/8");
+    older_filter(true, "ip6tables-legacy", "fd00::/8");
+}
+
+#[expect(clippy::disallowed_methods, reason = "the tests read what the real program wrote")]
+fn older_filter(ipv6: bool, program: &'static str, network: &'static str) {
+    in_own_network(move || {
+        assert_eq!(legacy_forward(ipv6).unwrap(), None);
         let set = |arguments: &[&str]| {
-            let status = std::process::Command::new("iptables-legacy").args(arguments).status();
+            let status = std::process::Command::new(program).args(arguments).status();
             status.is_ok_and(|status| status.success())
         };
         if !set(&["-t", "filter", "-P", "FORWARD", "ACCEPT"]) {
-            eprintln!("skipped: iptables-legacy is not installed, or the kernel has no xtables");
+            eprintln!("skipped: {program} is not installed, or the kernel has no xtables");
             return;
         }
         let forward = LegacyForward {
@@ -340,14 +364,15 @@ fn the_older_filter_is_read() {
             accepted_inputs: Vec::new(),
             accepted_outputs: Vec::new(),
         };
-        assert_eq!(legacy_forward().unwrap(), Some(forward));
+        assert_eq!(legacy_forward(ipv6).unwrap(), Some(forward));
+        assert_eq!(legacy_forward(!ipv6).unwrap(), None);
         for rule in [
             &["-i", "br0", "-j", "ACCEPT"][..],
             &["-o", "br1", "-j", "ACCEPT"],
             &["-i", "no0", "-o", "no1", "-j", "ACCEPT"],
             &["-i", "no2", "-j", "DROP"],
             &["-i", "no3", "-p", "tcp", "-j", "ACCEPT"],
-            &["-i", "no4", "-s", "10.0.0.0/8", "-j", "ACCEPT"],
+            &["-i", "no4", "-s", network, "-j", "ACCEPT"],
             &["-i", "no5", "-m", "conntrack", "--ctstate", "NEW", "-j", "ACCEPT"],
             &["!", "-i", "no6", "-j", "ACCEPT"],
         ] {
@@ -360,6 +385,6 @@ fn the_older_filter_is_read() {
             accepted_inputs: vec!["br0".into()],
             accepted_outputs: vec!["br1".into()],
         };
-        assert_eq!(legacy_forward().unwrap(), Some(forward));
+        assert_eq!(legacy_forward(ipv6).unwrap(), Some(forward));
     });
 }

@@ -40,11 +40,16 @@ fn memory(hierarchies: &Hierarchies) -> Option<Level> {
     Some(Level { available: capacity.saturating_sub(working_set), capacity })
 }
 
-/// Source: proc_loadavg(5), proc_sys_kernel(5); `pkg/kubelet/stats/pidlimit`.
-fn processes() -> Option<Level> {
+/// How many processes and threads the machine can have. Source: as of [`processes`].
+pub(crate) fn most_processes() -> Option<u64> {
     let number = |path: &str| fs::read_to_string(path).ok()?.trim().parse::<u64>().ok();
     let most = ["/proc/sys/kernel/pid_max", "/proc/sys/kernel/threads-max"];
-    let capacity = most.into_iter().filter_map(number).min()?;
+    most.into_iter().filter_map(number).min()
+}
+
+/// Source: proc_loadavg(5), proc_sys_kernel(5); `pkg/kubelet/stats/pidlimit`.
+fn processes() -> Option<Level> {
+    let capacity = most_processes()?;
     let load = fs::read_to_string("/proc/loadavg").ok()?;
     let running: u64 = load.split_whitespace().nth(3)?.split_once('/')?.1.parse().ok()?;
     Some(Level { available: capacity.saturating_sub(running), capacity })

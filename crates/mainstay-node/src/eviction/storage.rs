@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mainstay_cri::FilesystemUsage;
-use mainstay_plan::ephemeral_storage::{Usage, exceeded, is_limited};
-use mainstay_plan::pod::PodKey;
+use mainstay_plan::ephemeral_storage::{Usage, comes_back, exceeded, is_limited};
+use mainstay_plan::pod::{EvictionCause, PodKey};
 use mainstay_pod::Pod;
 
 use super::usage::{OnDisk, on_disk};
@@ -15,6 +15,9 @@ use crate::worker::{EvictionOrder, Performer};
 
 /// How long such a pod has to end. Source: `immediateEvictionGracePeriodSeconds`.
 pub(super) const GRACE: Duration = Duration::from_secs(1);
+
+/// What follows for a static pod, in our words.
+const RETURNS: &str = "It is started again with empty volumes. ";
 
 /// Measures the pods that have limits, one after the other, and has those ended that take more; answers
 /// which.
@@ -26,8 +29,12 @@ pub(super) async fn enforce(
     for (key, pod) in pods.iter().filter(|(_, pod)| is_limited(pod.spec())) {
         match on_disk(performer, key, pod).await {
             Ok(found) => {
-                if let Some(message) = exceeded(pod.spec(), &found.bytes()) {
-                    let order = EvictionOrder { message, grace: GRACE, by_pressure: false };
+                if let Some(mut message) = exceeded(pod.spec(), &found.bytes()) {
+                    if comes_back(pod) {
+                        message.push_str(RETURNS);
+                    }
+                    let order =
+                        EvictionOrder { message, grace: GRACE, cause: EvictionCause::Limit };
                     performer.evict(key, pod, order);
                     ended.push((key.clone(), pod.clone()));
                 }

@@ -226,7 +226,7 @@ impl Pod {
             ready: counted.ready,
             containers: counted.containers,
             restarts: counted.restarts,
-            status: report.status.clone(),
+            status: (*report.status).clone(),
             events: told.into_iter().map(Event::of).collect(),
         }
     }

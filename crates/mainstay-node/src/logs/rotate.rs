@@ -15,9 +15,6 @@ use mainstay_cri::{ContainerFilter, ContainerState, Runtime};
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 use rustix::io::Errno;
 
-/// How often logs are looked at. Source: `containerLogMonitorInterval`, 10 s.
-const INTERVAL: Duration = Duration::from_secs(10);
-
 /// Bounds for the log of one container.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LogBounds {
@@ -34,9 +31,9 @@ impl Default for LogBounds {
     }
 }
 
-/// Rotates for ever.
-pub(crate) async fn rotate_all(runtime: Arc<dyn Runtime>, bounds: LogBounds) {
-    let mut interval = tokio::time::interval(INTERVAL);
+/// Rotates for ever, what is too large so often.
+pub(crate) async fn rotate_all(runtime: Arc<dyn Runtime>, bounds: LogBounds, often: Duration) {
+    let mut interval = tokio::time::interval(often);
     // What could not be rotated, so that it is said once.
     let mut failing: BTreeMap<String, String> = BTreeMap::new();
     loop {

@@ -53,7 +53,9 @@ pub(super) async fn open(
             if error.kind != ErrorKind::NotFound {
                 tracing::debug!(container = %id, error = error.chain(), "cannot look at a container");
             }
-            let id = container_id(&id.0);
+            let version = runtime.version().await;
+            let name = version.map_or_else(|_| "unknown".to_owned(), |it| it.runtime_name);
+            let id = container_id(&name, &id.0);
             return Err(refused(format!("unable to retrieve container logs for {id}")));
         }
     };

@@ -234,7 +234,7 @@ mod tests {
                 key: key(source),
                 pod: pod.clone(),
                 manifest: None,
-                status: PodStatus::default(),
+                status: Arc::default(),
                 waiting: None,
                 ending: Vec::new(),
                 stopping: false,

@@ -111,6 +111,33 @@ fn container(rest: &[&str]) -> Result<Target, StatusCode> {
     }
 }
 
+impl Route {
+    /// Whether it is only there for those who look into pods. Source: `InstallAuthRequiredHandlers`.
+    pub(super) fn is_debugging(&self) -> bool {
+        match self {
+            Self::RunningPods
+            | Self::ContainerLogs(_)
+            | Self::Exec(_)
+            | Self::Attach(_)
+            | Self::Run(_)
+            | Self::PortForward(_) => true,
+            Self::Health(_)
+            | Self::Pods
+            | Self::StatsSummary
+            | Self::Metrics
+            | Self::ResourceMetrics
+            | Self::CadvisorMetrics
+            | Self::ProbeMetrics
+            | Self::Configz => false,
+        }
+    }
+
+    /// Whether everybody may read it at the read-only port. Source: `InstallAuthNotRequiredHandlers`.
+    pub(super) fn is_read_only(&self) -> bool {
+        !self.is_debugging() && *self != Self::Configz
+    }
+}
+
 impl Target {
     fn of(namespace: &str, pod: &str, uid: &str, container: &str) -> Self {
         Self {

@@ -20,6 +20,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 use mainstay_cri::{Runtime, chain};
 use mainstay_streams::Refusal;
+use mainstay_streams::remote_command::Timeouts;
 use rustls::ServerConfig;
 use rustls_pki_types::CertificateDer;
 use serde_json::Value;
@@ -69,8 +70,26 @@ pub(crate) struct Context {
     pub(crate) auth: Arc<dyn NodeAuth>,
     /// How probes went.
     pub(crate) probes: Counts,
+    /// Which parts of it there are.
+    pub(crate) settings: NodeApiSettings,
     /// A directory on the file system that pods write to.
     pub(crate) root_dir: PathBuf,
+}
+
+/// Which parts of the API there are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NodeApiSettings {
+    /// Whether it lets people into pods and at their logs. Source: `enableDebuggingHandlers`.
+    pub debugging: bool,
+    /// How long a stream of a container or a port may be silent. Source:
+    /// `streamingConnectionIdleTimeout`.
+    pub idle: Duration,
+}
+
+impl Default for NodeApiSettings {
+    fn default() -> Self {
+        Self { debugging: true, idle: Timeouts::default().idle }
+    }
 }
 
 /// The API itself. Clones are handles of the same one; with the last of them its streams end.
@@ -106,6 +125,31 @@ pub async fn serve(listener: TcpListener, tls: Arc<ServerConfig>, api: NodeApi) 
                     api.serve_connection(stream, certificates).await;
                 }
                 Err(error) => tracing::debug!(%error, "a TLS handshake failed"),
+            }
+        }
+    })
+    .await;
+}
+
+/// Answers everybody what can be read without getting into pods, on a plain listener, for ever. Source:
+/// `ListenAndServeKubeletReadOnlyServer` in `pkg/kubelet/server/server.go`.
+pub async fn serve_read_only(listener: TcpListener, api: NodeApi) {
+    accept(listener, |stream| {
+        let api = api.clone();
+        async move {
+            let service = service_fn(move |request: Request<Incoming>| {
+                let api = api.clone();
+                async move {
+                    Ok::<_, Infallible>(match route(request.method(), request.uri().path()) {
+                        Ok(route) if route.is_read_only() => api.carry_out(route, request).await,
+                        _ => not_found(),
+                    })
+                }
+            });
+            let mut builder = hyper::server::conn::http1::Builder::new();
+            builder.timer(TokioTimer::new()).header_read_timeout(PATIENCE);
+            if let Err(error) = builder.serve_connection(TokioIo::new(stream), service).await {
+                tracing::debug!(%error, "a client of the read-only port went away");
             }
         }
     })
@@ -211,6 +255,10 @@ impl NodeApi {
             Err(denial) => return refuse(&denial),
         }
         match route(request.method(), request.uri().path()) {
+            // Source: `InstallAuthRequiredDisabledHandlers`.
+            Ok(route) if route.is_debugging() && !self.0.context.settings.debugging => {
+                text(StatusCode::METHOD_NOT_ALLOWED, "Debug endpoints are disabled.".to_owned())
+            }
             Ok(route) => self.carry_out(route, request).await,
             Err(StatusCode::METHOD_NOT_ALLOWED) => {
                 let mut answer =
@@ -335,9 +383,11 @@ impl NodeApi {
             Err(refusal) => return no_session(refusal),
         };
         let answer = session.response();
+        let idle = self.0.context.settings.idle;
+        let timeouts = Timeouts { idle, ..Timeouts::default() };
         self.spawn(async move {
             match upgrade.await {
-                Ok(io) => session.serve(runtime, TokioIo::new(io)).await,
+                Ok(io) => session.serve(runtime, TokioIo::new(io), timeouts).await,
                 Err(error) => tracing::debug!(%error, "a client left before it had its streams"),
             }
         });

@@ -6,11 +6,8 @@
 //! # Flow
 //!
 //! What can be refused is refused with a status. Then the request is answered with 101, and a task
-//! takes over the connection: it waits for the client's streams, starts the command, and passes
-//! bytes on until the command has ended or the client is gone. A command whose client is gone loses
-//! its streams; it is not killed.
+//! takes over the connection, as `mainstay-sessions` has it.
 
-mod converse;
 mod port_forward;
 mod run;
 
@@ -19,18 +16,16 @@ use std::sync::Arc;
 use http::request::Parts;
 use http::{Response, StatusCode};
 use mainstay_cri::{
-    AttachRequest, ContainerId, ContainerState, ExecRequest, PodSandboxFilter, PodSandboxState,
-    PodSandboxStatus, Runtime,
+    ContainerId, ContainerState, PodSandboxFilter, PodSandboxState, PodSandboxStatus, Runtime,
 };
 use mainstay_plan::labels;
-use mainstay_streams::remote_command::{self, Negotiated, Options, Outcome, Timeouts};
+use mainstay_sessions::{ContainerStreams, SandboxPorts, Wanted};
+use mainstay_streams::remote_command::{Options, Timeouts, negotiate};
 use mainstay_streams::{Refusal, port_forward as forwarding};
 
 use super::auth::Denial;
 use super::pods::{NodePod, Pods};
 use super::route::Target;
-use converse::{Streams, attach_failed, converse, exec_failed};
-use port_forward::PortForwarding;
 
 pub(super) use run::run;
 
@@ -51,16 +46,7 @@ pub(super) enum Wish {
 /// A request that can be granted.
 pub(super) enum Session {
     Streams(ContainerStreams),
-    Ports(PortForwarding),
-}
-
-/// A request for streams of a container that can be granted.
-pub(super) struct ContainerStreams {
-    negotiated: Negotiated,
-    /// The command; `None` for the container's own.
-    command: Option<Vec<String>>,
-    container: ContainerId,
-    options: Options,
+    Ports(SandboxPorts),
 }
 
 /// Why there is no session.
@@ -112,10 +98,10 @@ impl Session {
     }
 
     /// Serves it until its end.
-    pub(super) async fn serve(self, runtime: Arc<dyn Runtime>, io: Upgraded) {
+    pub(super) async fn serve(self, runtime: Arc<dyn Runtime>, io: Upgraded, timeouts: Timeouts) {
         match self {
-            Self::Streams(streams) => streams.serve(runtime, io).await,
-            Self::Ports(ports) => ports.serve(runtime, io).await,
+            Self::Streams(streams) => streams.serve(runtime, io, timeouts).await,
+            Self::Ports(ports) => ports.serve(runtime, io, timeouts).await,
         }
     }
 }
@@ -140,13 +126,13 @@ async fn container_streams(
     };
     let options = options.checked().map_err(|error| denial(400, error.to_string()))?;
     let pod = find(pods, target)?;
-    let (options, command) = if attach {
+    let (options, wanted) = if attach {
         // Whether there is a terminal was decided when the container was made.
         let tty = pod.container(&target.container).is_some_and(|it| it.tty == Some(true));
-        (Options { tty, ..options }, None)
+        (Options { tty, ..options }, Wanted::Container)
     } else {
         let command = query.iter().filter(|(key, _)| key == "command");
-        (options, Some(command.map(|(_, word)| word.clone()).collect()))
+        (options, Wanted::Command(command.map(|(_, word)| word.clone()).collect()))
     };
     let container = running(runtime, &pod, target).await?.ok_or_else(|| {
         let message = if attach {
@@ -157,42 +143,8 @@ async fn container_streams(
         };
         denial(500, message)
     })?;
-    let negotiated = remote_command::negotiate(parts).map_err(NoSession::Refusal)?;
-    Ok(ContainerStreams { negotiated, command, container, options })
-}
-
-impl ContainerStreams {
-    async fn serve(self, runtime: Arc<dyn Runtime>, io: Upgraded) {
-        let Self { negotiated, command, container, options } = self;
-        let client = match negotiated.remote_command(io, options, Timeouts::default()).await {
-            Ok(client) => client,
-            Err(error) => {
-                tracing::debug!(%error, "a client did not come to have its streams");
-                return;
-            }
-        };
-        let Options { stdin, stdout, stderr, tty } = options;
-        let begun = match command {
-            Some(command) => {
-                let request = ExecRequest { container, command, tty, stdin };
-                let begun = runtime.exec(&request).await.map(Streams::of_exec);
-                begun.map_err(|error| exec_failed(&error))
-            }
-            None => {
-                let request = AttachRequest { container, stdin, tty, stdout, stderr };
-                let begun = runtime.attach(&request).await.map(Streams::of_attached);
-                begun.map_err(|error| attach_failed(&error))
-            }
-        };
-        match begun {
-            Ok(streams) => converse(client, streams).await,
-            Err(message) => {
-                tracing::debug!(message, "a client gets no streams");
-                // A client that is gone needs no word.
-                let _ = client.finish.exit(&Outcome::Failed(message)).await;
-            }
-        }
-    }
+    let negotiated = negotiate(parts).map_err(NoSession::Refusal)?;
+    Ok(ContainerStreams { negotiated, wanted, container, options })
 }
 
 /// The pod that a request is about.

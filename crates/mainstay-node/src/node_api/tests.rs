@@ -98,6 +98,13 @@ impl Node {
     }
 
     async fn with(change: impl FnOnce(&mut mainstay_cri::ContainerConfig)) -> Self {
+        Self::of(change, NodeApiSettings::default()).await
+    }
+
+    async fn of(
+        change: impl FnOnce(&mut mainstay_cri::ContainerConfig),
+        settings: NodeApiSettings,
+    ) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let runtime = FakeRuntime::default();
         let (_, main, tty) = run(&runtime, directory.path(), change).await;
@@ -111,6 +118,7 @@ impl Node {
             health: Arc::new(Well),
             auth: Arc::new(Tokens),
             probes: Counts::default(),
+            settings,
             root_dir: "/".into(),
         });
         let tasks = Mutex::default();
@@ -220,7 +228,7 @@ async fn pod(runtime: &FakeRuntime, main: &ContainerId, tty: bool) -> NodePod {
         key,
         pod: Arc::new(mainstay_pod::Pod::from_api(pod).unwrap()),
         manifest: None,
-        status,
+        status: Arc::new(status),
         waiting: None,
         ending: Vec::new(),
         stopping: false,
@@ -246,6 +254,49 @@ async fn nobody_gets_more_than_they_may() {
     node.check("/nothing", 404, "404: Page Not Found").await;
     let answer = node.ask("admin", Method::PUT, "/pods").await;
     assert_eq!((answer.status.as_u16(), answer.body.as_str()), (405, "405: Method Not Allowed"));
+}
+
+#[tokio::test]
+async fn without_debugging_nobody_gets_into_pods() {
+    let settings = NodeApiSettings { debugging: false, ..NodeApiSettings::default() };
+    let node = Node::of(|_| {}, settings).await;
+    for path in [
+        "/runningpods/",
+        "/containerLogs/default/web-n1/main",
+        "/exec/default/web-n1/main",
+        "/attach/default/web-n1/main",
+        "/portForward/default/web-n1",
+    ] {
+        node.check(path, 405, "Debug endpoints are disabled.").await;
+    }
+    // That too is told only to whoever may ask.
+    assert_eq!(node.ask("nobody", Method::GET, "/runningpods/").await.status.as_u16(), 403);
+    node.check("/healthz", 200, "ok").await;
+    assert_eq!(node.get("/pods").await.status.as_u16(), 200);
+}
+
+#[tokio::test]
+async fn everybody_may_read_at_the_read_only_port_and_no_more() {
+    let node = Node::start().await;
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+    let address = listener.local_addr().unwrap();
+    node.tasks.lock().unwrap().spawn(serve_read_only(listener, node.api.clone()));
+    for (path, status) in [
+        ("/healthz", "200 OK"),
+        ("/pods", "200 OK"),
+        ("/metrics", "200 OK"),
+        ("/configz", "404 Not Found"),
+        ("/runningpods/", "404 Not Found"),
+        ("/containerLogs/default/web-n1/main", "404 Not Found"),
+        ("/exec/default/web-n1/main", "404 Not Found"),
+    ] {
+        let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
+        let request = format!("GET {path} HTTP/1.1\r\nHost: n1\r\nConnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status}\r\n")), "{path}: {answer}");
+    }
 }
 
 #[tokio::test]
@@ -292,7 +343,7 @@ async fn logs_are_read_and_refusals_have_the_words_of_the_kubelet() {
     let text = "container \"second\" in pod \"web-n1\" is not available";
     node.check(&format!("{logs}/web-n1/second"), 400, text).await;
     node.runtime.remove_container(&node.main).await.unwrap();
-    let text = format!("unable to retrieve container logs for mainstay://{}", node.main);
+    let text = format!("unable to retrieve container logs for fake://{}", node.main);
     node.check(path, 400, &text).await;
 }
 
@@ -607,6 +658,7 @@ async fn both_versions_of_http_are_spoken_over_tls_and_certificates_are_shown() 
         health: Arc::new(Well),
         auth: Arc::new(Certificates(vec![friend.clone()])),
         probes: Counts::default(),
+        settings: NodeApiSettings::default(),
         root_dir: "/".into(),
     });
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();

@@ -128,7 +128,7 @@ impl Held {
         let binary = self.binary_data.into_iter().flatten();
         values.extend(binary.map(|(key, value)| (key, ObjectValue::Bytes(value.0.into()))));
         let docker = self.type_.as_deref().and_then(DockerFormat::of_type);
-        Ok(Object { values, immutable: self.immutable == Some(true), docker })
+        Ok(Object { values, immutable: self.immutable == Some(true), docker, written: None })
     }
 }
 

@@ -15,7 +15,7 @@ use super::answer::Answer;
 
 /// Why there is no connection.
 #[derive(Debug)]
-pub(super) enum DialError {
+pub(crate) enum DialError {
     /// Its time was over.
     TimedOut(String),
     /// Anything else.
@@ -38,7 +38,7 @@ pub(super) async fn ask(host: &str, port: u16, limit: Duration) -> Answer {
 }
 
 /// Connects to a name or an address.
-pub(super) async fn dial(host: &str, port: u16, deadline: Instant) -> Result<TcpStream, DialError> {
+pub(crate) async fn dial(host: &str, port: u16, deadline: Instant) -> Result<TcpStream, DialError> {
     let late = |address: &str| DialError::TimedOut(format!("dial tcp {address}: i/o timeout"));
     let addresses: Vec<SocketAddr> = match host.parse::<IpAddr>() {
         Ok(ip) => vec![SocketAddr::new(ip, port)],

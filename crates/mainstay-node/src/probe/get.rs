@@ -215,7 +215,7 @@ async fn http2<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
 }
 
 /// The request as it is sent. What cannot be sent is told in Go's words.
-fn message(request: &HttpGet, http2: bool) -> Result<Request<Empty<Bytes>>, String> {
+pub(crate) fn message(request: &HttpGet, http2: bool) -> Result<Request<Empty<Bytes>>, String> {
     let mut headers = HeaderMap::new();
     let mut host = request.authority.clone();
     for (name, value) in &request.headers {

@@ -15,7 +15,7 @@ impl<F: Future<Output = ()> + Send + 'static> hyper::rt::Executor<F> for Tasks {
 }
 
 /// Does some work on a connection that has to be driven meanwhile.
-pub(super) async fn driven<C: Future, W: Future>(connection: C, work: W) -> W::Output {
+pub(crate) async fn driven<C: Future, W: Future>(connection: C, work: W) -> W::Output {
     let (mut connection, mut work) = (std::pin::pin!(connection), std::pin::pin!(work));
     tokio::select! {
         biased;

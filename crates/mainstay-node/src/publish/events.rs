@@ -159,6 +159,20 @@ impl Events {
         });
     }
 
+    /// Tells one to everybody: those who ask here, and the API.
+    pub(crate) fn announce(
+        &self,
+        key: &PodKey,
+        about: About,
+        kind: EventKind,
+        reason: impl Into<Cow<'static, str>>,
+        message: String,
+    ) {
+        let reason = reason.into();
+        self.show(about, kind, &*reason, &*message);
+        self.tell(key, kind, reason, message);
+    }
+
     /// Tells one of the node itself.
     pub(crate) fn tell_node(&self, kind: EventKind, reason: &'static str, message: String) {
         tracing::debug!(reason, message, "event of the node");

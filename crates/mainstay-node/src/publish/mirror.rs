@@ -243,10 +243,9 @@ impl Mirrors {
     /// do not see it.
     fn tell_taken(&self, report: &PodReport, uid: &str, memory: &mut Memory) {
         if memory.taken_by.as_deref() != Some(uid) {
-            let (reason, message) = ("FailedMirror", taken_by(&report.key, uid));
-            let about = about(&report.pod, None);
-            self.events.show(about, EventKind::Warning, reason, message.clone());
-            self.events.tell(&report.key, EventKind::Warning, reason, message);
+            let (about, kind) = (about(&report.pod, None), EventKind::Warning);
+            let message = taken_by(&report.key, uid);
+            self.events.announce(&report.key, about, kind, "FailedMirror", message);
             memory.taken_by = Some(uid.to_owned());
         }
     }
@@ -304,7 +303,7 @@ impl Look<'_> {
             Verdict::Refused { uid, status } => {
                 (*uid == held.uid).then(|| Own::Refused(status.clone()))
             }
-            Verdict::Run(_) | Verdict::Stop(..) => {
+            Verdict::Run(..) | Verdict::Stop(..) => {
                 let report = self.board.pods.get(&key)?.report.as_ref()?;
                 (report.pod.uid() == held.uid).then(|| Own::Runs(report.clone()))
             }
@@ -351,7 +350,7 @@ impl Memory {
             return false;
         };
         let version = looked.held.as_ref().and_then(|held| held.version);
-        self.patched.as_ref().is_some_and(|it| it.patch == *patch && it.version == version)
+        self.patched.as_ref().is_some_and(|it| it.is(patch, version))
     }
 }
 

@@ -5,6 +5,7 @@
 //!
 //! - Nothing is changed before the API has said which nodes there are: one that is away takes no way
 //!   away.
+//! - An API that lets a node see itself only, as Kubernetes does, tells it its range, and that is all.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -15,27 +16,65 @@ use std::time::Duration;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use mainstay_client::{Collection, Object, Sink};
 use mainstay_plan::pod_network::{NodeNetwork, PodCluster, cluster};
+use mainstay_plan::status::NodeAddresses;
 use serde::Deserialize;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
-use super::api::{CallError, Calls, Trouble};
+use super::api::{CallError, CallErrorKind, Calls, Trouble};
 
 /// How long one watch lasts: one that is wedged is found out by then.
 const WATCH: Duration = Duration::from_secs(120);
+
+/// How long an API that lets a node see itself only is not asked for the others.
+const ALONE: Duration = Duration::from_secs(60);
 
 /// How long what failed is left alone. The runtime tries it again by itself, too.
 const PAUSE: Duration = Duration::from_secs(5);
 
 /// The network of pods, where the node makes it itself.
 pub trait PodNetwork: std::fmt::Debug + Send + Sync {
-    /// The range that new pods get addresses of, such as `10.201.7.0/24`; `None` while there is none.
+    /// The range that new pods get addresses of, such as `10.201.7.0/24`, or ranges with a comma between;
+    /// `None` while there is none.
     fn range(&self) -> Option<String>;
 
-    /// Takes in which range the node was given, and which others there are.
+    /// Takes in which ranges the node was given, and which others there are.
     fn join(
         &self,
         cluster: PodCluster,
     ) -> Pin<Box<dyn Future<Output = mainstay_cri::Result<()>> + Send + '_>>;
+
+    /// The servers that new pods ask for the names of the node's pods, and all others; none where pods have
+    /// no names, or have them from elsewhere.
+    ///
+    /// # Errors
+    ///
+    /// Why there are none although pods should have names.
+    fn resolvers(
+        &self,
+    ) -> Pin<Box<dyn Future<Output = mainstay_cri::Result<Vec<IpAddr>>> + Send + '_>>;
+
+    /// Who else listens where pods ask `server`, in words, and is not reached by them there since the network
+    /// answers itself; `None` if nobody does.
+    fn shadowed(&self, server: IpAddr)
+    -> Pin<Box<dyn Future<Output = Option<String>> + Send + '_>>;
+
+    /// Takes in which addresses the node has, at which pods on its own network are found.
+    fn node_has(&self, addresses: Vec<IpAddr>);
+}
+
+/// Tells the network which addresses the node has, for ever.
+pub(crate) async fn tell_addresses(
+    mut addresses: watch::Receiver<NodeAddresses>,
+    network: Arc<dyn PodNetwork>,
+) {
+    loop {
+        let ips = addresses.borrow_and_update().ips.clone();
+        network.node_has(ips);
+        if addresses.changed().await.is_err() {
+            // They do not change any more.
+            return std::future::pending().await;
+        }
+    }
 }
 
 /// All nodes' networks; `None` until the API has said which nodes there are.
@@ -75,22 +114,35 @@ struct AddressPart {
 struct Heard {
     nodes: watch::Sender<Nodes>,
     trouble: Mutex<Trouble>,
+    /// The API does not let this node see what it asked for.
+    refused: Notify,
 }
 
 /// Keeps the network as the API says, for ever.
 pub(crate) async fn keep(calls: Calls, own: String, network: Arc<dyn PodNetwork>) {
     let (nodes, seen) = watch::channel(None);
-    let heard = Heard { nodes, trouble: Mutex::default() };
-    let collection = Collection {
+    let heard = Heard { nodes, trouble: Mutex::default(), refused: Notify::new() };
+    let collection = |query: String| Collection {
         path: "/api/v1/nodes".to_owned(),
-        query: String::new(),
+        query,
         metadata_only: false,
         lasting: WATCH,
     };
-    tokio::join!(
-        mainstay_client::follow::<NodePart, _>(&calls, &collection, &heard),
-        join(seen, &own, &*network),
-    );
+    let (all, itself) =
+        (collection(String::new()), collection(format!("fieldSelector=metadata.name%3D{own}")));
+    let follow = async {
+        loop {
+            tokio::select! {
+                () = mainstay_client::follow::<NodePart, _>(&calls, &all, &heard) => {}
+                () = heard.refused.notified() => {}
+            }
+            // Source: `authorizeNode` in `plugin/pkg/auth/authorizer/node/node_authorizer.go`.
+            let follow = mainstay_client::follow::<NodePart, _>(&calls, &itself, &heard);
+            // What was waited for.
+            let _ = tokio::time::timeout(ALONE, follow).await;
+        }
+    };
+    tokio::join!(follow, join(seen, &own, &*network));
 }
 
 /// Tells the network what it has to know whenever that changes.
@@ -176,6 +228,9 @@ impl Sink<NodePart> for Heard {
         if let Some(error) = trouble.news(how) {
             tracing::debug!(error = error.message, "cannot follow the nodes of the API");
         }
+        if how.is_err_and(|error| error.kind == CallErrorKind::Refused) {
+            self.refused.notify_waiters();
+        }
     }
 }
 
@@ -208,6 +263,18 @@ mod tests {
                 Ok(())
             })
         }
+
+        fn resolvers(
+            &self,
+        ) -> Pin<Box<dyn Future<Output = mainstay_cri::Result<Vec<IpAddr>>> + Send + '_>> {
+            Box::pin(async { Ok(Vec::new()) })
+        }
+
+        fn shadowed(&self, _: IpAddr) -> Pin<Box<dyn Future<Output = Option<String>> + Send + '_>> {
+            Box::pin(async { None })
+        }
+
+        fn node_has(&self, _: Vec<IpAddr>) {}
     }
 
     fn node(name: &str, range: &str, address: &str) -> NodePart {
@@ -229,7 +296,7 @@ mod tests {
     async fn the_network_is_told_what_matters_to_it() {
         let (told, mut seen) = mpsc::unbounded_channel();
         let (nodes, nodes_seen) = watch::channel(None);
-        let heard = Heard { nodes, trouble: Mutex::default() };
+        let heard = Heard { nodes, trouble: Mutex::default(), refused: Notify::new() };
         let network = Network(told, Mutex::default());
         let mut tasks = tokio::task::JoinSet::new();
         tasks.spawn(async move { join(nodes_seen, "n1", &network).await });
@@ -239,7 +306,7 @@ mod tests {
         assert!(seen.is_empty());
         heard.replace(vec![node("n1", "10.1.0.0/24", "192.0.2.1")], "1");
         let first = seen.recv().await.unwrap();
-        assert_eq!(first, PodCluster { range: Some("10.1.0.0/24".into()), peers: vec![] });
+        assert_eq!(first, PodCluster { ranges: vec!["10.1.0.0/24".into()], peers: vec![] });
         heard.heard(node("n2", "10.2.0.0/24", "192.0.2.2"));
         let second = seen.recv().await.unwrap();
         assert_eq!((second.peers.len(), second.peers[0].name.as_str()), (1, "n2"));

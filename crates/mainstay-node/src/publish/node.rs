@@ -2,13 +2,13 @@
 //!
 //! # Flow
 //!
-//! The node is registered, and looked at every [`TICK`] and whenever something about it changes;
+//! The node is registered, and looked at every [`NodeTimes::update`] and whenever something about it changes;
 //! what differs is patched. Its UID, to which mirrors belong, is on a `watch` channel.
 //!
 //! # Guarantees
 //!
 //! - A Node that somebody deletes is registered anew.
-//! - Without news its status is written every [`REPORT`] only; that the node is there is what the
+//! - Without news its status is written every [`NodeTimes::report`] only; that the node is there is what the
 //!   lease shows.
 //!
 //! Source: `pkg/kubelet/kubelet_node_status.go`.
@@ -23,40 +23,66 @@ use std::time::Duration;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Node, NodeStatus};
 use mainstay_cri::{Image, Images, RuntimeCondition};
-use mainstay_plan::node_status::{self, Machine, NodeFacts};
+use mainstay_plan::node_status::{self, LEASE_DURATION, Machine, NodeFacts, NodeSettings};
 use mainstay_plan::pressure::Pressure;
 use mainstay_plan::status::NodeAddresses;
 use tokio::sync::{Notify, watch};
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 use super::api::{CallError, CallErrorKind, Calls, Trouble};
 use super::{EventKind, Events, PodNetwork};
 use crate::version;
 
 pub(crate) use lease::keep as keep_lease;
-pub use machine::allocatable;
-pub(crate) use machine::architecture;
+pub(crate) use machine::{architecture, huge_pages};
+pub use machine::{look_at_processors, look_at_resources};
 
-/// How often the node is looked at. Source: `nodeStatusUpdateFrequency`.
-const TICK: Duration = Duration::from_secs(10);
+/// When something of a node is told to the API.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NodeTimes {
+    /// How often the node is looked at. Source: `nodeStatusUpdateFrequency`.
+    pub update: Duration,
+    /// How often its status is written without news. Source: `nodeStatusReportFrequency`.
+    pub report: Duration,
+    /// How long its lease holds, which is renewed four times in that. Source: `nodeLeaseDurationSeconds`.
+    pub lease: Duration,
+}
 
-/// How often its status is written without news. Source: `nodeStatusReportFrequency`.
-const REPORT: Duration = Duration::from_secs(300);
+impl Default for NodeTimes {
+    /// Those of a kubelet.
+    fn default() -> Self {
+        Self {
+            update: Duration::from_secs(10),
+            report: Duration::from_secs(300),
+            lease: LEASE_DURATION,
+        }
+    }
+}
 
 /// How often images are listed without news.
 const LIST_IMAGES: Duration = Duration::from_secs(30);
+
+/// How long is waited for that list.
+const IMAGES_PATIENCE: Duration = Duration::from_secs(5);
 
 /// What the Node object is kept with.
 pub(crate) struct NodeKeeper {
     pub(crate) calls: Calls,
     pub(crate) name: String,
     pub(crate) port: Option<u16>,
+    /// What the machine's owner has said of it.
+    pub(crate) settings: Arc<NodeSettings>,
+    pub(crate) times: NodeTimes,
+    /// Whether it registers itself. Without that, somebody else makes its Node.
+    pub(crate) registers: bool,
     /// A directory of the file system whose space is the node's.
     pub(crate) directory: PathBuf,
     /// What is short on the machine.
     pub(crate) pressure: watch::Receiver<Pressure>,
+    /// Whether the machine is being shut down.
+    pub(crate) shutting_down: watch::Receiver<bool>,
     /// Such as `mainstay://0.1.0`.
-    pub(crate) runtime_version: String,
+    pub(crate) runtime_version: watch::Receiver<String>,
     pub(crate) images: Arc<dyn Images>,
     /// Changes when images come or go.
     pub(crate) image_changes: watch::Receiver<u64>,
@@ -98,7 +124,7 @@ impl NodeKeeper {
                     if memory.trouble.end() {
                         tracing::info!("the Node object is kept again");
                     }
-                    TICK
+                    self.times.update
                 }
                 Err(error) => {
                     if memory.trouble.is_news(&error) {
@@ -111,8 +137,10 @@ impl NodeKeeper {
                 // Cancel-safe per docs on `watch::Receiver::changed`; the same holds below. None of
                 // the senders ends before the agent.
                 _ = self.health.changed() => {}
+                _ = self.runtime_version.changed() => {}
                 _ = self.addresses.changed() => {}
                 _ = self.pressure.changed() => {}
+                _ = self.shutting_down.changed() => {}
                 _ = self.image_changes.changed() => memory.listed = None,
                 _ = self.reachable.changed() => {}
                 () = self.doubt.notified() => {}
@@ -123,7 +151,8 @@ impl NodeKeeper {
 
     async fn facts(&mut self, memory: &mut Memory) -> NodeFacts {
         let due = memory.listed.is_none_or(|listed| listed.elapsed() >= LIST_IMAGES);
-        if due && let Ok(images) = self.images.list_images().await {
+        // A runtime that hangs keeps nobody from hearing that it does.
+        if due && let Ok(Ok(images)) = timeout(IMAGES_PATIENCE, self.images.list_images()).await {
             memory.images = images;
             memory.listed = Some(Instant::now());
         }
@@ -131,12 +160,14 @@ impl NodeKeeper {
             name: self.name.clone(),
             machine: memory.machine.clone(),
             pressure: *self.pressure.borrow_and_update(),
+            shutting_down: *self.shutting_down.borrow_and_update(),
             addresses: self.addresses.borrow_and_update().ips.clone(),
             runtime: self.health.borrow_and_update().clone(),
-            runtime_version: self.runtime_version.clone(),
+            runtime_version: self.runtime_version.borrow_and_update().clone(),
             kubelet_version: version(),
             port: self.port,
             images: memory.images.clone(),
+            settings: self.settings.clone(),
             pod_range: self.network.as_ref().and_then(|network| network.range()),
         }
     }
@@ -148,6 +179,9 @@ impl NodeKeeper {
             Ok(held) => held,
             Err(error) if error.kind == CallErrorKind::NotFound => {
                 self.uid.send_if_modified(|uid| uid.take().is_some());
+                if !self.registers {
+                    return Ok(());
+                }
                 let node = node_status::node(facts, Timestamp::now());
                 let node = self.calls.post("/api/v1/nodes", &node).await?;
                 tracing::info!(node = self.name, "registered with the API");
@@ -165,7 +199,7 @@ impl NodeKeeper {
         }
         let before = held.status.unwrap_or_default();
         let status = node_status::status(&before, facts, Timestamp::now());
-        let due = memory.reported.is_none_or(|reported| reported.elapsed() >= REPORT);
+        let due = memory.reported.is_none_or(|reported| reported.elapsed() >= self.times.report);
         let patch = node_status::status_patch(&before, &status);
         if due || patch.as_ref().is_some_and(|(_, news)| *news) {
             if let Some((patch, _)) = patch {

@@ -13,6 +13,9 @@
 //! - Nothing is told before the API has said which pods there are: one that is away stops nothing.
 //! - A pod that runs already, or did under an earlier agent, is not judged again.
 //! - A pod that has come to its end is not run again.
+//! - A pod has the resources that it was allocated, until others are ([`resize`]).
+
+mod resize;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -20,11 +23,12 @@ use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{Node, Pod as KubernetesPod, PodStatus};
 use k8s_openapi::api::node::v1::RuntimeClass;
-use mainstay_plan::admission::{Kernel, Rejection, admit, admit_under};
+use mainstay_plan::admission::{Kernel, Rejection, admit, admit_under, without_runtime};
 use mainstay_plan::api_pod::is_terminal;
 use mainstay_plan::mirror::{Held, Mirror};
 use mainstay_plan::pod::{PodKey, SourceKind};
 use mainstay_plan::pressure::Pressure;
+use mainstay_plan::resize::{Pending, pending_of};
 use mainstay_plan::status::is_over;
 use mainstay_pod::{FullName, Pod};
 use tokio::sync::watch;
@@ -46,8 +50,8 @@ pub(crate) type ApiGoals = BTreeMap<PodKey, Verdict>;
 /// What is to become of one pod.
 #[derive(Clone, Debug)]
 pub(crate) enum Verdict {
-    /// It runs.
-    Run(Arc<Pod>),
+    /// It runs, with the resources that it is allocated; perhaps it is to have others that it has to wait for.
+    Run(Arc<Pod>, Option<Arc<Pending>>),
     /// It is ended, with this grace period, and told of.
     Stop(Arc<Pod>, Duration),
     /// It is not run.
@@ -68,7 +72,7 @@ impl Verdict {
                 Held::Mirror(mirror) => Some(mirror),
                 Held::Foreign(_) => None,
             },
-            Self::Run(_) | Self::Stop(..) | Self::Refused { .. } => None,
+            Self::Run(..) | Self::Stop(..) | Self::Refused { .. } => None,
         }
     }
 }
@@ -110,6 +114,8 @@ pub(crate) struct ApiSource {
     pub(crate) board: watch::Receiver<Arc<Board>>,
     /// What is short on the machine.
     pub(crate) pressure: watch::Receiver<Pressure>,
+    /// Whether it is being shut down.
+    pub(crate) shutting_down: watch::Receiver<bool>,
     pub(crate) goals: watch::Sender<Option<Arc<ApiGoals>>>,
 }
 
@@ -118,6 +124,10 @@ struct Decided {
     pod: Result<Arc<Pod>, Arc<PodStatus>>,
     /// Whether it has come to its end, other than by this agent.
     over: bool,
+    /// With the resources that it is to have, if it is not allocated them.
+    wanted: Option<Arc<Pod>>,
+    /// Why it waits for them.
+    pending: Option<Arc<Pending>>,
 }
 
 /// A pod that nothing has been decided of.
@@ -131,16 +141,22 @@ impl ApiSource {
     /// Makes goals, for ever.
     pub(crate) async fn run(self) {
         let mut changed = self.pods.changed();
+        let mut board = self.board.clone();
         // By UID.
         let mut decided: BTreeMap<String, Decided> = BTreeMap::new();
         let mut trouble = Trouble::default();
         loop {
             changed.mark_unchanged();
+            board.mark_unchanged();
             let mut wait = None;
             if let Some(all) = self.pods.all() {
                 let own = all.values().map(|entry| entry.uid.as_str()).collect::<BTreeSet<_>>();
                 decided.retain(|uid, _| own.contains(uid.as_str()));
-                match self.decide(&all, &mut decided).await {
+                let result = match self.decide(&all, &mut decided).await {
+                    Ok(()) => self.allocate(&all, &mut decided).await,
+                    Err(error) => Err(error),
+                };
+                match result {
                     Ok(()) => trouble.recount(),
                     Err(error) => {
                         tracing::debug!(error = error.message, "new pods of the API have to wait");
@@ -154,6 +170,15 @@ impl ApiSource {
                     news
                 });
             }
+            let waits = decided.values().any(|it| it.pending.is_some());
+            wait = wait.or(waits.then_some(resize::RETRY));
+            let room = async {
+                match waits {
+                    // The sender outlives the sources.
+                    true if board.changed().await.is_ok() => {}
+                    _ => std::future::pending().await,
+                }
+            };
             let sleep = async {
                 match wait {
                     Some(wait) => tokio::time::sleep(wait).await,
@@ -163,6 +188,8 @@ impl ApiSource {
             tokio::select! {
                 // Cancel-safe per docs on `watch::Receiver::changed`; the sender is ours.
                 _ = changed.changed() => {}
+                // As above: static pods may have left something, which is to be seen there.
+                () = room => {}
                 () = sleep => {}
             }
         }
@@ -184,9 +211,10 @@ impl ApiSource {
             let key = key_of_name(name);
             let earlier = self.earlier.find(&key, &entry.uid);
             let accepted = earlier.as_ref().and_then(|it| it.pod.clone());
-            let pod = match (Pod::from_api((**held).clone()), accepted) {
-                (Ok(pod), _) => Arc::new(pod),
-                (Err(_), Some(accepted)) => accepted,
+            let (pod, wanted) = match (Pod::from_api((**held).clone()), accepted) {
+                (Ok(pod), None) => (Arc::new(pod), None),
+                (Ok(pod), Some(accepted)) => resize::allocated(pod, &accepted),
+                (Err(_), Some(accepted)) => (accepted, None),
                 (Err(unsupported), None) => {
                     let rejection = Rejection::unsupported(&unsupported.to_string());
                     decided.insert(entry.uid.clone(), self.refuse(held, &rejection));
@@ -197,7 +225,10 @@ impl ApiSource {
             // What an earlier agent saw ending, its ledger knows of.
             let over = is_terminal(held) && !earlier.as_ref().is_some_and(|it| it.finished);
             if earlier.is_some() || over || leaving {
-                decided.insert(entry.uid.clone(), Decided { pod: Ok(pod), over });
+                // What an earlier agent told of it holds until it is judged again.
+                let told = wanted.as_ref().and(held.status.as_ref()).and_then(pending_of);
+                let known = Decided { pod: Ok(pod), over, wanted, pending: told.map(Arc::new) };
+                decided.insert(entry.uid.clone(), known);
             } else {
                 newcomers.push(Newcomer { key, held, pod });
             }
@@ -211,43 +242,54 @@ impl ApiSource {
         let mut others = self.others(decided);
         for newcomer in newcomers {
             let Newcomer { key, held, pod } = newcomer;
-            let has_runtime = self.has_runtime(&pod).await?;
+            let no_runtime = self.why_no_runtime(&pod).await?;
             let others_now = others.iter().filter(|(other, _)| **other != key);
             let others_now = others_now.map(|(_, pod)| &**pod);
+            let goes_down = *self.shutting_down.borrow();
+            let stays_up = if goes_down { Err(Rejection::node_shutdown()) } else { Ok(()) };
             let admitted = admit_under(*self.pressure.borrow(), &pod)
-                .and(has_runtime)
+                .and(stays_up)
                 .and_then(|()| admit(&pod, &node, &self.kernel, others_now));
-            let verdict = match admitted {
-                Ok(()) => {
+            let verdict = match (admitted, no_runtime) {
+                (Ok(()), None) => {
                     others.insert(key, pod.clone());
-                    Decided { pod: Ok(pod), over: false }
+                    Decided::new(Ok(pod))
                 }
-                Err(rejection) => self.refuse(held, &rejection),
+                (Ok(()), Some(why)) => self.without_runtime(held, &why),
+                (Err(rejection), _) => self.refuse(held, &rejection),
             };
             decided.insert(held.metadata.uid.clone().unwrap_or_default(), verdict);
         }
         Ok(())
     }
 
-    /// Whether the class of runtime that a pod asks for is of the one that is here. An error is that the
-    /// API cannot say.
-    async fn has_runtime(&self, pod: &Pod) -> Result<Result<(), Rejection>, CallError> {
-        let Some(name) = pod.spec().runtime_class_name.as_deref() else { return Ok(Ok(())) };
+    /// Why the class of runtime that a pod asks for is not of the one that is here, in the words of a kubelet and of
+    /// containerd; `None` if it is. An error is that the API cannot say.
+    async fn why_no_runtime(&self, pod: &Pod) -> Result<Option<String>, CallError> {
+        let Some(name) = pod.spec().runtime_class_name.as_deref().filter(|it| !it.is_empty())
+        else {
+            return Ok(None);
+        };
         let path = format!("/apis/node.k8s.io/v1/runtimeclasses/{name}");
-        let refuse =
-            |why: &str| Ok(Err(Rejection::unsupported(&format!("spec.runtimeClassName: {why}"))));
         match self.calls.get::<RuntimeClass>(&path).await {
-            Ok(class) if class.handler == RUNTIME_HANDLER => Ok(Ok(())),
-            Ok(class) => refuse(&format!(
-                "the RuntimeClass {name:?} has the handler {:?}, and this node has only \
-                 {RUNTIME_HANDLER:?}",
-                class.handler
-            )),
+            Ok(class) if class.handler == RUNTIME_HANDLER => Ok(None),
+            Ok(RuntimeClass { handler, .. }) => {
+                Ok(Some(format!("no runtime for {handler:?} is configured")))
+            }
             Err(error) if error.kind == CallErrorKind::NotFound => {
-                refuse(&format!("RuntimeClass {name:?} not found"))
+                Ok(Some(format!("runtimeclass.node.k8s.io {name:?} not found")))
             }
             Err(error) => Err(error),
         }
+    }
+
+    /// A pod that waits for a runtime. Classes do not change, so it is judged once, as all are.
+    fn without_runtime(&self, held: &KubernetesPod, why: &str) -> Decided {
+        let message = format!("Failed to create pod sandbox: {why}");
+        self.tell(held, "FailedCreatePodSandBox", message);
+        let spec = held.spec.as_ref();
+        let status = spec.map(without_runtime).unwrap_or_default();
+        Decided::new(Err(Arc::new(status)))
     }
 
     /// The pods that take up something of the node.
@@ -268,20 +310,24 @@ impl ApiSource {
     }
 
     fn refuse(&self, held: &KubernetesPod, rejection: &Rejection) -> Decided {
-        let metadata = &held.metadata;
-        let leaving = metadata.deletion_timestamp.is_some();
+        let leaving = held.metadata.deletion_timestamp.is_some();
         if !leaving && !is_terminal(held) {
-            let about = About::Pod {
-                namespace: metadata.namespace.clone().unwrap_or_default(),
-                name: metadata.name.clone().unwrap_or_default(),
-                uid: metadata.uid.clone().unwrap_or_default(),
-                field_path: None,
-            };
             let Rejection { reason, message } = rejection.clone();
-            self.events.show(about, EventKind::Warning, reason, message);
+            self.tell(held, &reason, message);
         }
         let status = rejection.status(&held.spec.clone().unwrap_or_default());
-        Decided { pod: Err(Arc::new(status)), over: false }
+        Decided::new(Err(Arc::new(status)))
+    }
+
+    fn tell(&self, held: &KubernetesPod, reason: &str, message: String) {
+        let metadata = &held.metadata;
+        let about = About::Pod {
+            namespace: metadata.namespace.clone().unwrap_or_default(),
+            name: metadata.name.clone().unwrap_or_default(),
+            uid: metadata.uid.clone().unwrap_or_default(),
+            field_path: None,
+        };
+        self.events.show(about, EventKind::Warning, reason, message);
     }
 
     fn goals_of(
@@ -315,6 +361,11 @@ impl ApiSource {
 }
 
 impl Decided {
+    /// Of one that has what it is to have.
+    fn new(pod: Result<Arc<Pod>, Arc<PodStatus>>) -> Self {
+        Self { pod, over: false, wanted: None, pending: None }
+    }
+
     /// Takes in what may be changed of a pod that runs.
     fn update(&mut self, held: &KubernetesPod) {
         let same = |pod: &Pod| {
@@ -327,7 +378,10 @@ impl Decided {
             && !same(pod)
             && let Ok(newer) = Pod::from_api(held.clone())
         {
-            *pod = Arc::new(newer);
+            (*pod, self.wanted) = resize::allocated(newer, pod);
+            if self.wanted.is_none() {
+                self.pending = None;
+            }
         }
     }
 
@@ -351,7 +405,7 @@ impl Decided {
                 let grace = pod.termination_grace_period();
                 Verdict::Stop(pod, grace)
             }
-            false => Verdict::Run(pod),
+            false => Verdict::Run(pod, self.pending.clone()),
         }
     }
 }
@@ -359,16 +413,17 @@ impl Decided {
 /// Whether goals are those that were told before. Most changes of pods are our own statuses.
 fn is_same(before: &ApiGoals, after: &ApiGoals) -> bool {
     let same = |(a, b): (&Verdict, &Verdict)| match (a, b) {
-        (Verdict::Run(a), Verdict::Run(b)) => Arc::ptr_eq(a, b),
+        (Verdict::Run(a, waits), Verdict::Run(b, other)) => Arc::ptr_eq(a, b) && waits == other,
         (Verdict::Stop(a, grace), Verdict::Stop(b, other)) => Arc::ptr_eq(a, b) && grace == other,
         (Verdict::Refused { uid: a, .. }, Verdict::Refused { uid: b, .. }) => a == b,
         (Verdict::Mirror(_), Verdict::Mirror(_)) => match (a.mirror(), b.mirror()) {
             (Some(a), Some(b)) => (&a.uid, &a.ephemeral) == (&b.uid, &b.ephemeral),
             _ => false,
         },
-        (Verdict::Run(_) | Verdict::Stop(..) | Verdict::Refused { .. } | Verdict::Mirror(_), _) => {
-            false
-        }
+        (
+            Verdict::Run(..) | Verdict::Stop(..) | Verdict::Refused { .. } | Verdict::Mirror(_),
+            _,
+        ) => false,
     };
     before.keys().eq(after.keys()) && before.values().zip(after.values()).all(same)
 }

@@ -61,12 +61,19 @@ pub struct ManifestPaths {
     pub paths: Vec<PathBuf>,
     /// Whether directories below the directories count too.
     pub recursive: bool,
+    /// What a server's manifests are called, if there are some.
+    pub url: Option<PathBuf>,
 }
 
 impl ManifestPaths {
     /// Whether a file is one of those that are looked at.
     pub(crate) fn cover(&self, file: &Path) -> bool {
-        self.paths.iter().any(|path| self.is_of(path, file))
+        self.is_url(file) || self.paths.iter().any(|path| self.is_of(path, file))
+    }
+
+    /// Whether it is no file, but what a server has.
+    pub(crate) fn is_url(&self, file: &Path) -> bool {
+        self.url.as_deref() == Some(file)
     }
 
     /// Whether a file is looked at because of this one of the paths.

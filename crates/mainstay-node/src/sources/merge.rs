@@ -17,10 +17,12 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use mainstay_plan::pod::{Incarnation, PodKey, SourceKind};
+use mainstay_plan::resize::Pending;
 use mainstay_pod::{
     Diagnostic, Entry, FullName, NodeName, Object, ObjectName, Pod, ReadOptions, Validation,
 };
 
+use super::credentials;
 use super::manifest_dir::{Change, ManifestPaths, Place};
 
 /// What is said of a path that has not been looked at when nobody waits any longer.
@@ -44,6 +46,8 @@ pub(crate) struct GoalPod {
     pub(crate) invalid: Option<Arc<[Diagnostic]>>,
     /// It is ended, with this grace period, and told of until whoever asked for that knows.
     pub(crate) stop: Option<Duration>,
+    /// Resources that it is to have and that it cannot be allocated yet.
+    pub(crate) pending: Option<Arc<Pending>>,
 }
 
 /// What is wrong, or worth knowing, about manifests.
@@ -73,6 +77,8 @@ pub(crate) enum Note {
 pub(crate) struct Reading {
     pub(crate) node_name: NodeName,
     pub(crate) validation: Validation,
+    /// Where the service manager has put the credentials of the agent's service, if it has.
+    pub(crate) credentials: Option<PathBuf>,
 }
 
 /// What is known of all files.
@@ -90,6 +96,8 @@ pub(crate) struct Merge {
     awaited: BTreeSet<PathBuf>,
     /// Whether those are waited for.
     patient: bool,
+    /// Whether the server's manifests have come once. Nothing waits for them.
+    heard: bool,
 }
 
 /// What is known of one file.
@@ -132,6 +140,7 @@ impl Merge {
             reading,
             awaited: manifests.paths.iter().cloned().collect(),
             patient: true,
+            heard: false,
             manifests,
             files: BTreeMap::new(),
             winners: BTreeMap::new(),
@@ -140,6 +149,11 @@ impl Merge {
             unreadable: BTreeMap::new(),
         };
         for Remembered { path, place, pod } in remembered {
+            // A server that is called otherwise now may have them still.
+            let path = match (&merge.manifests.url, pod.source()) {
+                (Some(url), SourceKind::Http) => PathBuf::from(url),
+                _ => path,
+            };
             if merge.manifests.cover(&path) {
                 let key = key_of(&pod);
                 merge.winners.insert(key.clone(), path.clone());
@@ -206,16 +220,24 @@ impl Merge {
         let options = ReadOptions {
             validation: self.reading.validation,
             node_name: self.reading.node_name.clone(),
-            source: SourceKind::File,
+            source: self.source(&path),
             seen: now.to_string(),
         };
-        let outcome = mainstay_pod::read(&path.to_string_lossy(), &bytes, &options);
+        let name = path.to_string_lossy().into_owned();
+        let outcome = mainstay_pod::read(&name, &bytes, &options);
+        let is_empty = outcome.entries.is_empty() && outcome.diagnostics.is_empty();
+        if is_empty && options.source == SourceKind::Http && !is_list(&name, &bytes) {
+            // A file was emptied by somebody; a server may just be ill.
+            return self.keep(path, "there is no manifest in the answer");
+        }
         let mut notes: Vec<Note> =
             outcome.diagnostics.iter().cloned().map(Note::Diagnostic).collect();
         let mut pods: BTreeMap<PodKey, Claim> = BTreeMap::new();
         let mut refused: BTreeMap<PodKey, Arc<[Diagnostic]>> = BTreeMap::new();
         let mut objects: BTreeMap<ObjectName, Arc<Object>> = BTreeMap::new();
         let mut refused_objects: BTreeSet<ObjectName> = BTreeSet::new();
+        // As below, of documents of which no more is known than that they are no pods.
+        let mut nameless_object = false;
         // Refused documents of which not even the name is known may be any pod of the file.
         let mut nameless: Option<Arc<[Diagnostic]>> =
             (!outcome.diagnostics.is_empty()).then(|| outcome.diagnostics.into());
@@ -229,29 +251,47 @@ impl Merge {
                 Entry::Refused { identity, errors, warnings } => {
                     notes.extend(errors.iter().chain(&warnings).cloned().map(Note::Diagnostic));
                     match identity {
-                        Some(name) => drop(refused.insert(key_of_name(&name), errors.into())),
+                        Some(name) => {
+                            let key = PodKey { source: options.source, ..key_of_name(&name) };
+                            refused.insert(key, errors.into());
+                        }
                         None => nameless = Some(errors.into()),
                     }
                 }
                 Entry::Object { name, object, warnings } => {
                     notes.extend(warnings.into_iter().map(Note::Diagnostic));
-                    let exposure = name.exposure(&path.to_string_lossy()).filter(|_| exposed);
+                    let file = path.to_string_lossy();
+                    let tells = exposed && !object.values.is_empty();
+                    let exposure = name.exposure(&file).filter(|_| tells);
                     notes.extend(exposure.map(Note::Diagnostic));
-                    objects.insert(name, object);
+                    match credentials::with(object, self.reading.credentials.as_deref()) {
+                        Ok(object) => drop(objects.insert(name, object)),
+                        Err(error) => {
+                            let message = format!("{name}: {error}");
+                            let hint = Some(credentials::HINT.to_owned());
+                            notes.push(Note::Diagnostic(Diagnostic::error(&file, message, hint)));
+                            refused_objects.insert(name);
+                        }
+                    }
                 }
                 Entry::RefusedObject { name, errors, warnings } => {
                     notes.extend(errors.into_iter().chain(warnings).map(Note::Diagnostic));
+                    nameless_object |= name.is_none();
                     refused_objects.extend(name);
                 }
             }
         }
+        self.heard |= self.manifests.is_url(&path);
         let file = self.files.entry(path).or_default();
         for (name, before) in std::mem::take(&mut file.objects) {
             match objects.get_mut(&name) {
                 // It is in memory once.
                 Some(object) if *object == before => *object = before,
                 Some(_) => {}
-                None if nameless.is_some() || refused_objects.contains(&name) => {
+                None if nameless.is_some()
+                    || nameless_object
+                    || refused_objects.contains(&name) =>
+                {
                     objects.insert(name, before);
                 }
                 None => {}
@@ -282,7 +322,10 @@ impl Merge {
                 // same version, nothing is to be started anew. What is found at the start may be
                 // running already.
                 let running = self.winner(&key).is_some_and(|it| it.pod.uid() == pod.uid());
-                let awaited = self.awaited.iter().any(|it| self.manifests.is_of(it, path));
+                let awaited = match self.manifests.is_url(path) {
+                    true => !self.heard,
+                    false => self.awaited.iter().any(|it| self.manifests.is_of(it, path)),
+                };
                 let incarnation = (!awaited && !running).then_some(now);
                 Claim { pod, incarnation, invalid: None }
             }
@@ -297,17 +340,36 @@ impl Merge {
     fn elect(&mut self) {
         let files = || self.files.iter();
         let pods = files().flat_map(|(path, file)| file.pods.keys().map(move |key| (key, path)));
-        let winners = elect(pods, &self.winners);
+        let mut winners = elect(pods, &self.winners);
+        self.part_twins(&mut winners);
         let objects =
             files().flat_map(|(path, file)| file.objects.keys().map(move |name| (name, path)));
         self.object_winners = elect(objects, &self.object_winners);
         self.winners = winners;
     }
 
-    /// What static pods may refer to.
-    pub(crate) fn objects(&self) -> BTreeMap<ObjectName, Arc<Object>> {
+    /// Of two pods of one name, of a file and of a server, one counts: they would have one mirror.
+    fn part_twins(&self, winners: &mut BTreeMap<PodKey, PathBuf>) {
+        let of_server = winners.keys().filter(|key| key.source == SourceKind::Http).cloned();
+        for http in of_server.collect::<Vec<_>>() {
+            let file = twin(&http);
+            if winners.contains_key(&file) {
+                let stays = self.winners.contains_key(&http) && !self.winners.contains_key(&file);
+                winners.remove(if stays { &file } else { &http });
+            }
+        }
+    }
+
+    /// Which kind of source a path is of.
+    fn source(&self, path: &Path) -> SourceKind {
+        if self.manifests.is_url(path) { SourceKind::Http } else { SourceKind::File }
+    }
+
+    /// What static pods may refer to, and where it lies.
+    pub(crate) fn objects(&self) -> BTreeMap<ObjectName, (Arc<Object>, PathBuf)> {
         let object = |(name, path): (&ObjectName, &PathBuf)| {
-            Some((name.clone(), self.files.get(path)?.objects.get(name)?.clone()))
+            let object = self.files.get(path)?.objects.get(name)?.clone();
+            Some((name.clone(), (object, path.clone())))
         };
         self.object_winners.iter().filter_map(object).collect()
     }
@@ -324,6 +386,7 @@ impl Merge {
                 incarnation: claim.incarnation,
                 invalid: claim.invalid.clone(),
                 stop: None,
+                pending: None,
             };
             Some((key.clone(), goal))
         };
@@ -341,7 +404,8 @@ impl Merge {
         let mut files: BTreeMap<PathBuf, Vec<Note>> = BTreeMap::new();
         for (path, file) in &self.files {
             let shadowed = file.pods.keys().filter_map(|key| {
-                let winner = self.winners.get(key).filter(|winner| *winner != path)?;
+                let winner = self.winners.get(key).or_else(|| self.winners.get(&twin(key)));
+                let winner = winner.filter(|winner| *winner != path)?;
                 let pod = FullName { namespace: key.namespace.clone(), name: key.name.clone() };
                 Some(Note::Shadowed { pod, by: winner.clone() })
             });
@@ -362,6 +426,22 @@ impl Merge {
         unreadable.extend(hanging.map(|path| (path.clone(), HANGING.to_owned())));
         Notes { files, ignored: self.ignored.clone(), unreadable }
     }
+}
+
+/// The pod of the same name of the other kind of source.
+fn twin(key: &PodKey) -> PodKey {
+    let source = match key.source {
+        SourceKind::Http => SourceKind::File,
+        SourceKind::File | SourceKind::Api => SourceKind::Http,
+    };
+    PodKey { source, ..key.clone() }
+}
+
+/// Whether an answer says that there is no pod.
+fn is_list(name: &str, bytes: &[u8]) -> bool {
+    let value = mainstay_pod::read_value(name, bytes);
+    let kind = value.ok().and_then(|value| value.get("kind")?.as_str().map(str::to_owned));
+    kind.is_some_and(|kind| ["PodList", "List"].contains(&kind.as_str()))
 }
 
 /// Which of several files each thing is taken from: the one that it was taken from before, else the lowest.

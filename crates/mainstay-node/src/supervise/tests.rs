@@ -11,6 +11,7 @@ use mainstay_linux::cgroup::Hierarchies;
 use mainstay_plan::image_gc::Policy;
 use mainstay_plan::labels;
 use mainstay_plan::mirror::Held;
+use mainstay_plan::node_status::Machine;
 use mainstay_plan::pod::SourceKind;
 use mainstay_plan::pressure::Thresholds;
 use mainstay_plan::status::NodeAddresses;
@@ -24,9 +25,13 @@ use super::*;
 use crate::agent::AgentConfig;
 use crate::ledger::Ledger;
 use crate::logs::LogBounds;
+use crate::node_api::NodeApiSettings;
 use crate::observe::Observer;
+use crate::pods_group::OwnGroup;
+use crate::publish::NodeTimes;
 use crate::publish::api::Entry;
 use crate::sources::manifest_dir::ManifestPaths;
+use crate::worker::PullLimits;
 
 struct NoImages;
 
@@ -62,6 +67,7 @@ fn config(root: &Path) -> AgentConfig {
         node_name: NodeName::new("n1").unwrap(),
         manifests: ManifestPaths::default(),
         validation: Validation::Strict,
+        manifest_url: None,
         manifest_interval: Duration::from_secs(20),
         ledger_directory: root.join("ledger"),
         control_socket: root.join("socket"),
@@ -78,8 +84,18 @@ fn config(root: &Path) -> AgentConfig {
         resolv_conf: root.join("resolv.conf"),
         addresses: Vec::new(),
         log_bounds: LogBounds::default(),
+        log_interval: Duration::from_secs(10),
+        pulls: PullLimits::default(),
+        node_api: NodeApiSettings::default(),
         eviction: Thresholds::none(),
         image_gc: Policy::default(),
+        node: Arc::default(),
+        machine: Machine::default(),
+        node_times: NodeTimes::default(),
+        registers: true,
+        pods_group: Arc::new(OwnGroup("/cg".to_owned())),
+        graceful_shutdown: None,
+        credentials_directory: None,
         api: None,
         pod_network: None,
     }
@@ -126,6 +142,7 @@ async fn the_images_of_the_version_that_ran_last_are_known() {
         incarnation: None,
         invalid: None,
         stop: None,
+        pending: None,
     };
     let before = Record {
         path: PathBuf::new(),
@@ -135,6 +152,7 @@ async fn the_images_of_the_version_that_ran_last_are_known() {
         finished: None,
         incarnation: None,
         stop: None,
+        resizing: None,
         began: None,
         added: Vec::new(),
         rollback: vec!["older".to_owned()],
@@ -247,6 +265,7 @@ async fn what_is_added_to_a_mirror_is_of_the_pod_whatever_becomes_of_the_mirror(
         incarnation: second.map(|second| Timestamp::from_second(second).unwrap()),
         invalid: None,
         stop: None,
+        pending: None,
     };
     let mut added = |goal: GoalPod, mirror: Option<Verdict>| {
         let known = mirror.map(|verdict| (shown.clone(), verdict));

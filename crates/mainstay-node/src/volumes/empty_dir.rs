@@ -1,4 +1,4 @@
-//! emptyDir volumes: a directory on disk, or a memory file system.
+//! emptyDir volumes: a directory on disk, a memory file system, or one of huge pages.
 //!
 //! Source: `pkg/volume/emptydir/empty_dir.go`.
 
@@ -10,7 +10,9 @@ use std::path::{Path, PathBuf};
 use k8s_openapi::api::core::v1::EmptyDirVolumeSource;
 use mainstay_linux::mount::{self, Attributes};
 use mainstay_linux::path::open_directory;
+use mainstay_plan::medium::{Medium, MediumError};
 use mainstay_pod::Quantity;
+use rustix::fs::{AtFlags, Mode, chmodat};
 
 /// Everybody may write. Source: `perm` of the same file.
 const MODE: u32 = 0o777;
@@ -20,39 +22,51 @@ const SETGID: u32 = 0o2000;
 
 /// An emptyDir that cannot be made.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot {step} {}", path.display())]
-pub(crate) struct EmptyDirError {
-    step: &'static str,
-    path: PathBuf,
-    #[source]
-    source: io::Error,
+pub(crate) enum EmptyDirError {
+    #[error("cannot {step} {}", path.display())]
+    Step {
+        step: &'static str,
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    #[error(transparent)]
+    Medium(#[from] MediumError),
 }
 
-/// Makes the volume at `path`, if it is not there. `group` is the pod's `fsGroup`, which owns it
-/// then.
+/// Makes the volume at `path`, if it is not there; `medium` is its own. `group` is the pod's `fsGroup`, which
+/// owns it then.
 ///
 /// What is there is the pod's own: its containers may have changed its rights. So that what is
 /// half-made is not taken for it, it gets its name last.
 pub(super) fn prepare(
     volume: &EmptyDirVolumeSource,
+    medium: Medium,
     path: &Path,
     group: Option<u32>,
 ) -> Result<(), EmptyDirError> {
-    let failed = |step| move |source| EmptyDirError { step, path: path.to_owned(), source };
+    let failed = |step| move |source| EmptyDirError::Step { step, path: path.to_owned(), source };
     let mode = if group.is_some() { MODE | SETGID } else { MODE };
-    if volume.medium.as_deref() == Some("Memory") {
-        DirBuilder::new().recursive(true).mode(0o755).create(path).map_err(failed("make"))?;
-        if is_mount_point(path).map_err(failed("examine"))? {
+    if medium == Medium::Disk {
+        if path.try_exists().map_err(failed("examine"))? {
             return Ok(());
         }
-        let size = volume.size_limit.as_ref().and_then(|size| Quantity::parse(&size.0).ok());
-        let size = size.and_then(|size| u64::try_from(size.units()).ok());
-        return mount_memory(path, size, mode, group).map_err(failed("mount the memory at"));
+        return make_directory(path, mode, group).map_err(failed("make"));
     }
-    if path.try_exists().map_err(failed("examine"))? {
+    DirBuilder::new().recursive(true).mode(0o755).create(path).map_err(failed("make"))?;
+    if is_mount_point(path).map_err(failed("examine"))? {
         return Ok(());
     }
-    make_directory(path, mode, group).map_err(failed("make"))
+    let size = volume.size_limit.as_ref().and_then(|size| Quantity::parse(&size.0).ok());
+    let size = size.and_then(|size| u64::try_from(size.units()).ok()).filter(|size| *size > 0);
+    if let Medium::HugePages { page_size } = medium {
+        // Of these a kubelet limits no volume (`setupHugepages`): what the pod may have at all does.
+        return mount_in_memory("hugetlbfs", Some(("pagesize", page_size)), path, mode, group)
+            .map_err(failed("mount the huge pages at"));
+    }
+    // As in the kubelet (`generateTmpfsMountOptions`), 0 is none, which is the kernel's half of the memory.
+    mount_in_memory("tmpfs", size.map(|size| ("size", size)), path, mode, group)
+        .map_err(failed("mount the memory at"))
 }
 
 fn make_directory(path: &Path, mode: u32, group: Option<u32>) -> io::Result<()> {
@@ -68,15 +82,23 @@ fn make_directory(path: &Path, mode: u32, group: Option<u32>) -> io::Result<()> 
     fs::rename(unfinished, path)
 }
 
-/// `size` in bytes; as in the kubelet (`generateTmpfsMountOptions`), 0 is none, which is the
-/// kernel's half of the memory.
-fn mount_memory(path: &Path, size: Option<u64>, mode: u32, group: Option<u32>) -> io::Result<()> {
-    let mut options = vec![("source".to_owned(), "tmpfs".to_owned())];
+/// Mounts a file system of this kind, with one further option of some bytes.
+fn mount_in_memory(
+    kind: &str,
+    option: Option<(&str, u64)>,
+    path: &Path,
+    mode: u32,
+    group: Option<u32>,
+) -> io::Result<()> {
+    let mut options = vec![("source".to_owned(), kind.to_owned())];
     options.push(("mode".to_owned(), format!("{mode:o}")));
-    options.extend(size.filter(|size| *size > 0).map(|size| ("size".to_owned(), size.to_string())));
+    options.extend(option.map(|(name, bytes)| (name.to_owned(), bytes.to_string())));
     options.extend(group.map(|group| ("gid".to_owned(), group.to_string())));
     let attributes = Attributes { nosuid: true, nodev: true, ..Attributes::default() };
-    mount::attach(mount::new("tmpfs", &options, attributes)?, open_directory(path)?)
+    let mounted = mount::new(kind, &options, attributes)?;
+    // One of huge pages does not take the bit for the group as an option.
+    chmodat(&mounted, ".", Mode::from_raw_mode(mode), AtFlags::empty())?;
+    mount::attach(mounted, open_directory(path)?)
 }
 
 /// A directory on another device than the one that it is in.
@@ -87,16 +109,7 @@ fn is_mount_point(path: &Path) -> io::Result<bool> {
 
 /// Takes out of sight all that is mounted below a directory.
 pub fn unmount_below(directory: &Path) -> io::Result<()> {
-    if !directory.exists() {
-        return Ok(());
-    }
-    let mut mounted = mount::mount_points()?;
-    mounted.retain(|point| point.starts_with(directory));
-    // Children come after their parents.
-    for point in mounted.iter().rev() {
-        mount::detach(point)?;
-    }
-    Ok(())
+    mount::detach_below(directory)
 }
 
 #[cfg(test)]
@@ -107,9 +120,9 @@ mod tests {
 
     use super::*;
 
-    fn volume(medium: Option<&str>, size: Option<&str>) -> EmptyDirVolumeSource {
+    fn volume(size: Option<&str>) -> EmptyDirVolumeSource {
         let size_limit = size.map(|size| Quantity(size.to_owned()));
-        EmptyDirVolumeSource { medium: medium.map(str::to_owned), size_limit }
+        EmptyDirVolumeSource { size_limit, ..EmptyDirVolumeSource::default() }
     }
 
     fn rights(path: &Path) -> (u32, u32) {
@@ -125,10 +138,10 @@ mod tests {
     fn what_a_container_made_of_its_volume_stays() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("pod/cache");
-        prepare(&volume(None, None), &path, None).unwrap();
+        prepare(&volume(None), Medium::Disk, &path, None).unwrap();
         assert_eq!(rights(&path).0, 0o777);
         set_rights(&path, 0o700);
-        prepare(&volume(None, None), &path, None).unwrap();
+        prepare(&volume(None), Medium::Disk, &path, None).unwrap();
         assert_eq!(rights(&path).0, 0o700);
     }
 
@@ -138,7 +151,7 @@ mod tests {
         let path = directory.path().join("cache");
         fs::create_dir(directory.path().join(".cache")).unwrap();
         set_rights(&directory.path().join(".cache"), 0);
-        prepare(&volume(None, None), &path, None).unwrap();
+        prepare(&volume(None), Medium::Disk, &path, None).unwrap();
         assert_eq!(rights(&path).0, 0o777);
         assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1);
     }
@@ -156,17 +169,27 @@ mod tests {
             let status = rustix::fs::statvfs(path).unwrap();
             status.f_blocks * status.f_frsize
         };
-        let sized = volume(Some("Memory"), Some("1Mi"));
-        prepare(&sized, &at("sized"), Some(1234)).unwrap();
+        let sized = volume(Some("1Mi"));
+        prepare(&sized, Medium::Memory, &at("sized"), Some(1234)).unwrap();
         assert_eq!((rights(&at("sized")), size(&at("sized"))), ((0o2777, 1234), 1 << 20));
         set_rights(&at("sized"), 0o700);
-        prepare(&sized, &at("sized"), Some(1234)).unwrap();
+        prepare(&sized, Medium::Memory, &at("sized"), Some(1234)).unwrap();
         assert_eq!(rights(&at("sized")), (0o700, 1234));
         // As if none had been written.
-        prepare(&volume(Some("Memory"), Some("0")), &at("zero"), None).unwrap();
-        prepare(&volume(Some("Memory"), None), &at("none"), None).unwrap();
+        prepare(&volume(Some("0")), Medium::Memory, &at("zero"), None).unwrap();
+        prepare(&volume(None), Medium::Memory, &at("none"), None).unwrap();
         assert!(size(&at("none")) > 0);
         assert_eq!(size(&at("zero")), size(&at("none")));
+        for page_size in mainstay_linux::machine::huge_pages().into_keys() {
+            let path = at(&format!("huge-{page_size}"));
+            let medium = Medium::HugePages { page_size };
+            prepare(&volume(None), medium, &path, Some(1234)).unwrap();
+            prepare(&volume(None), medium, &path, Some(1234)).unwrap();
+            assert_eq!(rights(&path), (0o2777, 1234));
+            assert_eq!(rustix::fs::statvfs(&path).unwrap().f_bsize, page_size);
+        }
+        let refused = Medium::HugePages { page_size: 12345 };
+        assert!(prepare(&volume(None), refused, &at("odd"), None).is_err());
         unmount_below(directory.path()).unwrap();
     }
 }

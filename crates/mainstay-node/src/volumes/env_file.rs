@@ -15,8 +15,7 @@ const LIMIT: u64 = 1 << 20;
 /// What is in a file, which containers may have written: links in its volume lead to nothing else, and
 /// nobody waits for it. Source: `securejoin.SecureJoin`, as `pkg/kubelet/kubelet_pods.go` uses it.
 pub(crate) fn read(pod: &Pod, file: &EnvFile, facts: &NodeFacts) -> Result<Vec<u8>, String> {
-    let mut volumes = pod.spec().volumes.iter().flatten();
-    let volume = volumes.find(|it| it.name == file.volume);
+    let volume = pod.volume(&file.volume);
     let Some(directory) = volume.and_then(|it| facts.volume_path(pod.uid(), it)) else {
         return Err(format!("cannot find the volume {:?} referenced by FileKeyRef", file.volume));
     };

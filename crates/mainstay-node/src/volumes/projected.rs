@@ -21,6 +21,7 @@ use std::path::{Path, PathBuf};
 
 use k8s_openapi::api::core::v1::EmptyDirVolumeSource;
 use mainstay_linux::path::remove_all;
+use mainstay_plan::medium::Medium;
 use mainstay_plan::projection::Files;
 
 use super::empty_dir::{self, EmptyDirError};
@@ -71,9 +72,8 @@ pub(super) fn is_there(directory: &Path) -> bool {
 /// Makes a volume, or what differs of it.
 pub(super) fn prepare(wanted: &Wanted<'_>) -> Result<(), ProjectedError> {
     let directory = wanted.directory;
-    let medium = wanted.in_memory.then(|| "Memory".to_owned());
-    let source = EmptyDirVolumeSource { medium, size_limit: None };
-    empty_dir::prepare(&source, directory, wanted.group)?;
+    let medium = if wanted.in_memory { Medium::Memory } else { Medium::Disk };
+    empty_dir::prepare(&EmptyDirVolumeSource::default(), medium, directory, wanted.group)?;
     let failed = |step, path: &Path| {
         let path = path.to_owned();
         move |source| ProjectedError::File { step, path, source }

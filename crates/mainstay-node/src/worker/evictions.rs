@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use mainstay_plan::ephemeral_storage::EVICTED;
-use mainstay_plan::pod::PodKey;
+use mainstay_plan::node_shutdown::Shutdown;
+use mainstay_plan::pod::{Eviction, EvictionCause, Incarnation, PodKey};
 use mainstay_pod::Pod;
 use tokio::sync::watch;
 
@@ -16,6 +17,8 @@ use crate::publish::{EventKind, about};
 pub(super) struct Evictions {
     /// Versions of pods that are to be ended, by their UIDs.
     orders: BTreeMap<PodKey, (String, EvictionOrder)>,
+    /// That the machine is being shut down, and how far that is.
+    pub(super) shutdown: Option<Shutdown>,
     /// Whether nothing is kept of pods that have come to their end for good.
     pub(super) reclaims: bool,
 }
@@ -27,16 +30,22 @@ pub(crate) struct EvictionOrder {
     pub(crate) message: String,
     /// How long its containers have to end.
     pub(crate) grace: Duration,
-    /// Whether it was the node that had too little.
-    pub(crate) by_pressure: bool,
+    pub(crate) cause: EvictionCause,
+}
+
+impl EvictionOrder {
+    /// The same of a version of a pod.
+    pub(super) fn of(self, uid: String, incarnation: Option<Incarnation>) -> Eviction {
+        let Self { message, grace, cause } = self;
+        Eviction { uid, incarnation, message, grace, cause }
+    }
 }
 
 impl Performer {
     /// Lets the worker of a pod end this version of it, and tells why.
     pub(crate) fn evict(&self, key: &PodKey, pod: &Pod, order: EvictionOrder) {
-        let kind = EventKind::Warning;
-        self.events.show(about(pod, None), kind, EVICTED, order.message.clone());
-        self.events.tell(key, kind, EVICTED, order.message.clone());
+        let (about, message) = (about(pod, None), order.message.clone());
+        self.events.announce(key, about, EventKind::Warning, EVICTED, message);
         self.evictions.send_modify(|all| {
             all.orders.insert(key.clone(), (pod.uid().to_owned(), order));
         });
@@ -46,6 +55,11 @@ impl Performer {
     pub(crate) fn reclaim(&self, reclaims: bool) {
         self.evictions
             .send_if_modified(|all| std::mem::replace(&mut all.reclaims, reclaims) != reclaims);
+    }
+
+    /// Says how far a shutdown of the machine is, or that there is none any more.
+    pub(crate) fn shut_down(&self, shutdown: Option<Shutdown>) {
+        self.evictions.send_modify(|all| all.shutdown = shutdown);
     }
 
     /// Changes when pods are to be ended, or room is to be made.

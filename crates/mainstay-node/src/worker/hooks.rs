@@ -46,8 +46,8 @@ impl Performer {
         self.run_hook(&place, handler, None).await.map_err(|why| {
             tracing::debug!(pod = %key, container = name, why, "a postStart hook failed");
             PerformError {
-                reason: "FailedPostStartHook",
-                message: "PostStartHook failed".to_owned(),
+                reason: "PostStartHookError",
+                message: lifecycle::failure(handler, name, &run.pod, &why),
                 retry: Retry::WhenChanged,
             }
         })?;
@@ -84,8 +84,8 @@ impl Performer {
         let Err(why) = done else { return };
         tracing::debug!(pod = %key, container = ends.name, why, "a preStop hook failed");
         let message = "PreStopHook failed".to_owned();
-        self.events.show(place.about, EventKind::Warning, "FailedPreStopHook", message.clone());
-        self.events.tell(key, EventKind::Warning, "FailedPreStopHook", message);
+        let (kind, reason) = (EventKind::Warning, "FailedPreStopHook");
+        self.events.announce(key, place.about, kind, reason, message);
     }
 
     /// Where a pod can be reached.
@@ -175,13 +175,17 @@ async fn execute(
 ) -> Result<(), String> {
     let line = command.join(" ");
     let request = ExecSyncRequest { container: id.clone(), command, timeout: None };
-    let ended = runtime.exec_sync(&request).await.map_err(|error| error.chain())?;
+    let ended = runtime.exec_sync(&request).await;
+    let ended = ended.map_err(|error| format!("{}, message: \"\"", error.chain()))?;
     if ended.exit_code == 0 {
         return Ok(());
     }
+    let stderr = String::from_utf8_lossy(&ended.stderr).into_owned();
     let output = [ended.stdout, ended.stderr].concat();
     let output = String::from_utf8_lossy(&output);
-    Err(format!("command {line:?} exited with {}: {output:?}", ended.exit_code))
+    // In the kubelet's words.
+    let code = ended.exit_code;
+    Err(format!("command '{line}' exited with {code}: {stderr}, message: {output:?}"))
 }
 
 /// Resolves when a container does not run any more.

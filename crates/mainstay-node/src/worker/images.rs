@@ -1,8 +1,8 @@
 //! Images, before containers are made of them.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use mainstay_cri::{Image, ImageSpec, PullRequest, PullSecret};
+use mainstay_cri::{ErrorKind, Image, ImageId, ImageSpec, PullRequest, PullSecret};
 use mainstay_plan::image::{self, Decision, Presence, PullPolicy};
 use mainstay_plan::pod::{PodKey, RunGoal};
 use mainstay_plan::pull_secrets;
@@ -21,8 +21,7 @@ impl Performer {
     ) -> Result<Done, PerformError> {
         let Some(container) = container(run, name) else { return Ok(Done::AsAsked) };
         for mount in container.volume_mounts.iter().flatten() {
-            let mut volumes = run.pod.spec().volumes.iter().flatten();
-            let Some(volume) = volumes.find(|it| it.name == mount.name) else { continue };
+            let Some(volume) = run.pod.volume(&mount.name) else { continue };
             let Some(image) = translate::image_of(volume) else { continue };
             let written = run.pod.has_written_volume_pull_policy(&volume.name);
             let policy = volume.image.as_ref().and_then(|it| it.pull_policy.as_deref());
@@ -65,7 +64,8 @@ impl Performer {
                 reason: "ErrImageNeverPull",
                 message: format!(
                     "Container image {image:?} is not present with pull policy of Never; import it \
-                     with `mainstay image import`"
+                     with {}",
+                    self.images.importer()
                 ),
                 retry: Retry::WhenChanged,
             }),
@@ -73,33 +73,47 @@ impl Performer {
                 let secrets = self.pull_secrets(run).await;
                 let request = PullRequest { image: ImageSpec(image.to_owned()), secrets, patience };
                 let key = key_of(&run.pod);
-                let tell = |kind, reason, message| self.events.tell(&key, kind, reason, message);
-                let pulling = format!("Pulling image {image:?}");
-                show("Pulling", pulling.clone());
-                tell(EventKind::Normal, "Pulling", pulling);
+                let (about, pulling) =
+                    (about(&run.pod, container), format!("Pulling image {image:?}"));
+                self.events.announce(&key, about, EventKind::Normal, "Pulling", pulling);
                 let began = Instant::now();
                 let pulled = tokio::select! {
-                    // Cancel-safe per docs on `Images::pull_image`.
-                    pulled = self.images.pull_image(&request) => pulled,
+                    // Cancel-safe: a turn that is dropped is somebody else's, and what is pulled as of the docs
+                    // on `Images::pull_image`.
+                    pulled = self.pull(&request) => pulled,
                     // A file stands above registries also when it comes during a pull.
                     () = self.provision(image), if policy != PullPolicy::Always => return Ok(()),
                 };
                 match pulled {
-                    Ok(_) => {
+                    Ok(alone) => {
                         let message = format!("Successfully pulled image {image:?}");
                         let took = publish::duration(began.elapsed());
+                        let alone = publish::duration(alone);
                         let size = self.image(image).await.ok().flatten().map_or(0, |it| it.size);
                         let shown = format!(
-                            "{message} in {took} ({took} including waiting). Image size: {size} bytes."
+                            "{message} in {alone} ({took} including waiting). Image size: {size} bytes."
                         );
                         show("Pulled", shown);
-                        tell(EventKind::Normal, "Pulled", message);
+                        self.events.tell(&key, EventKind::Normal, "Pulled", message);
                         Ok(())
                     }
                     Err(error) => self.make_do(&key, policy, image, &error).await,
                 }
             }
         }
+    }
+
+    /// Pulls an image when it is its turn. Answers how long the pull itself took.
+    async fn pull(&self, request: &PullRequest) -> mainstay_cri::Result<Duration> {
+        let _turn = self.pulls.turn().await;
+        if !self.pulls.may_begin() {
+            // Source: `throttledImageService` in `pkg/kubelet/images/helpers.go`.
+            let kind = ErrorKind::RegistryUnavailable;
+            return Err(mainstay_cri::Error::new(kind, "pull QPS exceeded"));
+        }
+        let began = Instant::now();
+        let _: ImageId = self.images.pull_image(request).await?;
+        Ok(began.elapsed())
     }
 
     /// The credentials that a goal's pod brings along.
@@ -110,8 +124,7 @@ impl Performer {
         let found = pull_secrets::of(&run.pod, &*self.referenced(&run.pod).await);
         for message in found.warnings() {
             let (kind, reason) = (EventKind::Warning, "FailedToRetrieveImagePullSecret");
-            self.events.show(about(&run.pod, None), kind, reason, message.clone());
-            self.events.tell(&key_of(&run.pod), kind, reason, message);
+            self.events.announce(&key_of(&run.pod), about(&run.pod, None), kind, reason, message);
         }
         found.secrets
     }

@@ -13,19 +13,19 @@ use std::time::Duration;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Container, PodStatus};
 use mainstay_cri::{
-    ContainerId, ContainerState, Error, ErrorKind, Images, PodSandboxConfig, Runtime, START_ERROR,
-    SandboxId,
+    ContainerId, ContainerState, Error, ErrorKind, Images, NETWORK_NOT_READY, PodSandboxConfig,
+    Runtime, START_ERROR, SandboxId,
 };
 use mainstay_linux::cgroup::Hierarchies;
-use mainstay_plan::admission::{Rejection, admit_static};
-use mainstay_plan::dns::{self, PodDns};
+use mainstay_plan::admission::{Rejection, admit_static, huge_pages_of};
+use mainstay_plan::dns::{self, ClusterDns, PodDns};
 use mainstay_plan::downward::Surroundings;
 use mainstay_plan::lifecycle;
-use mainstay_plan::node_status::labels;
 use mainstay_plan::pod::{
     Action, ContainerPlan, Finished, Goal, PodKey, RunGoal, SeenPod, StopReason,
 };
 use mainstay_plan::references::{Referenced, SourceError};
+use mainstay_plan::resize::Requirements;
 use mainstay_plan::resources;
 use mainstay_plan::status::NodeAddresses;
 use mainstay_plan::tokens;
@@ -35,6 +35,7 @@ use mainstay_pod::api::unsupported_in;
 use tokio::sync::{Semaphore, watch};
 
 use super::evictions::Evictions;
+use super::pulls::Pulls;
 use crate::agent::AgentConfig;
 use crate::dns as host_dns;
 use crate::ledger::{Ledger, Record};
@@ -42,11 +43,12 @@ use crate::logs;
 use crate::objects::Objects;
 use crate::objects::services::Services;
 use crate::observe::Observer;
-use crate::publish::node::architecture;
-use crate::publish::{self, EventKind, Events, about, about_seen};
+use crate::publish::node::{architecture, huge_pages};
+use crate::publish::{self, EventKind, Events, PodNetwork, about, about_seen};
 use crate::sources::merge::key_of;
 use crate::tokens::Tokens;
 use crate::users::Users;
+use crate::volumes::nfs::{self, NfsError};
 use crate::volumes::{self, VolumeError};
 
 /// How many pods may be in the middle of being started. More than the processors there are would
@@ -63,6 +65,8 @@ pub(crate) struct Performer {
     labels: BTreeMap<String, String>,
     /// The host's resolver settings.
     pub(crate) resolv_conf: PathBuf,
+    /// The network of pods, if this node makes it.
+    pod_network: Option<Arc<dyn PodNetwork>>,
     pub(crate) addresses: watch::Receiver<NodeAddresses>,
     pub(crate) hierarchies: Hierarchies,
     pub(crate) ledger: Ledger,
@@ -74,8 +78,9 @@ pub(crate) struct Performer {
     tokens: Tokens,
     users: Users,
     starts: Semaphore,
+    pub(super) pulls: Pulls,
     /// The last status of each pod, for the record of its end.
-    statuses: Mutex<BTreeMap<PodKey, PodStatus>>,
+    statuses: Mutex<BTreeMap<PodKey, Arc<PodStatus>>>,
     /// What the ledger has of each pod.
     records: Mutex<BTreeMap<PodKey, Record>>,
     /// Those that took too much, and whether the disk is short.
@@ -144,9 +149,13 @@ impl PerformError {
         Self { reason, message: error.chain(), retry }
     }
 
-    /// What the event about it is called. Source: `pkg/kubelet/events/event.go`.
-    pub(super) fn event_reason(&self) -> &'static str {
-        match self.reason {
+    /// The event about it: what it is called, and what it says. Source: `pkg/kubelet/events/event.go`.
+    pub(super) fn event(&self) -> (&'static str, String) {
+        let reason = match self.reason {
+            // What a hook says may be a secret.
+            "PostStartHookError" => {
+                return ("FailedPostStartHook", "PostStartHook failed".to_owned());
+            }
             "ErrImagePull"
             | "ErrImageNeverPull"
             | "ImageInspectError"
@@ -154,7 +163,8 @@ impl PerformError {
             | "RunContainerError"
             | "CreateContainerConfigError" => "Failed",
             other => other,
-        }
+        };
+        (reason, self.message.clone())
     }
 
     /// Something that the pod is made of cannot be had.
@@ -200,8 +210,9 @@ impl Performer {
             images,
             observer,
             facts: config.facts.clone(),
-            labels: labels(&config.facts.name, architecture()),
+            labels: config.node.labels(&config.facts.name, architecture()),
             resolv_conf: config.resolv_conf.clone(),
+            pod_network: config.pod_network.clone(),
             addresses,
             hierarchies,
             ledger,
@@ -213,6 +224,7 @@ impl Performer {
                 config.api.as_ref().map(|it| publish::api::calls(it.client.clone())),
             ),
             users: Users::new(&config.facts.pods_directory),
+            pulls: Pulls::new(config.pulls),
             starts: Semaphore::new(processors * STARTS_PER_PROCESSOR),
             statuses: Mutex::default(),
             records: Mutex::new(records),
@@ -220,19 +232,22 @@ impl Performer {
         }
     }
 
-    /// Why the node does not take a static pod. One of an API is judged where it comes from.
-    pub(super) fn rejection(&self, pod: &Pod) -> Option<Rejection> {
+    /// Why the node does not take a static pod. One of an API is judged where it comes from. What one has that is
+    /// here already is not counted anew: there may be less by now.
+    pub(super) fn rejection(&self, key: &PodKey, pod: &Pod) -> Option<Rejection> {
         if !pod.source().is_static() {
             return None;
         }
-        admit_static(pod, &self.labels, &self.facts.kernel).err()
+        let asks = huge_pages_of(pod).next().is_some() && !self.observer.has(key, pod.uid());
+        let pages = asks.then(huge_pages);
+        admit_static(pod, &self.labels, &self.facts.kernel, pages.as_ref()).err()
     }
 
     pub(super) fn node_addresses(&self) -> NodeAddresses {
         self.addresses.borrow().clone()
     }
 
-    pub(super) fn remember_status(&self, key: &PodKey, status: &PodStatus) {
+    pub(super) fn remember_status(&self, key: &PodKey, status: &Arc<PodStatus>) {
         let mut statuses = self.statuses.lock().unwrap_or_else(PoisonError::into_inner);
         statuses.insert(key.clone(), status.clone());
     }
@@ -248,6 +263,7 @@ impl Performer {
         match (action, &goal) {
             (Action::Prepare { .. }, Goal::Run(run)) => self.prepare(run, &seen).await,
             (Action::UpdateVolumes, Goal::Run(run)) => self.update_volumes(run).await,
+            (Action::Resize(resize), Goal::Run(run)) => self.resize(run, &resize).await,
             (Action::EnsureImage { container }, Goal::Run(run)) => {
                 self.ensure_image(run, &container).await
             }
@@ -298,6 +314,7 @@ impl Performer {
             (
                 Action::Prepare { .. }
                 | Action::UpdateVolumes
+                | Action::Resize(_)
                 | Action::EnsureImage { .. }
                 | Action::RunSandbox { .. }
                 | Action::StartContainer { .. }
@@ -314,14 +331,29 @@ impl Performer {
         seen: &SeenPod,
     ) -> Result<Done, PerformError> {
         let runs = seen.sandboxes.iter().any(|it| it.ready && it.uid == run.pod.uid());
+        // What is in force stays so until it is its turn.
+        let is_limited = runs && self.resizing(run).is_some();
         let (performer, pod) = (self.clone(), run.pod.clone());
         let (objects, node) = (self.referenced(&pod).await, self.node_addresses());
         let (tokens, renew_at) = self.tokens.of(&pod).await;
         let prepared = blocking(move || {
             let around = performer.surroundings(&node, &[], &objects, &tokens);
-            volumes::prepare(&pod, &performer.facts, &performer.hierarchies, &around, runs)
+            volumes::prepare(
+                &pod,
+                &performer.facts,
+                &performer.hierarchies,
+                &around,
+                (runs, is_limited),
+            )
         });
-        Ok(Done::Volumes { left: prepared.await?, renew_at })
+        let left = prepared.await?;
+        if !is_limited {
+            self.note_resizing(run, |resizing| resizing.pod = Requirements::of_pod(&run.pod));
+        }
+        nfs::mount_all(&run.pod, &self.facts)
+            .await
+            .map_err(|error| of_server("FailedMount", &error))?;
+        Ok(Done::Volumes { left, renew_at })
     }
 
     async fn update_volumes(self: &Arc<Self>, run: &RunGoal) -> Result<Done, PerformError> {
@@ -359,6 +391,8 @@ impl Performer {
     async fn clean_up(self: &Arc<Self>, uid: String) -> Result<Done, PerformError> {
         let performer = self.clone();
         self.tokens.forget(&uid);
+        let unmounted = nfs::unmount_all(&uid, &self.facts).await;
+        unmounted.map_err(|error| of_server("FailedKillPod", &error))?;
         blocking(move || volumes::clean_up(&uid, &performer.facts, &performer.hierarchies)).await?;
         Ok(Done::AsAsked)
     }
@@ -368,14 +402,59 @@ impl Performer {
         &self,
         run: &RunGoal,
         attempt: u32,
+        cluster_dns: &ClusterDns,
     ) -> Result<(PodSandboxConfig, Vec<String>), PerformError> {
         let cgroup = resources::cgroup(&self.facts.cgroup_root, run.pod.uid());
         let source = run.pod.source();
         let host = host_dns::of_host(&self.resolv_conf, !run.pod.is_host_network());
-        let PodDns { config: dns, omitted } = dns::of_pod(&run.pod, host, &self.facts.cluster_dns);
+        let PodDns { config: dns, omitted } = dns::of_pod(&run.pod, host, cluster_dns);
         translate::sandbox(run, source, attempt, &self.facts, dns, &cgroup)
             .map(|config| (config, omitted))
             .map_err(|error| PerformError::refused("FailedCreatePodSandBox", &error))
+    }
+
+    /// What stands for the cluster's DNS: that of the configuration, or else the node's own, where its pods have
+    /// their names.
+    async fn cluster_dns(&self, pod: &Pod) -> ClusterDns {
+        let configured = || self.facts.cluster_dns.clone();
+        let (Some(domain), Some(network)) = (&self.facts.pod_domain, &self.pod_network) else {
+            return configured();
+        };
+        if !dns::is_in_cluster(pod) {
+            return configured();
+        }
+        match network.resolvers().await {
+            Ok(servers) if servers.is_empty() => configured(),
+            Ok(servers) => ClusterDns { servers, domain: domain.clone() },
+            Err(error) => {
+                let message = format!(
+                    "pod: \"{}\". It does not find other pods by their names: {}. Falling back to \
+                     \"Default\" policy.",
+                    pod.long_name(),
+                    error.chain()
+                );
+                let (key, about) = (key_of(pod), about(pod, None));
+                // Source: `GetPodDNS` in `pkg/kubelet/network/dns/dns.go`.
+                self.events.announce(&key, about, EventKind::Warning, "MissingClusterDNS", message);
+                configured()
+            }
+        }
+    }
+
+    /// Tells of servers that the pod names and will not reach.
+    async fn tell_of_shadowed(&self, pod: &Pod) {
+        let Some(network) = &self.pod_network else { return };
+        let own = pod.spec().dns_config.as_ref().and_then(|dns| dns.nameservers.as_deref());
+        for server in own.unwrap_or_default() {
+            let Ok(address) = server.parse() else { continue };
+            let Some(holder) = network.shadowed(address).await else { continue };
+            let message = format!(
+                "nameserver {server} of dnsConfig is the node's own resolver for pods, and not {holder}, \
+                 which listens there too; name another address of the node"
+            );
+            let (key, about) = (key_of(pod), about(pod, None));
+            self.events.announce(&key, about, EventKind::Warning, "DNSConfigForming", message);
+        }
     }
 
     async fn run_sandbox(&self, run: &RunGoal, attempt: u32) -> Result<Done, PerformError> {
@@ -384,17 +463,22 @@ impl Performer {
             let message = "Pod sandbox changed, it will be killed and re-created.";
             self.events.show(about(&run.pod, None), EventKind::Normal, "SandboxChanged", message);
         }
-        let (config, omitted) = self.sandbox_config(run, attempt)?;
+        let cluster_dns = self.cluster_dns(&run.pod).await;
+        let (config, omitted) = self.sandbox_config(run, attempt, &cluster_dns)?;
         for message in omitted {
-            let (about, kind) = (about(&run.pod, None), EventKind::Warning);
-            self.events.show(about, kind, "DNSConfigForming", message.clone());
-            self.events.tell(&key_of(&run.pod), kind, "DNSConfigForming", message);
+            let (key, about) = (key_of(&run.pod), about(&run.pod, None));
+            self.events.announce(&key, about, EventKind::Warning, "DNSConfigForming", message);
         }
+        self.tell_of_shadowed(&run.pod).await;
         let made = match run.pod.spec().host_users {
             Some(false) => self.users.run_pod_sandbox(&*self.runtime, config).await,
             _ => self.runtime.run_pod_sandbox(&config).await,
         };
-        let id = made.map_err(|error| PerformError::new("FailedCreatePodSandBox", &error))?;
+        let id = made.map_err(|error| {
+            let unready = error.message.starts_with(NETWORK_NOT_READY);
+            let reason = if unready { "NetworkNotReady" } else { "FailedCreatePodSandBox" };
+            PerformError::new(reason, &error)
+        })?;
         self.refresh(&id).await;
         Ok(Done::AsAsked)
     }
@@ -407,6 +491,14 @@ impl Performer {
         plan: &ContainerPlan,
     ) -> Result<Done, PerformError> {
         let Some(container) = container(run, &plan.name) else { return Ok(Done::AsAsked) };
+        let current = seen.sandboxes.iter().find(|it| it.id == *sandbox);
+        let addresses = current.map(|it| it.ips.clone()).unwrap_or_default();
+        if mounts_nfs(&run.pod, container) {
+            // Before others have to wait for it.
+            let envs = self.environment(run, container, &addresses).await?;
+            let looked = nfs::look(&run.pod, container, &envs, &self.facts).await;
+            looked.map_err(|error| of_server("CreateContainerConfigError", &error))?;
+        }
         let _turn = self.starts.acquire().await;
         let refused =
             |error: &dyn fmt::Display| PerformError::refused("CreateContainerConfigError", error);
@@ -418,8 +510,6 @@ impl Performer {
             translate::target(&run.pod, &plan.name, seen).map_err(|error| refused(&error))?;
         let user = self.image(&plan.image).await?.map(|image| image.user).unwrap_or_default();
         translate::verify_non_root(&run.pod, container, &user).map_err(|error| refused(&error))?;
-        let current = seen.sandboxes.iter().find(|it| it.id == *sandbox);
-        let addresses = current.map(|it| it.ips.clone()).unwrap_or_default();
         let attempt = current.map_or(0, |it| it.attempt);
         let envs = self.environment(run, container, &addresses).await?;
         let logs = self.unnumbered(run, seen, plan);
@@ -437,7 +527,10 @@ impl Performer {
         let plan = &ContainerPlan { restart_count, ..plan.clone() };
         let config = translate::container(&run.pod, container, plan, &self.facts, envs, target)
             .map_err(|error| refused(&error))?;
-        let (sandbox_config, _) = self.sandbox_config(run, attempt)?;
+        // Whoever needs it here has no names to give.
+        let cluster_dns = &self.facts.cluster_dns;
+        let (sandbox_config, _) = self.sandbox_config(run, attempt, cluster_dns)?;
+        self.note_container(run, &plan.name).await;
         let created = self.runtime.create_container(sandbox, &config, &sandbox_config).await;
         let id = match created {
             Ok(id) => id,
@@ -464,9 +557,8 @@ impl Performer {
                 }
                 // The container is there, ended, and says why; what follows is its restart policy.
                 let message = format!("Error: {}", error.chain());
-                let about = about(&run.pod, Some(&plan.name));
-                self.events.show(about, EventKind::Warning, "Failed", message.clone());
-                self.events.tell(&key_of(&run.pod), EventKind::Warning, "Failed", message);
+                let (key, about) = (key_of(&run.pod), about(&run.pod, Some(&plan.name)));
+                self.events.announce(&key, about, EventKind::Warning, "Failed", message);
                 Ok(Done::AsAsked)
             }
         }
@@ -536,6 +628,9 @@ impl Performer {
             // The whole of what a kubelet says.
             StopReason::PostStartFailed => Some("FailedPostStartHook".to_owned()),
             StopReason::RestartAll => Some("killing".to_owned()),
+            StopReason::Resized { container } => {
+                Some(format!("Container {container} resize requires restart"))
+            }
         };
         if let Some(message) = &told {
             self.events.tell(key, EventKind::Normal, "Killing", message.clone());
@@ -599,8 +694,18 @@ pub(super) fn container<'a>(run: &'a RunGoal, name: &str) -> Option<&'a Containe
     run.pod.container(name).map(|(_, container)| container)
 }
 
+fn mounts_nfs(pod: &Pod, container: &Container) -> bool {
+    let mut mounts = container.volume_mounts.iter().flatten();
+    mounts.any(|mount| pod.volume(&mount.name).is_some_and(nfs::is_nfs))
+}
+
+/// A server's directory is not as it should be.
+fn of_server(reason: &'static str, error: &NfsError) -> PerformError {
+    PerformError { reason, message: error.to_string(), retry: Retry::Soon }
+}
+
 /// Runs file work where it may take its time.
-async fn blocking<T: Send + 'static>(
+pub(super) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, VolumeError> + Send + 'static,
 ) -> Result<T, PerformError> {
     let failed = |error: VolumeError| {
@@ -617,7 +722,8 @@ async fn blocking<T: Send + 'static>(
             | VolumeError::HostPath { .. }
             | VolumeError::EmptyDir { .. }
             | VolumeError::Projected { .. }
-            | VolumeError::Cgroup(_) => {
+            | VolumeError::Cgroup(_)
+            | VolumeError::Resize(_) => {
                 PerformError { reason: "FailedMount", message, retry: Retry::Soon }
             }
         }

@@ -149,3 +149,22 @@ fn life_stays_below_what_clients_accept() {
     let (from, to) = leaf_validity(time("2027-05-05T00:00:00Z"));
     assert!(to.duration_since(from) <= DAY * 398);
 }
+
+#[test]
+fn a_kubelets_certificate_is_rotated_at_its_own_time() {
+    let facts = facts("2027-01-01T00:00:00Z", "2027-04-11T00:00:00Z");
+    for (own, day) in [(0, "2027-03-12T00"), (255, "2027-04-01T00")] {
+        // As exact as a hundred days are in parts of a second.
+        let due = time(&format!("{day}:00:00Z"));
+        let about = jiff::SignedDuration::from_secs(1);
+        let at = |now| rotation(&facts, &wanted(), own, now);
+        let Renewal::Keep { until } = at(due - about) else { panic!("{own}: not kept") };
+        assert!(until > due - about && until < due + about, "{own}: {until}");
+        assert_eq!(at(due + about), Renewal::Issue(Reason::Ending(facts.not_after)));
+    }
+    let early = time("2026-12-31T23:59:59Z");
+    assert_eq!(rotation(&facts, &wanted(), 7, early), Renewal::Issue(Reason::NotYetValid));
+    let other = Leaf { names: names(&["192.0.2.1"]), ..wanted() };
+    let named = rotation(&facts, &other, 7, time("2027-01-02T00:00:00Z"));
+    assert!(matches!(named, Renewal::Issue(Reason::Names(_))));
+}

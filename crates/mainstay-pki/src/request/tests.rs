@@ -1,7 +1,7 @@
 use std::net::IpAddr;
 
 use rcgen::string::Ia5String;
-use rcgen::{BasicConstraints, DnType, KeyPair};
+use rcgen::{BasicConstraints, DnType, KeyPair, PublicKeyData};
 use rustls_pki_types::CertificateDer;
 
 use super::*;
@@ -59,7 +59,7 @@ fn what_is_signed_is_what_was_asked_and_approved() {
         let signed = pki.authority().sign(&request, &usages(words), life, now()).unwrap();
         let certificate = CertificateDer::from_pem_slice(signed.as_bytes()).unwrap();
         let own = pki.authority().own();
-        let facts = facts(&certificate, Some(&own), &key).unwrap();
+        let facts = facts(&certificate, Some(&own), &key.subject_public_key_info()).unwrap();
         assert!(facts.by_authority && facts.key_matches && !facts.is_authority);
         assert_eq!((facts.client_auth, facts.server_auth), (client, !client));
         assert_eq!(facts.common_name, "system:node:n1");
@@ -83,7 +83,7 @@ fn lives_end_with_the_authority_and_begin_in_proportion() {
     let (key, usages) = (KeyPair::generate().unwrap(), usages(&CLIENT));
     let signed = pki.authority().sign(&pem(&params(), &key), &usages, AUTHORITY_LIFE * 2, now());
     let certificate = CertificateDer::from_pem_slice(signed.unwrap().as_bytes()).unwrap();
-    let ends = facts(&certificate, None, &key).unwrap().not_after;
+    let ends = facts(&certificate, None, &key.subject_public_key_info()).unwrap().not_after;
     assert_eq!(ends, pki.authority().not_after());
     let late = pki.authority().not_after() + hour;
     let refused = pki.authority().sign(&pem(&params(), &key), &usages, hour, late);

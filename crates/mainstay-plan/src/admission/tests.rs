@@ -27,7 +27,9 @@ fn node() -> Node {
             {"key": "a", "value": "5", "effect": "NoExecute"},
             {"key": "b", "effect": "NoSchedule"},
         ]},
-        "status": {"allocatable": {"cpu": "2", "memory": "1Gi", "pods": "2"}},
+        "status": {"allocatable": {
+            "cpu": "2", "memory": "1Gi", "pods": "2", "hugepages-2Mi": "8Mi",
+        }},
     }))
     .unwrap()
 }
@@ -53,6 +55,13 @@ fn requests(cpu: &str) -> Value {
     json!({"containers": [{"name": "t", "image": "x", "resources": {"requests": {"cpu": cpu}}}]})
 }
 
+fn huge_pages(size: &str, amount: &str) -> Value {
+    let name = format!("hugepages-{size}");
+    let list = json!({name: amount, "cpu": "1m"});
+    let resources = json!({"limits": list, "requests": list});
+    json!({"containers": [{"name": "t", "image": "x", "resources": resources}]})
+}
+
 fn affinity(key: &str, operator: &str, values: &[&str]) -> Value {
     let expression = json!({"key": key, "operator": operator, "values": values});
     let terms = json!([{"matchExpressions": [expression]}]);
@@ -69,6 +78,9 @@ fn verdicts_are_a_kubelets() {
         (json!({}), vec![json!({}), json!({})]),
         (requests("1500m"), vec![requests("600m")]),
         (requests("1400m"), vec![requests("600m")]),
+        (huge_pages("2Mi", "4Mi"), vec![huge_pages("2Mi", "6Mi")]),
+        (huge_pages("2Mi", "4Mi"), vec![huge_pages("2Mi", "4Mi")]),
+        (huge_pages("64Ki", "64Ki"), vec![]),
         (json!({"nodeSelector": {"disk": "hdd"}}), vec![]),
         (json!({"nodeName": "n2"}), vec![]),
         (port("", 80), vec![port("10.0.0.1", 80)]),
@@ -83,6 +95,9 @@ fn verdicts_are_a_kubelets() {
         OutOfpods: Node didn't have enough resource: pods, requested: 1, used: 2, capacity: 2
         OutOfcpu: Node didn't have enough resource: cpu, requested: 1500, used: 600, capacity: 2000
         taken
+        OutOfhugepages-2Mi: Node didn't have enough resource: hugepages-2Mi, requested: 4194304, used: 6291456, capacity: 8388608
+        taken
+        OutOfhugepages-64Ki: Node didn't have enough resource: hugepages-64Ki, requested: 65536, used: 0, capacity: 0
         NodeAffinity: Predicate NodeAffinity failed: node(s) didn't match Pod's node affinity/selector
         NodeName: Predicate NodeName failed: node(s) didn't match the requested node name
         NodePorts: Predicate NodePorts failed: node(s) didn't have free ports for the requested pod ports
@@ -134,10 +149,12 @@ fn tolerations_are_kubernetes() {
 #[test]
 fn a_static_pod_is_judged_by_what_the_node_says_of_itself() {
     let labels = crate::node_status::labels("n1", "arm64");
-    let verdict = |spec: Value| match admit_static(&pod(&spec), &labels, &Kernel::default()) {
-        Ok(()) => "taken".to_owned(),
-        Err(Rejection { reason, message }) => format!("{reason}: {message}"),
-    };
+    let pages = BTreeMap::from([("2Mi".to_owned(), 4 << 20)]);
+    let verdict =
+        |spec: Value| match admit_static(&pod(&spec), &labels, &Kernel::default(), Some(&pages)) {
+            Ok(()) => "taken".to_owned(),
+            Err(Rejection { reason, message }) => format!("{reason}: {message}"),
+        };
     let elsewhere = "NodeAffinity: Predicate NodeAffinity failed: node(s) didn't match Pod's node \
                      affinity/selector";
     let fields = |name: &str| {
@@ -154,6 +171,17 @@ fn a_static_pod_is_judged_by_what_the_node_says_of_itself() {
         (json!({"nodeSelector": {"disk": "ssd"}}), elsewhere),
         (affinity("kubernetes.io/os", "In", &["linux"]), "taken"),
         (affinity("kubernetes.io/os", "NotIn", &["linux"]), elsewhere),
+        (huge_pages("2Mi", "4Mi"), "taken"),
+        (
+            huge_pages("2Mi", "6Mi"),
+            "OutOfhugepages-2Mi: Node didn't have enough resource: hugepages-2Mi, requested: 6291456, \
+             used: 0, capacity: 4194304",
+        ),
+        (
+            huge_pages("1Gi", "1Gi"),
+            "OutOfhugepages-1Gi: Node didn't have enough resource: hugepages-1Gi, requested: 1073741824, \
+             used: 0, capacity: 0",
+        ),
         (fields("n1"), "taken"),
         (fields("n2"), elsewhere),
         (
@@ -180,7 +208,8 @@ fn labels_are_asked_for_in_vain_where_there_are_some() {
     let nothing = json!({"securityContext": {"seLinuxOptions": {}}});
     let verdict = |spec: &Value, selinux| {
         let kernel = Kernel { selinux, ..Kernel::default() };
-        admit_static(&pod(spec), &BTreeMap::new(), &kernel).map_err(|it| it.message)
+        admit_static(&pod(spec), &BTreeMap::new(), &kernel, Some(&BTreeMap::new()))
+            .map_err(|it| it.message)
     };
     for spec in [&of_pod, &of_container, &nothing] {
         assert_eq!(verdict(spec, false), Ok(()));

@@ -77,6 +77,26 @@ fn the_policy_says_whose_settings_a_pod_starts_from() {
 }
 
 #[test]
+fn a_pod_is_called_as_its_manifest_and_as_the_api_say() {
+    for (spec, node, expected) in [
+        ("", "n1", "web.ns.svc web-n1.ns.svc"),
+        // What made it had another name; so did whoever has this one now.
+        ("", "n2", "web-n1.ns.svc"),
+        (", hostname: db", "n1", "web.ns.svc web-n1.ns.svc"),
+        (
+            ", hostname: db, subdomain: sub",
+            "n1",
+            "web.ns.svc web-n1.ns.svc db.sub.ns.svc sub.ns.svc",
+        ),
+        (", subdomain: sub", "n1", "web.ns.svc web-n1.ns.svc web-n1.sub.ns.svc sub.ns.svc"),
+        // A subdomain of its own name is one name more, and not two of the same.
+        (", hostname: a, subdomain: web", "n1", "web.ns.svc web-n1.ns.svc a.web.ns.svc"),
+    ] {
+        assert_eq!(names(&pod(spec), node).join(" "), expected, "{spec} {node}");
+    }
+}
+
+#[test]
 fn a_pods_own_settings_are_added() {
     check(
         ", dnsConfig: {nameservers: [192.0.2.9, 192.0.2.1], searches: [example.org, b.c], \

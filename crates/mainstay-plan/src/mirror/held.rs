@@ -39,11 +39,11 @@ pub struct Mirror {
 // === impl Held ===
 
 impl Held {
-    /// What matters of a pod of the API.
+    /// What matters of a pod of the API, without the room that reading leaves in lists.
     pub fn of(mut pod: KubernetesPod) -> Self {
         let annotations = pod.metadata.annotations.as_mut();
         let Some(hash) = annotations.and_then(|it| it.remove(CONFIG_MIRROR_ANNOTATION)) else {
-            return Self::Foreign(Arc::new(pod));
+            return Self::Foreign(Arc::new(pod.clone()));
         };
         let metadata = pod.metadata;
         let mut annotations = metadata.annotations.unwrap_or_default();
@@ -57,7 +57,7 @@ impl Held {
             owner: owner.map(|owner| owner.uid),
             deleting: metadata.deletion_timestamp.is_some(),
             ephemeral: pod.spec.and_then(|spec| spec.ephemeral_containers).unwrap_or_default(),
-            status: pod.status.unwrap_or_default(),
+            status: pod.status.as_ref().cloned().unwrap_or_default(),
         }))
     }
 }

@@ -204,6 +204,7 @@ fn what_runs_and_is_not_wanted_is_ending() {
             image_ref: String::new(),
             pre_stop: None,
             termination_message: None,
+            user: None,
         }],
     };
     let seen = SeenPod {

@@ -5,6 +5,10 @@ use k8s_openapi::api::core::v1::{NodeCondition, NodeStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::NodeFacts;
+use crate::node_shutdown::NOT_READY;
+
+/// The reason of a `RuntimeReady` that does not hold because the runtime does not answer.
+pub const UNREACHABLE: &str = "Unreachable";
 
 /// A condition that turned: what the event about it says.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -83,7 +87,8 @@ pub(super) fn all(
     all
 }
 
-/// Source: `pkg/kubelet/runtime.go` (`runtimeErrors`, `networkErrors`).
+/// Source: `pkg/kubelet/runtime.go` (`runtimeErrors`, `networkErrors`) and `ReadyCondition` in
+/// `pkg/kubelet/nodestatus/setters.go`.
 fn why_not_ready(facts: &NodeFacts) -> Option<String> {
     let mut whys: Vec<String> = Vec::new();
     if facts.runtime.is_empty() {
@@ -91,6 +96,10 @@ fn why_not_ready(facts: &NodeFacts) -> Option<String> {
     }
     for condition in facts.runtime.iter().filter(|condition| !condition.status) {
         let (kind, reason, message) = (&condition.kind, &condition.reason, &condition.message);
+        if reason == UNREACHABLE {
+            whys.push("container runtime is down".to_owned());
+            continue;
+        }
         let subject = match kind.as_str() {
             "RuntimeReady" => "container runtime",
             "NetworkReady" => "container runtime network",
@@ -98,6 +107,9 @@ fn why_not_ready(facts: &NodeFacts) -> Option<String> {
             _ => continue,
         };
         whys.push(format!("{subject} not ready: {kind}=false reason:{reason} message:{message}"));
+    }
+    if facts.shutting_down {
+        whys.push(NOT_READY.to_owned());
     }
     match whys.len() {
         0 => None,

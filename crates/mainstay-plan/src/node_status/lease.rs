@@ -11,11 +11,17 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta, Owne
 /// Where the leases of nodes are.
 pub const NAMESPACE: &str = "kube-node-lease";
 
-/// How long a lease holds. Source: `nodeLeaseDurationSeconds` of the kubelet's configuration.
+/// How long a lease holds by default. Source: `nodeLeaseDurationSeconds` of the kubelet's configuration.
 pub const DURATION: Duration = Duration::from_secs(40);
 
-/// The lease, renewed now: the one that is held with its resource version, or a new one.
-pub fn lease(held: Option<&Lease>, node_name: &str, node_uid: &str, now: Timestamp) -> Lease {
+/// The lease, renewed now for so long: the one that is held with its resource version, or a new one.
+pub fn lease(
+    held: Option<&Lease>,
+    node_name: &str,
+    node_uid: &str,
+    duration: Duration,
+    now: Timestamp,
+) -> Lease {
     let mut lease = held.cloned().unwrap_or_else(|| Lease {
         metadata: ObjectMeta {
             name: Some(node_name.to_owned()),
@@ -34,7 +40,7 @@ pub fn lease(held: Option<&Lease>, node_name: &str, node_uid: &str, now: Timesta
     let spec = lease.spec.take().unwrap_or_default();
     lease.spec = Some(LeaseSpec {
         holder_identity: Some(node_name.to_owned()),
-        lease_duration_seconds: i32::try_from(DURATION.as_secs()).ok(),
+        lease_duration_seconds: i32::try_from(duration.as_secs()).ok(),
         renew_time: Some(MicroTime(now)),
         ..spec
     });

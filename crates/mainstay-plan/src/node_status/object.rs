@@ -10,13 +10,13 @@ use k8s_openapi::api::core::v1::{
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use mainstay_pod::Quantity as Amount;
 use mainstay_pod::identity::PROPOSED_POD_CIDR_ANNOTATION;
+use mainstay_pod::node_labels::KUBELET_LABELS;
 use serde_json::{Value, json};
 
-use super::{MAX_PODS, Machine, NodeFacts, conditions};
+use super::{NodeFacts, NodeSettings, conditions};
 
-/// Images that are shown, at the most. Source: `nodeStatusMaxImages`.
-const MAX_IMAGES: usize = 50;
 /// Names that are shown of each. Source: `MaxNamesPerImageInNodeStatus`.
 const MAX_NAMES: usize = 5;
 
@@ -25,16 +25,24 @@ pub fn node(facts: &NodeFacts, now: Timestamp) -> Node {
     Node {
         metadata: ObjectMeta {
             name: Some(facts.name.clone()),
-            labels: Some(labels(&facts.name, &facts.machine.architecture)),
+            labels: Some(facts.settings.labels(&facts.name, &facts.machine.architecture)),
             annotations: Some(annotations(facts)).filter(|it| !it.is_empty()),
             ..ObjectMeta::default()
         },
-        spec: Some(NodeSpec::default()),
+        spec: Some(NodeSpec {
+            provider_id: some(&facts.settings.provider_id),
+            taints: (!facts.settings.taints.is_empty()).then(|| facts.settings.taints.clone()),
+            ..NodeSpec::default()
+        }),
         status: Some(status(&NodeStatus::default(), facts, now)),
     }
 }
 
-/// The merge patch that gives a Node the labels and annotations that it is registered with; `None`
+fn some(text: &str) -> Option<String> {
+    (!text.is_empty()).then(|| text.to_owned())
+}
+
+/// The merge patch that gives a Node the labels and annotations that every one is registered with; `None`
 /// if it has them. Those of others stay.
 pub fn metadata_patch(held: &Node, facts: &NodeFacts) -> Option<Value> {
     let missing = |known: Option<&BTreeMap<String, String>>, mut wanted: BTreeMap<_, _>| {
@@ -43,13 +51,7 @@ pub fn metadata_patch(held: &Node, facts: &NodeFacts) -> Option<Value> {
     };
     let mut patch = serde_json::Map::new();
     for (field, missing) in [
-        (
-            "labels",
-            missing(
-                held.metadata.labels.as_ref(),
-                labels(&facts.name, &facts.machine.architecture),
-            ),
-        ),
+        ("labels", missing(held.metadata.labels.as_ref(), kept_labels(facts))),
         ("annotations", missing(held.metadata.annotations.as_ref(), annotations(facts))),
     ] {
         if !missing.is_empty() {
@@ -65,7 +67,22 @@ fn annotations(facts: &NodeFacts) -> BTreeMap<String, String> {
     range.map(|range| (PROPOSED_POD_CIDR_ANNOTATION.to_owned(), range.clone())).collect()
 }
 
-/// What a node says of itself, by its name and its architecture in Go's words. Source: `initialNode`.
+/// Labels that a node keeps as they are. Source: `updateDefaultLabels`.
+fn kept_labels(facts: &NodeFacts) -> BTreeMap<String, String> {
+    let mut labels = facts.settings.labels(&facts.name, &facts.machine.architecture);
+    labels.retain(|key, _| KUBELET_LABELS.contains(&&**key));
+    labels
+}
+
+impl NodeSettings {
+    /// What a node says of itself, by its name and its architecture in Go's words. Source: `initialNode`.
+    pub fn labels(&self, name: &str, architecture: &str) -> BTreeMap<String, String> {
+        let own = labels(name, architecture).into_iter();
+        own.chain(self.labels.clone()).collect()
+    }
+}
+
+/// The labels that every node has.
 pub fn labels(name: &str, architecture: &str) -> BTreeMap<String, String> {
     let own = [
         ("beta.kubernetes.io/arch", architecture),
@@ -79,19 +96,19 @@ pub fn labels(name: &str, architecture: &str) -> BTreeMap<String, String> {
 
 /// The status as it should be. What others wrote in `held`, such as resources of devices, stays.
 pub fn status(held: &NodeStatus, facts: &NodeFacts, now: Timestamp) -> NodeStatus {
-    let resources = resources(&facts.machine);
-    let with = |held: &Option<BTreeMap<String, Quantity>>| {
+    let allocation = &facts.settings.allocation;
+    let with = |held: &Option<BTreeMap<String, Quantity>>, own: BTreeMap<_, Amount>| {
         let mut all = held.clone().unwrap_or_default();
         all.retain(|name, _| !is_own(name));
-        all.extend(resources.clone());
+        // As a server stores it, so that it is no change when it comes back.
+        all.extend(own.into_iter().map(|(name, amount)| (name, Quantity(amount.canonical()))));
         Some(all)
     };
     let port = facts.port.map(|port| DaemonEndpoint { port: i32::from(port) });
     NodeStatus {
         addresses: Some(addresses(facts)),
-        // Nothing is set aside for the system: mainstay evicts nobody.
-        allocatable: with(&held.allocatable),
-        capacity: with(&held.capacity),
+        allocatable: with(&held.allocatable, allocation.allocatable(&facts.machine)),
+        capacity: with(&held.capacity, allocation.capacity(&facts.machine)),
         conditions: Some(conditions::all(held.conditions.as_deref(), facts, now)),
         daemon_endpoints: Some(NodeDaemonEndpoints { kubelet_endpoint: port }),
         features: Some(NodeFeatures { supplemental_groups_policy: Some(true) }),
@@ -114,24 +131,6 @@ fn is_own(name: &str) -> bool {
         || name.starts_with("hugepages-")
 }
 
-fn resources(machine: &Machine) -> BTreeMap<String, Quantity> {
-    // As a server stores it, so that it is no change when it comes back.
-    let kibibytes = |bytes: u64| {
-        let text = format!("{}Ki", bytes / 1024);
-        mainstay_pod::Quantity::parse(&text).map_or(text, mainstay_pod::Quantity::canonical)
-    };
-    let own = [
-        ("cpu", machine.processors.to_string()),
-        ("ephemeral-storage", kibibytes(machine.storage)),
-        ("memory", kibibytes(machine.memory)),
-        ("pods", MAX_PODS.to_string()),
-    ];
-    let own = own.into_iter().map(|(name, amount)| (name.to_owned(), Quantity(amount)));
-    let huge = machine.huge_pages.iter();
-    let huge = huge.map(|(size, bytes)| (format!("hugepages-{size}"), Quantity(kibibytes(*bytes))));
-    own.chain(huge).collect()
-}
-
 fn addresses(facts: &NodeFacts) -> Vec<NodeAddress> {
     let address = |kind: &str, address: String| NodeAddress { type_: kind.to_owned(), address };
     let internal = facts.addresses.iter().map(|ip| address("InternalIP", ip.to_string()));
@@ -148,7 +147,8 @@ fn images(facts: &NodeFacts) -> Vec<ContainerImage> {
         ),
         size_bytes: i64::try_from(image.size).ok(),
     };
-    images.into_iter().take(MAX_IMAGES).map(image).collect()
+    let shown = facts.settings.max_images.unwrap_or(usize::MAX);
+    images.into_iter().take(shown).map(image).collect()
 }
 
 fn info(facts: &NodeFacts) -> NodeSystemInfo {

@@ -29,6 +29,7 @@ fn image(id: &str, size: u64) -> Image {
 
 fn facts() -> NodeFacts {
     NodeFacts {
+        shutting_down: false,
         name: "n1".into(),
         machine: Machine {
             machine_id: "m".into(),
@@ -50,6 +51,7 @@ fn facts() -> NodeFacts {
         kubelet_version: "v1.36.0+mainstay-0.1.0".into(),
         port: Some(10250),
         images: vec![image("small", 1), image("large", 2)],
+        settings: Arc::default(),
         pod_range: Some("10.201.7.0/24".into()),
     }
 }
@@ -92,10 +94,10 @@ fn a_node_is_registered_with_all_that_tools_look_for() {
             ],
             "allocatable": {
               "cpu": "2",
-              "ephemeral-storage": "1Ti",
+              "ephemeral-storage": "966367640Ki",
               "hugepages-1Gi": "0",
               "hugepages-2Mi": "4Mi",
-              "memory": "3906250Ki",
+              "memory": "3799754Ki",
               "pods": "110"
             },
             "capacity": {
@@ -203,28 +205,32 @@ fn a_node_is_registered_with_all_that_tools_look_for() {
 
 #[test]
 fn a_node_says_why_it_is_not_ready() {
-    let message = |runtime: &[RuntimeCondition]| {
-        let status = status(
-            &NodeStatus::default(),
-            &NodeFacts { runtime: runtime.to_vec(), ..facts() },
-            at(1),
-        );
+    let said = |facts: &NodeFacts| {
+        let status = status(&NodeStatus::default(), facts, at(1));
         let ready = status.conditions.unwrap().pop().unwrap();
         format!("{} {} {}", ready.status, ready.reason.unwrap(), ready.message.unwrap())
     };
+    let message =
+        |runtime: &[RuntimeCondition]| said(&NodeFacts { runtime: runtime.to_vec(), ..facts() });
     let rows = [
         message(&[]),
         message(&[condition("RuntimeReady", false)]),
         message(&[condition("RuntimeReady", true), condition("NetworkReady", false)]),
         message(&[condition("RuntimeReady", false), condition("NetworkReady", false)]),
         message(&[condition("RuntimeReady", true), condition("ImagesReady", false)]),
+        {
+            let fine = vec![condition("RuntimeReady", true)];
+            let facts = NodeFacts { runtime: fine, shutting_down: true, ..facts() };
+            said(&facts)
+        },
     ];
     expect![[r#"
         False KubeletNotReady container runtime status check may not have completed yet
         False KubeletNotReady container runtime not ready: RuntimeReady=false reason:Broken message:it is broken
         False KubeletNotReady container runtime network not ready: NetworkReady=false reason:Broken message:it is broken
         False KubeletNotReady [container runtime not ready: RuntimeReady=false reason:Broken message:it is broken, container runtime network not ready: NetworkReady=false reason:Broken message:it is broken]
-        True KubeletReady kubelet is posting ready status"#]]
+        True KubeletReady kubelet is posting ready status
+        False KubeletNotReady node is shutting down"#]]
     .assert_eq(&rows.join("\n"));
 }
 
@@ -299,7 +305,7 @@ fn what_others_wrote_stays() {
 
 #[test]
 fn a_lease_is_renewed_as_it_is_held() {
-    let first = lease(None, "n1", "u", at(1));
+    let first = lease(None, "n1", "u", LEASE_DURATION, at(1));
     expect![[r#"
         {
           "apiVersion": "coordination.k8s.io/v1",
@@ -325,7 +331,7 @@ fn a_lease_is_renewed_as_it_is_held() {
     .assert_eq(&serde_json::to_string_pretty(&first).unwrap());
     let mut held = first;
     held.metadata.resource_version = Some("5".into());
-    let second = lease(Some(&held), "n1", "u", at(2));
+    let second = lease(Some(&held), "n1", "u", LEASE_DURATION, at(2));
     let second = serde_json::to_value(&second).unwrap();
     assert_eq!(second["metadata"]["resourceVersion"], json!("5"));
     assert_eq!(second["spec"]["renewTime"], json!("1970-01-01T00:00:02.000000Z"));

@@ -12,11 +12,13 @@ use super::health::stop_given_up;
 use super::order::{Round, begins_another, on_turn};
 use super::restart::{Afterwards, Restarts, all_ended};
 use super::state::{
-    Action, ContainerPlan, Goal, ImageMemory, Key, Memory, Plan, RunGoal, SeenContainer, SeenPod,
-    SeenSandbox, StopReason, Waiting,
+    Action, ContainerPlan, EvictionCause, Goal, ImageMemory, Key, Memory, Plan, RunGoal,
+    SeenContainer, SeenPod, SeenSandbox, StopReason, Waiting,
 };
 use super::tear_down;
+use crate::ephemeral_storage::comes_back;
 use crate::lifecycle;
+use crate::resize::{self, Next};
 
 /// No action that failed waits longer until it is tried again: the wait for images, 300 s.
 const LONGEST_RETRY: SignedDuration = SignedDuration::from_secs(300);
@@ -140,14 +142,19 @@ impl Planner<'_> {
             .filter(|sandbox| current.is_none_or(|current| current.id != sandbox.id))
             .collect();
         let history = History::of(self.seen, run);
-        let restarts = Restarts::AsSaid(&run.pod);
+        let restarts = Restarts::AsSaid(&run.pod, &self.memory.resized);
 
         // The newest sandbox of this version tells how its containers ended, until the next one
         // can tell more.
         let replaced = current.is_some_and(|current| self.is_complete(run, current));
         // What was written down of it tells enough, when there is no room for more, or it had to go for room.
         let eviction = self.memory.eviction(run);
-        let for_room = eviction.is_some_and(|eviction| eviction.by_pressure);
+        // One that is started anew by itself begins with empty volumes.
+        let for_room = eviction.is_some_and(|it| match it.cause {
+            EvictionCause::Pressure => true,
+            EvictionCause::Limit => comes_back(&run.pod),
+            EvictionCause::Shutdown => false,
+        });
         let given_up = (self.memory.reclaims || for_room) && self.memory.has_finished(run);
         for sandbox in &others {
             let newest = self.seen.sandboxes.iter().find(|other| other.uid == uid);
@@ -213,7 +220,9 @@ impl Planner<'_> {
             }
             Some(sandbox) => {
                 self.run_ephemeral_containers(run, sandbox, &history);
-                self.run_containers(run, &turn, sandbox, round, &history);
+                if !self.resize(run, sandbox) {
+                    self.run_containers(run, &turn, sandbox, round, &history);
+                }
             }
         }
     }
@@ -257,7 +266,7 @@ impl Planner<'_> {
         round: Round,
         history: &History<'_>,
     ) {
-        let restarts = Restarts::AsSaid(&run.pod);
+        let restarts = Restarts::AsSaid(&run.pod, &self.memory.resized);
         for (role, container) in turn {
             let due = match history.counting(*role, &container.name, current, round) {
                 None => true,
@@ -272,6 +281,33 @@ impl Planner<'_> {
         }
     }
 
+    /// Lets a pod have what it is allocated. Whether its control groups are being changed: what is started
+    /// has to fit into them.
+    fn resize(&mut self, run: &RunGoal, sandbox: &SeenSandbox) -> bool {
+        let Some(resizing) = &self.memory.resizing else { return false };
+        match resize::next(&run.pod, sandbox, resizing) {
+            Next::Nothing => {}
+            Next::Restart(ids) => {
+                let grace = run.pod.termination_grace_period();
+                for it in sandbox.containers.iter().filter(|it| ids.contains(&it.id)) {
+                    let why = StopReason::Resized { container: it.name.clone() };
+                    self.ask(tear_down::end(it, grace, why, self.memory, self.now));
+                }
+            }
+            // What is being started comes first: nobody is in its group yet.
+            Next::Resize(_) if self.is_starting() => return true,
+            Next::Resize(resize) => self.ask(Action::Resize(resize)),
+        }
+        self.memory.in_flight.contains(&Key::Resize)
+            || self.plan.actions.iter().any(|action| action.key() == Key::Resize)
+    }
+
+    /// Whether a container is being made, or about to be.
+    fn is_starting(&self) -> bool {
+        let starts = |action: &Action| matches!(action, Action::StartContainer { .. });
+        !self.is_idle() || self.plan.actions.iter().any(starts)
+    }
+
     fn run_containers(
         &mut self,
         run: &RunGoal,
@@ -280,7 +316,7 @@ impl Planner<'_> {
         round: Round,
         history: &History<'_>,
     ) {
-        let restarts = Restarts::AsSaid(&run.pod);
+        let restarts = Restarts::AsSaid(&run.pod, &self.memory.resized);
         if self.is_started_over(run, round, sandbox) {
             return;
         }
@@ -297,7 +333,7 @@ impl Planner<'_> {
                 // One that ended too often has not improved by its sandbox's end, or that of the others.
                 None => history.newest(&container.name).and_then(|it| {
                     match restarts.after(*role, container, it, self.now) {
-                        Afterwards::Start(backoff) if sandbox.has(&it.id) => Some(backoff),
+                        Afterwards::Start(backoff) if sandbox.has(&it.id) => backoff,
                         _ => it.backoff,
                     }
                 }),
@@ -322,7 +358,7 @@ impl Planner<'_> {
                             self.wake_at(due);
                             continue;
                         }
-                        Afterwards::Start(backoff) => Some(backoff),
+                        Afterwards::Start(backoff) => backoff,
                     }
                 }
             };
@@ -397,7 +433,7 @@ impl Planner<'_> {
             tear_down::end_round(sandbox).into_iter().for_each(|action| self.ask(action));
             return true;
         }
-        let restarts = Restarts::AsSaid(&run.pod);
+        let restarts = Restarts::AsSaid(&run.pod, &self.memory.resized);
         let Some(last) = round.number.checked_sub(1) else { return false };
         if sandbox.containers.iter().any(|it| it.round == round.number) {
             return false;

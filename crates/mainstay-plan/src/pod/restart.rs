@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Container;
-use mainstay_cri::ContainerState;
+use mainstay_cri::{ContainerId, ContainerState};
 use mainstay_pod::{Pod, RestartPolicy, Role};
 
 use super::order::Round;
@@ -37,17 +37,25 @@ pub fn was_interrupted(policy: RestartPolicy, started: bool, seen: &SeenPod) -> 
 /// Which ends of a pod's containers are followed by a new start.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Restarts<'a> {
-    /// Those that the pod's and the container's restart policies say.
-    AsSaid(&'a Pod),
+    /// Those that the pod's and the container's restart policies say, and of containers that were ended for a
+    /// resize.
+    AsSaid(&'a Pod, &'a BTreeSet<ContainerId>),
     /// None: the pod is being ended.
     Never,
 }
 
 impl Restarts<'_> {
-    /// Whether a container that ended with this exit code is started again.
-    pub(crate) fn again(self, role: Role, container: &Container, exit_code: i32) -> bool {
+    /// Whether a container is started again of which the newest ended with this exit code.
+    pub(crate) fn again(
+        self,
+        role: Role,
+        container: &Container,
+        newest: &SeenContainer,
+        exit_code: i32,
+    ) -> bool {
         match self {
-            Self::AsSaid(pod) => pod.restarts(role, container, exit_code),
+            Self::AsSaid(_, resized) if resized.contains(&newest.id) => true,
+            Self::AsSaid(pod, _) => pod.restarts(role, container, exit_code),
             Self::Never => false,
         }
     }
@@ -69,11 +77,15 @@ impl Restarts<'_> {
         if newest.state.never_ran() {
             return Afterwards::Nothing;
         }
-        if !self.again(role, container, *exit_code) {
+        if !self.again(role, container, newest, *exit_code) {
             return Afterwards::Done;
         }
+        if matches!(self, Self::AsSaid(_, resized) if resized.contains(&newest.id)) {
+            // Nothing was wrong with it.
+            return Afterwards::Start(newest.backoff);
+        }
         match judge(newest.backoff, *finished_at, now) {
-            Verdict::Start(backoff) => Afterwards::Start(backoff),
+            Verdict::Start(backoff) => Afterwards::Start(Some(backoff)),
             Verdict::Wait(due) => Afterwards::Wait(due),
         }
     }
@@ -86,8 +98,8 @@ pub(crate) enum Afterwards {
     Nothing,
     /// It has ended for good.
     Done,
-    /// It is started again now.
-    Start(Backoff),
+    /// It is started again now, with this back-off in force.
+    Start(Option<Backoff>),
     /// It is started again at this moment: `CrashLoopBackOff`.
     Wait(Timestamp),
 }

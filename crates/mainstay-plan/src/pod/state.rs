@@ -7,12 +7,19 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use mainstay_cri::{ContainerId, ContainerState, PodSandboxState, PodSandboxStatus, SandboxId};
+use k8s_openapi::api::core::v1::PodStatus;
+use mainstay_cri::{
+    ContainerId, ContainerState, LinuxContainerUser, PodSandboxState, PodSandboxStatus, SandboxId,
+};
 use mainstay_pod::Pod;
 
 use super::health::Health;
 use crate::backoff::Backoff;
+use crate::ephemeral_storage::EVICTED;
 use crate::labels;
+use crate::node_shutdown::TERMINATED;
+use crate::pressure::resource_of;
+use crate::resize::{Pending, Resize, Resizing};
 
 pub use mainstay_pod::SourceKind;
 
@@ -147,6 +154,8 @@ pub struct SeenContainer {
     /// What it left to say when it ended, which is not the runtime's to know; `None` until it was
     /// looked for. See [`crate::termination_message`].
     pub termination_message: Option<String>,
+    /// As whom it was started, if the runtime tells.
+    pub user: Option<LinuxContainerUser>,
 }
 
 impl SeenSandbox {
@@ -170,6 +179,7 @@ impl SeenSandbox {
                 backoff: note(labels::BACKOFF).and_then(|text| text.parse().ok()),
                 image: status.image.0.clone(),
                 image_ref: status.image_ref.clone(),
+                user: status.user.clone(),
                 pre_stop: note(labels::PRE_STOP_HANDLER).map(|text| Arc::from(text.as_str())),
                 termination_message: None,
             }
@@ -189,6 +199,13 @@ impl SeenSandbox {
             sidecars: sidecars.map(str::to_owned).collect(),
             containers: status.containers.iter().map(container).collect(),
         }
+    }
+
+    /// Lets no container of it be waited for longer than this, whatever was written down.
+    pub fn bound_waits(&mut self, longest: Duration) {
+        let backoffs =
+            self.containers.iter_mut().filter_map(|container| container.backoff.as_mut());
+        backoffs.for_each(|backoff| backoff.wait = backoff.wait.min(longest));
     }
 
     /// Whether a container is in it.
@@ -247,13 +264,19 @@ pub struct Memory {
     pub post_start: BTreeSet<ContainerId>,
     /// What probes say of containers; of one that is not here nothing is known yet.
     pub health: BTreeMap<ContainerId, Health>,
-    /// A version of the pod that is ended because it took too much, or the node had too little.
+    /// A version of the pod that is ended for good by its node.
     pub evicted: Option<Eviction>,
     /// Ephemeral containers of the goal's pod that have been started once, by name, whatever is left of them.
     pub spent: BTreeSet<String>,
     /// Whether the disk is so short that nothing is kept of a pod that has come to its end for good,
     /// but what was written down of it.
     pub reclaims: bool,
+    /// What is in force of the goal's pod, while that is not what it is allocated.
+    pub resizing: Option<Arc<Resizing>>,
+    /// Resources that the goal's pod is to have and that it cannot be allocated yet.
+    pub pending: Option<Arc<Pending>>,
+    /// Containers that are ended, or have been, to be started with other resources.
+    pub resized: BTreeSet<ContainerId>,
 }
 
 impl Memory {
@@ -269,14 +292,10 @@ impl Memory {
         }
     }
 
-    /// Notes when a goal's pod began, unless that is known: with its first sandbox, or now.
-    pub fn begin(&mut self, run: &RunGoal, seen: &SeenPod, now: Timestamp) {
-        if self.began(run).is_none() {
-            let own = seen.sandboxes.iter().filter(|it| run.is_own(&it.uid, it.incarnation));
-            let at = own.map(|sandbox| sandbox.created_at).min().unwrap_or(now);
-            let (uid, incarnation) = (run.pod.uid().to_owned(), run.incarnation);
-            self.began = Some(Began { uid, incarnation, at });
-        }
+    /// Notes when a goal's pod began.
+    pub fn begin(&mut self, run: &RunGoal, at: Timestamp) {
+        let (uid, incarnation) = (run.pod.uid().to_owned(), run.incarnation);
+        self.began = Some(Began { uid, incarnation, at });
     }
 
     /// When a goal's pod began, if that is known.
@@ -299,6 +318,7 @@ impl Memory {
         };
         self.ending.retain(|id, _| exists(id));
         self.post_start.retain(exists);
+        self.resized.retain(exists);
         self.failures.retain(|key, _| match key {
             Key::Dead(id) | Key::Hook(id) => exists(id),
             Key::DeadSandbox(id) => sandboxes.iter().any(|sandbox| sandbox.id == *id),
@@ -306,6 +326,7 @@ impl Memory {
             | Key::Volumes
             | Key::Ledger
             | Key::Sandbox
+            | Key::Resize
             | Key::Container(_)
             | Key::Image(_) => true,
         });
@@ -398,19 +419,58 @@ pub struct Began {
     pub at: Timestamp,
 }
 
-/// A version of a pod that is ended because it took too much, or the node had too little.
+/// Why a pod is ended that would run on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EvictionCause {
+    /// It took more than it may.
+    Limit,
+    /// The node had too little.
+    Pressure,
+    /// The node is shut down. A static pod is not evicted for that: it runs again when the node does.
+    Shutdown,
+}
+
+/// A version of a pod that is ended for good by its node.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Eviction {
     /// Which version.
     pub uid: String,
     /// Which incarnation of it.
     pub incarnation: Option<Incarnation>,
-    /// Of what there was too much or too little.
+    /// A sentence: of what there was too much or too little.
     pub message: String,
     /// How long its containers have to end.
     pub grace: Duration,
-    /// Whether it was the node that had too little.
-    pub by_pressure: bool,
+    /// Why.
+    pub cause: EvictionCause,
+}
+
+impl EvictionCause {
+    /// What the status of a pod that was ended so tells; `None` of any other pod.
+    pub fn of(status: &PodStatus) -> Option<Self> {
+        match status.reason.as_deref()? {
+            EVICTED if resource_of(status).is_some() => Some(Self::Pressure),
+            EVICTED => Some(Self::Limit),
+            TERMINATED => Some(Self::Shutdown),
+            _ => None,
+        }
+    }
+
+    /// The pod's reason. Source: `Reason` in `pkg/kubelet/eviction/helpers.go`, `nodeShutdownReason`.
+    pub const fn reason(self) -> &'static str {
+        match self {
+            Self::Limit | Self::Pressure => EVICTED,
+            Self::Shutdown => TERMINATED,
+        }
+    }
+
+    /// Whether the pod itself has done nothing that it may not.
+    pub const fn is_of_node(self) -> bool {
+        match self {
+            Self::Pressure | Self::Shutdown => true,
+            Self::Limit => false,
+        }
+    }
 }
 
 /// A version of a pod that has run to its end for good.
@@ -435,6 +495,8 @@ pub enum Key {
     Sandbox,
     /// The container of this name, in the goal's own sandbox.
     Container(String),
+    /// What the goal's own sandbox and its containers may use.
+    Resize,
     /// The image of the container of this name.
     Image(String),
     /// What is done in a container after its start.
@@ -473,6 +535,8 @@ pub enum Action {
         /// What.
         container: ContainerPlan,
     },
+    /// Let a pod that runs have what it is allocated.
+    Resize(Box<Resize>),
     /// Do what is to be done after a container's start.
     PostStart {
         /// Where.
@@ -541,6 +605,11 @@ pub enum StopReason {
     PostStartFailed,
     /// All containers of the pod are started over.
     RestartAll,
+    /// It is to be started with other resources, and the pod goes on.
+    Resized {
+        /// Its name in the pod.
+        container: String,
+    },
 }
 
 impl Action {
@@ -549,6 +618,7 @@ impl Action {
         match self {
             Self::Prepare { uid } | Self::CleanUp { uid } => Key::Host(uid.clone()),
             Self::UpdateVolumes => Key::Volumes,
+            Self::Resize(_) => Key::Resize,
             Self::RecordFinished { .. } => Key::Ledger,
             Self::EnsureImage { container } => Key::Image(container.clone()),
             Self::RunSandbox { .. } => Key::Sandbox,

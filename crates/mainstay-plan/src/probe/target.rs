@@ -72,6 +72,7 @@ mod tests {
             image_ref: "i".into(),
             pre_stop: None,
             termination_message: None,
+            user: None,
         };
         let sandbox = SeenSandbox {
             id: SandboxId("s".into()),

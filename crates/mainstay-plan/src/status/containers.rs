@@ -3,15 +3,17 @@
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{
     Container, ContainerState as ApiState, ContainerStateRunning, ContainerStateTerminated,
-    ContainerStateWaiting, ContainerStatus, PodStatus, VolumeMountStatus,
+    ContainerStateWaiting, ContainerStatus, ContainerUser, LinuxContainerUser as ApiUser,
+    PodStatus, VolumeMountStatus,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
-use mainstay_cri::{ContainerState, STATUS_UNKNOWN};
+use mainstay_cri::{ContainerState, LinuxContainerUser, STATUS_UNKNOWN};
 use mainstay_pod::{Pod, Role};
 
 use crate::pod::{
     Afterwards, Failure, Key, Memory, Restarts, Round, SeenContainer, SeenSandbox, on_turn,
 };
+use crate::resize::{self, Requirements};
 use crate::termination_message;
 use crate::translate::is_recursively_read_only;
 
@@ -28,6 +30,8 @@ pub(super) struct View<'a> {
     newest: Option<&'a SeenContainer>,
     /// The one before the newest.
     last: Option<&'a SeenContainer>,
+    /// What it has, if that may not be what it is allocated.
+    has: Option<&'a Requirements>,
 }
 
 /// What it is doing now.
@@ -95,7 +99,7 @@ pub(super) fn views<'a>(
                 Now::Ended(end) if role == Role::Init => {
                     !pod.restarts(role, container, end.exit_code)
                 }
-                Now::Ended(end) => !restarts.again(role, container, end.exit_code),
+                Now::Ended(end) => !restarts.again(role, container, end.container, end.exit_code),
                 Now::NeverStarted { .. } | Now::Running { .. } | Now::BackingOff { .. } => false,
             },
             started: newest.is_some_and(|newest| memory.has_started(container, newest)),
@@ -109,6 +113,7 @@ pub(super) fn views<'a>(
             now,
             newest,
             last: of_name.get(1).copied(),
+            has: memory.resizing.as_ref().and_then(|it| it.containers.get(&container.name)),
         }
     };
     pod.containers().map(view).collect()
@@ -139,6 +144,7 @@ fn look<'a>(of: Of<'_>, newest: Option<&'a SeenContainer>) -> Now<'a> {
         .or_else(|| failure(&Key::Sandbox))
         .or_else(|| failure(&Key::Host(pod.uid().to_owned())));
     let pulling = memory.in_flight.contains(&Key::Image(name.clone()));
+    let told = |failure: &Failure| (failure.reason.clone(), Some(failure.message.clone()));
     let waiting = |failure: Option<&Failure>| match failure {
         // Source: `EnsureImageExists` in `pkg/kubelet/images/image_manager.go`.
         Some(failure) if failure.reason == "ErrImagePull" && !pulling => {
@@ -147,7 +153,7 @@ fn look<'a>(of: Of<'_>, newest: Option<&'a SeenContainer>) -> Now<'a> {
             let message = format!("Back-off pulling image {image:?}: ErrImagePull: {message}");
             ("ImagePullBackOff".to_owned(), Some(message))
         }
-        Some(failure) => (failure.reason.clone(), Some(failure.message.clone())),
+        Some(failure) => told(failure),
         None if pod.has_init_containers() => ("PodInitializing".to_owned(), None),
         None => ("ContainerCreating".to_owned(), None),
     };
@@ -170,35 +176,34 @@ fn look<'a>(of: Of<'_>, newest: Option<&'a SeenContainer>) -> Now<'a> {
                 container: newest,
             };
             let after = restarts.after(role, container, newest, now);
-            if is_void && failure.is_none() && !matches!(after, Afterwards::Wait(_)) {
-                return Now::BackingOff {
-                    reason: "RestartingAllContainers".to_owned(),
-                    message: Some("all containers of the pod are started over".to_owned()),
-                    end,
-                };
-            }
-            match (after, failure) {
-                (Afterwards::Start(_) | Afterwards::Wait(_), Some(failure)) => Now::BackingOff {
-                    reason: failure.reason.clone(),
-                    message: Some(failure.message.clone()),
-                    end,
-                },
+            let (reason, message) = match (after, failure) {
+                (Afterwards::Start(_) | Afterwards::Done | Afterwards::Nothing, None)
+                    if is_void =>
+                {
+                    let message = "all containers of the pod are started over".to_owned();
+                    ("RestartingAllContainers".to_owned(), Some(message))
+                }
+                (Afterwards::Start(_) | Afterwards::Wait(_), Some(failure)) => told(failure),
                 (Afterwards::Wait(due), None) => {
-                    let wait = due.duration_since(*finished_at).as_secs();
-                    let (namespace, uid, pod) = (pod.namespace(), pod.uid(), pod.name());
-                    Now::BackingOff {
-                        reason: "CrashLoopBackOff".to_owned(),
-                        message: Some(format!(
-                            "back-off {} restarting failed container={name} pod={pod}_{namespace}({uid})",
-                            go_duration(wait)
-                        )),
-                        end,
+                    let wait = go_duration(due.duration_since(*finished_at).as_secs());
+                    let pod = pod.long_name();
+                    let message =
+                        format!("back-off {wait} restarting failed container={name} pod={pod}");
+                    ("CrashLoopBackOff".to_owned(), Some(message))
+                }
+                // Its end means nothing, also where the pod's policy would have it so for good.
+                (Afterwards::Start(_), None) if memory.resized.contains(&newest.id) => {
+                    ("ContainerCreating".to_owned(), None)
+                }
+                (Afterwards::Start(_), None) => {
+                    match memory.failures.get(&Key::Hook(newest.id.clone())) {
+                        Some(failure) => told(failure),
+                        None => return Now::Ended(end),
                     }
                 }
-                (Afterwards::Start(_) | Afterwards::Done | Afterwards::Nothing, _) => {
-                    Now::Ended(end)
-                }
-            }
+                (Afterwards::Done | Afterwards::Nothing, _) => return Now::Ended(end),
+            };
+            Now::BackingOff { reason, message, end }
         }
     }
 }
@@ -211,6 +216,15 @@ fn go_duration(seconds: i64) -> String {
     }
 }
 
+/// What all containers of a pod are told of with.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Telling<'a> {
+    /// The name of the runtime that has them.
+    pub(super) runtime: &'a str,
+    /// The bytes that a message about an end may have.
+    pub(super) most: usize,
+}
+
 /// The bytes that a message about the end of one of so many containers may have.
 pub(super) fn most_of_message(containers: usize) -> usize {
     termination_message::MOST_OF_POD / containers.max(1)
@@ -219,10 +233,14 @@ pub(super) fn most_of_message(containers: usize) -> usize {
 /// As the API shows those of some roles.
 pub(super) fn statuses(
     views: &[View<'_>],
-    most: usize,
+    telling: Telling<'_>,
     is_of: fn(Role) -> bool,
 ) -> Vec<ContainerStatus> {
-    views.iter().filter(|view| is_of(view.role)).map(|view| status(view, most)).collect()
+    let own = views.iter().filter(|view| is_of(view.role));
+    let mut statuses: Vec<_> = own.map(|view| status(view, telling)).collect();
+    // They are large, and kept for as long as the pod is.
+    statuses.shrink_to_fit();
+    statuses
 }
 
 /// As the API shows what was added to a pod, in the order of the names.
@@ -231,7 +249,7 @@ pub(super) fn ephemeral<'a>(
     sandboxes: &(impl Iterator<Item = &'a SeenSandbox> + Clone),
     memory: &Memory,
     before: Option<&PodStatus>,
-    most: usize,
+    telling: Telling<'_>,
     now: Timestamp,
 ) -> Vec<ContainerStatus> {
     let (role, restarts) = (Role::Ephemeral, Restarts::Never);
@@ -244,8 +262,8 @@ pub(super) fn ephemeral<'a>(
         let of = Of { pod, restarts, role, container, has_turn, is_void, memory, time: now };
         let now = look(of, newest);
         let is_over = matches!(now, Now::Ended(_));
-        let (started, ready, last) = (false, false, None);
-        status(&View { role, container, now, is_over, started, ready, newest, last }, most)
+        let (started, ready, last, has) = (false, false, None, None);
+        status(&View { role, container, now, is_over, started, ready, newest, last, has }, telling)
     };
     let mut statuses: Vec<_> = pod.ephemeral_containers().iter().map(status).collect();
     statuses.sort_by(|one, other| one.name.cmp(&other.name));
@@ -299,8 +317,8 @@ fn has_ended(status: &ContainerStatus) -> bool {
     status.state.as_ref().is_some_and(|state| state.terminated.is_some())
 }
 
-/// `most` is the bytes that a message about an end may have.
-fn status(view: &View<'_>, most: usize) -> ContainerStatus {
+fn status(view: &View<'_>, telling: Telling<'_>) -> ContainerStatus {
+    let Telling { runtime, most } = telling;
     let waiting = |reason: &String, message: &Option<String>| ApiState {
         waiting: Some(ContainerStateWaiting {
             reason: Some(reason.clone()),
@@ -310,7 +328,7 @@ fn status(view: &View<'_>, most: usize) -> ContainerStatus {
     };
     let terminated = |end: &End<'_>| ApiState {
         terminated: Some(ContainerStateTerminated {
-            container_id: Some(container_id(&end.container.id.0)),
+            container_id: Some(container_id(runtime, &end.container.id.0)),
             exit_code: end.exit_code,
             finished_at: Some(Time(end.finished_at)),
             message: termination_message::of_end(
@@ -351,13 +369,17 @@ fn status(view: &View<'_>, most: usize) -> ContainerStatus {
         }));
     }
     let (container, newest) = (view.container, view.newest);
-    let resources = container.resources.clone().unwrap_or_default();
+    let mut resources = container.resources.clone().unwrap_or_default();
+    let allocated = resources.requests.clone();
+    if let Some(has) = view.has.filter(|_| matches!(view.now, Now::Running { .. })) {
+        resize::in_force(&mut resources, has);
+    }
     let written = || container.image.clone().unwrap_or_default();
     ContainerStatus {
         name: container.name.clone(),
         image: newest.map_or_else(written, |seen| seen.image.clone()),
         image_id: newest.map(|seen| seen.image_ref.clone()).unwrap_or_default(),
-        container_id: newest.map(|seen| container_id(&seen.id.0)),
+        container_id: newest.map(|seen| container_id(runtime, &seen.id.0)),
         state: Some(state),
         last_state: Some(last.unwrap_or_default()),
         ready: view.ready,
@@ -365,10 +387,23 @@ fn status(view: &View<'_>, most: usize) -> ContainerStatus {
         restart_count: newest
             .map_or(0, |seen| i32::try_from(seen.restart_count).unwrap_or(i32::MAX)),
         // What it has, once it is there.
-        allocated_resources: newest.and(resources.requests.clone()),
+        allocated_resources: newest.and(allocated),
         resources: newest.map(|_| resources),
         volume_mounts: mounts(container),
+        user: newest.and_then(|seen| seen.user.as_ref()).map(user),
         ..ContainerStatus::default()
+    }
+}
+
+/// Source: `convertContainerStatusUser`.
+fn user(user: &LinuxContainerUser) -> ContainerUser {
+    let groups: Vec<i64> = user.supplemental_groups.iter().copied().map(i64::from).collect();
+    ContainerUser {
+        linux: Some(ApiUser {
+            uid: user.uid.into(),
+            gid: user.gid.into(),
+            supplemental_groups: (!groups.is_empty()).then_some(groups),
+        }),
     }
 }
 
@@ -390,8 +425,8 @@ fn mounts(container: &Container) -> Option<Vec<VolumeMountStatus>> {
 
 /// How a status names a container: the runtime's name and its id. Source: `BuildContainerID` in
 /// `pkg/kubelet/container/runtime.go`.
-pub fn container_id(id: &str) -> String {
-    format!("mainstay://{id}")
+pub fn container_id(runtime: &str, id: &str) -> String {
+    format!("{runtime}://{id}")
 }
 
 /// The id of a container that a status names so.

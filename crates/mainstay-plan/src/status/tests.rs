@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use mainstay_pod::Pod;
 
 use super::*;
-use crate::pod::{Began, Eviction, Failure, Health, Key, SeenContainer};
+use crate::pod::{Began, Eviction, EvictionCause, Failure, Health, Key, SeenContainer};
 
 fn at(second: i64) -> Timestamp {
     Timestamp::from_second(second).unwrap()
@@ -53,6 +53,7 @@ fn seen(pod: &Pod, containers: &[(&str, u32, ContainerState)]) -> SeenPod {
         image_ref: "sha256:1".into(),
         pre_stop: None,
         termination_message: None,
+        user: None,
     };
     SeenPod {
         sandboxes: vec![SeenSandbox {
@@ -83,7 +84,7 @@ fn status(
     second: i64,
 ) -> PodStatus {
     let (run, node, now) = (run(pod), node(), at(second));
-    compute(&Facts { run: &run, seen, memory, node: &node, before, now })
+    compute(&Facts { run: &run, seen, memory, node: &node, before, runtime: "mainstay", now })
 }
 
 fn node() -> NodeAddresses {
@@ -164,6 +165,27 @@ fn a_pod_on_its_way() {
         b restarts=0 running since 10
     "#]],
     );
+}
+
+#[test]
+fn a_pod_keeps_its_address_when_its_sandbox_has_none_any_more() {
+    let pod = pod("Never");
+    let all = seen(&pod, &[("a", 0, ended(0)), ("b", 0, ended(0))]);
+    let memory = Memory::default();
+    let before = status(&pod, &all, &memory, None, 20);
+    let ips = |ready: bool, before: Option<&PodStatus>| {
+        let mut seen = all.clone();
+        seen.sandboxes[0].ready = ready;
+        seen.sandboxes[0].ips.clear();
+        let status = status(&pod, &seen, &memory, before, 21);
+        let first = status.pod_ips.as_ref().and_then(|ips| ips.first());
+        assert_eq!(first.map(|first| &first.ip), status.pod_ip.as_ref());
+        status.pod_ip
+    };
+    assert_eq!(ips(false, Some(&before)).as_deref(), Some("10.0.0.2"));
+    assert_eq!(ips(false, None), None);
+    // One that runs has its own.
+    assert_eq!(ips(true, Some(&before)), None);
 }
 
 #[test]
@@ -324,8 +346,13 @@ fn what_took_too_much_has_failed_whatever_its_containers_say() {
     );
     let (uid, message) = (pod.uid().to_owned(), "Container a took too much.".to_owned());
     let grace = Duration::ZERO;
-    let evicted =
-        Eviction { uid, incarnation: None, message: message.clone(), grace, by_pressure: false };
+    let evicted = Eviction {
+        uid,
+        incarnation: None,
+        message: message.clone(),
+        grace,
+        cause: EvictionCause::Limit,
+    };
     let memory = Memory { evicted: Some(evicted), ..Memory::default() };
     for state in [running(), ended(0)] {
         let status = status(&pod, &seen(&pod, &[("a", 0, state)]), &memory, None, 20);
@@ -342,18 +369,19 @@ fn a_pod_of_an_api_says_that_its_node_ended_it() {
     let spec = serde_json::json!({"containers": [{"name": "a", "image": "i"}]});
     let held = serde_json::json!({"metadata": {"name": "p", "uid": "u"}, "spec": spec});
     let pod = Arc::new(Pod::from_api(serde_json::from_value(held).unwrap()).unwrap());
-    let told = |by_pressure| {
+    let told = |cause| {
         let (uid, message, grace) = (pod.uid().to_owned(), "Low.".to_owned(), Duration::ZERO);
-        let evicted = Eviction { uid, incarnation: None, message, grace, by_pressure };
+        let evicted = Eviction { uid, incarnation: None, message, grace, cause };
         let memory = Memory { evicted: Some(evicted), ..Memory::default() };
         let status = status(&pod, &seen(&pod, &[("a", 0, running())]), &memory, None, 20);
         let mut all = status.conditions.unwrap().into_iter();
         let found = all.find(|it| it.type_ == "DisruptionTarget");
         found.map(|it| (it.status, it.reason.unwrap(), it.message.unwrap()))
     };
-    assert_eq!(told(false), None);
+    assert_eq!(told(EvictionCause::Limit), None);
     let expected = ("True".to_owned(), "TerminationByKubelet".to_owned(), "Low.".to_owned());
-    assert_eq!(told(true), Some(expected));
+    assert_eq!(told(EvictionCause::Pressure), Some(expected.clone()));
+    assert_eq!(told(EvictionCause::Shutdown), Some(expected));
 }
 
 #[test]
@@ -421,8 +449,15 @@ fn a_pod_that_is_ended_by_others_has_a_last_phase() {
     let phase = |states: &[(&str, u32, ContainerState)], ended| {
         let (seen, memory) = (seen(&pod, states), Memory::default());
         let (run, node, now) = (run(&pod), node(), at(21));
-        let facts =
-            Facts { run: &run, seen: &seen, memory: &memory, node: &node, before: None, now };
+        let facts = Facts {
+            run: &run,
+            seen: &seen,
+            memory: &memory,
+            node: &node,
+            before: None,
+            runtime: "mainstay",
+            now,
+        };
         let status = compute_stopping(&facts, ended);
         status.phase.unwrap()
     };

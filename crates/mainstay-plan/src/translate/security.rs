@@ -6,10 +6,14 @@
 use k8s_openapi::api::core::v1::{
     Container, PodSecurityContext, SeccompProfile as Profile, SecurityContext,
 };
-use mainstay_cri::{LinuxContainerSecurityContext, SeccompProfile, SupplementalGroupsPolicy};
+use mainstay_cri::{
+    AppArmorProfile, LinuxContainerSecurityContext, ProtectedPaths, SeccompProfile,
+    SupplementalGroupsPolicy,
+};
 use mainstay_pod::Pod;
 
 use super::{NodeFacts, TranslateError};
+use crate::apparmor::{UNCONFINED, profile_of};
 
 pub(super) fn is_privileged(container: &Container) -> bool {
     context(container).and_then(|it| it.privileged).unwrap_or(false)
@@ -45,13 +49,18 @@ pub(super) fn of(
         add_capabilities: capabilities.and_then(|it| it.add.clone()).unwrap_or_default(),
         drop_capabilities: capabilities.and_then(|it| it.drop.clone()).unwrap_or_default(),
         run_as_user: number("runAsUser", run_as_user(pod, container))?,
+        run_as_username: None,
         run_as_group: number("runAsGroup", group)?,
         supplemental_groups: groups.into_iter().flatten().collect(),
         supplemental_groups_policy: groups_policy(shared)?,
         readonly_rootfs: is_rootfs_readonly(container),
         no_new_privs: own.and_then(|it| it.allow_privilege_escalation) == Some(false),
-        unmasked_paths: own.and_then(|it| it.proc_mount.as_deref()) == Some("Unmasked"),
+        protected_paths: match own.and_then(|it| it.proc_mount.as_deref()) {
+            Some("Unmasked") => ProtectedPaths::None,
+            _ => ProtectedPaths::Usual,
+        },
         seccomp: seccomp(profile, facts)?,
+        apparmor: apparmor(pod, container)?,
         target: None,
     })
 }
@@ -97,6 +106,20 @@ fn seccomp(profile: Option<&Profile>, facts: &NodeFacts) -> Result<SeccompProfil
         }
         (other, _) => return Err(TranslateError::invalid("seccompProfile.type", other)),
     })
+}
+
+/// Source: `getAppArmorProfile` in `pkg/kubelet/kuberuntime/helpers.go`.
+fn apparmor(pod: &Pod, container: &Container) -> Result<Option<AppArmorProfile>, TranslateError> {
+    let Some(profile) = profile_of(pod, container) else { return Ok(None) };
+    Ok(Some(match (profile.type_.as_str(), &profile.localhost_profile) {
+        ("RuntimeDefault", _) => AppArmorProfile::RuntimeDefault,
+        (UNCONFINED, _) => AppArmorProfile::Unconfined,
+        ("Localhost", Some(name)) => AppArmorProfile::Localhost(name.clone()),
+        ("Localhost", None) => {
+            return Err(TranslateError::invalid("appArmorProfile.localhostProfile", ""));
+        }
+        (other, _) => return Err(TranslateError::invalid("appArmorProfile.type", other)),
+    }))
 }
 
 /// A container that must not run as root and would.

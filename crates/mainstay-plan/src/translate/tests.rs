@@ -104,6 +104,22 @@ fn a_sandbox_is_named_placed_and_labelled() {
 }
 
 #[test]
+fn nobody_says_by_himself_what_he_is_called() {
+    let pod = pod_of(
+        "apiVersion: v1\nkind: Pod\nmetadata:\n  name: web\n  annotations: \
+         {mainstay.dev/dns-names: db.default.svc}\nspec:\n  containers:\n  - {name: c, image: i}\n",
+    );
+    let names = |pod_domain: Option<&str>| {
+        let facts = NodeFacts { pod_domain: pod_domain.map(str::to_owned), ..facts() };
+        let dns = DnsConfig::default();
+        let config = sandbox(&goal(&pod), SourceKind::File, 0, &facts, dns, "/cg").unwrap();
+        config.annotations.get(DNS_NAMES).cloned()
+    };
+    assert_eq!(names(None), None);
+    assert_eq!(names(Some("a")).as_deref(), Some("web.default.svc,web-n1.default.svc"));
+}
+
+#[test]
 fn on_the_hosts_network_ports_need_no_mapping() {
     let pod = pod("hostNetwork: true\ncontainers:\n- name: c\n  image: i\n  \
                    ports: [{containerPort: 80}]");
@@ -227,6 +243,7 @@ fn the_containers_word_counts_before_the_pods() {
                 run_as_user: Some(
                     1,
                 ),
+                run_as_username: None,
                 run_as_group: Some(
                     2,
                 ),
@@ -237,8 +254,9 @@ fn the_containers_word_counts_before_the_pods() {
                 supplemental_groups_policy: Merge,
                 readonly_rootfs: false,
                 no_new_privs: false,
-                unmasked_paths: false,
+                protected_paths: Usual,
                 seccomp: RuntimeDefault,
+                apparmor: None,
                 target: None,
             }
         "#]],
@@ -257,6 +275,7 @@ fn the_containers_word_counts_before_the_pods() {
                 run_as_user: Some(
                     5,
                 ),
+                run_as_username: None,
                 run_as_group: Some(
                     2,
                 ),
@@ -267,10 +286,11 @@ fn the_containers_word_counts_before_the_pods() {
                 supplemental_groups_policy: Merge,
                 readonly_rootfs: true,
                 no_new_privs: true,
-                unmasked_paths: false,
+                protected_paths: Usual,
                 seccomp: Localhost(
                     "/seccomp/a/b.json",
                 ),
+                apparmor: None,
                 target: None,
             }
         "#]],
@@ -356,6 +376,37 @@ fn what_no_manifest_can_say_and_a_stored_pod_does_is_refused() {
         fine | runAsGroup cannot be "-1"; correct it in the manifest
         fine | fsGroup cannot be "4294967296"; correct it in the manifest
         fine | supplementalGroups cannot be "-1"; correct it in the manifest"#]].assert_eq(&text);
+}
+
+#[test]
+fn bounds_of_the_network_are_plain_numbers_for_the_runtime() {
+    let asked = |annotations: &str, host_network: bool| {
+        let pod = pod_of(&format!(
+            "apiVersion: v1\nkind: Pod\nmetadata: {{name: web, annotations: {annotations}}}\n\
+             spec: {{containers: [{{name: c, image: i}}]}}\n"
+        ));
+        // What no manifest may say.
+        let stored = pod.to_stored().replace("\"1M\"", "\"1\"");
+        let stored = match host_network {
+            true => stored.replace("\"containers\"", "\"hostNetwork\":true,\"containers\""),
+            false => stored,
+        };
+        let pod = std::sync::Arc::new(Pod::from_stored(&stored).unwrap());
+        let dns = DnsConfig::default();
+        let config = sandbox(&goal(&pod), SourceKind::Api, 0, &facts(), dns, "/cg");
+        config.map(|config| mainstay_cri::Bandwidth::of(&config.annotations))
+    };
+    let both = "{kubernetes.io/ingress-bandwidth: 1.5G, kubernetes.io/egress-bandwidth: 10k}";
+    let bandwidth = asked(both, false).unwrap().unwrap();
+    assert_eq!((bandwidth.ingress, bandwidth.egress), (Some(1_500_000_000), Some(10_000)));
+    assert_eq!(asked("{}", false).unwrap().unwrap(), mainstay_cri::Bandwidth::default());
+    let small = "{kubernetes.io/egress-bandwidth: 1M}";
+    assert_eq!(
+        asked(small, false).unwrap_err().to_string(),
+        "kubernetes.io/egress-bandwidth cannot be \"1\"; correct it in the manifest"
+    );
+    // Nobody asks there.
+    assert!(asked(small, true).is_ok());
 }
 
 #[test]
@@ -460,6 +511,7 @@ fn a_container_that_was_added_sees_the_processes_of_its_target() {
             image_ref: String::new(),
             pre_stop: None,
             termination_message: None,
+            user: None,
         }],
     };
     let found = |spec: &str, asked: &str| {

@@ -17,7 +17,7 @@ fn diagnostic() -> Diagnostic {
 fn one_line() {
     expect!["web.yaml:4:5: spec.containers[0].workdir: unknown field (did you mean workingDir?)"]
         .assert_eq(&diagnostic().to_string());
-    let whole = Diagnostic::of_file("web.yaml", "the file is not UTF-8", None);
+    let whole = Diagnostic::error("web.yaml", "the file is not UTF-8", None);
     assert_eq!(whole.to_string(), "web.yaml: the file is not UTF-8");
 }
 
@@ -61,7 +61,7 @@ fn as_json() {
     let diagnostic = diagnostic();
     let wire = serde_json::to_string(&wire::Diagnostic::from(&diagnostic)).expect("it is JSON");
     expect![[r#"{"severity":"error","cause":"unknownField","file":"web.yaml","document":1,"line":4,"column":5,"field":"spec.containers[0].workdir","message":"unknown field","hint":"did you mean workingDir?"}"#]].assert_eq(&wire);
-    let whole = Diagnostic::of_file("web.yaml", "the file is not UTF-8", None);
+    let whole = Diagnostic::error("web.yaml", "the file is not UTF-8", None);
     let wire = serde_json::to_string(&wire::Diagnostic::from(&whole)).expect("it is JSON");
     expect![[r#"{"severity":"error","cause":"syntax","file":"web.yaml","message":"the file is not UTF-8"}"#]].assert_eq(&wire);
 }

@@ -141,6 +141,38 @@ fn other_kinds() {
 }
 
 #[test]
+fn only_secrets_have_credentials() {
+    check(
+        "apiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: m\n  annotations: \
+         {mainstay.dev/credentials: a=b}\n---\napiVersion: v1\nkind: Secret\nmetadata:\n  name: s\n  \
+         annotations: {mainstay.dev/credentials: a=../b}\n---\napiVersion: v1\nkind: Secret\nmetadata:\n  \
+         name: t\n  annotations: {mainstay.dev/credentials: a=b}\n",
+        expect![[r#"
+            refused object ConfigMap default/m
+              web.yaml:5:3: metadata.annotations[mainstay.dev/credentials]: only a Secret takes credentials (such as password=db-password,user=db-user)
+            refused object Secret default/s
+              web.yaml:11:3: metadata.annotations[mainstay.dev/credentials]: Invalid value: "../b": the name of a credential has letters, digits, '-', '_' and '.' (such as password=db-password,user=db-user)
+            Secret default/t {}
+        "#]],
+    );
+}
+
+/// What an API shows of an object is, pasted, the object.
+#[test]
+fn a_pasted_mirror_of_an_object_is_the_object() {
+    check(
+        "apiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: web-n7\n  uid: x\n  labels: \
+         {app: web, mainstay.dev/config.node: n7}\n  annotations: {mainstay.dev/config.path: /m/web.yaml, \
+         kubernetes.io/config.hash: abc}\n  ownerReferences: [{apiVersion: v1, kind: Node, name: n7, uid: y, \
+         controller: true}]\ndata: {a: b}\n",
+        expect![[r#"
+            ConfigMap default/web {"a"}
+              web.yaml:4:9: dropped what a cluster had added: the suffix -n7 of metadata.name, metadata.uid, metadata.ownerReferences, metadata.annotations[kubernetes.io/config.hash], metadata.annotations[mainstay.dev/config.path], metadata.labels[mainstay.dev/config.node]
+        "#]],
+    );
+}
+
+#[test]
 fn what_pods_refer_to_lies_beside_them() {
     check(
         "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: m, namespace: ns, uid: x}\ndata: {a: b}\n\

@@ -129,6 +129,25 @@ impl Set {
         })
     }
 
+    /// What is at these paths or below them; `*` in one is any element.
+    pub(super) fn within(&self, paths: &[Vec<&str>]) -> Self {
+        let mut out = Self::default();
+        for (element, node) in &self.nodes {
+            let is = |first: &str| {
+                first == "*" || matches!(element, Element::Field(name) if name == first)
+            };
+            let below = paths.iter().filter_map(|path| match path.split_first() {
+                Some((first, rest)) if is(first) => Some(rest.to_vec()),
+                _ => None,
+            });
+            let below: Vec<Vec<&str>> = below.collect();
+            let whole = below.iter().any(Vec::is_empty);
+            let part = || Node { member: false, children: node.children.within(&below) };
+            out.put(element.clone(), if whole { node.clone() } else { part() });
+        }
+        out
+    }
+
     fn combine(&self, other: &Self, with: &dyn Fn(&Node, Option<&Node>) -> Node) -> Self {
         let mut out = Self::default();
         for (element, node) in &self.nodes {

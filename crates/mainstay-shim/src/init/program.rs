@@ -6,7 +6,7 @@ use std::io;
 use std::os::fd::AsFd;
 
 use mainstay_linux::capability::{self, Capabilities};
-use mainstay_linux::{process, seccomp};
+use mainstay_linux::{apparmor, process, seccomp};
 use mainstay_shim_protocol::Process;
 use rustix::fs::{Gid, Mode, Uid};
 use rustix::process::{set_parent_process_death_signal, umask};
@@ -29,6 +29,14 @@ pub(super) fn set_oom_score(process: &Process) -> Result<(), InitError> {
     let Some(score) = process.oom_score_adj else { return Ok(()) };
     fs::write("/proc/self/oom_score_adj", score.to_string())
         .map_err(step(format!("set oom_score_adj to {score}")))
+}
+
+/// Chooses the profile of AppArmor that the program will have. Said while the machine's own `/proc` can be
+/// seen: what a container has in place of it may be anything (CVE-2019-19921).
+pub(super) fn set_profile(process: &Process) -> Result<(), InitError> {
+    let Some(profile) = &process.apparmor else { return Ok(()) };
+    apparmor::confine_next_program(profile)
+        .map_err(step(format!("choose the AppArmor profile {profile}")))
 }
 
 /// Leaves the shim's session and keys.

@@ -1,9 +1,8 @@
 //! Whether a commit is done, and what it changes.
 
-use std::collections::HashSet;
-
-use super::commit::{Changed, Held};
-use crate::{Change, Expect, KEY_MAX, StoreError, VALUE_MAX, Write};
+use crate::limits::check;
+use crate::view::commit::{Changed, Held};
+use crate::{Change, Expect, StoreError, Write};
 
 /// What `writes` change of what there is: all of them, or nothing and why.
 pub(super) fn decide(
@@ -12,7 +11,7 @@ pub(super) fn decide(
 ) -> Result<Vec<Changed>, StoreError> {
     check(&writes)?;
     let mut changes = Vec::with_capacity(writes.len());
-    for Write { key, expect, change } in writes {
+    for Write { key, expect, change, ttl: _ } in writes {
         let previous = current(&key);
         let met = match expect {
             Expect::Any => true,
@@ -32,25 +31,4 @@ pub(super) fn decide(
         }
     }
     Ok(changes)
-}
-
-fn check(writes: &[Write]) -> Result<(), StoreError> {
-    let refuse = |text: String| Err(StoreError::Unavailable(text.into()));
-    let mut keys = HashSet::with_capacity(writes.len());
-    for Write { key, change, .. } in writes {
-        if key.len() > KEY_MAX {
-            return refuse(format!("a key has {} bytes, and may have {KEY_MAX}", key.len()));
-        }
-        match change {
-            Change::Put(value) if value.len() > VALUE_MAX => {
-                let length = value.len();
-                return refuse(format!("{key} has {length} bytes, and may have {VALUE_MAX}"));
-            }
-            Change::Put(_) | Change::Delete => {}
-        }
-        if !keys.insert(key) {
-            return refuse(format!("{key} is twice in one commit, and may be there once"));
-        }
-    }
-    Ok(())
 }

@@ -10,9 +10,9 @@ use redb::{
     WriteTransaction,
 };
 
-use super::commit::{Changed, Commit, Held};
 use super::row::{self, Record};
-use super::state::{Entries, Image};
+use crate::view::commit::{Changed, Commit, Held};
+use crate::view::state::{Entries, Image};
 use crate::{KEY_MAX, Revision};
 
 /// The format that this version reads and writes.

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::commit::Commit;
+use crate::view::commit::Commit;
 use crate::{KEY_MAX, Revision, VALUE_MAX};
 
 const DELETE: u8 = 0;

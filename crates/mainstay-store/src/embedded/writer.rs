@@ -7,12 +7,12 @@ use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 
 use super::Options;
-use super::commit::{Commit, Held};
 use super::decide::decide;
 use super::disk::Disk;
 use super::file::{Addition, FileError, Loaded, StoreFile};
 use super::queue::{Crowd, Queue, Request, Task};
-use super::state::{Entries, Image, Shared, State};
+use crate::view::commit::{Commit, Held};
+use crate::view::state::{Entries, Image, Shared, State};
 use crate::{Durability, Revision, StoreError};
 
 /// How many revisions are reserved at once, and skipped after a crash.

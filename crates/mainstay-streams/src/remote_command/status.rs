@@ -32,6 +32,22 @@ impl Outcome {
         }
     }
 
+    /// What such an object says; `None` for what is none.
+    pub(crate) fn of_json(text: &[u8]) -> Option<Self> {
+        let status: serde_json::Value = serde_json::from_slice(text).ok()?;
+        if status.get("status")? == "Success" {
+            return Some(Self::Exited(0));
+        }
+        let causes = status.pointer("/details/causes").and_then(|causes| causes.as_array());
+        let code = causes.into_iter().flatten().find(|cause| cause["reason"] == "ExitCode");
+        let code = code.and_then(|cause| cause["message"].as_str()?.parse().ok());
+        let message = status.get("message").and_then(|message| message.as_str());
+        Some(match code {
+            Some(code) if status["reason"] == "NonZeroExitCode" => Self::Exited(code),
+            _ => Self::Failed(message.unwrap_or_default().to_owned()),
+        })
+    }
+
     /// What the versions before say, where success is said by nothing.
     pub(super) fn to_text(&self) -> Option<String> {
         self.message()
@@ -77,8 +93,15 @@ mod tests {
         ];
         for (outcome, json, text) in cases {
             assert_eq!(outcome.to_json(), json);
-            serde_json::from_str::<serde_json::Value>(json).unwrap();
+            let back = Outcome::of_json(json.as_bytes()).unwrap();
+            match (&outcome, back) {
+                (Outcome::Failed(why), Outcome::Failed(told)) => assert!(told.ends_with(why)),
+                (outcome, back) => assert_eq!(*outcome, back),
+            }
             assert_eq!(outcome.to_text().as_deref(), text);
+        }
+        for none in ["", "{}", "[]", "not JSON"] {
+            assert_eq!(Outcome::of_json(none.as_bytes()), None);
         }
     }
 }

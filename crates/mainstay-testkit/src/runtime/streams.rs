@@ -3,7 +3,8 @@
 use std::sync::{Arc, Weak};
 
 use mainstay_cri::{
-    AttachRequest, Attached, ContainerState, Error, ErrorKind, Input, Output, Resize, Result,
+    AttachRequest, Attached, ContainerState, Error, ErrorKind, FELL_BEHIND, Input, Output, Resize,
+    Result,
 };
 use tokio::io::AsyncReadExt;
 use tokio::net::unix::pipe;
@@ -51,9 +52,8 @@ impl Client {
             Some(Err(error)) => error.kind() == std::io::ErrorKind::BrokenPipe,
         };
         if !kept_up && let Some(end) = self.end.take() {
-            let message = "the container writes faster than is read";
             // A client that has left needs no reason.
-            let _ = end.send(Err(Error::new(ErrorKind::ResourceExhausted, message)));
+            let _ = end.send(Err(Error::new(ErrorKind::ResourceExhausted, FELL_BEHIND)));
         }
         kept_up
     }

@@ -1,4 +1,4 @@
-//! The API that a node belongs to: its own, or another machine's.
+//! The API that a node belongs to: its own, another machine's, or any cluster's.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -7,19 +7,21 @@ use mainstay_apiserver::User;
 use mainstay_node::ApiAccess;
 use mainstay_node::node_api::{NodeApi, NodeAuth};
 
-use super::{Api, ApiConfig, JoinConfig, Joined};
+use super::{Api, ApiConfig, JoinConfig, Joined, Member, MemberConfig};
 
 /// What is known of it before it is opened or joined.
 #[derive(Clone, Debug)]
 pub(crate) enum ClusterConfig {
     Embedded(ApiConfig),
     Joined(JoinConfig),
+    Member(MemberConfig),
 }
 
 /// The API.
 pub(crate) enum Cluster {
     Embedded(Api),
     Joined(Joined),
+    Member(Member),
 }
 
 type Task = Pin<Box<dyn Future<Output = ()> + Send>>;
@@ -30,6 +32,7 @@ impl Cluster {
         match config {
             ClusterConfig::Embedded(config) => Self::Embedded(Api::new(config)),
             ClusterConfig::Joined(config) => Self::Joined(Joined::new(config)),
+            ClusterConfig::Member(config) => Self::Member(Member::new(config)),
         }
     }
 
@@ -41,6 +44,7 @@ impl Cluster {
                 node_port: api.node_port(),
             },
             Self::Joined(joined) => joined.access(),
+            Self::Member(member) => member.access(),
         }
     }
 
@@ -49,6 +53,7 @@ impl Cluster {
         match self {
             Self::Embedded(api) => api.node_auth(),
             Self::Joined(joined) => joined.node_auth(),
+            Self::Member(member) => member.node_auth(),
         }
     }
 
@@ -56,7 +61,7 @@ impl Cluster {
     pub(crate) fn controllers(&self) -> Task {
         match self {
             Self::Embedded(api) => Box::pin(api.controllers()),
-            Self::Joined(_) => Box::pin(std::future::pending()),
+            Self::Joined(_) | Self::Member(_) => Box::pin(std::future::pending()),
         }
     }
 
@@ -65,6 +70,7 @@ impl Cluster {
         match self {
             Self::Embedded(api) => Box::pin(api.run(node)),
             Self::Joined(joined) => Box::pin(joined.run(node)),
+            Self::Member(member) => Box::pin(member.run(node)),
         }
     }
 }

@@ -1,5 +1,6 @@
 //! The API as the controllers of this process see it.
 
+use std::hash::{BuildHasher as _, Hasher as _, RandomState};
 use std::sync::{Arc, OnceLock};
 
 use mainstay_apiserver::{ApiServer, User};
@@ -8,18 +9,29 @@ use tokio::sync::watch;
 
 use super::LateApi;
 
-/// Runs the controllers from when the API is there. Never ends. `facts` are there before the server is.
+/// Runs the controllers from when the API is there, and keeps house in it; of several servers of one store
+/// one does. Never ends. `facts` are there before the server is.
 pub(super) async fn run(
     mut server: watch::Receiver<Option<ApiServer>>,
     facts: Arc<OnceLock<Facts>>,
+    node_name: String,
     selection: Selection,
 ) {
     let clients = Server(server.clone());
-    if server.wait_for(Option::is_some).await.is_err() {
+    let Ok(Some(server)) = server.wait_for(Option::is_some).await.map(|it| it.clone()) else {
         return;
-    }
+    };
     let facts = facts.get().cloned().unwrap_or_default();
-    mainstay_controllers::run(&clients, facts, &selection).await;
+    let work = || async {
+        let controllers = mainstay_controllers::run(&clients, facts.clone(), &selection);
+        tokio::join!(controllers, server.keep_house());
+    };
+    if server.is_shared() {
+        let identity = format!("{node_name}_{:016x}", RandomState::new().build_hasher().finish());
+        mainstay_controllers::lead(&clients, &identity, work).await;
+    } else {
+        work().await;
+    }
 }
 
 struct Server(watch::Receiver<Option<ApiServer>>);

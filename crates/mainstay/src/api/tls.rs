@@ -1,15 +1,25 @@
 //! TLS with certificates that are renewed while connections come in.
 
+pub(super) mod client;
+pub(super) mod client_ca;
+pub(super) mod node_tls;
+
 use std::sync::{Arc, PoisonError, RwLock};
 
 use anyhow::Context;
 use mainstay_pki::{Identity, Pki};
 use rustls::client::ResolvesClientCert;
 use rustls::crypto::CryptoProvider;
+use rustls::crypto::ring::sign::any_supported_type;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::danger::ClientCertVerifier;
 use rustls::server::{ClientHello, ResolvesServerCert, WebPkiClientVerifier};
 use rustls::sign::CertifiedKey;
-use rustls::{ClientConfig, RootCertStore, ServerConfig, SignatureScheme};
+use rustls::{
+    ClientConfig, RootCertStore, ServerConfig, SignatureScheme, SupportedProtocolVersion,
+};
+
+use crate::config::NodeTls;
 
 /// Whom to trust, and what does the cryptography.
 #[derive(Clone, Debug)]
@@ -34,18 +44,18 @@ impl Credentials {
     pub(crate) fn of(pki: &Pki) -> anyhow::Result<Self> {
         let trust = Trust::new(pki.authority().certificates())?;
         Ok(Self {
-            api_server: Current::new(api_server(&trust, pki)?),
-            node: Current::new(trust.certified(pki.node(), None)?),
-            node_client: Current::new(trust.certified(pki.node_client(), None)?),
+            api_server: Current::new(api_server(pki)?),
+            node: Current::new(certified(pki.node(), None)?),
+            node_client: Current::new(certified(pki.node_client(), None)?),
             trust,
         })
     }
 
     /// Puts renewed certificates in the place of the old ones.
     pub(crate) fn replace(&self, pki: &Pki) -> anyhow::Result<()> {
-        self.api_server.replace(api_server(&self.trust, pki)?);
-        self.node.replace(self.trust.certified(pki.node(), None)?);
-        self.node_client.replace(self.trust.certified(pki.node_client(), None)?);
+        self.api_server.replace(api_server(pki)?);
+        self.node.replace(certified(pki.node(), None)?);
+        self.node_client.replace(certified(pki.node_client(), None)?);
         Ok(())
     }
 
@@ -55,8 +65,8 @@ impl Credentials {
     }
 
     /// The node API's side towards its clients.
-    pub(crate) fn node_server(&self) -> Arc<ServerConfig> {
-        self.trust.server(self.node.clone())
+    pub(crate) fn node_server(&self, settings: &NodeTls) -> anyhow::Result<Arc<ServerConfig>> {
+        node_tls::server(self.trust.clients(), self.node.clone(), settings)
     }
 
     /// The API's side towards nodes.
@@ -67,8 +77,26 @@ impl Credentials {
 
 /// What the API shows: with the authority's certificate, so that who joins can hold it against the hash
 /// that he knows.
-fn api_server(trust: &Trust, pki: &Pki) -> anyhow::Result<CertifiedKey> {
-    trust.certified(pki.api_server(), pki.authority().certificates().first())
+fn api_server(pki: &Pki) -> anyhow::Result<CertifiedKey> {
+    certified(pki.api_server(), pki.authority().certificates().first())
+}
+
+/// A certificate and its key, ready to be shown, with the one of who has signed it if others may not
+/// have that.
+pub(crate) fn certified(
+    identity: &Identity,
+    authority: Option<&CertificateDer<'static>>,
+) -> anyhow::Result<CertifiedKey> {
+    let chain = [identity.certificate()].into_iter().chain(identity.intermediates());
+    certified_pair(chain.chain(authority).cloned().collect(), &identity.key())
+}
+
+/// The same of a chain and a key.
+pub(crate) fn certified_pair(
+    chain: Vec<CertificateDer<'static>>,
+    key: &PrivateKeyDer<'static>,
+) -> anyhow::Result<CertifiedKey> {
+    Ok(CertifiedKey::new(chain, any_supported_type(key).context("a key is of no use")?))
 }
 
 impl Trust {
@@ -82,27 +110,6 @@ impl Trust {
         Ok(Self { provider, roots: Arc::new(roots) })
     }
 
-    /// A certificate and its key, ready to be shown, with the one of who has signed it if clients may not
-    /// have that.
-    pub(crate) fn certified(
-        &self,
-        identity: &Identity,
-        authority: Option<&CertificateDer<'static>>,
-    ) -> anyhow::Result<CertifiedKey> {
-        let chain = [identity.certificate()].into_iter().chain(authority).cloned().collect();
-        self.certified_pair(chain, identity.key())
-    }
-
-    /// The same of a chain and a key.
-    pub(crate) fn certified_pair(
-        &self,
-        chain: Vec<CertificateDer<'static>>,
-        key: PrivateKeyDer<'static>,
-    ) -> anyhow::Result<CertifiedKey> {
-        let key = self.provider.key_provider.load_private_key(key).context("a key is of no use")?;
-        Ok(CertifiedKey::new(chain, key))
-    }
-
     /// A client's side.
     pub(crate) fn client(&self, shown: Arc<Current>) -> ClientConfig {
         ClientConfig::builder_with_provider(self.provider.clone())
@@ -112,22 +119,34 @@ impl Trust {
             .with_client_cert_resolver(shown)
     }
 
+    /// Who clients may be: whoever has no certificate may have a token, or ask for what everybody may know.
+    pub(crate) fn clients(&self) -> Arc<dyn ClientCertVerifier> {
+        WebPkiClientVerifier::builder_with_provider(self.roots.clone(), self.provider.clone())
+            .allow_unauthenticated()
+            .build()
+            .expect("there is an authority")
+    }
+
     /// A server's side.
     pub(crate) fn server(&self, shown: Arc<Current>) -> Arc<ServerConfig> {
-        // Whoever has no certificate may have a token, or ask for what everybody may know.
-        let verifier =
-            WebPkiClientVerifier::builder_with_provider(self.roots.clone(), self.provider.clone())
-                .allow_unauthenticated()
-                .build()
-                .expect("there is an authority");
-        let mut config = ServerConfig::builder_with_provider(self.provider.clone())
-            .with_safe_default_protocol_versions()
-            .expect("ring has all versions")
-            .with_client_cert_verifier(verifier)
-            .with_cert_resolver(shown);
-        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-        Arc::new(config)
+        let (clients, versions) = (self.clients(), rustls::DEFAULT_VERSIONS);
+        server(&self.provider, versions, clients, shown).expect("ring has all versions")
     }
+}
+
+/// A server's side, with other cryptography.
+fn server(
+    provider: &Arc<CryptoProvider>,
+    versions: &[&'static SupportedProtocolVersion],
+    clients: Arc<dyn ClientCertVerifier>,
+    shown: Arc<dyn ResolvesServerCert>,
+) -> Result<Arc<ServerConfig>, rustls::Error> {
+    let mut config = ServerConfig::builder_with_provider(provider.clone())
+        .with_protocol_versions(versions)?
+        .with_client_cert_verifier(clients)
+        .with_cert_resolver(shown);
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    Ok(Arc::new(config))
 }
 
 impl Current {

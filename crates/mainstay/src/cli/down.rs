@@ -4,18 +4,19 @@ use std::fs;
 use std::io;
 use std::path::Path;
 use std::process::ExitCode;
+use std::sync::Arc;
 
-use anyhow::{Context, bail};
+use anyhow::Context;
 use clap::Args;
-use mainstay_engine::CredentialProviders;
+use mainstay_engine::{CniConfig, CredentialProviders};
 use mainstay_linux::cgroup::Hierarchies;
 use mainstay_linux::path::remove_all;
 use mainstay_linux::process::Pidfd;
-use mainstay_node::ManifestPaths;
+use mainstay_node::{ManifestPaths, OwnGroup};
 use mainstay_pod::{NodeName, Validation};
 use rustix::process::Signal;
 
-use crate::config::{Config, Registries};
+use crate::config::{Config, Endpoint, Registries};
 use crate::instance::{Instance, NodeRecord, names_in};
 use crate::wiring::{Node, NodeConfig, Purpose, node};
 use crate::{logging, systemd};
@@ -43,7 +44,7 @@ impl Down {
         logging::start();
         // Nothing has been touched yet.
         instance.verify_own()?;
-        let NodeRecord { cgroup_root, log_directory, .. } = instance.node()?;
+        let NodeRecord { cgroup_root, log_directory, runtime_socket, .. } = instance.node()?;
         let config = NodeConfig {
             purpose: Purpose::Stop,
             instance: instance.clone(),
@@ -54,8 +55,17 @@ impl Down {
             node_ips: Vec::new(),
             registries: Registries::default(),
             credential_providers: CredentialProviders::default(),
-            cgroup_root,
-            config: Config { pod_logs_dir: Some(log_directory.clone()), ..Config::default() },
+            // Who was added says who is to delete it.
+            cni: CniConfig::default(),
+            pod_dns: false,
+            // None are set while pods are ended.
+            pods_group: Arc::new(OwnGroup(cgroup_root.clone())),
+            cgroup_root: cgroup_root.clone(),
+            config: Config {
+                pod_logs_dir: Some(log_directory.clone()),
+                runtime_endpoint: runtime_socket.map(|socket| Endpoint { socket }),
+                ..Config::default()
+            },
         };
         end_agent(instance)?;
         let ownership = instance.own()?;
@@ -65,15 +75,15 @@ impl Down {
             .build()
             .context("cannot start")?;
         let stopped = runtime.block_on(async {
-            let Node { agent, engine } = node(config, None).await?;
-            let left = agent.stop_pods().await.err().unwrap_or_default();
-            if !left.is_empty() {
-                let names: Vec<String> = left.iter().map(ToString::to_string).collect();
-                bail!("these pods could not be stopped: {}", names.join(", "));
-            }
+            let Node { agent, engine, .. } = node(config, None).await?;
+            agent.stop_pods().await?;
             // Its group cannot be removed while the process that holds it is there.
             systemd::release(instance)?;
-            engine.remove_all().await.context("cannot remove what the pods shared")
+            let removed = match engine {
+                Some(engine) => engine.remove_all().await.map_err(anyhow::Error::from),
+                None => Ok(Hierarchies::mounted()?.at(&cgroup_root).remove()?),
+            };
+            removed.context("cannot remove what the pods shared")
         });
         runtime.shutdown_background();
         stopped?;

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, bail};
 use clap::Args;
-use mainstay_cri::{ErrorKind, Exec as Process, ExecRequest, Runtime, TerminalSize};
+use mainstay_cri::{ErrorKind, Exec as Process, ExecRequest, TerminalSize};
 use rustix::termios::{OptionalActions, Termios, tcgetattr, tcgetwinsize, tcsetattr};
 use tokio::io::AsyncWriteExt;
 use tokio::signal::unix::{SignalKind, signal};
@@ -49,7 +49,7 @@ impl Exec {
     }
 
     async fn execute(self, instance: &Instance) -> anyhow::Result<ExitCode> {
-        let Some((engine, sandbox)) = pods::find(instance, &self.pod).await? else {
+        let Some((runtime, sandbox)) = pods::find(instance, &self.pod).await? else {
             bail!("there is no pod {} here; `mainstay status` lists them", self.pod);
         };
         let container = pods::container(&sandbox, self.container.as_deref())?;
@@ -62,7 +62,7 @@ impl Exec {
             tty: self.tty,
             stdin: self.stdin,
         };
-        let process = match engine.exec(&request).await {
+        let process = match runtime.exec(&request).await {
             Err(error) if error.kind == ErrorKind::InvalidArgument => {
                 eprintln!("mainstay: {}", error.chain());
                 return Ok(ExitCode::from(CANNOT_EXECUTE));

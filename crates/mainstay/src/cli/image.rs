@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use clap::{Args, Subcommand};
 use mainstay_image::archive::ImportOptions;
 use mainstay_image::platform::Platform;
@@ -76,6 +76,13 @@ pub(super) struct Rm {
 
 impl Image {
     pub(super) fn run(self, instance: &Instance) -> anyhow::Result<ExitCode> {
+        if let Some(socket) = instance.node()?.runtime_socket {
+            bail!(
+                "the images of this instance are those of the container runtime at {}, which has commands of \
+                 its own for them, such as `ctr --namespace k8s.io images` and `crictl images`",
+                socket.display()
+            );
+        }
         let made = || instance.create().and_then(|()| Ok(Store::open(instance.store())?));
         // Those who only look make nothing.
         let there = || instance.store().exists().then(|| Store::open(instance.store())).transpose();
@@ -162,7 +169,8 @@ impl Pull {
         for reference in self.images {
             let progress = Arc::new(Progress::default());
             let heard = progress.clone();
-            let keyring = runtime.block_on(keyrings.of(&puller, &reference, &[]))?;
+            let hosts = puller.hosts(&reference);
+            let keyring = runtime.block_on(keyrings.of(&hosts, &reference, &[]))?;
             let request = PullRequest {
                 reference,
                 keyring: Arc::new(keyring),

@@ -4,13 +4,13 @@ use std::fs;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
 use clap::Args;
 use jiff::{SignedDuration, Timestamp};
 use mainstay_cri::{ContainerId, Runtime};
-use mainstay_engine::Engine;
 use mainstay_node::{LogOptions, LogReader};
 
 use super::pods::{self, is_meant};
@@ -53,7 +53,7 @@ pub(super) struct Logs {
 /// A log, and the container that may still write it.
 struct Log {
     path: PathBuf,
-    writer: Option<(Engine, ContainerId)>,
+    writer: Option<(Arc<dyn Runtime>, ContainerId)>,
 }
 
 impl Logs {
@@ -96,7 +96,15 @@ impl Logs {
     }
 
     async fn find(&self, instance: &Instance) -> anyhow::Result<Log> {
-        let Some((engine, sandbox)) = pods::find(instance, &self.pod).await? else {
+        let found = match pods::find(instance, &self.pod).await {
+            // What was written is on the disk, and wanted then.
+            Err(error) if pods::is_away(&error) => {
+                eprintln!("mainstay: {error:#}; these are the logs that it left");
+                None
+            }
+            other => other?,
+        };
+        let Some((runtime, sandbox)) = found else {
             return self.find_on_disk(&instance.node()?, &instance.pods()?);
         };
         let container = pods::container(&sandbox, self.container.as_deref())?;
@@ -104,7 +112,7 @@ impl Logs {
         if self.previous {
             return Ok(Log { path: previous(&path)?, writer: None });
         }
-        Ok(Log { path, writer: Some((engine, container.id.clone())) })
+        Ok(Log { path, writer: Some((runtime, container.id.clone())) })
     }
 
     /// The log of a pod of which nothing but its log is left, such as one that ended before the
@@ -159,8 +167,8 @@ impl Logs {
 
 impl Log {
     async fn has_ended(&self) -> bool {
-        let Some((engine, id)) = &self.writer else { return true };
-        let status = engine.container_status(id).await;
+        let Some((runtime, id)) = &self.writer else { return true };
+        let status = runtime.container_status(id).await;
         !status.is_ok_and(|status| pods::is_running(&status))
     }
 }
@@ -249,6 +257,7 @@ mod tests {
             node_name: "n1".into(),
             cgroup_root: String::new(),
             log_directory: log_directory.clone(),
+            runtime_socket: None,
         };
         let uids = ["1", "2", "3"].map(str::to_owned);
         let check = |arguments: &str, wanted: Result<&str, &str>| {

@@ -1,26 +1,37 @@
 //! Finding pods and their containers on this machine, with or without an agent.
 
+use std::sync::Arc;
+
 use anyhow::{Context, bail};
-use mainstay_cri::{ContainerState, ContainerStatus, PodSandboxFilter, PodSandboxStatus, Runtime};
+use mainstay_cri::{
+    ContainerState, ContainerStatus, ErrorKind, PodSandboxFilter, PodSandboxStatus, Runtime,
+};
+use mainstay_cri_grpc::REQUEST_TIMEOUT;
 use mainstay_engine::Engine;
 use mainstay_plan::labels;
 
 use crate::instance::Instance;
+use crate::wiring::remote;
 
 /// Looks at an instance beside its agent; `None` where nothing was ever run, which is left so.
-pub(super) async fn visit(instance: &Instance) -> anyhow::Result<Option<Engine>> {
+pub(super) async fn visit(instance: &Instance) -> anyhow::Result<Option<Arc<dyn Runtime>>> {
+    let node = instance.node()?;
+    if let Some(socket) = node.runtime_socket {
+        return Ok(Some(Arc::new(remote::runtime(instance, socket, REQUEST_TIMEOUT))));
+    }
     if !instance.has_run() {
         return Ok(None);
     }
-    let config = instance.engine(&instance.node()?.cgroup_root, None)?;
-    Engine::visit(config).await.context("cannot look at the pods").map(Some)
+    let config = instance.engine(&node.cgroup_root, &[])?;
+    let engine = Engine::visit(config).await.context("cannot look at the pods")?;
+    Ok(Some(Arc::new(engine)))
 }
 
 /// All sandboxes of an instance, the newest of each pod first.
-pub(super) async fn sandboxes(engine: &Engine) -> anyhow::Result<Vec<PodSandboxStatus>> {
+pub(super) async fn sandboxes(runtime: &dyn Runtime) -> anyhow::Result<Vec<PodSandboxStatus>> {
     let mut all = Vec::new();
-    for sandbox in engine.list_pod_sandboxes(&PodSandboxFilter::default()).await? {
-        all.push(engine.pod_sandbox_status(&sandbox.id).await?);
+    for sandbox in runtime.list_pod_sandboxes(&PodSandboxFilter::default()).await? {
+        all.push(runtime.pod_sandbox_status(&sandbox.id).await?);
     }
     let order = |status: &PodSandboxStatus| {
         let metadata = &status.sandbox.metadata;
@@ -35,9 +46,9 @@ pub(super) async fn sandboxes(engine: &Engine) -> anyhow::Result<Vec<PodSandboxS
 pub(super) async fn find(
     instance: &Instance,
     wanted: &str,
-) -> anyhow::Result<Option<(Engine, PodSandboxStatus)>> {
-    let Some(engine) = visit(instance).await? else { return Ok(None) };
-    let all = sandboxes(&engine).await?;
+) -> anyhow::Result<Option<(Arc<dyn Runtime>, PodSandboxStatus)>> {
+    let Some(runtime) = visit(instance).await? else { return Ok(None) };
+    let all = sandboxes(&*runtime).await?;
     let mut matching = all.into_iter().filter(|status| {
         let metadata = &status.sandbox.metadata;
         let node = status.sandbox.annotations.get(labels::NODE_NAME);
@@ -52,7 +63,7 @@ pub(super) async fn find(
         let ((namespace, name), (second, third)) = (key(&first), key(&other));
         bail!("{wanted:?} may be {namespace}/{name} or {second}/{third}; name one of them");
     }
-    Ok(Some((engine, first)))
+    Ok(Some((runtime, first)))
 }
 
 /// Whether a pod is meant by a name: with or without namespace, with or without the node's name.
@@ -101,6 +112,12 @@ pub(super) fn container<'a>(
     })
 }
 
+/// Whether something failed because a runtime of others does not answer.
+pub(super) fn is_away(error: &anyhow::Error) -> bool {
+    let error = error.downcast_ref::<mainstay_cri::Error>();
+    error.is_some_and(|error| error.kind == ErrorKind::Unavailable)
+}
+
 /// Whether a container's process runs.
 pub(super) fn is_running(container: &ContainerStatus) -> bool {
     matches!(container.state, ContainerState::Running { .. })
@@ -112,8 +129,8 @@ mod tests {
 
     use jiff::Timestamp;
     use mainstay_cri::{
-        ContainerId, ContainerMetadata, ImageSpec, PodSandbox, PodSandboxMetadata, PodSandboxState,
-        SandboxId,
+        ContainerId, ContainerMetadata, ImageSpec, NamespaceOptions, PodSandbox,
+        PodSandboxMetadata, PodSandboxState, SandboxId,
     };
 
     use super::*;
@@ -137,6 +154,8 @@ mod tests {
             labels: BTreeMap::new(),
             annotations: BTreeMap::new(),
             log_path: String::new(),
+            user: None,
+            details: None,
         };
         let check = |noted: Option<&str>, name: Option<&str>, wanted: Result<&str, &str>| {
             let noted = noted.map(|names| (labels::CONTAINERS.to_owned(), names.to_owned()));
@@ -155,7 +174,12 @@ mod tests {
             };
             // Restarts have left the proxy as the one that was made first.
             let containers = vec![made("proxy", 1), made("app", 2), made("app", 3)];
-            let status = PodSandboxStatus { sandbox, ips: Vec::new(), containers };
+            let status = PodSandboxStatus {
+                sandbox,
+                namespaces: NamespaceOptions::default(),
+                ips: Vec::new(),
+                containers,
+            };
             let found = container(&status, name).map(|it| it.id.0.clone());
             let found = found.map_err(|error| error.to_string());
             assert_eq!(found.as_ref().map_or_else(|e| Err(&**e), |id| Ok(&**id)), wanted);

@@ -1,30 +1,36 @@
 //! `mainstay run`
 
+mod join;
+
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
 use clap::Args;
 use jiff::SignedDuration;
 use mainstay_controllers::{NodeTimes, Selection};
-use mainstay_engine::CredentialProviders;
+use mainstay_engine::{CniConfig, CredentialProviders};
 use mainstay_linux::cgroup::{Hierarchies, Layout};
-use mainstay_node::ManifestPaths;
-use mainstay_pki::{JoinToken, SubjectName};
+use mainstay_node::{ManifestPaths, OwnGroup, PodsGroup};
+use mainstay_pki::SubjectName;
 use mainstay_plan::node_status::LEASE_DURATION;
 use mainstay_pod::NodeName;
 use rustix::fs::Mode;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinSet;
 
+use self::join::JoinFlags;
 use super::Validate;
-use crate::api::remote::Server;
-use crate::api::{ApiConfig, Cluster, ClusterConfig, JoinConfig};
-use crate::config::{CgroupDriver, Config, Registries, credential_providers, duration};
+use crate::api::{ApiConfig, Cluster, ClusterConfig};
+use crate::config::{
+    CgroupDriver, Config, EtcdFlags, KubeletFlags, NodeServer, Registries, credential_providers,
+    duration,
+};
 use crate::instance::{Instance, NodeRecord};
-use crate::wiring::{NodeConfig, Purpose, node};
+use crate::wiring::{Node, NodeConfig, Purpose, node};
 use crate::{logging, systemd};
 
 /// Where manifests are looked for when nothing says otherwise.
@@ -45,13 +51,8 @@ pub(super) struct Run {
     /// Look for manifests in the directories below, too.
     #[arg(long)]
     recursive: bool,
-    /// A KubeletConfiguration. Effective are staticPodPath, fileCheckFrequency, podLogsDir,
-    /// containerLogMaxSize, containerLogMaxFiles, cgroupDriver, podCIDR, resolvConf, clusterDNS,
-    /// clusterDomain, seccompDefault, allowedUnsafeSysctls, evictionHard, evictionSoft,
-    /// evictionSoftGracePeriod, evictionMinimumReclaim, evictionPressureTransitionPeriod,
-    /// evictionMaxPodGracePeriod, mergeDefaultEvictionSettings, imageGCHighThresholdPercent,
-    /// imageGCLowThresholdPercent, imageMinimumGCAge and imageMaximumGCAge; others are named in the
-    /// log.
+    /// A KubeletConfiguration. What becomes of each field is in docs/configuration.md; what asks for
+    /// something that is not done is named in the log. A kubelet's flags for its fields are taken too.
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
     /// Mirrors, credentials and certificate authorities of registries, as k3s has them in
@@ -71,6 +72,12 @@ pub(super) struct Run {
     /// The node's addresses, the primary one first. Default: what the machine would leave with.
     #[arg(long, value_name = "IP", value_delimiter = ',')]
     node_ip: Vec<IpAddr>,
+    #[command(flatten)]
+    cni: CniFlags,
+    /// Give pods no names for each other. Otherwise those of the built-in network ask a resolver of the node,
+    /// unless the configuration has a clusterDNS.
+    #[arg(long)]
+    no_pod_dns: bool,
     /// What to do about unknown and duplicate fields of a manifest.
     #[arg(long, value_enum, default_value_t)]
     validate: Validate,
@@ -78,32 +85,26 @@ pub(super) struct Run {
     api: ApiFlags,
     #[command(flatten)]
     join: JoinFlags,
+    #[command(flatten)]
+    kubelet: KubeletFlags,
 }
 
-/// Which API the node joins, if it is not to have one of its own.
+/// Where networks of CNI plugins are.
 #[derive(Debug, Args)]
-struct JoinFlags {
-    /// Be a node of the API of another mainstay, such as https://192.0.2.10:6443, and have none of
-    /// one's own. Static pods run whether it answers or not.
+struct CniFlags {
+    /// The directory of CNI configurations. The first *.conflist, *.conf or *.json there, by its
+    /// name, says from which plugins pods get their network; without one, or with an empty DIR, they
+    /// get the built-in one. Those that podman and nerdctl have for themselves are passed over.
+    #[arg(long, value_name = "DIR", default_value = "/etc/cni/net.d")]
+    cni_conf_dir: PathBuf,
+    /// The directories of CNI plugins, in the order in which they are looked through.
     #[arg(
         long,
-        value_name = "URL",
-        conflicts_with_all = [
-            "bind_address", "secure_port", "write_kubeconfig", "tls_san", "controllers",
-            "cluster_signing_duration", "node_monitor_grace_period", "token_auth_file",
-        ],
+        value_name = "DIR",
+        value_delimiter = ',',
+        default_values = ["/opt/cni/bin", "/usr/lib/cni", "/usr/libexec/cni"],
     )]
-    server: Option<Server>,
-    /// What `mainstay token create` printed on the machine with the API: it says whom to trust there
-    /// and lets the node ask for its certificate. Not needed any more once the node has joined.
-    #[arg(
-        long,
-        value_name = "TOKEN",
-        requires = "server",
-        env = "MAINSTAY_TOKEN",
-        hide_env_values = true
-    )]
-    token: Option<JoinToken>,
+    cni_bin_dir: Vec<PathBuf>,
 }
 
 /// Where the Kubernetes API is, and who may use it.
@@ -115,12 +116,14 @@ struct ApiFlags {
     /// The Kubernetes API's port. 0 picks a free one and writes it to RUN-DIR/secure-port.
     #[arg(long, value_name = "PORT", default_value_t = 6443)]
     secure_port: u16,
-    /// The port of the node's own API. 0 picks a free one and writes it to RUN-DIR/port.
-    #[arg(long, value_name = "PORT", default_value_t = 10250)]
-    port: u16,
-    /// The port of /healthz on 127.0.0.1. 0 picks a free one and writes it to RUN-DIR/healthz-port.
-    #[arg(long, value_name = "PORT", default_value_t = 10248)]
-    healthz_port: u16,
+    /// The port of the node's own API. 0 picks a free one and writes it to RUN-DIR/port. Default: port of
+    /// the configuration, else 10250.
+    #[arg(long, value_name = "PORT")]
+    port: Option<u16>,
+    /// The port of /healthz. 0 picks a free one and writes it to RUN-DIR/healthz-port. Default:
+    /// healthzPort of the configuration, else 10248.
+    #[arg(long, value_name = "PORT")]
+    healthz_port: Option<u16>,
     /// Where the admin's kubeconfig is written. Default: ROOT-DIR/kubeconfig.
     #[arg(long, value_name = "FILE")]
     write_kubeconfig: Option<PathBuf>,
@@ -141,6 +144,8 @@ struct ApiFlags {
     /// Users with tokens, a line for each: token,name,uid,"group,group".
     #[arg(long, value_name = "FILE")]
     token_auth_file: Option<PathBuf>,
+    #[command(flatten)]
+    etcd: EtcdFlags,
 }
 
 /// Nodes renew their leases every ten seconds; who waits less moves pods for nothing.
@@ -155,24 +160,28 @@ fn node_grace_period(text: &str) -> anyhow::Result<Duration> {
 
 /// What one node has to do does not need more, and each has a stack.
 const WORKERS: usize = 2;
+const HEAPS: u8 = 2;
 const BLOCKING_THREADS: usize = 16;
 
 impl Run {
     pub(super) fn run(self, instance: Instance) -> anyhow::Result<ExitCode> {
+        // One for each worker; blocking threads wait for the kernel more than for each other.
+        mainstay_linux::heap::limit_heaps(HEAPS).context("cannot limit the heaps")?;
         logging::start();
         // What whoever started us left open is not for shims and pods.
         mainstay_linux::process::close_on_exec_from(3).context("cannot close inherited files")?;
         // What containers see is not a matter of who started this.
         rustix::process::umask(Mode::from_raw_mode(0o022));
-        survive_want_of_memory();
         let (config, api) = self.resolve(instance)?;
         let _ownership = config.instance.own()?;
+        stay_with_runtime(&config)?;
         config.instance.remember(&NodeRecord {
             root_dir: config.instance.root_dir.clone(),
             run_dir: config.instance.run_dir.clone(),
             node_name: config.node_name.as_str().to_owned(),
             cgroup_root: config.cgroup_root.clone(),
             log_directory: config.log_directory(),
+            runtime_socket: config.runtime_socket(),
         })?;
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(WORKERS)
@@ -187,13 +196,20 @@ impl Run {
             tracing::info!(version, node = config.node_name.as_str(), "mainstay starts");
             let api = Cluster::new(api);
             let access = api.access(config.node_name.as_str());
-            let agent = node(config, Some(access)).await?.agent;
+            let socket = config.instance.cri_socket();
+            let Node { agent, cri, .. } = node(config, Some(access)).await?;
             let node_api = agent.node_api(api.node_auth());
             // Nothing that runs pods waits for them.
             let mut controllers = JoinSet::new();
             controllers.spawn(api.controllers());
             let mut beside = JoinSet::new();
             beside.spawn(api.run(node_api));
+            // A runtime that is another program has a socket of its own.
+            if let Some(cri) = cri {
+                let listener = mainstay_node::http::listen(&socket)
+                    .with_context(|| format!("cannot listen on {}", socket.display()))?;
+                beside.spawn(mainstay_cri_grpc::serve(listener, cri));
+            }
             systemd::tell_ready();
             let mut broken = None;
             let ended = agent
@@ -213,7 +229,9 @@ impl Run {
             beside.shutdown().await;
             ended.context("the agent ends before its time, and pods run on")?;
             match broken {
-                Some(error) => Err(error).context("the Kubernetes API broke, and pods run on"),
+                Some(error) => {
+                    Err(error).context("the Kubernetes API or the CRI broke, and pods run on")
+                }
                 None => Ok(()),
             }
         });
@@ -224,11 +242,17 @@ impl Run {
 
     /// Takes flags, files and the machine together.
     fn resolve(self, instance: Instance) -> anyhow::Result<(NodeConfig, ClusterConfig)> {
-        let config = self.config.as_deref().map(Config::read).transpose()?.unwrap_or_default();
-        if !config.without_effect.is_empty() {
-            let fields = config.without_effect.join(", ");
-            tracing::warn!(fields, "fields of the configuration that have no effect here");
+        let mut config = Config::read(self.config.as_deref(), &self.kubelet)?;
+        let in_vain = config.without_effect.iter().chain(&self.kubelet.in_vain).map(String::as_str);
+        let of_others = self.join.in_vain(&config);
+        let in_vain: Vec<&str> = in_vain.chain(of_others.iter().copied()).collect();
+        if !in_vain.is_empty() {
+            let fields = in_vain.join(", ");
+            tracing::warn!(fields, "what the configuration asks for and is not done here");
         }
+        config.node.labels.clone_from(&self.kubelet.node_labels);
+        self.api.override_ports(&mut config.server);
+        prepare_process(&config)?;
         let registries = Registries::read(self.registries.as_deref())?;
         let credential_providers =
             match (self.image_credential_provider_config, self.image_credential_provider_bin_dir) {
@@ -239,6 +263,7 @@ impl Run {
         if paths.is_empty() {
             paths.extend(config.static_pod_path.clone());
         }
+        // Beside a server too: pods of this directory may run.
         if paths.is_empty() {
             let usual = PathBuf::from(DEFAULT_MANIFESTS);
             std::fs::create_dir_all(&usual)
@@ -248,55 +273,109 @@ impl Run {
         // What the ledger remembers has to mean the same whatever the working directory is.
         let paths = paths.iter().map(std::path::absolute).collect::<Result<_, _>>();
         let paths = paths.context("cannot use a manifest path")?;
-        let cgroup_root = match cgroup_driver(&config)? {
-            CgroupDriver::Cgroupfs => instance.cgroup_root(),
+        let (cgroup_root, pods_group): (_, Arc<dyn PodsGroup>) = match cgroup_driver(&config)? {
+            CgroupDriver::Cgroupfs => {
+                let root = instance.cgroup_root();
+                (root.clone(), Arc::new(OwnGroup(root)))
+            }
             CgroupDriver::Systemd => {
                 systemd::delegate(&instance)?;
-                systemd::delegated(&instance)
+                let group = systemd::DelegatedGroup(instance.clone());
+                (systemd::delegated(&instance), Arc::new(group))
             }
         };
         let node_name = node_name(self.hostname_override)?;
-        let api = match self.join.server {
-            Some(server) => ClusterConfig::Joined(JoinConfig {
-                node_name: node_name.as_str().to_owned(),
-                node_ips: self.node_ip.clone(),
-                server,
-                token: self.join.token,
-                node_port: self.api.port,
-                healthz_port: self.api.healthz_port,
-                root_dir: instance.root_dir.clone(),
-                run_dir: instance.run_dir.clone(),
-            }),
-            None => ClusterConfig::Embedded(self.api.resolve(&node_name, &self.node_ip, &instance)),
-        };
+        let joined = self.join.resolve(&node_name, &self.node_ip, &config, &instance)?;
+        let api = joined.unwrap_or_else(|| {
+            let server = config.server.clone();
+            ClusterConfig::Embedded(self.api.resolve(&node_name, &self.node_ip, server, &instance))
+        });
         let node = NodeConfig {
             purpose: Purpose::Run,
             node_name,
             instance,
-            manifests: ManifestPaths { paths, recursive: self.recursive },
+            manifests: ManifestPaths {
+                paths,
+                recursive: self.recursive,
+                url: config.manifest_url.as_ref().map(|url| url.name().to_owned()),
+            },
             validation: self.validate.into(),
             node_ips: self.node_ip,
             config,
             registries,
             credential_providers,
+            cni: self.cni.resolve()?,
+            pod_dns: !self.no_pod_dns,
             cgroup_root,
+            pods_group,
         };
         Ok((node, api))
     }
 }
 
+impl CniFlags {
+    fn resolve(self) -> anyhow::Result<CniConfig> {
+        // Plugins are called from elsewhere, and by those who come later.
+        let absolute = |path: &PathBuf| {
+            std::path::absolute(path).with_context(|| format!("cannot use {}", path.display()))
+        };
+        let given = Some(&self.cni_conf_dir).filter(|path| !path.as_os_str().is_empty());
+        Ok(CniConfig {
+            conf_dir: given.map(absolute).transpose()?,
+            bin_dirs: self.cni_bin_dir.iter().map(absolute).collect::<anyhow::Result<_>>()?,
+        })
+    }
+}
+
+/// Pods that another runtime has would run on beside those that this one starts.
+fn stay_with_runtime(config: &NodeConfig) -> anyhow::Result<()> {
+    let named = |socket: &Option<PathBuf>| match socket {
+        Some(socket) => format!("the runtime at {}", socket.display()),
+        None => "the embedded runtime".to_owned(),
+    };
+    let wanted = config.runtime_socket();
+    match config.instance.last_runtime()? {
+        Some(last) if last != wanted => anyhow::bail!(
+            "the pods of this instance are with {}, and are to be run by {}; `mainstay down` stops them, and \
+             after it this can be started",
+            named(&last),
+            named(&wanted)
+        ),
+        _ => Ok(()),
+    }
+}
+
 impl ApiFlags {
-    fn resolve(self, node_name: &NodeName, node_ips: &[IpAddr], instance: &Instance) -> ApiConfig {
+    /// What is said of ports counts more than the file.
+    fn override_ports(&self, server: &mut NodeServer) {
+        let ports = [(&mut server.address, self.port), (&mut server.healthz, self.healthz_port)];
+        let defaults = NodeServer::default();
+        for ((address, port), default) in
+            ports.into_iter().zip([defaults.address, defaults.healthz])
+        {
+            if let Some(port) = port {
+                *address = address.or(default).map(|it| (it.ip(), port).into());
+            }
+        }
+    }
+
+    fn resolve(
+        self,
+        node_name: &NodeName,
+        node_ips: &[IpAddr],
+        node_server: NodeServer,
+        instance: &Instance,
+    ) -> ApiConfig {
         ApiConfig {
             node_name: node_name.as_str().to_owned(),
             addresses: mainstay_node::addresses::now(node_ips).ips,
             bind_address: self.bind_address,
             secure_port: self.secure_port,
-            node_port: self.port,
-            healthz_port: self.healthz_port,
+            node_server,
             names: self.tls_san.into_iter().collect(),
             kubeconfig: self.write_kubeconfig.unwrap_or_else(|| instance.kubeconfig()),
             token_auth_file: self.token_auth_file,
+            etcd: Arc::new(self.etcd),
             controllers: self.controllers,
             node_times: NodeTimes {
                 monitor_grace_period: self.node_monitor_grace_period,
@@ -316,13 +395,38 @@ fn signing_duration(text: &str) -> anyhow::Result<SignedDuration> {
     Ok(duration)
 }
 
-/// Lets the kernel kill the agent, and the shims that it starts, last of all. Source:
-/// `pkg/kubelet/qos/policy.go`, `KubeletOOMScoreAdj`.
-fn survive_want_of_memory() {
-    if let Err(error) = std::fs::write("/proc/self/oom_score_adj", "-999") {
+/// Sees to it that the machine is as the agent's configuration wants it, and the agent too.
+///
+/// # Errors
+///
+/// When the machine has what the configuration does not want, or lacks what it needs.
+fn prepare_process(config: &Config) -> anyhow::Result<()> {
+    let process = config.process;
+    // The shims, which inherit it, are killed as late as the agent.
+    if let Err(error) =
+        std::fs::write("/proc/self/oom_score_adj", process.oom_score_adj.to_string())
+    {
         // Not allowed within some containers; the agent can be killed, and pods run on.
-        tracing::debug!(%error, "cannot lower oom_score_adj");
+        tracing::debug!(%error, "cannot set oom_score_adj");
     }
+    let has_swap = || mainstay_linux::machine::machine().is_ok_and(|machine| machine.swap != 0);
+    anyhow::ensure!(
+        !process.fails_with_swap || !has_swap(),
+        "running with swap on is not supported, please disable swap or set --fail-swap-on flag to false"
+    );
+    if process.fails_with_cgroup_v1 || config.limited_swap {
+        let is_v2 = Hierarchies::mounted()?.layout() == Layout::V2;
+        anyhow::ensure!(
+            is_v2 || !process.fails_with_cgroup_v1,
+            "this machine has control groups of version 1; boot it with those of version 2, or set \
+             failCgroupV1 to false"
+        );
+        anyhow::ensure!(
+            is_v2 || !config.limited_swap,
+            "memorySwap.swapBehavior: LimitedSwap is only supported with control groups of version 2"
+        );
+    }
+    Ok(())
 }
 
 /// The node's name. Source: `GetHostname` in `pkg/util/node/node.go`: without spaces around it,

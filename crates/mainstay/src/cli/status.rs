@@ -37,6 +37,9 @@ impl Status {
         if let Some(name) = &self.pod {
             let node = status.node.clone();
             status.pods.retain(|pod| is_meant(name, &pod.namespace, &pod.name, &node));
+            if let Some(missing) = status.runtime.iter().find(|_| is_blind(&status)) {
+                bail!("{}", missing.message);
+            }
             if status.pods.is_empty() {
                 bail!("there is no pod {name}; `mainstay status` lists those that there are");
             }
@@ -51,6 +54,11 @@ impl Status {
         }
         Ok(if is_all_well(&status) { ExitCode::SUCCESS } else { ExitCode::FAILURE })
     }
+}
+
+/// Whether neither an agent nor a runtime tells which pods there are.
+fn is_blind(status: &wire::Status) -> bool {
+    !status.agent && status.runtime.iter().any(|condition| !condition.status)
 }
 
 /// Whether all is as it should be. What was adjusted in a manifest is worth a note and no more.
@@ -80,8 +88,16 @@ async fn look(instance: &Instance) -> anyhow::Result<wire::Status> {
 /// What runs, as far as it can be seen without an agent.
 async fn see(instance: &Instance) -> anyhow::Result<wire::Status> {
     let mut status = wire::Status::default();
-    let Some(engine) = pods::visit(instance).await? else { return Ok(status) };
-    for seen in pods::sandboxes(&engine).await? {
+    let Some(runtime) = pods::visit(instance).await? else { return Ok(status) };
+    let seen = match pods::sandboxes(&*runtime).await {
+        Err(error) if pods::is_away(&error) => {
+            let (kind, message) = ("RuntimeReady".to_owned(), format!("{error:#}"));
+            status.runtime.push(wire::Condition { kind, status: false, message });
+            return Ok(status);
+        }
+        seen => seen?,
+    };
+    for seen in seen {
         let sandbox = &seen.sandbox;
         if let Some(node) = sandbox.annotations.get(labels::NODE_NAME) {
             status.node.clone_from(node);
@@ -175,7 +191,9 @@ fn print(out: &mut impl Write, status: &wire::Status, detailed: bool) -> std::io
         writeln!(out, "no agent runs; what runs, runs on, and nothing new is started\n")?;
     }
     if rows.is_empty() {
-        writeln!(out, "no pods")?;
+        if !is_blind(status) {
+            writeln!(out, "no pods")?;
+        }
     } else {
         table(out, ["NAMESPACE", "POD", "READY", "STATE", "RESTARTS", "IP"], &rows)?;
     }

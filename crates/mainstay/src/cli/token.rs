@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 use super::Output;
 use crate::api::AGENT;
 use crate::api::remote::Remote;
-use crate::api::tls::{Current, Trust};
+use crate::api::tls::{Current, Trust, certified_pair};
 use crate::config::duration;
 use crate::instance::Instance;
 
@@ -241,7 +241,7 @@ impl Admin {
         })?;
         let trust = Trust::new(&read.authority)?;
         let key = PrivateKeyDer::Pkcs8(read.key);
-        let shown = Current::new(trust.certified_pair(vec![read.certificate], key)?);
+        let shown = Current::new(certified_pair(vec![read.certificate], &key)?);
         let remote = Remote::new(&read.server.parse()?, &trust.client(shown), None);
         Ok((Calls::new(remote.client(), AGENT), read.authority))
     }

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use anyhow::{Context, bail};
 use mainstay_plan::pressure::Thresholds;
 
-use super::duration;
 use super::raw::Raw;
+use super::{duration, time};
 
 /// What the file says of hard thresholds is all there is, unless it wants the defaults for the rest.
 /// Source: `SetDefaults_KubeletConfiguration`, `mergeDefaultEvictionSettings`, `ParseThresholdConfig`.
@@ -28,10 +28,8 @@ pub(super) fn thresholds(raw: &Raw) -> anyhow::Result<Thresholds> {
     for (signal, text) in has_effect(&raw.eviction_minimum_reclaim) {
         thresholds.set_reclaim(signal, text).map_err(at("evictionMinimumReclaim"))?;
     }
-    let transition = raw.eviction_pressure_transition_period.as_deref();
-    let transition = transition.map(|it| duration(it).context("evictionPressureTransitionPeriod"));
-    // 0 is how the kubelet's file says "the default".
-    if let Some(transition) = transition.transpose()?.filter(|it| !it.is_zero()) {
+    let transition = &raw.eviction_pressure_transition_period;
+    if let Some(transition) = time("evictionPressureTransitionPeriod", transition)? {
         thresholds.transition = transition;
     }
     if let Some(seconds) = raw.eviction_max_pod_grace_period {

@@ -1,12 +1,10 @@
 //! When images are removed that nobody uses.
 
-use std::time::Duration;
-
-use anyhow::{Context, bail};
+use anyhow::bail;
 use mainstay_plan::image_gc::Policy;
 
-use super::duration;
 use super::raw::Raw;
+use super::time;
 
 /// Source: `SetDefaults_KubeletConfiguration`, `ValidateKubeletConfiguration`.
 pub(super) fn policy(raw: &Raw) -> anyhow::Result<Policy> {
@@ -18,10 +16,7 @@ pub(super) fn policy(raw: &Raw) -> anyhow::Result<Policy> {
             _ => bail!("{field}: must be from 0 to 100"),
         },
     };
-    let age = |field: &'static str, said: &Option<String>| {
-        said.as_deref().map_or(Ok(Duration::ZERO), |text| duration(text).context(field))
-    };
-    let min_age = age("imageMinimumGCAge", &raw.image_minimum_gc_age)?;
+    let min_age = time("imageMinimumGCAge", &raw.image_minimum_gc_age)?;
     let policy = Policy {
         high: percent(
             "imageGCHighThresholdPercent",
@@ -33,9 +28,8 @@ pub(super) fn policy(raw: &Raw) -> anyhow::Result<Policy> {
             raw.image_gc_low_threshold_percent,
             default.low,
         )?,
-        // 0 is how the kubelet's file says "the default".
-        min_age: if min_age.is_zero() { default.min_age } else { min_age },
-        max_age: age("imageMaximumGCAge", &raw.image_maximum_gc_age)?,
+        min_age: min_age.unwrap_or(default.min_age),
+        max_age: time("imageMaximumGCAge", &raw.image_maximum_gc_age)?.unwrap_or_default(),
     };
     if policy.low >= policy.high {
         bail!("imageGCLowThresholdPercent: must be less than imageGCHighThresholdPercent");
@@ -48,6 +42,8 @@ pub(super) fn policy(raw: &Raw) -> anyhow::Result<Policy> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     fn read(fields: &serde_json::Value) -> Result<Policy, String> {

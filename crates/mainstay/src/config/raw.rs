@@ -3,10 +3,17 @@
 use std::collections::BTreeMap;
 
 use anyhow::{Context, bail};
+use k8s_openapi::api::core::v1::Taint;
 use serde::Deserialize;
 use serde_json::Value;
 
-/// Fields that have an effect.
+use super::fields::{FIELDS, field};
+use super::node_auth::{Authentication, Authorization};
+
+pub(super) const API_VERSION: &str = "kubelet.config.k8s.io/v1beta1";
+pub(super) const KIND: &str = "KubeletConfiguration";
+
+/// Fields that have an effect; all there are is in [`super::fields`].
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub(super) struct Raw {
@@ -39,97 +46,128 @@ pub(super) struct Raw {
     pub(super) cluster_dns: Option<Vec<String>>,
     pub(super) cluster_domain: Option<String>,
     pub(super) allowed_unsafe_sysctls: Option<Vec<String>>,
+    pub(super) pod_pids_limit: Option<i64>,
+    pub(super) system_reserved: BTreeMap<String, String>,
+    pub(super) kube_reserved: BTreeMap<String, String>,
+    #[serde(rename = "reservedSystemCPUs")]
+    pub(super) reserved_system_cpus: Option<String>,
+    pub(super) system_reserved_cgroup: Option<String>,
+    pub(super) kube_reserved_cgroup: Option<String>,
+    pub(super) enforce_node_allocatable: Option<Vec<String>>,
+    pub(super) max_pods: Option<i32>,
+    pub(super) pods_per_core: Option<i32>,
+    pub(super) local_storage_capacity_isolation: Option<bool>,
+    pub(super) container_log_monitor_interval: Option<String>,
+    pub(super) container_log_max_workers: Option<i32>,
+    #[serde(rename = "cpuCFSQuota")]
+    pub(super) cpu_cfs_quota: Option<bool>,
+    #[serde(rename = "cpuCFSQuotaPeriod")]
+    pub(super) cpu_cfs_quota_period: Option<String>,
+    pub(super) crash_loop_back_off: CrashLoopBackOff,
+    pub(super) serialize_image_pulls: Option<bool>,
+    pub(super) max_parallel_image_pulls: Option<i32>,
+    #[serde(rename = "registryPullQPS")]
+    pub(super) registry_pull_qps: Option<i32>,
+    pub(super) registry_burst: Option<i32>,
+    pub(super) node_status_max_images: Option<i32>,
+    pub(super) register_node: Option<bool>,
+    pub(super) register_with_taints: Vec<Taint>,
+    #[serde(rename = "providerID")]
+    pub(super) provider_id: Option<String>,
+    pub(super) node_status_update_frequency: Option<String>,
+    pub(super) node_status_report_frequency: Option<String>,
+    pub(super) node_lease_duration_seconds: Option<i32>,
+    pub(super) fail_swap_on: Option<bool>,
+    pub(super) fail_cgroup_v1: Option<bool>,
+    pub(super) memory_swap: MemorySwap,
+    pub(super) oom_score_adj: Option<i32>,
+    pub(super) run_once: bool,
+    pub(super) enable_server: Option<bool>,
+    pub(super) address: Option<String>,
+    pub(super) port: Option<i32>,
+    pub(super) read_only_port: Option<i32>,
+    pub(super) healthz_port: Option<i32>,
+    pub(super) healthz_bind_address: Option<String>,
+    pub(super) enable_debugging_handlers: Option<bool>,
+    pub(super) streaming_connection_idle_timeout: Option<String>,
+    pub(super) tls_cert_file: Option<String>,
+    pub(super) tls_private_key_file: Option<String>,
+    pub(super) tls_min_version: Option<String>,
+    pub(super) tls_cipher_suites: Vec<String>,
+    pub(super) feature_gates: BTreeMap<String, bool>,
+    #[serde(rename = "staticPodURL")]
+    pub(super) static_pod_url: Option<String>,
+    #[serde(rename = "staticPodURLHeader")]
+    pub(super) static_pod_url_header: Value,
+    pub(super) http_check_frequency: Option<String>,
+    pub(super) container_runtime_endpoint: Option<String>,
+    pub(super) runtime_request_timeout: Option<String>,
+    pub(super) shutdown_grace_period: Option<String>,
+    pub(super) shutdown_grace_period_critical_pods: Option<String>,
+    pub(super) shutdown_grace_period_by_pod_priority: Vec<ShutdownGracePeriod>,
+    pub(super) authentication: Authentication,
+    pub(super) authorization: Authorization,
+    pub(super) rotate_certificates: Option<bool>,
+    #[serde(rename = "serverTLSBootstrap")]
+    pub(super) server_tls_bootstrap: Option<bool>,
+    pub(super) memory_throttling_factor: Option<f64>,
+    pub(super) memory_reservation_policy: Option<String>,
     #[serde(skip)]
-    others: Vec<String>,
+    in_vain: Vec<String>,
 }
 
-const EFFECTIVE: [&str; 23] = [
-    "staticPodPath",
-    "podLogsDir",
-    "fileCheckFrequency",
-    "containerLogMaxSize",
-    "containerLogMaxFiles",
-    "cgroupDriver",
-    "podCIDR",
-    "resolvConf",
-    "seccompDefault",
-    "evictionHard",
-    "mergeDefaultEvictionSettings",
-    "evictionSoft",
-    "evictionSoftGracePeriod",
-    "evictionMinimumReclaim",
-    "evictionPressureTransitionPeriod",
-    "evictionMaxPodGracePeriod",
-    "imageGCHighThresholdPercent",
-    "imageGCLowThresholdPercent",
-    "imageMinimumGCAge",
-    "imageMaximumGCAge",
-    "clusterDNS",
-    "clusterDomain",
-    "allowedUnsafeSysctls",
-];
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
+pub(super) struct CrashLoopBackOff {
+    pub(super) max_container_restart_period: Option<String>,
+}
 
-/// Fields that a kubelet knows and that have no effect here, or none yet.
-///
-/// Source: `staging/src/k8s.io/kubelet/config/v1beta1/types.go` of Kubernetes 1.36.
-const WITHOUT_EFFECT: &str = "
-    enableServer syncFrequency httpCheckFrequency staticPodURL staticPodURLHeader address port
-    readOnlyPort tlsCertFile tlsPrivateKeyFile tlsCipherSuites tlsCurvePreferences tlsMinVersion
-    rotateCertificates serverTLSBootstrap authentication authorization registryPullQPS registryBurst
-    imagePullCredentialsVerificationPolicy preloadedImagesVerificationAllowlist eventRecordQPS
-    eventBurst enableDebuggingHandlers enableContentionProfiling healthzPort healthzBindAddress
-    oomScoreAdj streamingConnectionIdleTimeout nodeStatusUpdateFrequency
-    nodeStatusReportFrequency nodeLeaseDurationSeconds volumeStatsAggPeriod kubeletCgroups
-    systemCgroups cgroupRoot cgroupsPerQOS cpuManagerPolicy singleProcessOOMKill
-    cpuManagerPolicyOptions cpuManagerReconcilePeriod memoryManagerPolicy topologyManagerPolicy
-    topologyManagerScope topologyManagerPolicyOptions qosReserved runtimeRequestTimeout hairpinMode
-    maxPods podPidsLimit runOnce cpuCFSQuota cpuCFSQuotaPeriod nodeStatusMaxImages maxOpenFiles
-    contentType kubeAPIQPS kubeAPIBurst serializeImagePulls maxParallelImagePulls
-    podsPerCore enableControllerAttachDetach
-    protectKernelDefaults makeIPTablesUtilChains iptablesMasqueradeBit iptablesDropBit featureGates
-    failSwapOn memorySwap containerLogMaxWorkers containerLogMonitorInterval
-    configMapAndSecretChangeDetectionStrategy systemReserved kubeReserved reservedSystemCPUs
-    showHiddenMetricsForVersion systemReservedCgroup kubeReservedCgroup enforceNodeAllocatable
-    volumePluginDir providerID kernelMemcgNotification logging
-    enableSystemLogHandler enableSystemLogQuery shutdownGracePeriod shutdownGracePeriodCriticalPods
-    shutdownGracePeriodByPodPriority crashLoopBackOff reservedMemory enableProfilingHandler
-    enableDebugFlagsHandler memoryThrottlingFactor memoryReservationPolicy registerWithTaints
-    registerNode tracing localStorageCapacityIsolation containerRuntimeEndpoint imageServiceEndpoint
-    failCgroupV1 userNamespaces
-";
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
+pub(super) struct MemorySwap {
+    pub(super) swap_behavior: Option<String>,
+}
+
+/// How long pods of a priority have at a shutdown.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub(super) struct ShutdownGracePeriod {
+    pub(super) priority: i32,
+    pub(super) shutdown_grace_period_seconds: i64,
+}
 
 impl Raw {
     pub(super) fn parse(value: Value) -> anyhow::Result<Self> {
         let of = |field: &str| value.get(field).and_then(Value::as_str).unwrap_or_default();
-        if (of("apiVersion"), of("kind"))
-            != ("kubelet.config.k8s.io/v1beta1", "KubeletConfiguration")
-        {
+        if (of("apiVersion"), of("kind")) != (API_VERSION, KIND) {
             bail!("it is not a KubeletConfiguration of kubelet.config.k8s.io/v1beta1");
         }
-        let mut others = Vec::new();
-        for field in value.as_object().into_iter().flat_map(serde_json::Map::keys) {
-            if EFFECTIVE.contains(&field.as_str()) || field == "apiVersion" || field == "kind" {
+        let mut in_vain = Vec::new();
+        let mut value = value;
+        // Go reads `null` as if nothing was said.
+        let said = value.as_object_mut().map(|map| map.retain(|_, value| !value.is_null()));
+        said.context("it is no object")?;
+        for (name, value) in value.as_object().into_iter().flatten() {
+            if name == "apiVersion" || name == "kind" {
                 continue;
             }
-            if !known().any(|known| known == field) {
-                let similar = known().chain(EFFECTIVE).find(|it| is_similar(it, field));
-                let hint = similar.map(|it| format!(" (did you mean {it}?)")).unwrap_or_default();
-                bail!("unknown field {field:?}{hint}");
+            let Some(field) = field(name) else {
+                let similar = FIELDS.iter().find(|it| is_similar(it.name, name));
+                let hint = similar.map(|it| format!(" (did you mean {}?)", it.name));
+                bail!("unknown field {name:?}{}", hint.unwrap_or_default());
+            };
+            if field.is_in_vain(value) {
+                in_vain.push(name.clone());
             }
-            others.push(field.clone());
         }
         let raw: Self = serde_json::from_value(value).context("a field has the wrong type")?;
-        Ok(Self { others, ..raw })
+        Ok(Self { in_vain, ..raw })
     }
 
-    /// Fields of the file that have no effect.
-    pub(super) fn without_effect(&self) -> Vec<String> {
-        self.others.clone()
+    /// Fields of the file that ask for something that is not done.
+    pub(super) fn in_vain(&self) -> impl Iterator<Item = String> {
+        self.in_vain.iter().cloned()
     }
-}
-
-fn known() -> impl Iterator<Item = &'static str> {
-    WITHOUT_EFFECT.split_whitespace()
 }
 
 /// Alike but for case, or for one character that is missing, added or another.

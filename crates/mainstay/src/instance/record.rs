@@ -40,6 +40,9 @@ pub(crate) struct NodeRecord {
     pub(crate) cgroup_root: String,
     /// Where container logs go.
     pub(crate) log_directory: PathBuf,
+    /// The socket of the container runtime that has its pods; none for the embedded one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) runtime_socket: Option<PathBuf>,
 }
 
 impl Record {

@@ -13,10 +13,11 @@ use super::{Instance, LOCK, NodeRecord, names_in, resolve};
 
 /// What mainstay has in a root directory, with what it writes before renaming, and with what
 /// people put there for it.
-const ROOT_ENTRIES: [&str; 20] = [
+const ROOT_ENTRIES: [&str; 22] = [
     "api.redb",
     "api.redb.lock",
     "api.redb.new",
+    "cni",
     "config.json",
     "containers",
     "image-files.json",
@@ -26,6 +27,7 @@ const ROOT_ENTRIES: [&str; 20] = [
     "joined",
     "kubeconfig",
     "kubeconfig.new",
+    "kubelet",
     "ledger",
     "log",
     "network.json",
@@ -37,8 +39,20 @@ const ROOT_ENTRIES: [&str; 20] = [
 ];
 
 /// The same of a run directory.
-const RUN_ENTRIES: [&str; 7] =
-    ["boot", "healthz-port", "instance.new", "mainstay.sock", "port", "sandboxes", "secure-port"];
+const RUN_ENTRIES: [&str; 12] = [
+    "boot",
+    "cri.sock",
+    "healthz-port",
+    "instance.new",
+    "mainstay.sock",
+    "netns",
+    "port",
+    "read-only-port",
+    "resolver",
+    "sandboxes",
+    "secure-port",
+    "sub-paths",
+];
 
 impl Instance {
     /// Sees to it that both directories are this instance's, or have nothing in them.

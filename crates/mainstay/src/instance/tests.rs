@@ -15,6 +15,7 @@ fn node(instance: &Instance) -> NodeRecord {
         run_dir: instance.run_dir.clone(),
         node_name: "n1".into(),
         cgroup_root: "/mainstay.slice/mainstay-pods.service".into(),
+        runtime_socket: None,
         log_directory: "/var/log/elsewhere".into(),
     }
 }

@@ -2,29 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use mainstay_pod::node_labels::{is_of_kubelet, is_of_kubernetes};
 use serde_json::Value;
 
 use super::{Refusal, Request, forbid, object_name, pod::labels};
 use crate::admission::Operation;
 use crate::object::Object;
-
-/// Labels in the namespaces of Kubernetes that a node may set.
-/// Source: `staging/src/k8s.io/kubelet/pkg/apis/well_known_labels.go`.
-const KUBELET_LABELS: [&str; 11] = [
-    "kubernetes.io/hostname",
-    "topology.kubernetes.io/zone",
-    "topology.kubernetes.io/region",
-    "failure-domain.beta.kubernetes.io/zone",
-    "failure-domain.beta.kubernetes.io/region",
-    "beta.kubernetes.io/instance-type",
-    "node.kubernetes.io/instance-type",
-    "kubernetes.io/os",
-    "kubernetes.io/arch",
-    "beta.kubernetes.io/os",
-    "beta.kubernetes.io/arch",
-];
-const KUBELET_NAMESPACES: [&str; 2] = ["kubelet.kubernetes.io", "node.kubernetes.io"];
-const RESTRICTED_NAMESPACE: &str = "node-restriction.kubernetes.io";
 
 pub(super) fn admit(
     node: &str,
@@ -91,23 +74,9 @@ fn changed_labels<'a>(new: &'a Object, old: Option<&'a Object>) -> BTreeSet<&'a 
     keys.map(|key| key.as_str()).collect()
 }
 
-/// Those that a node must not touch: it could draw work to itself that is not meant for it.
+/// Those that a node must not touch: it could draw work to itself that is not meant for it. All of
+/// `node-restriction.kubernetes.io` are among them.
 fn forbidden(labels: &BTreeSet<&str>) -> String {
-    let forbidden: Vec<&str> = labels
-        .iter()
-        .copied()
-        .filter(|label| {
-            let namespace = label.split_once('/').map_or("", |(namespace, _)| namespace);
-            let of_kubernetes = is_in(namespace, "kubernetes.io") || is_in(namespace, "k8s.io");
-            let of_kubelet = KUBELET_LABELS.contains(label)
-                || KUBELET_NAMESPACES.iter().any(|it| is_in(namespace, it));
-            is_in(namespace, RESTRICTED_NAMESPACE) || of_kubernetes && !of_kubelet
-        })
-        .collect();
-    forbidden.join(", ")
-}
-
-/// Whether a domain is another one or lies in it.
-fn is_in(namespace: &str, domain: &str) -> bool {
-    namespace.strip_suffix(domain).is_some_and(|before| before.is_empty() || before.ends_with('.'))
+    let is_forbidden = |label: &&str| is_of_kubernetes(label) && !is_of_kubelet(label);
+    labels.iter().copied().filter(is_forbidden).collect::<Vec<_>>().join(", ")
 }

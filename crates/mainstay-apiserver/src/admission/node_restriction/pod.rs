@@ -44,7 +44,7 @@ fn create(node: &str, pod: &Object, found: &Found<'_>) -> Result<(), Refusal> {
             "node {node:?} can only create pods with spec.nodeName set to itself"
         ));
     }
-    owner(node, pod, found)?;
+    owner(node, "pods", pod, found)?;
     let Ok(pod) = pod.typed::<k8s_openapi::api::core::v1::Pod>() else {
         return forbid("error checking mirror pod for API references: the pod cannot be read");
     };
@@ -108,19 +108,24 @@ fn own_update<'a>(
     Ok((new, old))
 }
 
-/// A mirror belongs to its node and goes away with it.
-fn owner(node: &str, pod: &Object, found: &Found<'_>) -> Result<(), Refusal> {
-    let owners = pod.meta().and_then(|meta| meta.get("ownerReferences")?.as_array());
+/// Whether the node, as it is there, owns what it makes: a mirror belongs to its node and goes away with it.
+pub(super) fn owner(
+    node: &str,
+    what: &str,
+    object: &Object,
+    found: &Found<'_>,
+) -> Result<(), Refusal> {
+    let owners = object.meta().and_then(|meta| meta.get("ownerReferences")?.as_array());
     let owner = match owners.map_or(&[][..], Vec::as_slice) {
         [owner] => owner,
         [] => {
             return forbid(format!(
-                "node {node:?} can only create pods with an owner reference set to itself"
+                "node {node:?} can only create {what} with an owner reference set to itself"
             ));
         }
         _ => {
             return forbid(format!(
-                "node {node:?} can only create pods with a single owner reference set to itself"
+                "node {node:?} can only create {what} with a single owner reference set to itself"
             ));
         }
     };
@@ -128,12 +133,12 @@ fn owner(node: &str, pod: &Object, found: &Found<'_>) -> Result<(), Refusal> {
     let flag = |key: &str| owner.get(key).and_then(Value::as_bool).unwrap_or_default();
     if (text("apiVersion"), text("kind"), text("name")) != ("v1", "Node", node) {
         return forbid(format!(
-            "node {node:?} can only create pods with an owner reference set to itself"
+            "node {node:?} can only create {what} with an owner reference set to itself"
         ));
     }
     if !flag("controller") {
         return forbid(format!(
-            "node {node:?} can only create pods with a controller owner reference set to itself"
+            "node {node:?} can only create {what} with a controller owner reference set to itself"
         ));
     }
     if flag("blockOwnerDeletion") {

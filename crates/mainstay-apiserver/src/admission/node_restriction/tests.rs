@@ -516,3 +516,58 @@ fn mirrors_get_containers_from_their_node_alone() {
         "unexpected pod subresource \"ephemeralcontainers\", only 'status' and 'eviction' are allowed"
     );
 }
+
+#[test]
+fn what_lies_beside_manifests_can_be_shown_and_taken_back() {
+    let own = object(json!({ "metadata": { "name": NODE, "uid": "node-uid" } }));
+    let shown = |change: &dyn Fn(&mut Value)| {
+        let mut shown = json!({
+            "metadata": {
+                "name": "web.mainstay-mynode",
+                "namespace": "ns",
+                "labels": { "mainstay.dev/config.node": NODE },
+                "annotations": { "mainstay.dev/config.path": "/m/web.yaml" },
+                "ownerReferences": [owner()],
+            },
+        });
+        change(&mut shown);
+        object(shown)
+    };
+    let refused = |what: &str| {
+        Err(format!(
+            "node \"mynode\" can only create and delete {what} whose names end in \".mainstay-mynode\", with the label \
+             \"mainstay.dev/config.node\" set to itself and the annotation \"mainstay.dev/config.path\""
+        ))
+    };
+    for what in ["configmaps", "secrets"] {
+        let create = format!("create {what}@ns");
+        let delete = format!("delete {what}@ns web.mainstay-mynode");
+        let found = Found { node: Some(&own), pod: None };
+        let none = Found::default();
+        for change in [
+            (&|it: &mut Value| it["metadata"]["name"] = "web".into()) as &dyn Fn(&mut Value),
+            &|it| it["metadata"]["name"] = "mynode".into(),
+            &|it| it["metadata"]["labels"] = json!({}),
+            &|it| it["metadata"]["labels"]["mainstay.dev/config.node"] = "node".into(),
+            &|it| it["metadata"]["annotations"] = json!({}),
+        ] {
+            let other = shown(change);
+            assert_eq!(ask(&node(), &create, Some(&other), None, &found), refused(what));
+            assert_eq!(ask(&node(), &delete, None, Some(&other), &none), refused(what));
+        }
+        let mirror = shown(&|_| {});
+        assert_eq!(ask(&node(), &create, Some(&mirror), None, &found), Ok(()));
+        assert_eq!(ask(&node(), &delete, None, Some(&mirror), &none), Ok(()));
+        let orphan = shown(&|it| it["metadata"]["ownerReferences"] = json!([]));
+        let why =
+            format!("node \"mynode\" can only create {what} with an owner reference set to itself");
+        assert_eq!(ask(&node(), &create, Some(&orphan), None, &found), Err(why));
+        // It may lose its owner, and is taken back nevertheless.
+        assert_eq!(ask(&node(), &delete, None, Some(&orphan), &none), Ok(()));
+        for kind in ["kubernetes.io/service-account-token", "bootstrap.kubernetes.io/token"] {
+            let token = shown(&|it| it["type"] = kind.into());
+            let why = format!("node \"mynode\" can not create {what} of the type {kind:?}");
+            assert_eq!(ask(&node(), &create, Some(&token), None, &found), Err(why));
+        }
+    }
+}

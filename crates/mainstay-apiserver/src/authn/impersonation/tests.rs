@@ -79,6 +79,7 @@ fn ask(sender: &User, wanted: &User, rights: &[&str]) -> std::result::Result<Vec
         path: "/api/v1/pods",
         is_resource: true,
         fields: &[],
+        labels: &[],
     };
     match impersonate(wanted, &request, &decide) {
         Ok(user) => Ok(user.groups),

@@ -82,14 +82,26 @@ fn graph() -> Graph {
 
 /// `VERB RESOURCE[.GROUP][/SUBRESOURCE][@NAMESPACE][ NAME]`.
 fn decide(graph: &Graph, node: &str, text: &str, fields: &[(&str, &str)]) -> Decision {
+    decide_with(graph, node, text, fields, &[])
+}
+
+fn decide_with(
+    graph: &Graph,
+    node: &str,
+    text: &str,
+    fields: &[(&str, &str)],
+    labels: &[(&str, &str)],
+) -> Decision {
     let user = User::node(node);
     let (verb, rest) = text.split_once(' ').unwrap();
     let (what, name) = rest.split_once(' ').unwrap_or((rest, ""));
     let (what, namespace) = what.split_once('@').unwrap_or((what, ""));
     let (what, subresource) = what.split_once('/').unwrap_or((what, ""));
     let (resource, group) = what.split_once('.').unwrap_or((what, ""));
-    let fields: Vec<_> =
-        fields.iter().map(|(field, value)| ((*field).to_owned(), (*value).to_owned())).collect();
+    let owned = |pairs: &[(&str, &str)]| -> Vec<(String, String)> {
+        pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
+    };
+    let (fields, labels) = (owned(fields), owned(labels));
     graph.decide(&Attributes {
         user: &user,
         verb,
@@ -101,6 +113,7 @@ fn decide(graph: &Graph, node: &str, text: &str, fields: &[(&str, &str)]) -> Dec
         path: "",
         is_resource: true,
         fields: &fields,
+        labels: &labels,
     })
 }
 
@@ -331,8 +344,40 @@ fn others_are_no_business_of_it() {
             path: "",
             is_resource: true,
             fields: &[],
+            labels: &[],
         };
         assert_eq!(refused(&graph.decide(&attributes)), Some(""));
+    }
+}
+
+/// What NodeRestriction looks at is let through; nothing but what bears the node's label is shown to it.
+#[test]
+fn a_node_shows_what_lies_beside_its_manifests() {
+    let graph = graph();
+    let own = [("mainstay.dev/config.node", "node0")];
+    let other = [("mainstay.dev/config.node", "node1")];
+    for resource in ["secrets", "configmaps"] {
+        for (text, labels, allowed) in [
+            ("create R@ns0", &[][..], true),
+            ("delete R@ns0 a.mainstay-node0", &[], true),
+            ("delete R@ns0 a.mainstay-node1", &[], false),
+            ("list R", &own, true),
+            ("watch R", &own, true),
+            ("list R@ns0", &own, true),
+            ("list R", &other, false),
+            ("list R", &[], false),
+            ("watch R@ns0", &other, false),
+            ("create R", &[], false),
+            ("update R@ns0 a.mainstay-node0", &own, false),
+            ("patch R@ns0 a.mainstay-node0", &own, false),
+            ("get R@ns0 a.mainstay-node0", &own, false),
+            ("deletecollection R@ns0", &own, false),
+            ("create R/status@ns0", &[], false),
+        ] {
+            let text = text.replace('R', resource);
+            let decided = decide_with(&graph, "node0", &text, &[], labels);
+            assert_eq!(refused(&decided).is_none(), allowed, "{text} {labels:?}");
+        }
     }
 }
 

@@ -29,6 +29,7 @@ fn on<'a>(
         path: "",
         is_resource: true,
         fields: &[],
+        labels: &[],
     }
 }
 

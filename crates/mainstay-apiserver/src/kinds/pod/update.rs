@@ -102,7 +102,7 @@ pub(super) fn validate_ephemeral_containers(new: &Pod, old: &Pod) -> Vec<FieldEr
     errors.0
 }
 
-fn init_containers(spec: &PodSpec) -> &[Container] {
+pub(super) fn init_containers(spec: &PodSpec) -> &[Container] {
     spec.init_containers.as_deref().unwrap_or_default()
 }
 

@@ -36,3 +36,120 @@ fn what_requests_nothing_counts_all_the_same_where_nodes_are_compared() {
     }
     assert!(pod("p", json!({})).requests.is_nothing());
 }
+
+#[test]
+fn what_is_resized_counts_as_the_most_that_it_asks_for_is_allocated_or_has() {
+    let requests = |cpu: &str| json!({"requests": {"cpu": cpu}});
+    let cpu = |spec: &str, allocated: &str, actual: &str| {
+        let status = json!({
+            "name": "c", "image": "i", "imageID": "", "ready": true, "restartCount": 0,
+            "resources": requests(actual), "allocatedResources": {"cpu": allocated},
+        });
+        let containers = json!([{"name": "c", "image": "i", "resources": requests(spec)}]);
+        let over = json!({
+            "spec": {"containers": containers},
+            "status": {"containerStatuses": [status]},
+        });
+        pod("p", over).requests.cpu
+    };
+    assert_eq!(cpu("3", "1", "2"), 3000);
+    assert_eq!(cpu("1", "3", "2"), 3000);
+    assert_eq!(cpu("1", "2", "3"), 3000);
+}
+
+#[test]
+fn nothing_is_taken_away_of_pods_that_counts_here() {
+    let full = json!({
+        "name": "c", "image": "i", "command": ["x"], "args": ["y"], "workingDir": "/",
+        "env": [{"name": "A", "value": "b"}], "envFrom": [{"prefix": "P"}],
+        "ports": [{"containerPort": 1, "hostPort": 2}],
+        "resources": {"requests": {"cpu": "1", "memory": "1Gi"}, "limits": {"cpu": "2"}},
+        "volumeMounts": [{"name": "v", "mountPath": "/v"}],
+        "livenessProbe": {"exec": {"command": ["z"]}}, "securityContext": {"runAsUser": 1},
+    });
+    let sidecar = json!({
+        "name": "s", "image": "j", "restartPolicy": "Always", "env": [{"name": "A", "value": "b"}],
+        "resources": {"requests": {"cpu": "500m"}}, "ports": [{"containerPort": 3, "hostPort": 4}],
+    });
+    let init = json!({"name": "d", "image": "k", "resources": {"requests": {"memory": "3Gi"}}});
+    let volumes = json!([
+        {"name": "a", "emptyDir": {}},
+        {"name": "b", "persistentVolumeClaim": {"claimName": "p"}},
+        {"name": "c", "hostPath": {"path": "/x"}},
+        {"name": "d", "ephemeral": {"volumeClaimTemplate": {"spec": {}}}},
+        {"name": "e", "image": {"reference": "i"}},
+    ]);
+    let status = |name: &str| {
+        json!({
+            "name": name, "image": "i", "imageID": "x", "containerID": "y", "ready": true,
+            "restartCount": 7, "state": {"running": {"startedAt": "2026-01-01T00:00:00Z"}},
+            "allocatedResources": {"cpu": "3"}, "resources": {"requests": {"cpu": "4"}},
+        })
+    };
+    let quiet = json!({
+        "name": "q", "image": "i", "imageID": "x", "ready": true, "restartCount": 0,
+        "resources": {"limits": {"cpu": "1"}},
+    });
+    let over = json!({
+        "metadata": {"labels": {"a": "b"}, "annotations": {CONFIG_MIRROR_ANNOTATION: "x", "y": "z"}},
+        "spec": {
+            "initContainers": [sidecar, init], "containers": [full, {"name": "q"}],
+            "volumes": volumes,
+            "nodeSelector": {"a": "b"}, "tolerations": [{"operator": "Exists"}], "priority": 5,
+            "overhead": {"cpu": "10m"}, "securityContext": {"runAsUser": 1},
+            "ephemeralContainers": [{"name": "f", "image": "i"}],
+        },
+        "status": {
+            "containerStatuses": [status("c"), quiet], "initContainerStatuses": [status("s")],
+            "conditions": [
+                {"type": "PodReadyToStartContainers", "status": "True"},
+                {"type": "Initialized", "status": "True"},
+                {"type": "ContainersReady", "status": "True"},
+                {"type": "Ready", "status": "True"},
+                {"type": "PodScheduled", "status": "True"},
+                {"type": "DisruptionTarget", "status": "True", "reason": "x"},
+            ],
+            "startTime": "2026-01-01T00:00:00Z", "podIP": "10.0.0.1", "podIPs": [{"ip": "10.0.0.1"}],
+        },
+    });
+    let whole = pod("p", over);
+    let mut object = (*whole.object).clone();
+    crate::pods::strip(&mut object);
+    let left = PodInfo::new(Arc::new(object)).unwrap();
+    let counts = |pod: &PodInfo| {
+        let PodInfo { object: _, key, uid, priority, requests, scored, .. } = pod.clone();
+        let PodInfo { host_ports, kind, ending, is_mirror, .. } = pod.clone();
+        format!(
+            "{key:?} {uid} {priority} {requests:?} {scored:?} {host_ports:?} {kind:?} {ending} \
+             {is_mirror}"
+        )
+    };
+    assert_eq!(counts(&left), counts(&whole));
+    assert_eq!(left.host_ports.len(), 2);
+    let names = |pod: &PodInfo| -> Vec<String> {
+        pod.spec().volumes.iter().flatten().map(|it| it.name.clone()).collect()
+    };
+    assert_eq!(names(&left), ["b", "d", "e"]);
+    let images = |pod: &PodInfo| -> Vec<Option<String>> {
+        let init = pod.spec().init_containers.iter().flatten();
+        init.chain(&pod.spec().containers).map(|it| it.image.clone()).collect()
+    };
+    assert_eq!(images(&left), images(&whole));
+    let restarts = |pod: &PodInfo| -> Vec<(String, i32)> {
+        let status = pod.status().unwrap();
+        let all = status.init_container_statuses.iter().chain(&status.container_statuses).flatten();
+        all.map(|it| (it.name.clone(), it.restart_count)).collect()
+    };
+    assert_eq!(restarts(&left), [("s".to_owned(), 7), ("c".to_owned(), 7)]);
+    let conditions = left.status().unwrap().conditions.iter().flatten();
+    let conditions: Vec<&str> = conditions.map(|it| it.type_.as_str()).collect();
+    assert_eq!(conditions, ["Ready", "PodScheduled", "DisruptionTarget"]);
+    assert_eq!(left.spec().tolerations, whole.spec().tolerations);
+    // What is much is gone.
+    assert_eq!(left.object.metadata.annotations.as_ref().unwrap().len(), 1);
+    let container = left.spec().containers.first().unwrap();
+    assert_eq!((&container.env, &container.volume_mounts), (&None, &None));
+    assert!(
+        left.status().unwrap().container_statuses.iter().flatten().all(|it| it.state.is_none())
+    );
+}

@@ -90,6 +90,11 @@ impl Cluster {
         Self { server, calls, controllers: JoinSet::new(), _directory: directory }
     }
 
+    /// How controllers reach the API.
+    pub(crate) fn clients(&self) -> impl Clients + use<> {
+        Server(self.server.clone())
+    }
+
     pub(crate) fn start_controllers(&mut self) {
         self.start(NodeTimes::default());
     }

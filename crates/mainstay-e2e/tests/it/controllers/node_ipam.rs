@@ -40,6 +40,14 @@ async fn no_two_nodes_get_the_same_range() {
     cluster.create(NODES, json!({ "metadata": { "name": "without" } })).await;
     cluster.create(NODES, node("other", "10.1.2.0/25")).await;
     assert_eq!(range("other").await, "10.1.2.0/25");
+    // Of both kinds.
+    cluster.create(NODES, node("dual", "10.201.7.0/24,fd12:3:4:5::/64")).await;
+    cluster.until(&format!("{NODES}/dual"), |it| it.unwrap()["spec"]["podCIDR"].is_string()).await;
+    let dual = cluster.get(&format!("{NODES}/dual")).await.unwrap();
+    let given = dual["spec"]["podCIDRs"].as_array().unwrap();
+    assert_eq!((given.len(), &given[1]), (2, &json!("fd12:3:4:5::/64")));
+    assert_eq!(dual["spec"]["podCIDR"], given[0]);
+    assert!(!ranges.contains(&given[0].as_str().unwrap().to_owned()));
     let without = cluster.get(&format!("{NODES}/without")).await.unwrap();
     assert!(without["spec"]["podCIDR"].is_null());
 }

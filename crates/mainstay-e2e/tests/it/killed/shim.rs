@@ -7,15 +7,10 @@ use std::path::PathBuf;
 
 use expect_test::expect;
 use mainstay_shim_protocol::{Hello, PROTOCOL, encode};
-use rustix::process::{Pid, Signal, kill_process};
 
 use crate::killed::witness;
 use crate::manifest::pod;
 use crate::node::{Node, Status, wait_for};
-
-fn kill(pid: i32) {
-    kill_process(Pid::from_raw(pid).unwrap(), Signal::KILL).unwrap();
-}
 
 /// The shim of the only pod.
 fn shim(node: &Node) -> i32 {
@@ -32,7 +27,8 @@ fn a_pod_whose_shim_is_killed_ends_before_it_is_started_anew() {
         node.put("web.yaml", &web.set("spec.hostNetwork", host_network));
         node.wait_for_told("web", 1);
         let first = node.wait_for_running("web");
-        kill(shim(&node));
+        assert_eq!(node.processes("shims").len(), 1);
+        node.kill_shims();
         node.wait_for_told("web", 2);
         let second = node.wait_for_running("web");
         assert_eq!(node.told("web"), ["start 1", "start 1"]);
@@ -57,9 +53,7 @@ fn a_pod_whose_shim_is_killed_while_no_agent_runs_ends_before_it_is_started_anew
     node.wait_for_running("web");
     node.wait_for_running("once");
     node.kill();
-    for shim in node.processes("shims") {
-        kill(shim);
-    }
+    node.kill_shims();
     node.launch();
     node.wait_for_told("web", 2);
     assert_eq!(node.wait_for_running("web").restarts, 1);
@@ -79,7 +73,8 @@ impl Impostor {
         let mut sandboxes = fs::read_dir(node.path("run/sandboxes")).unwrap();
         let socket = sandboxes.next().unwrap().unwrap().path().join("shim.sock");
         fs::rename(&socket, socket.with_extension("aside")).unwrap();
-        let hello = Hello { protocol, version: "9.8.7".to_owned(), pid: shim(node), attach: false };
+        let version = "9.8.7".to_owned();
+        let hello = Hello { protocol, version, pid: shim(node), attach: false, apparmor: false };
         let hello = encode(&hello).unwrap();
         let listener = UnixListener::bind(&socket).unwrap();
         std::thread::spawn(move || {

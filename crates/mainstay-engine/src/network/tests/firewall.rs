@@ -1,6 +1,7 @@
 //! Other programs' packet filters: real ones.
 
 use expect_test::{Expect, expect};
+use mainstay_linux::nftables::Family;
 
 use super::super::{Finding, Names, Network, Repair, Traffic};
 use super::machine::*;
@@ -74,7 +75,7 @@ fn a_dropping_forward_policy_of_iptables_is_opened() {
             let Some(_) = run("iptables", "-P FORWARD DROP") else { return };
             let (network, _resident) = with_a_sandbox(machine);
             let findings = network.check();
-            let opened = Finding::Repaired(Repair::Opened("FORWARD".into()));
+            let opened = Finding::Repaired(Repair::Opened(Family::Ip, "FORWARD".into()));
             assert!(findings.contains(&opened), "{findings:?}");
             everything_passes(machine, &network);
             let bridge = bridge(machine);
@@ -120,7 +121,7 @@ fn docker_is_opened_in_its_chain_for_users() {
         }
         let before = run("iptables", "-S").unwrap();
         let network = machine.open(&[]);
-        let other = Network::open(machine.config("b"), &[]);
+        let other = Network::open(machine.config("b"), &[], &[]);
         let other_sandbox = Sandbox::start(&other, "other", &[tcp(9090, 80)]);
         let in_other = other_sandbox.listen(80);
         everything_passes(machine, &network);
@@ -292,6 +293,67 @@ fn firewalld_is_told() {
         );
         nft(machine, &zone);
         passes(machine, &network, true, true);
+    });
+}
+
+/// As Docker does for a container that has the port of the machine.
+#[test]
+fn rules_of_others_do_not_lead_questions_elsewhere() {
+    on_machine(|machine| {
+        let ruleset = "add table ip nat\n\
+            add chain ip nat PREROUTING { type nat hook prerouting priority -100; policy accept; }\n\
+            add chain ip nat OUTPUT { type nat hook output priority -100; policy accept; }\n\
+            add chain ip nat DOCKER\n\
+            add rule ip nat PREROUTING fib daddr type local jump DOCKER\n\
+            add rule ip nat OUTPUT fib daddr type local jump DOCKER\n";
+        if !nft(machine, ruleset) {
+            return;
+        }
+        let network = machine.open(&[]);
+        let a = Sandbox::start(&network, "a", &[]);
+        let b = Sandbox::start(&network, "b", &[]);
+        let rule = format!("add rule ip nat DOCKER tcp dport 53 dnat to {}:53\n", b.address());
+        nft(machine, &rule);
+        let in_b = b.listen(53);
+        seen_as(a.place(), a.gateway(), 53, &in_b);
+        let (_udp, tcp) = resolver(&network, a.gateway());
+        network.lead_questions(true).unwrap();
+        for place in [a.place(), Place::Host] {
+            seen_as(place, a.gateway(), 53, &tcp);
+        }
+        seen_as(a.place(), HOST, 53, &in_b);
+    });
+}
+
+/// What lets translated connections pass to the machine lets questions pass, as firewalld does.
+#[test]
+fn questions_are_told_apart_from_what_else_the_machine_is_asked() {
+    on_machine(|machine| {
+        let ruleset = "add table inet mine\n\
+            add chain inet mine input { type filter hook input priority 10; policy drop; }\n\
+            add rule inet mine input ct state established,related accept\n";
+        if !nft(machine, ruleset) {
+            return;
+        }
+        let (network, resident) = with_a_sandbox(machine);
+        let (_udp, tcp) = resolver(&network, resident.gateway());
+        network.lead_questions(true).unwrap();
+        network.check();
+        let on_host = Place::Host.listen(7000);
+        assert!(network.shut().is_some());
+        assert!(!answers(resident.place(), resident.gateway(), 53));
+        nft(machine, "add rule inet mine input ct status dnat accept\n");
+        told(
+            machine,
+            &network,
+            &expect![[r#"
+            chain input of table inet mine drops connections from sandboxes to this machine (its policy is drop); to let them pass: nft insert rule inet mine input iifname BRIDGE accept
+        "#]],
+        );
+        assert_eq!(network.shut(), None);
+        assert!(!answers(resident.place(), resident.gateway(), 7000));
+        seen_as(resident.place(), resident.gateway(), 53, &tcp);
+        drop(on_host);
     });
 }
 

@@ -11,7 +11,7 @@ use mainstay_linux::netlink::{RouteSocket, Veth, VethPeer};
 use mainstay_linux::nftables::NftablesSocket;
 
 use super::super::range::choose;
-use super::super::{Finding, Names, Network, NetworkConfig, Repair};
+use super::super::{Finding, IpFamily, Names, Network, NetworkConfig, Repair};
 use super::machine::*;
 
 /// Everything that can be seen of instances on the machine: links, tables.
@@ -53,8 +53,9 @@ fn setting_up_again_changes_nothing() {
 #[test]
 fn teardown_frees_ports_at_once_and_the_address_in_the_end() {
     on_machine(|machine| {
-        let config = NetworkConfig { range: "10.88.0.0/29".parse().ok(), ..machine.config("a") };
-        let network = Network::open(config, &[]);
+        let config =
+            NetworkConfig { ranges: vec!["10.88.0.0/29".parse().unwrap()], ..machine.config("a") };
+        let network = Network::open(config, &[], &[]);
         let mut sandboxes: Vec<_> = (0..5)
             .map(|n| Sandbox::start(&network, &n.to_string(), &[tcp(8000 + n, 80)]))
             .collect();
@@ -159,7 +160,7 @@ fn two_hundred_sandboxes_start_at_once() {
         }
         let [first, .., last] = &sandboxes[..] else { unreachable!() };
         seen_as(first.place(), last.address(), 81, &last.listen(81));
-        assert_eq!(network.check(), [Finding::ForwardingSwitchedOn]);
+        assert_eq!(network.check(), [forwarding()]);
         for sandbox in &sandboxes {
             network.teardown(&sandbox.id).unwrap();
         }
@@ -175,9 +176,9 @@ fn two_hundred_sandboxes_start_at_once() {
 fn checks_do_not_disturb_what_goes_on() {
     on_machine(|machine| {
         let network = machine.open(&[]);
-        let other = Network::open(machine.config("b"), &[]);
+        let other = Network::open(machine.config("b"), &[], &[]);
         let kept = Sandbox::start(&network, "kept", &[tcp(8080, 80)]);
-        assert_eq!(network.check(), [Finding::ForwardingSwitchedOn]);
+        assert_eq!(network.check(), [forwarding()]);
         let listener = kept.listen(80);
         let (_, connection) = connect(Place::In(&machine.outside), HOST, 8080, &listener);
         let churn = |network: &Network, worker: u16| {
@@ -217,7 +218,7 @@ fn checks_do_not_disturb_what_goes_on() {
 fn instances_live_side_by_side() {
     on_machine(|machine| {
         let first = machine.open(&[]);
-        let second = Network::open(machine.config("b"), &[]);
+        let second = Network::open(machine.config("b"), &[], &[]);
         let a = Sandbox::start(&first, "a", &[tcp(8080, 80)]);
         let b = Sandbox::start(&second, "a", &[tcp(8081, 80)]);
         let (in_a, in_b) = (a.listen(80), b.listen(80));
@@ -253,14 +254,15 @@ fn instances_live_side_by_side() {
 
 #[test]
 fn instances_that_choose_at_the_same_time_choose_differently() {
-    let range = |config: &NetworkConfig| choose(&config.machine_id, &config.root_dir, &[]);
+    let range =
+        |config: &NetworkConfig| choose(IpFamily::V4, &config.machine_id, &config.root_dir, &[]);
     on_machine(move |machine| {
         for round in 0..10 {
             // Two that both choose the same range first.
             let first = machine.config(&format!("{round}"));
             let mut others = (0..).map(|number| machine.config(&format!("{round}-{number}")));
             let second = others.find(|other| range(other) == range(&first)).unwrap();
-            let networks = [first, second].map(|config| Network::open(config, &[]));
+            let networks = [first, second].map(|config| Network::open(config, &[], &[]));
             let barrier = Barrier::new(networks.len());
             let start = |network| {
                 barrier.wait();
@@ -346,7 +348,7 @@ fn the_range_is_remembered_unless_it_is_taken() {
     on_machine(|machine| {
         let config = machine.config("a");
         let gateway = || {
-            let network = Network::open(config.clone(), &[]);
+            let network = Network::open(config.clone(), &[], &[]);
             let gateway = Sandbox::start(&network, "a", &[]).gateway();
             network.remove_all().unwrap();
             gateway
@@ -371,8 +373,9 @@ fn a_wanted_range_waits_for_living_sandboxes() {
         let network = machine.open(&[]);
         let a = Sandbox::start(&network, "a", &[]);
         drop(network);
-        let wanted = NetworkConfig { range: "10.88.0.0/24".parse().ok(), ..machine.config("a") };
-        let network = Network::open(wanted.clone(), &[a.live()]);
+        let wanted =
+            NetworkConfig { ranges: vec!["10.88.0.0/24".parse().unwrap()], ..machine.config("a") };
+        let network = Network::open(wanted.clone(), &[a.live()], &[]);
         let findings = network.check();
         assert!(matches!(findings[..], [Finding::OtherRange { .. }]), "{findings:?}");
         let b = Sandbox::start(&network, "b", &[]);
@@ -380,7 +383,7 @@ fn a_wanted_range_waits_for_living_sandboxes() {
         seen_as(a.place(), b.address(), 80, &b.listen(80));
         network.remove_all().unwrap();
         drop(network);
-        let network = Network::open(wanted, &[]);
+        let network = Network::open(wanted, &[], &[]);
         let c = Sandbox::start(&network, "c", &[]);
         assert_eq!(c.gateway(), IpAddr::from([10, 88, 0, 1]));
     });

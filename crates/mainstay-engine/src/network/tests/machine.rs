@@ -5,25 +5,56 @@
 //! handshake before anybody accepts it.
 
 use std::io::{ErrorKind, Read, Write};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::time::Duration;
 
-use mainstay_cri::{PortMapping, Protocol};
+use mainstay_cri::{Bandwidth, PortMapping, Protocol};
 use mainstay_linux::namespace::{Namespaces, in_network, unshare};
 use mainstay_linux::netlink::{Address, Bridge, Route, RouteSocket, Veth, VethPeer};
 use tempfile::TempDir;
 
-use super::super::{LiveSandbox, Network, NetworkConfig, SandboxNetwork};
+use super::super::{Finding, IpFamily, LiveSandbox, Network, NetworkConfig, SandboxNetwork};
 
 /// The machine's address on its local network, and a neighbour's.
 pub(super) const HOST: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
 pub(super) const NEIGHBOUR: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 2);
 /// Far away, behind the neighbour.
 pub(super) const FAR: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 5);
+/// The same of IPv6.
+pub(super) const HOST6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1);
+pub(super) const NEIGHBOUR6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 2);
+pub(super) const FAR6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0xfa, 0, 0, 0, 0, 5);
 /// What the local network's frames hold: less than usual, to see that it is minded.
 pub(super) const MTU: u32 = 1400;
+
+/// The addresses of one kind.
+#[derive(Clone, Copy)]
+pub(super) struct Kind {
+    pub(super) family: IpFamily,
+    pub(super) host: IpAddr,
+    pub(super) neighbour: IpAddr,
+    pub(super) far: IpAddr,
+    pub(super) localhost: IpAddr,
+}
+
+pub(super) const KINDS: [Kind; 2] = [
+    Kind {
+        family: IpFamily::V4,
+        host: IpAddr::V4(HOST),
+        neighbour: IpAddr::V4(NEIGHBOUR),
+        far: IpAddr::V4(FAR),
+        localhost: IpAddr::V4(Ipv4Addr::LOCALHOST),
+    },
+    Kind {
+        family: IpFamily::V6,
+        host: IpAddr::V6(HOST6),
+        neighbour: IpAddr::V6(NEIGHBOUR6),
+        far: IpAddr::V6(FAR6),
+        localhost: IpAddr::V6(Ipv6Addr::LOCALHOST),
+    },
+];
 
 /// How long to wait for what must come, and for what must not.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -57,6 +88,7 @@ pub(super) fn on_machine(test: impl FnOnce(&Machine) + Send + 'static) {
         }
         // A new namespace has what the machine has that the tests run on.
         std::fs::write("/proc/sys/net/ipv4/ip_forward", "0").unwrap();
+        std::fs::write("/proc/sys/net/ipv6/conf/all/forwarding", "0").unwrap();
         let machine = Machine { outside: namespace(), root_dir: tempfile::tempdir().unwrap() };
         machine.connect();
         test(&machine);
@@ -64,6 +96,11 @@ pub(super) fn on_machine(test: impl FnOnce(&Machine) + Send + 'static) {
     if let Err(panic) = std::thread::spawn(host).join() {
         std::panic::resume_unwind(panic);
     }
+}
+
+/// What the first need tells on such a machine.
+pub(super) fn forwarding() -> Finding {
+    Finding::ForwardingSwitchedOn(vec![IpFamily::V4, IpFamily::V6])
 }
 
 /// A new network namespace.
@@ -125,22 +162,26 @@ impl Machine {
         .unwrap();
         let eth0 = there.link("eth0").unwrap().unwrap().index;
         there.set_up(eth0).unwrap();
-        let address =
-            |link, address: Ipv4Addr| Address { link, address: address.into(), prefix: 24 };
-        here.add_address(address(lan, HOST)).unwrap();
-        there.add_address(address(eth0, NEIGHBOUR)).unwrap();
-        there.add_address(address(1, FAR)).unwrap();
-        here.add_route(Route::default_through(NEIGHBOUR.into(), lan)).unwrap();
+        for kind in KINDS {
+            let prefix = if kind.family == IpFamily::V4 { 24 } else { 64 };
+            let address = |link, address| Address { link, address, prefix };
+            here.add_address(address(lan, kind.host)).unwrap();
+            there.add_address(address(eth0, kind.neighbour)).unwrap();
+            there.add_address(address(1, kind.far)).unwrap();
+            here.add_route(Route::default_through(kind.neighbour, lan)).unwrap();
+        }
         self.filter_bridged(false);
     }
 
-    /// Whether frames between ports of a bridge go through the packet filter of IPv4.
+    /// Whether frames between ports of a bridge go through the packet filter.
     pub(super) fn filter_bridged(&self, on: bool) {
-        let setting = Path::new("/proc/sys/net/bridge/bridge-nf-call-iptables");
-        if setting.exists() {
-            std::fs::write(setting, if on { "1" } else { "0" }).unwrap();
-        } else if on {
-            eprintln!("not tested with br_netfilter: the module is not loaded");
+        for program in ["iptables", "ip6tables"] {
+            let setting = format!("/proc/sys/net/bridge/bridge-nf-call-{program}");
+            if Path::new(&setting).exists() {
+                std::fs::write(setting, if on { "1" } else { "0" }).unwrap();
+            } else if on {
+                eprintln!("not tested with br_netfilter: the module is not loaded");
+            }
         }
     }
 
@@ -151,13 +192,13 @@ impl Machine {
             range_file: root_dir.join("network.json"),
             root_dir,
             machine_id: "a machine".into(),
-            range: None,
+            ranges: Vec::new(),
         }
     }
 
     pub(super) fn open(&self, live: &[&Sandbox]) -> Network {
         let live: Vec<_> = live.iter().map(|sandbox| sandbox.live()).collect();
-        Network::open(self.config("a"), &live)
+        Network::open(self.config("a"), &live, &[])
     }
 }
 
@@ -171,9 +212,21 @@ impl Sandbox {
 
     pub(super) fn address(&self) -> Ipv4Addr {
         match self.network.addresses[..] {
-            [IpAddr::V4(address)] => address,
+            [IpAddr::V4(address), IpAddr::V6(_)] | [IpAddr::V4(address)] => address,
             _ => panic!("not one IPv4 address: {:?}", self.network),
         }
+    }
+
+    /// The address of a kind.
+    pub(super) fn of(&self, kind: Kind) -> IpAddr {
+        let mut addresses = self.network.addresses.iter().copied();
+        addresses.find(|address| IpFamily::of(*address) == kind.family).unwrap()
+    }
+
+    /// The gateway of a kind.
+    pub(super) fn gateway_of(&self, kind: Kind) -> IpAddr {
+        let mut addresses = self.network.gateways.iter().copied();
+        addresses.find(|address| IpFamily::of(*address) == kind.family).unwrap()
     }
 
     pub(super) fn gateway(&self) -> IpAddr {
@@ -186,6 +239,8 @@ impl Sandbox {
             namespace: self.namespace.as_fd(),
             addresses: self.network.addresses.clone(),
             port_mappings: self.mappings.clone(),
+            bandwidth: Bandwidth::default(),
+            asks: false,
         }
     }
 
@@ -211,16 +266,26 @@ impl Place<'_> {
     }
 
     pub(super) fn listen(self, port: u16) -> TcpListener {
-        let listener = self.open(|| TcpListener::bind((Ipv4Addr::UNSPECIFIED, port))).unwrap();
+        // Of both kinds.
+        let listener = self.open(|| TcpListener::bind((Ipv6Addr::UNSPECIFIED, port))).unwrap();
         listener.set_nonblocking(true).unwrap();
         listener
     }
 
     pub(super) fn udp(self, port: u16) -> UdpSocket {
-        let socket = self.open(|| UdpSocket::bind((Ipv4Addr::UNSPECIFIED, port))).unwrap();
+        let socket = self.open(|| UdpSocket::bind((Ipv6Addr::UNSPECIFIED, port))).unwrap();
         socket.set_read_timeout(Some(PATIENCE)).unwrap();
         socket
     }
+}
+
+/// The resolver's sockets at a gateway.
+pub(super) fn resolver(network: &Network, gateway: IpAddr) -> (UdpSocket, TcpListener) {
+    let [udp, tcp] = network.listen(gateway).unwrap();
+    let (udp, tcp) = (UdpSocket::from(udp), TcpListener::from(tcp));
+    udp.set_nonblocking(false).unwrap();
+    udp.set_read_timeout(Some(PATIENCE)).unwrap();
+    (udp, tcp)
 }
 
 /// Both ends of a connection.
@@ -258,7 +323,7 @@ pub(super) fn connect(
     server.set_nonblocking(false).unwrap();
     let connection = Connection { client, server };
     connection.check();
-    (peer.ip(), connection)
+    (peer.ip().to_canonical(), connection)
 }
 
 /// As [`connect`], for the address alone.
@@ -285,12 +350,15 @@ pub(super) fn exchange(
     port: u16,
     server: &UdpSocket,
 ) -> SocketAddr {
-    let address = SocketAddr::new(address.into(), port);
+    let address = match address.into() {
+        IpAddr::V4(address) => SocketAddr::from((address.to_ipv6_mapped(), port)),
+        address @ IpAddr::V6(_) => SocketAddr::new(address, port),
+    };
     client.send_to(b"ping", address).unwrap();
     let mut bytes = [0; 4];
     let (_, peer) = server.recv_from(&mut bytes).expect("the datagram went elsewhere");
     server.send_to(b"pong", peer).unwrap();
     let (_, from) = client.recv_from(&mut bytes).expect("the answer went elsewhere");
     assert_eq!(from, address);
-    peer
+    SocketAddr::new(peer.ip().to_canonical(), peer.port())
 }

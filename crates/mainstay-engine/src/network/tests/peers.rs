@@ -1,23 +1,36 @@
 //! Sandboxes of two machines on one network: the host, and its neighbour outside.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 
 use mainstay_linux::netlink::{Route, RouteSocket};
 
 use super::super::{Cluster, Finding, Network, Peer, Range};
-use super::machine::{FAR, HOST, Machine, NEIGHBOUR, Place, Sandbox, answers, on_machine, seen_as};
+use super::machine::{
+    FAR, HOST, HOST6, KINDS, Machine, NEIGHBOUR, NEIGHBOUR6, Place, Sandbox, answers, forwarding,
+    on_machine, seen_as,
+};
 
 /// Does something on the neighbour.
 fn there<T: Send>(machine: &Machine, call: impl FnOnce() -> T + Send) -> T {
     Place::In(&machine.outside).open(|| Ok(call())).unwrap()
 }
 
-fn peer(name: &str, range: Range, address: Ipv4Addr) -> Peer {
-    Peer { name: name.into(), range, address }
+/// The neighbour's network, with a sandbox.
+fn other(machine: &Machine) -> (Network, Sandbox) {
+    let config = machine.config("b");
+    there(machine, || {
+        let other = Network::open(config, &[], &[]);
+        let b = Sandbox::start(&other, "b", &[]);
+        (other, b)
+    })
+}
+
+fn peer(name: &str, range: Range, address: impl Into<IpAddr>) -> Peer {
+    Peer { name: name.into(), range, address: address.into() }
 }
 
 fn cluster(range: Option<Range>, peers: &[Peer]) -> Cluster {
-    Cluster { range, peers: peers.to_vec() }
+    Cluster { ranges: range.into_iter().collect(), peers: peers.to_vec() }
 }
 
 /// Where the routes lead that an instance made.
@@ -32,18 +45,13 @@ fn sandboxes_of_two_machines_see_each_other_as_they_are() {
     on_machine(|machine| {
         let here = machine.open(&[]);
         let a = Sandbox::start(&here, "a", &[]);
-        let config = machine.config("b");
-        let (other, b) = there(machine, || {
-            let other = Network::open(config, &[]);
-            let b = Sandbox::start(&other, "b", &[]);
-            (other, b)
-        });
+        let (other, b) = other(machine);
         let (in_a, in_b) = (a.listen(80), b.listen(80));
-        assert_eq!(here.check(), [Finding::ForwardingSwitchedOn]);
+        assert_eq!(here.check(), [forwarding()]);
         // The neighbour happens to be where everything goes.
         assert_eq!(seen_as(a.place(), b.address(), 80, &in_b), IpAddr::from(HOST));
 
-        let (range, other_range) = (here.range().unwrap(), other.range().unwrap());
+        let (range, other_range) = (here.ranges()[0], other.ranges()[0]);
         let neighbour = peer("n2", other_range, NEIGHBOUR);
         here.join(cluster(Some(range), std::slice::from_ref(&neighbour))).unwrap();
         there(machine, || {
@@ -52,7 +60,7 @@ fn sandboxes_of_two_machines_see_each_other_as_they_are() {
         assert_eq!(seen_as(a.place(), b.address(), 80, &in_b), IpAddr::from(a.address()));
         assert_eq!(seen_as(b.place(), a.address(), 80, &in_a), IpAddr::from(b.address()));
         assert_eq!(seen_as(Place::Host, b.address(), 80, &in_b), IpAddr::from(HOST));
-        assert_eq!(routes(), [(other_range.network().into(), Some(NEIGHBOUR.into()))]);
+        assert_eq!(routes(), [(other_range.network(), Some(NEIGHBOUR.into()))]);
         // Elsewhere they are the machine still.
         let outside = Place::In(&machine.outside).listen(81);
         assert_eq!(seen_as(a.place(), NEIGHBOUR, 81, &outside), IpAddr::from(HOST));
@@ -67,7 +75,7 @@ fn sandboxes_of_two_machines_see_each_other_as_they_are() {
         // A route that goes comes back, and those of others stay.
         let mut socket = RouteSocket::open().unwrap();
         let all = socket.routes().unwrap();
-        let ours = all.into_iter().find(|it| it.destination == IpAddr::from(other_range.network()));
+        let ours = all.into_iter().find(|it| it.destination == other_range.network());
         let ours = ours.unwrap();
         socket.delete_route(ours).unwrap();
         let elsewhere = Route { destination: "10.99.0.0".parse().unwrap(), ..ours };
@@ -85,27 +93,59 @@ fn sandboxes_of_two_machines_see_each_other_as_they_are() {
 }
 
 #[test]
+fn sandboxes_of_two_machines_see_each_other_by_both_kinds_of_addresses() {
+    on_machine(|machine| {
+        let here = machine.open(&[]);
+        let a = Sandbox::start(&here, "a", &[]);
+        let (other, b) = other(machine);
+        let (in_a, in_b) = (a.listen(80), b.listen(80));
+        let (own, others) = (here.ranges(), other.ranges());
+        let peers = |name: &str, ranges: &[Range], addresses: [IpAddr; 2]| {
+            let both = ranges.iter().zip(addresses);
+            both.map(|(range, address)| peer(name, *range, address)).collect()
+        };
+        let neighbour = peers("n2", &others, [NEIGHBOUR.into(), NEIGHBOUR6.into()]);
+        let joined = Cluster { ranges: own.clone(), peers: neighbour };
+        here.join(joined).unwrap();
+        there(machine, || {
+            let peers = peers("n1", &own, [HOST.into(), HOST6.into()]);
+            other.join(Cluster { ranges: others.clone(), peers }).unwrap();
+        });
+        for kind in KINDS {
+            assert_eq!(seen_as(a.place(), b.of(kind), 80, &in_b), a.of(kind));
+            assert_eq!(seen_as(b.place(), a.of(kind), 80, &in_a), b.of(kind));
+            assert_eq!(seen_as(Place::Host, b.of(kind), 80, &in_b), kind.host);
+        }
+        assert_eq!(routes().len(), 2);
+        assert_eq!(here.check(), [forwarding()]);
+        // Of a kind that was not given, the machine's own range stays, and nobody knows the way back.
+        let one = peer("n2", others[0], NEIGHBOUR);
+        here.join(Cluster { ranges: own[..1].to_vec(), peers: vec![one] }).unwrap();
+        assert_eq!(here.ranges(), own);
+        assert_eq!(routes().len(), 1);
+        assert_eq!(seen_as(a.place(), b.of(KINDS[0]), 80, &in_b), a.of(KINDS[0]));
+        here.remove_all().unwrap();
+        assert_eq!(routes(), []);
+    });
+}
+
+#[test]
 fn running_sandboxes_keep_the_range_that_another_machine_has_now() {
     on_machine(|machine| {
         let here = machine.open(&[]);
         let old = Sandbox::start(&here, "old", &[]);
-        assert_eq!(here.check(), [Finding::ForwardingSwitchedOn]);
-        let before = here.range().unwrap();
-        let config = machine.config("b");
-        let (other, b) = there(machine, || {
-            let other = Network::open(config, &[]);
-            let b = Sandbox::start(&other, "b", &[]);
-            (other, b)
-        });
+        assert_eq!(here.check(), [forwarding()]);
+        let before = here.ranges()[0];
+        let (other, b) = other(machine);
         let given: Range = "10.77.0.0/24".parse().unwrap();
-        let neighbour = peer("n2", other.range().unwrap(), NEIGHBOUR);
+        let neighbour = peer("n2", other.ranges()[0], NEIGHBOUR);
         let joined = || cluster(Some(given), std::slice::from_ref(&neighbour));
         here.join(joined()).unwrap();
         there(machine, || {
-            other.join(cluster(other.range(), &[peer("n1", given, HOST)])).unwrap();
+            other.join(cluster(Some(other.ranges()[0]), &[peer("n1", given, HOST)])).unwrap();
         });
         let new = Sandbox::start(&here, "new", &[]);
-        assert!(given.holds(new.address()) && before.holds(old.address()));
+        assert!(given.holds(new.address().into()) && before.holds(old.address().into()));
         let older =
             Finding::OlderRange { range: before, current: given, sandboxes: vec!["old".into()] };
         assert_eq!(here.check(), std::slice::from_ref(&older));
@@ -124,14 +164,14 @@ fn running_sandboxes_keep_the_range_that_another_machine_has_now() {
         let here = machine.open(&[&old, &new]);
         assert_eq!(here.check(), [older]);
         here.join(joined()).unwrap();
-        assert_eq!(here.range(), Some(given));
+        assert_eq!(here.ranges()[0], given);
         assert_eq!(seen_as(new.place(), old.address(), 80, &in_old), IpAddr::from(new.address()));
         assert_eq!(seen_as(new.place(), b.address(), 80, &in_b), IpAddr::from(new.address()));
 
         here.teardown("old").unwrap();
         here.settle().unwrap();
         assert_eq!(here.check(), []);
-        let gateway = IpAddr::from(before.gateway());
+        let gateway = before.gateway();
         let addresses = RouteSocket::open().unwrap().addresses().unwrap();
         assert!(!addresses.iter().any(|address| address.address == gateway));
         assert_eq!(seen_as(new.place(), b.address(), 80, &in_b), IpAddr::from(new.address()));
@@ -147,7 +187,7 @@ fn a_range_whose_last_sandbox_has_gone_is_nobodys_hindrance() {
             let here = machine.open(&[]);
             let _old = Sandbox::start(&here, "old", &[]);
             // Another machine has that range now.
-            let before = here.range().unwrap();
+            let before = here.ranges()[0];
             let given: Range = "10.77.0.0/24".parse().unwrap();
             here.join(cluster(Some(given), &[peer("n2", before, NEIGHBOUR)])).unwrap();
             let _others: Vec<Sandbox> =
@@ -155,8 +195,8 @@ fn a_range_whose_last_sandbox_has_gone_is_nobodys_hindrance() {
             assert_eq!(routes(), []);
             here.teardown("old").unwrap();
             here.settle().unwrap();
-            assert_eq!(routes(), [(before.network().into(), Some(NEIGHBOUR.into()))]);
-            assert_eq!(here.check(), [Finding::ForwardingSwitchedOn]);
+            assert_eq!(routes(), [(before.network(), Some(NEIGHBOUR.into()))]);
+            assert_eq!(here.check(), [forwarding()]);
         });
     }
 }
@@ -165,13 +205,13 @@ fn a_range_whose_last_sandbox_has_gone_is_nobodys_hindrance() {
 fn what_cannot_be_is_told_and_left() {
     on_machine(|machine| {
         let here = machine.open(&[]);
-        let range = here.range().unwrap();
+        let range = here.ranges()[0];
         let lan: Range = "192.0.2.0/25".parse().unwrap();
         let free: Range = "10.77.0.0/24".parse().unwrap();
         let peers =
             [peer("far", free, FAR), peer("greedy", lan, NEIGHBOUR), peer("self", free, HOST)];
         here.join(cluster(Some(lan), &peers)).unwrap();
-        assert_eq!(here.range(), Some(range));
+        assert_eq!(here.ranges()[0], range);
         assert_eq!(routes(), []);
         let told: Vec<String> = here.check().iter().map(ToString::to_string).collect();
         let expected = [
@@ -189,8 +229,8 @@ fn what_cannot_be_is_told_and_left() {
         ];
         assert_eq!(told, expected);
         here.join(cluster(Some(free), &[])).unwrap();
-        assert_eq!((here.check(), here.range()), (vec![], Some(free)));
+        assert_eq!((here.check(), here.ranges()[0]), (vec![], free));
         let a = Sandbox::start(&here, "a", &[]);
-        assert!(free.holds(a.address()));
+        assert!(free.holds(a.address().into()));
     });
 }

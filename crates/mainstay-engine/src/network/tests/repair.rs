@@ -117,8 +117,11 @@ fn the_bridge_lost_its_address() {
 #[test]
 fn forwarding_was_switched_off() {
     check(
-        |_| std::fs::write("/proc/sys/net/ipv4/ip_forward", "0").unwrap(),
-        &[Finding::ForwardingSwitchedOn],
+        |_| {
+            std::fs::write("/proc/sys/net/ipv4/ip_forward", "0").unwrap();
+            std::fs::write("/proc/sys/net/ipv6/conf/all/forwarding", "0").unwrap();
+        },
+        &[forwarding()],
     );
 }
 

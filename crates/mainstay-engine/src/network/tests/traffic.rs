@@ -1,12 +1,15 @@
 //! Every way that packets take.
 
-use std::net::{IpAddr, Ipv4Addr, TcpListener, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::AsFd;
 
 use mainstay_cri::{PortMapping, Protocol};
 use mainstay_linux::netlink::RouteSocket;
-use mainstay_linux::nftables::{Element, Family, NftablesSocket};
+use mainstay_linux::nftables::{Batch, Element, Family, NftablesSocket};
 
+use super::super::{
+    Finding, Holder, IpFamily, LiveSandbox, Names, Network, NetworkConfig, NetworkError, Repair,
+};
 use super::machine::*;
 
 #[test]
@@ -22,16 +25,18 @@ fn sandboxes_reach_each_other_the_machine_and_the_world() {
             let on_host = Place::Host.listen(80);
             let outside = Place::In(&machine.outside).listen(80);
 
-            // Under its own address.
-            assert_eq!(seen_as(a.place(), b.address(), 80, &in_b), a.address());
-            assert_eq!(seen_as(a.place(), a.gateway(), 80, &on_host), a.address());
-            assert_eq!(seen_as(a.place(), HOST, 80, &on_host), a.address());
-            // Under the machine's.
-            assert_eq!(seen_as(a.place(), NEIGHBOUR, 80, &outside), HOST);
-            assert_eq!(seen_as(a.place(), FAR, 80, &outside), HOST);
-            // From the machine, and from itself over its loopback link.
-            assert_eq!(seen_as(Place::Host, b.address(), 80, &in_b), b.gateway());
-            assert_eq!(seen_as(b.place(), Ipv4Addr::LOCALHOST, 80, &in_b), Ipv4Addr::LOCALHOST);
+            for kind in KINDS {
+                // Under its own address.
+                assert_eq!(seen_as(a.place(), b.of(kind), 80, &in_b), a.of(kind));
+                assert_eq!(seen_as(a.place(), a.gateway_of(kind), 80, &on_host), a.of(kind));
+                assert_eq!(seen_as(a.place(), kind.host, 80, &on_host), a.of(kind));
+                // Under the machine's.
+                assert_eq!(seen_as(a.place(), kind.neighbour, 80, &outside), kind.host);
+                assert_eq!(seen_as(a.place(), kind.far, 80, &outside), kind.host);
+                // From the machine, and from itself over its loopback link.
+                assert_eq!(seen_as(Place::Host, b.of(kind), 80, &in_b), b.gateway_of(kind));
+                assert_eq!(seen_as(b.place(), kind.localhost, 80, &in_b), kind.localhost);
+            }
             network.remove_all().unwrap();
         }
     });
@@ -60,15 +65,28 @@ fn host_ports_are_reached_from_everywhere() {
             let listener = a.listen(80);
             let outside = Place::In(&machine.outside);
 
-            // The client's own address, where the answers come back this way by themselves.
-            assert_eq!(seen_as(outside, HOST, 8080, &listener), NEIGHBOUR);
-            assert_eq!(seen_as(Place::Host, HOST, 8080, &listener), HOST);
-            // The machine's, where they would not.
-            assert_eq!(seen_as(Place::Host, Ipv4Addr::LOCALHOST, 8080, &listener), a.gateway());
-            assert_eq!(seen_as(b.place(), HOST, 8080, &listener), a.gateway());
-            assert_eq!(seen_as(b.place(), b.gateway(), 8080, &listener), a.gateway());
-            // A sandbox's own port, once around the machine.
-            assert_eq!(seen_as(a.place(), HOST, 8080, &listener), a.gateway());
+            for kind in KINDS {
+                // The client's own address, where the answers come back this way by themselves.
+                assert_eq!(seen_as(outside, kind.host, 8080, &listener), kind.neighbour);
+                assert_eq!(seen_as(Place::Host, kind.host, 8080, &listener), kind.host);
+                // The machine's, where they would not.
+                let gateway = a.gateway_of(kind);
+                match kind.family {
+                    IpFamily::V4 => {
+                        let seen = seen_as(Place::Host, kind.localhost, 8080, &listener);
+                        assert_eq!(seen, gateway);
+                    }
+                    IpFamily::V6 => {
+                        // The kernel's limit; whoever tries both goes on at once.
+                        let error = TcpStream::connect((kind.localhost, 8080)).unwrap_err();
+                        assert_eq!(error.kind(), std::io::ErrorKind::ConnectionRefused);
+                    }
+                }
+                assert_eq!(seen_as(b.place(), kind.host, 8080, &listener), gateway);
+                assert_eq!(seen_as(b.place(), gateway, 8080, &listener), gateway);
+                // A sandbox's own port, once around the machine.
+                assert_eq!(seen_as(a.place(), kind.host, 8080, &listener), gateway);
+            }
 
             let other = a.listen(81);
             assert_eq!(seen_as(outside, HOST, 8081, &other), NEIGHBOUR);
@@ -90,14 +108,19 @@ fn host_ports_of_udp_are_reached_from_everywhere() {
             let a = Sandbox::start(&network, "a", &[map(Protocol::Udp, 5300, 53), tcp(5300, 54)]);
             let b = Sandbox::start(&network, "b", &[]);
             let server = a.place().udp(53);
-            let ask = |place: Place<'_>, address: Ipv4Addr| {
+            let ask = |place: Place<'_>, address: IpAddr| {
                 exchange(&place.udp(0), address, 5300, &server).ip()
             };
-            assert_eq!(ask(Place::In(&machine.outside), HOST), NEIGHBOUR);
-            assert_eq!(ask(Place::Host, HOST), HOST);
-            assert_eq!(ask(Place::Host, Ipv4Addr::LOCALHOST), a.gateway());
-            assert_eq!(ask(b.place(), HOST), a.gateway());
-            assert_eq!(ask(a.place(), HOST), a.gateway());
+            for kind in KINDS {
+                let gateway = a.gateway_of(kind);
+                assert_eq!(ask(Place::In(&machine.outside), kind.host), kind.neighbour);
+                assert_eq!(ask(Place::Host, kind.host), kind.host);
+                if kind.family == IpFamily::V4 {
+                    assert_eq!(ask(Place::Host, kind.localhost), gateway);
+                }
+                assert_eq!(ask(b.place(), kind.host), gateway);
+                assert_eq!(ask(a.place(), kind.host), gateway);
+            }
             network.remove_all().unwrap();
         }
     });
@@ -167,20 +190,22 @@ fn udp_senders_follow_the_port() {
     on_machine(|machine| {
         let network = machine.open(&[]);
         let _first = Sandbox::start(&network, "first", &[]);
-        let client = Place::In(&machine.outside).udp(4000);
-        // Nobody has it yet; the kernel remembers the connection untranslated.
-        client.send_to(b"lost", (HOST, 5300)).unwrap();
-        for id in ["a", "b"] {
-            let sandbox = Sandbox::start(&network, id, &[map(Protocol::Udp, 5300, 53)]);
-            network.settle().unwrap();
-            let server = sandbox.place().udp(53);
-            assert_eq!(exchange(&client, HOST, 5300, &server).ip(), NEIGHBOUR);
-            network.teardown(id).unwrap();
-            network.settle().unwrap();
+        for kind in KINDS {
+            let client = Place::In(&machine.outside).udp(4000);
+            // Nobody has it yet; the kernel remembers the connection untranslated.
+            client.send_to(b"lost", (kind.host, 5300)).unwrap();
+            for id in ["a", "b"] {
+                let sandbox = Sandbox::start(&network, id, &[map(Protocol::Udp, 5300, 53)]);
+                network.settle().unwrap();
+                let server = sandbox.place().udp(53);
+                assert_eq!(exchange(&client, kind.host, 5300, &server).ip(), kind.neighbour);
+                network.teardown(id).unwrap();
+                network.settle().unwrap();
+            }
+            // And the machine itself, when no sandbox has it any more.
+            let server = Place::Host.udp(5300);
+            exchange(&client, kind.host, 5300, &server);
         }
-        // And the machine itself, when no sandbox has it any more.
-        let server = Place::Host.udp(5300);
-        exchange(&client, HOST, 5300, &server);
     });
 }
 
@@ -189,14 +214,14 @@ fn a_taken_port_names_its_holder() {
     on_machine(|machine| {
         let network = machine.open(&[]);
         let a = Sandbox::start(&network, "a", &[tcp(8080, 80), map(Protocol::Udp, 5300, 53)]);
-        let other_instance = super::super::Network::open(machine.config("b"), &[]);
+        let other_instance = Network::open(machine.config("b"), &[], &[]);
         let process = TcpListener::bind((Ipv4Addr::UNSPECIFIED, 7000)).unwrap();
         let on_loopback = UdpSocket::bind((Ipv4Addr::LOCALHOST, 7001)).unwrap();
         let me = std::process::id();
         let name = std::fs::read_to_string("/proc/self/comm").unwrap();
         let name = name.trim_end();
         let b = namespace();
-        let check = |network: &super::super::Network, mapping: PortMapping, expected: &str| {
+        let check = |network: &Network, mapping: PortMapping, expected: &str| {
             let error = network.setup("b", b.as_fd(), &[tcp(1234, 80), mapping]).unwrap_err();
             assert_eq!(error.to_string(), expected);
             assert_eq!(error.kind(), mainstay_cri::ErrorKind::FailedPrecondition);
@@ -214,7 +239,7 @@ fn a_taken_port_names_its_holder() {
             |port: &str| format!("host port {port} is in use by process {me} ({name})");
         check(&network, tcp(7000, 80), &process_holds("7000/TCP"));
         check(&network, map(Protocol::Udp, 7001, 80), &process_holds("7001/UDP"));
-        let table = super::super::Names::of(&machine.config("a").root_dir).table;
+        let table = Names::of(&machine.config("a").root_dir).table;
         check(
             &other_instance,
             tcp(8080, 80),
@@ -252,7 +277,7 @@ fn host_ports_of_sctp_are_in_the_map() {
     on_machine(|machine| {
         let network = machine.open(&[]);
         let sandbox = Sandbox::start(&network, "a", &[map(Protocol::Sctp, 9000, 900)]);
-        let table = super::super::Names::of(&machine.config("a").root_dir).table;
+        let table = Names::of(&machine.config("a").root_dir).table;
         let mut socket = NftablesSocket::open().unwrap();
         let port = |number: u16| [number.to_be_bytes(), [0; 2]].concat();
         let element = Element {
@@ -264,17 +289,171 @@ fn host_ports_of_sctp_are_in_the_map() {
     });
 }
 
+/// Whoever else has port 53: a sandbox, a server of the machine, another program's rules.
 #[test]
-fn ipv6_host_addresses_are_refused() {
+fn what_is_asked_at_the_bridge_comes_to_the_resolver() {
+    on_machine(|machine| {
+        for bridged in [false, true] {
+            machine.filter_bridged(bridged);
+            let network = machine.open(&[]);
+            let a = Sandbox::start(&network, "a", &[tcp(53, 53), map(Protocol::Udp, 53, 53)]);
+            let b = Sandbox::start(&network, "b", &[]);
+            network.check();
+            let in_a = a.listen(53);
+            let (udp_in_a, outside) = (a.place().udp(53), Place::In(&machine.outside));
+            for kind in KINDS {
+                let gateway = a.gateway_of(kind);
+                // Nobody answers there yet but whom the port leads to.
+                seen_as(b.place(), gateway, 53, &in_a);
+                let asking = b.place().udp(0);
+                exchange(&asking, gateway, 53, &udp_in_a);
+                let (udp, tcp) = resolver(&network, gateway);
+                network.lead_questions(true).unwrap();
+                network.settle().unwrap();
+                for (place, seen) in [(b.place(), b.of(kind)), (Place::Host, gateway)] {
+                    assert_eq!(seen_as(place, gateway, 53, &tcp), seen);
+                    assert_eq!(exchange(&place.udp(0), gateway, 53, &udp).ip(), seen);
+                }
+                // Also who goes on with one socket.
+                assert_eq!(exchange(&asking, gateway, 53, &udp).ip(), b.of(kind));
+                // Everywhere else it is the sandbox's.
+                assert_eq!(seen_as(outside, kind.host, 53, &in_a), kind.neighbour);
+                seen_as(b.place(), kind.host, 53, &in_a);
+                exchange(&b.place().udp(0), kind.host, 53, &udp_in_a);
+                // Nobody else gets the resolver's.
+                let error = network.listen(gateway).unwrap_err();
+                assert!(matches!(error, NetworkError::PortInUse { port: 253, .. }), "{error}");
+                assert_eq!(network.shadowed(gateway), Some(Holder::Sandbox("a".to_owned())));
+                assert_eq!(network.shadowed(kind.host), None);
+                // The next one finds it so.
+                drop((udp, tcp));
+                let (udp, tcp) = resolver(&network, gateway);
+                assert_eq!(exchange(&asking, gateway, 53, &udp).ip(), b.of(kind));
+                seen_as(b.place(), gateway, 53, &tcp);
+                // And without one it is as before.
+                network.lead_questions(false).unwrap();
+                network.settle().unwrap();
+                exchange(&asking, gateway, 53, &udp_in_a);
+                seen_as(b.place(), gateway, 53, &in_a);
+            }
+            assert_eq!(network.check(), []);
+            network.remove_all().unwrap();
+        }
+    });
+}
+
+#[test]
+fn servers_of_the_machine_have_port_53_beside_the_resolver() {
     on_machine(|machine| {
         let network = machine.open(&[]);
-        let mapping = PortMapping { host_ip: Some("::1".parse().unwrap()), ..tcp(8080, 80) };
-        let error = network.setup("a", namespace().as_fd(), &[mapping]).unwrap_err();
-        expect_test::expect![[
-            "host address ::1 of port 8080 is not an IPv4 address, and the built-in network has \
-             no others yet"
-        ]]
-        .assert_eq(&error.to_string());
-        assert_eq!(error.kind(), mainstay_cri::ErrorKind::InvalidArgument);
+        let a = Sandbox::start(&network, "a", &[]);
+        let (outside, me) = (Place::In(&machine.outside), std::process::id().cast_signed());
+        // Whether they are there before the resolver or come later.
+        let before = (Place::Host.listen(53), Place::Host.udp(53));
+        let mut resolvers = Vec::new();
+        for kind in KINDS {
+            resolvers.push(resolver(&network, a.gateway_of(kind)));
+        }
+        network.lead_questions(true).unwrap();
+        drop(before);
+        let (tcp, udp) = (Place::Host.listen(53), Place::Host.udp(53));
+        for (kind, (udp_of_resolver, tcp_of_resolver)) in KINDS.into_iter().zip(&resolvers) {
+            let gateway = a.gateway_of(kind);
+            assert_eq!(seen_as(a.place(), gateway, 53, tcp_of_resolver), a.of(kind));
+            let seen = exchange(&a.place().udp(0), gateway, 53, udp_of_resolver);
+            assert_eq!(seen.ip(), a.of(kind));
+            assert_eq!(seen_as(outside, kind.host, 53, &tcp), kind.neighbour);
+            assert_eq!(exchange(&outside.udp(0), kind.host, 53, &udp).ip(), kind.neighbour);
+            assert_eq!(seen_as(a.place(), kind.host, 53, &tcp), a.of(kind));
+            let holder = network.shadowed(gateway);
+            assert!(matches!(holder, Some(Holder::Process { pid, .. }) if pid == me), "{holder:?}");
+        }
+    });
+}
+
+fn flush(names: &Names) {
+    let mut batch = Batch::new();
+    batch.delete_table(Family::Inet, &names.table);
+    NftablesSocket::open().unwrap().commit(batch).unwrap();
+}
+
+/// A reload of the machine's packet filter, and the next agent.
+#[test]
+fn questions_come_to_the_resolver_whatever_becomes_of_the_rules() {
+    on_machine(|machine| {
+        let network = machine.open(&[]);
+        let a = Sandbox::start(&network, "a", &[]);
+        let (udp, tcp) = resolver(&network, a.gateway());
+        let server = Place::Host.udp(53);
+        // Connections are tracked only while somebody asks about them.
+        let other = Network::open(machine.config("b"), &[], &[]);
+        let _other = Sandbox::start(&other, "b", &[]);
+        network.lead_questions(true).unwrap();
+        network.check();
+        let asking = a.place().udp(0);
+        exchange(&asking, a.gateway(), 53, &udp);
+        flush(&Names::of(&machine.config("a").root_dir));
+        let later = a.place().udp(0);
+        exchange(&later, a.gateway(), 53, &server);
+        assert_eq!(network.check(), [Finding::Repaired(Repair::Table)]);
+        for socket in [&asking, &later] {
+            exchange(socket, a.gateway(), 53, &udp);
+        }
+        seen_as(a.place(), a.gateway(), 53, &tcp);
+        // The next agent leaves it so for those that may ask, ...
+        drop(network);
+        let live = |asks| LiveSandbox { asks, ..a.live() };
+        let network = Network::open(machine.config("a"), &[live(true)], &[]);
+        assert_eq!(network.check(), []);
+        exchange(&later, a.gateway(), 53, &udp);
+        seen_as(a.place(), a.gateway(), 53, &tcp);
+        // ... and for nobody else.
+        drop(network);
+        let network = Network::open(machine.config("a"), &[live(false)], &[]);
+        assert_eq!(network.check(), [Finding::Repaired(Repair::Table)]);
+        exchange(&later, a.gateway(), 53, &server);
+        drop(network);
+        // On the machine's network nobody has a link, and may ask all the same.
+        let network = Network::open(machine.config("a"), &[], &[a.gateway()]);
+        network.check();
+        for _ in 0..2 {
+            exchange(&Place::Host.udp(0), a.gateway(), 53, &udp);
+            seen_as(Place::Host, a.gateway(), 53, &tcp);
+            flush(&Names::of(&machine.config("a").root_dir));
+            assert_eq!(network.check(), [Finding::Repaired(Repair::Table)]);
+        }
+        drop(network);
+        let network = Network::open(machine.config("a"), &[], &[HOST.into()]);
+        network.check();
+        assert!(!answers(Place::Host, a.gateway(), 53));
+    });
+}
+
+#[test]
+fn host_addresses_of_a_kind_that_sandboxes_do_not_have_are_refused() {
+    on_machine(|machine| {
+        let ranges = vec!["10.88.0.0/24".parse().unwrap()];
+        let network = Network::open(NetworkConfig { ranges, ..machine.config("a") }, &[], &[]);
+        let check = |host_ip: &str, expected: expect_test::Expect| {
+            let mapping = PortMapping { host_ip: Some(host_ip.parse().unwrap()), ..tcp(8080, 80) };
+            let error = network.setup("a", namespace().as_fd(), &[mapping]).unwrap_err();
+            expected.assert_eq(&error.to_string());
+            assert_eq!(error.kind(), mainstay_cri::ErrorKind::InvalidArgument);
+        };
+        check(
+            "fd01::1",
+            expect_test::expect![[
+                "host address fd01::1 of port 8080 is of a kind that the sandbox has no address of: \
+                 the machine has it switched off, or podCIDR has no range of it"
+            ]],
+        );
+        check(
+            "::1",
+            expect_test::expect![[
+                "host address ::1 of port 8080 cannot lead into a sandbox, as the kernel routes \
+                 nothing from there; use 127.0.0.1, which a client that asks for localhost comes to \
+                 as well"
+            ]],
+        );
     });
 }

@@ -1,25 +1,13 @@
 //! `/portForward`
 
-use std::sync::Arc;
-
 use http::request::Parts;
-use mainstay_cri::{PortForward, Runtime, SandboxId};
-use mainstay_streams::port_forward::{Connection, Negotiated};
-use mainstay_streams::remote_command::Timeouts;
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, copy};
-use tokio::task::JoinSet;
+use mainstay_cri::Runtime;
+use mainstay_sessions::SandboxPorts;
 
 use super::super::auth::Denial;
 use super::super::pods::Pods;
 use super::super::route::Target;
-use super::{NoSession, Upgraded, denial, find, forwarding, sandbox};
-
-/// A request for ports that can be granted.
-pub(in super::super) struct PortForwarding {
-    pub(super) negotiated: Negotiated,
-    sandbox: SandboxId,
-    ports: Vec<u16>,
-}
+use super::{NoSession, denial, find, forwarding, sandbox};
 
 /// Reads a request for ports.
 ///
@@ -33,7 +21,7 @@ pub(super) async fn port_forward(
     target: &Target,
     parts: &Parts,
     query: &[(String, String)],
-) -> Result<PortForwarding, NoSession> {
+) -> Result<SandboxPorts, NoSession> {
     let ports = ports(query)?;
     let pod = find(pods, target)?;
     if !pod.has_uid(&target.uid) {
@@ -45,55 +33,7 @@ pub(super) async fn port_forward(
     let sandbox = sandbox.ok_or_else(|| {
         denial(500, format!("pod not found (\"{}_{}\")", target.pod, target.namespace))
     })?;
-    Ok(PortForwarding { negotiated, sandbox: sandbox.sandbox.id, ports })
-}
-
-impl PortForwarding {
-    /// Serves a client until it is gone.
-    pub(super) async fn serve(self, runtime: Arc<dyn Runtime>, io: Upgraded) {
-        let Self { negotiated, sandbox, ports } = self;
-        let mut client = negotiated.port_forward(io, &ports, Timeouts::default()).await;
-        let mut connections = JoinSet::new();
-        while let Some(connection) = client.next().await {
-            while connections.try_join_next().is_some() {}
-            connections.spawn(forward(runtime.clone(), sandbox.clone(), connection));
-        }
-        // Those that are left are broken with the client's connection.
-        let _ = client.close().await;
-    }
-}
-
-async fn forward(runtime: Arc<dyn Runtime>, sandbox: SandboxId, connection: Connection) {
-    let port = connection.port;
-    match runtime.port_forward(&sandbox, port).await {
-        Ok(stream) => pass(connection, stream).await,
-        Err(error) => connection.fail(&format!(
-            "error forwarding port {port} to pod {sandbox}, uid : {}",
-            error.chain()
-        )),
-    }
-}
-
-/// Passes bytes on until both directions have ended, each by itself.
-async fn pass(connection: Connection, stream: PortForward) {
-    let (mut from_pod, to_pod) = tokio::io::split(stream);
-    let mut up = JoinSet::new();
-    {
-        // What is left of it, the stream for errors, is closed at the end of this block: kubectl
-        // closes its own connection when that has ended, and not when the pod's data has.
-        let connection = connection;
-        let (from_client, mut to_client) = tokio::io::split(connection.data);
-        up.spawn(copy_to_end(from_client, to_pod));
-        // Whoever is gone is noticed by the other.
-        let _ = copy(&mut from_pod, &mut to_client).await;
-        let _ = to_client.shutdown().await;
-    }
-    up.join_next().await;
-}
-
-async fn copy_to_end(mut from: impl AsyncRead + Unpin, mut to: impl AsyncWrite + Unpin) {
-    let _ = copy(&mut from, &mut to).await;
-    let _ = to.shutdown().await;
+    Ok(SandboxPorts { negotiated, sandbox: sandbox.sandbox.id, ports })
 }
 
 /// The ports that a query names. Source: `NewV4Options` in

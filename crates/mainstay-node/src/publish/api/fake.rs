@@ -103,7 +103,8 @@ impl FakeApi {
         self.state.lock().unwrap().watches
     }
 
-    /// From now on every write of this method (`POST`, ...) to pods is refused.
+    /// From now on every write of this method (`POST`, ...) to pods is refused; with `GET`, to be shown other
+    /// objects.
     pub(crate) fn refuse(&self, code: u16, reason: &'static str, method: &str) {
         self.with(|state| state.refusal = Some((code, reason, method.to_owned())));
     }
@@ -185,6 +186,7 @@ impl FakeApi {
         let ours = move |path: &str| {
             path.contains(&kind)
                 && (kind == "/pods/"
+                    || name.is_none()
                     || path.strip_prefix(&format!("{namespace}/")) == name.as_deref())
         };
         let from: u64 = query
@@ -204,7 +206,10 @@ impl FakeApi {
         }
         let changed = self.changed.subscribe();
         let api = self.clone();
-        let ours = Arc::new(ours);
+        let labeled = query.contains("labelSelector=");
+        let ours = Arc::new(move |path: &str, object: &Value| {
+            ours(path) && (!labeled || is_labeled(object))
+        });
         let events = stream::unfold((from, changed), move |(from, mut changed)| {
             let (api, ours) = (api.clone(), ours.clone());
             async move {
@@ -215,7 +220,9 @@ impl FakeApi {
                             return None;
                         }
                         let mut log = state.log.iter();
-                        let next = log.find(|(version, path, ..)| *version > from && ours(path));
+                        let next = log.find(|(version, path, _, object)| {
+                            *version > from && ours(path, object)
+                        });
                         if let Some((version, _, kind, object)) = next {
                             let line = format!("{}\n", json!({"type": kind, "object": object}));
                             return Some((Bytes::from(line), (*version, changed)));
@@ -236,9 +243,20 @@ impl State {
             return answer(200, object);
         }
         if path.ends_with("/configmaps") || path.ends_with("/secrets") {
-            let name = selected(query).unwrap_or_default();
-            let items: Vec<&Value> =
-                self.objects.get(&format!("{path}/{name}")).into_iter().collect();
+            if let Some((code, reason, of)) = &self.refusal
+                && of == "GET"
+            {
+                return status(*code, reason, "refused");
+            }
+            let items: Vec<&Value> = match selected(query) {
+                Some(name) => self.objects.get(&format!("{path}/{name}")).into_iter().collect(),
+                // By a label.
+                None => {
+                    let kind = format!("{}/", path.rsplit_once('/').unwrap().1);
+                    let all = self.objects.iter().filter(|(path, _)| path.contains(&kind));
+                    all.map(|(_, it)| it).filter(|it| is_labeled(it)).collect()
+                }
+            };
             let version = self.version.to_string();
             return answer(200, &json!({"metadata": {"resourceVersion": version}, "items": items}));
         }
@@ -348,6 +366,11 @@ impl State {
             self.log.push((self.version, path.to_owned(), kind, object.clone()));
         }
     }
+}
+
+/// Whether a node finds it among what lies beside its manifests.
+fn is_labeled(object: &Value) -> bool {
+    object["metadata"]["labels"]["mainstay.dev/config.node"] == "n1"
 }
 
 /// The name that a query selects.

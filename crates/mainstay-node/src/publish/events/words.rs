@@ -35,6 +35,9 @@ pub(crate) fn of_failure(
         "FailedCreatePodSandBox" => {
             vec![(reason, format!("Failed to create pod sandbox: {message}"))]
         }
+        "PostStartHookError" => {
+            vec![("FailedPostStartHook", "PostStartHook failed".to_owned())]
+        }
         "FailedKillPod" => vec![(reason, format!("error killing pod: {message}"))],
         other => vec![(other, message.to_owned())],
     }
@@ -64,10 +67,8 @@ pub(crate) fn waits<'a>(
         let name = container.name.as_str();
         match now.as_deref() {
             Some("CrashLoopBackOff") => {
-                let (pod, namespace, uid) = (pod.name(), pod.namespace(), pod.uid());
-                let message = format!(
-                    "Back-off restarting failed container {name} in pod {pod}_{namespace}({uid})"
-                );
+                let pod = pod.long_name();
+                let message = format!("Back-off restarting failed container {name} in pod {pod}");
                 events.push((EventKind::Warning, "BackOff", name, message));
             }
             Some("ImagePullBackOff") => {

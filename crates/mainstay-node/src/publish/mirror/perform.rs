@@ -5,6 +5,7 @@ use std::sync::Arc;
 use k8s_openapi::api::core::v1::Pod as KubernetesPod;
 use mainstay_plan::mirror::{Action, Held, object};
 use mainstay_pod::FullName;
+use mainstay_pod::identity::hash;
 use serde_json::Value;
 
 use super::{About, Looked};
@@ -33,9 +34,21 @@ pub(super) struct Work {
 
 /// A patch that was carried out.
 pub(super) struct Patched {
-    pub(super) patch: Value,
+    /// A hash of its text: it is kept for as long as the pod is there.
+    hash: String,
     /// The version that came of it.
-    pub(super) version: Option<u64>,
+    version: Option<u64>,
+}
+
+impl Patched {
+    fn new(patch: &Value, version: Option<u64>) -> Self {
+        Self { hash: hash(&[&patch.to_string()]), version }
+    }
+
+    /// Whether it is this patch, and this version came of it.
+    pub(super) fn is(&self, patch: &Value, version: Option<u64>) -> bool {
+        self.version == version && self.hash == hash(&[&patch.to_string()])
+    }
 }
 
 impl Work {
@@ -140,7 +153,7 @@ impl Request {
                 let error = error.message;
                 tracing::warn!(%pod, error, "a mirror does not get the containers of an earlier one");
                 let version = self.looked.held.as_ref().and_then(|held| held.version);
-                Ok(Patched { patch: patch.clone(), version })
+                Ok(Patched::new(patch, version))
             }
             other => other,
         }
@@ -153,7 +166,7 @@ impl Request {
                 let version = patched.metadata.resource_version.as_ref();
                 let version = version.and_then(|version| version.parse().ok());
                 self.pods.put(patched);
-                Ok(Patched { patch: patch.clone(), version })
+                Ok(Patched::new(patch, version))
             }
             Err(error) => {
                 let uid = self.looked.held.as_ref().map(|held| held.uid.clone());

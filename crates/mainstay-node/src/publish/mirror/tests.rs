@@ -69,7 +69,7 @@ impl World {
             key: key_of(pod),
             pod: pod.clone(),
             manifest: None,
-            status,
+            status: Arc::new(status),
             waiting: None,
             ending: ending.to_vec(),
             stopping: false,
@@ -298,7 +298,7 @@ impl World {
             key: key_of(pod),
             pod: pod.clone(),
             manifest: None,
-            status,
+            status: Arc::new(status),
             waiting: None,
             ending: Vec::new(),
             stopping: ended,
@@ -313,7 +313,9 @@ async fn the_api_is_told_of_its_own_pods() {
     let world = World::new(api.clone());
     world.begin();
     let (pod, path) = own(&api, &json!({}));
-    world.goals.send_replace(Some(Arc::new([(key_of(&pod), Verdict::Run(pod.clone()))].into())));
+    world
+        .goals
+        .send_replace(Some(Arc::new([(key_of(&pod), Verdict::Run(pod.clone(), None))].into())));
     world.report_own(&pod, "Running", false);
     let is = |phase: &'static str| {
         let path = path.clone();

@@ -4,16 +4,21 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use k8s_openapi::api::coordination::v1::Lease;
-use mainstay_plan::node_status::{LEASE_DURATION, LEASE_NAMESPACE, lease};
+use mainstay_plan::node_status::{LEASE_NAMESPACE, lease};
 use tokio::sync::watch;
 
 use crate::publish::api::{CallError, CallErrorKind, Calls, Trouble};
 
-/// How often it is renewed. Source: `nodeLeaseRenewIntervalFraction`, a quarter.
-const RENEW: Duration = Duration::from_secs(LEASE_DURATION.as_secs() / 4);
+/// How often it is renewed while it holds. Source: `nodeLeaseRenewIntervalFraction`, a quarter.
+const RENEWALS: u32 = 4;
 
 /// Keeps the lease of a node, whose UID is on the channel when it is registered.
-pub(crate) async fn keep(calls: Calls, name: String, mut node: watch::Receiver<Option<String>>) {
+pub(crate) async fn keep(
+    calls: Calls,
+    name: String,
+    duration: Duration,
+    mut node: watch::Receiver<Option<String>>,
+) {
     let mut held = None;
     let mut trouble = Trouble::default();
     loop {
@@ -21,10 +26,10 @@ pub(crate) async fn keep(calls: Calls, name: String, mut node: watch::Receiver<O
             Ok(uid) => uid.clone().unwrap_or_default(),
             Err(_) => return,
         };
-        let wait = match renew(&calls, &name, &uid, &mut held).await {
+        let wait = match renew(&calls, &name, &uid, duration, &mut held).await {
             Ok(()) => {
                 trouble.end();
-                RENEW
+                duration / RENEWALS
             }
             Err(error) => {
                 if trouble.is_news(&error) {
@@ -41,6 +46,7 @@ async fn renew(
     calls: &Calls,
     name: &str,
     uid: &str,
+    duration: Duration,
     held: &mut Option<Lease>,
 ) -> Result<(), CallError> {
     let collection = format!("/apis/coordination.k8s.io/v1/namespaces/{LEASE_NAMESPACE}/leases");
@@ -52,7 +58,7 @@ async fn renew(
             Err(error) => return Err(error),
         };
     }
-    let renewed = lease(held.as_ref(), name, uid, Timestamp::now());
+    let renewed = lease(held.as_ref(), name, uid, duration, Timestamp::now());
     let answer = match &held {
         Some(_) => calls.put(&path, &renewed).await,
         None => calls.post(&collection, &renewed).await,

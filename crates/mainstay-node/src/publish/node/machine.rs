@@ -2,13 +2,14 @@
 //!
 //! Source for where things are found: cadvisor (`machine/info.go`), which a kubelet asks.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use mainstay_linux::machine;
+use mainstay_plan::allocatable::cpus;
 use mainstay_plan::node_status::Machine;
-use mainstay_pod::Amounts;
+use mainstay_pod::Quantity;
 use rustix::fs::statvfs;
 
 /// The machine with the file system of a directory.
@@ -17,18 +18,19 @@ pub(super) async fn look(directory: &Path) -> Machine {
     tokio::task::spawn_blocking(move || find(&directory)).await.unwrap_or_default()
 }
 
-/// What of this machine pods can have, with the file system of a directory.
-pub fn allocatable(directory: &Path) -> Amounts {
-    capacity(directory).allocatable()
+/// The processors that are online; `None` where the kernel does not tell.
+pub fn look_at_processors() -> Option<BTreeSet<u32>> {
+    cpus(&first(&["/sys/devices/system/cpu/online"])).ok().filter(|it| !it.is_empty())
 }
 
-/// How much there is of what pods take.
-fn capacity(directory: &Path) -> Machine {
+/// How much this machine has of what pods take, with the file system of a directory.
+pub fn look_at_resources(directory: &Path) -> Machine {
     let usage = machine::machine().unwrap_or_default();
     Machine {
-        processors: count(&first(&["/sys/devices/system/cpu/online"])),
+        processors: count(),
         memory: usage.memory,
         swap: usage.swap,
+        huge_pages: huge_pages(),
         storage: statvfs(directory).map_or(0, |it| it.f_blocks.saturating_mul(it.f_frsize)),
         ..Machine::default()
     }
@@ -50,8 +52,7 @@ fn find(directory: &Path) -> Machine {
         kernel_version: kernel.release().to_string_lossy().into_owned(),
         os_image: os_image(&first(&["/etc/os-release", "/usr/lib/os-release"])),
         architecture: architecture().to_owned(),
-        huge_pages: huge_pages(Path::new("/sys/kernel/mm/hugepages")),
-        ..capacity(directory)
+        ..look_at_resources(directory)
     }
 }
 
@@ -83,48 +84,26 @@ pub(crate) fn architecture() -> &'static str {
     }
 }
 
-/// How many there are in a list such as `0-3,6`.
-fn count(list: &str) -> u64 {
-    let of_range = |range: &str| {
-        let (first, last) = range.split_once('-').unwrap_or((range, range));
-        let (first, last): (u64, u64) = (first.trim().parse().ok()?, last.trim().parse().ok()?);
-        last.checked_sub(first)?.checked_add(1)
-    };
-    let all: Option<u64> = list.split(',').map(of_range).sum();
-    all.unwrap_or_else(|| {
-        let some = std::thread::available_parallelism();
-        some.ok().and_then(|some| u64::try_from(some.get()).ok()).unwrap_or(1)
-    })
+/// How many processors are online.
+fn count() -> u64 {
+    let listed = look_at_processors().map(|listed| listed.len());
+    let some = || std::thread::available_parallelism().ok().map(usize::from);
+    listed.or_else(some).and_then(|count| u64::try_from(count).ok()).unwrap_or(1)
 }
 
-/// Bytes by size of page. Source: `Documentation/admin-guide/mm/hugetlbpage.rst` of Linux.
-fn huge_pages(directory: &Path) -> BTreeMap<String, u64> {
-    let mut pages = BTreeMap::new();
-    for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
-        let name = entry.file_name().to_string_lossy().into_owned();
-        let size = name.strip_prefix("hugepages-").and_then(|name| name.strip_suffix("kB"));
-        let Some(kibibytes) = size.and_then(|size| size.parse::<u64>().ok()) else { continue };
-        let count = fs::read_to_string(entry.path().join("nr_hugepages")).unwrap_or_default();
-        let count: u64 = count.trim().parse().unwrap_or(0);
-        let text = format!("{kibibytes}Ki");
-        let size =
-            mainstay_pod::Quantity::parse(&text).map_or(text, mainstay_pod::Quantity::canonical);
-        pages.insert(size, count.saturating_mul(kibibytes).saturating_mul(1024));
-    }
-    pages
+/// Bytes that are set aside, by the size of the page as resources name it.
+pub(crate) fn huge_pages() -> BTreeMap<String, u64> {
+    let pages = machine::huge_pages().into_iter();
+    pages.map(|(size, count)| (size_text(size), count.saturating_mul(size))).collect()
+}
+
+fn size_text(bytes: u64) -> String {
+    Quantity::from_bytes(bytes).canonical()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn processors_are_counted() {
-        for (list, count) in [("0", 1), ("0-3", 4), ("0-3,6,8-9", 7)] {
-            assert_eq!(super::count(list), count, "{list}");
-        }
-        assert!(super::count("") >= 1);
-    }
 
     #[test]
     fn the_system_is_called_what_it_calls_itself() {
@@ -137,14 +116,11 @@ mod tests {
 
     #[test]
     fn pages_are_named_by_their_size() {
-        let directory = tempfile::tempdir().unwrap();
-        for (name, count) in [("hugepages-2048kB", "3"), ("hugepages-1048576kB", "0")] {
-            let path = directory.path().join(name);
-            fs::create_dir(&path).unwrap();
-            fs::write(path.join("nr_hugepages"), count).unwrap();
+        for (bytes, text) in
+            [(64 << 10, "64Ki"), (2 << 20, "2Mi"), (512 << 20, "512Mi"), (1 << 30, "1Gi")]
+        {
+            assert_eq!(size_text(bytes), text);
         }
-        let pages = huge_pages(directory.path());
-        assert_eq!(pages, [("2Mi".to_owned(), 6 << 20), ("1Gi".to_owned(), 0)].into());
     }
 
     #[test]

@@ -42,13 +42,18 @@ struct World {
     health: watch::Sender<Vec<RuntimeCondition>>,
     doubt: Arc<Notify>,
     pressure: watch::Sender<Pressure>,
-    _senders: (watch::Sender<u64>, watch::Sender<NodeAddresses>, watch::Sender<bool>),
+    /// None of them says anything more.
+    _senders: Box<dyn std::any::Any>,
     _tasks: JoinSet<()>,
     _directory: tempfile::TempDir,
 }
 
 impl World {
     fn new(api: &FakeApi) -> Self {
+        Self::of(api, true)
+    }
+
+    fn of(api: &FakeApi, registers: bool) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let (uid, uid_seen) = watch::channel(None);
         let (health, health_seen) = watch::channel(Vec::new());
@@ -57,15 +62,21 @@ impl World {
         let (addresses, addresses_seen) = watch::channel(NodeAddresses { ips });
         let (reachable, reachable_seen) = watch::channel(true);
         let (pressure, pressure_seen) = watch::channel(Pressure::default());
+        let (version, runtime_version) = watch::channel("mainstay://0.1.0".to_owned());
+        let (shutting_down, goes_down) = watch::channel(false);
         let doubt = Arc::new(Notify::new());
         let calls = calls(api.client());
         let keeper = NodeKeeper {
             calls: calls.clone(),
             name: "n1".into(),
             port: Some(10250),
+            settings: Arc::default(),
+            times: NodeTimes::default(),
+            registers,
             directory: directory.path().to_owned(),
             pressure: pressure_seen,
-            runtime_version: "mainstay://0.1.0".into(),
+            shutting_down: goes_down,
+            runtime_version,
             images: Arc::new(NoImages),
             image_changes,
             health: health_seen,
@@ -78,14 +89,14 @@ impl World {
         };
         let mut tasks = JoinSet::new();
         tasks.spawn(keeper.run());
-        tasks.spawn(keep_lease(calls, "n1".into(), uid_seen.clone()));
+        tasks.spawn(keep_lease(calls, "n1".into(), LEASE_DURATION, uid_seen.clone()));
         Self {
             api: api.clone(),
             uid: uid_seen,
             health,
             doubt,
             pressure,
-            _senders: (images, addresses, reachable),
+            _senders: Box::new((images, addresses, reachable, version, shutting_down)),
             _tasks: tasks,
             _directory: directory,
         }
@@ -174,6 +185,21 @@ async fn what_is_short_is_shown_at_once() {
     world.until(PATH, |node| shown(node) == "MemoryPressure PIDPressure Ready").await;
     world.pressure.send_replace(Pressure::default());
     world.until(PATH, |node| shown(node) == "Ready").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_that_does_not_register_itself_keeps_what_others_made() {
+    let api = FakeApi::new();
+    let world = World::of(&api, false);
+    world.is_well();
+    tokio::time::sleep(Duration::from_secs(100)).await;
+    assert_eq!(api.get(PATH), None);
+    let made = serde_json::json!({
+        "apiVersion": "v1", "kind": "Node", "metadata": {"name": "n1", "uid": "theirs"},
+    });
+    api.do_put(PATH, made);
+    world.until(PATH, |node| ready(node) == Some("True")).await;
+    assert_eq!(api.get(PATH).unwrap()["metadata"]["labels"]["kubernetes.io/hostname"], "n1");
 }
 
 #[tokio::test(start_paused = true)]

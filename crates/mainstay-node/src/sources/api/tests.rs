@@ -29,14 +29,20 @@ struct World {
     board: watch::Sender<Arc<Board>>,
     events: Events,
     pressure: watch::Sender<Pressure>,
+    shutting_down: watch::Sender<bool>,
     _tasks: JoinSet<()>,
 }
 
 impl World {
     fn new(api: &FakeApi, left: &[(String, bool)]) -> Self {
+        Self::with(api, Left(left.iter().cloned().collect()))
+    }
+
+    fn with(api: &FakeApi, earlier: impl Earlier + 'static) -> Self {
         let (goals, goals_seen) = watch::channel(None);
         let (board, board_seen) = watch::channel(Arc::default());
         let (pressure, pressure_seen) = watch::channel(Pressure::default());
+        let (shutting_down, goes_down) = watch::channel(false);
         let events = Events::default();
         events.queue().open();
         let pods = Arc::new(ApiPods::new());
@@ -46,16 +52,25 @@ impl World {
             pods: pods.clone(),
             node_name: "n1".into(),
             kernel: Kernel::default(),
-            earlier: Arc::new(Left(left.iter().cloned().collect())),
+            earlier: Arc::new(earlier),
             events: events.clone(),
             board: board_seen,
             pressure: pressure_seen,
+            shutting_down: goes_down,
             goals,
         };
         let mut tasks = JoinSet::new();
         tasks.spawn(follow(calls, "n1".into(), pods));
         tasks.spawn(source.run());
-        Self { api: api.clone(), goals: goals_seen, board, events, pressure, _tasks: tasks }
+        Self {
+            api: api.clone(),
+            goals: goals_seen,
+            board,
+            events,
+            pressure,
+            shutting_down,
+            _tasks: tasks,
+        }
     }
 
     /// What is to become of each pod, in a word, when everything that can be done without waiting
@@ -64,11 +79,20 @@ impl World {
         tokio::time::sleep(Duration::from_secs(2)).await;
         let goals = self.goals.borrow().clone()?;
         let word = |(key, verdict): (&PodKey, &Verdict)| match verdict {
-            Verdict::Run(_) => format!("{}: run", key.name),
+            Verdict::Run(pod, pending) => {
+                let request = mainstay_pod::Amounts::requested_by_pod(pod.spec()).cpu_milli;
+                let request = request.map(|milli| format!(" {milli}m")).unwrap_or_default();
+                let pending = pending.as_ref().map(|it| format!(" ({})", it.message));
+                format!("{}: run{request}{}", key.name, pending.unwrap_or_default())
+            }
             Verdict::Mirror(_) => format!("{}: debug", key.name),
             Verdict::Stop(_, grace) => format!("{}: stop {}", key.name, grace.as_secs()),
             Verdict::Refused { status, .. } => {
-                format!("{}: {}", key.name, status.reason.as_deref().unwrap())
+                format!(
+                    "{}: {}",
+                    key.name,
+                    status.reason.as_ref().or(status.phase.as_ref()).unwrap()
+                )
             }
         };
         Some(goals.iter().map(word).collect::<Vec<_>>().join(", "))
@@ -181,6 +205,19 @@ async fn what_the_node_does_not_take_is_refused_and_told_of() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn nothing_new_is_begun_while_the_machine_goes_down() {
+    let api = with_node();
+    let world = World::new(&api, &[]);
+    put(&api, "before", &json!({}), &json!({}));
+    assert_eq!(world.goals().await.as_deref(), Some("before: run"));
+    world.shutting_down.send_replace(true);
+    put(&api, "during", &json!({"priority": 2_000_000_000}), &json!({}));
+    assert_eq!(world.goals().await.as_deref(), Some("before: run, during: NodeShutdown"));
+    let message = world.events.queue().next().await.message;
+    assert_eq!(message, "Pod was rejected as the node is shutting down.");
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_is_short_is_not_made_shorter() {
     let api = with_node();
     let world = World::new(&api, &[]);
@@ -214,7 +251,7 @@ async fn static_pods_take_up_their_ports() {
             key: key_of(&pod),
             pod: pod.clone(),
             manifest: None,
-            status: PodStatus { phase: Some(phase.into()), ..PodStatus::default() },
+            status: Arc::new(PodStatus { phase: Some(phase.into()), ..PodStatus::default() }),
             waiting: None,
             ending: Vec::new(),
             stopping: false,
@@ -244,7 +281,7 @@ async fn a_class_of_runtime_is_looked_up() {
     for name in ["missing", "other", "own"] {
         put(&api, name, &json!({"runtimeClassName": name}), &json!({}));
     }
-    let goals = "missing: UnsupportedFields, other: UnsupportedFields, own: run";
+    let goals = "missing: Pending, other: Pending, own: run";
     assert_eq!(world.goals().await.as_deref(), Some(goals));
     let mut told = Vec::new();
     for _ in 0..2 {
@@ -252,7 +289,107 @@ async fn a_class_of_runtime_is_looked_up() {
     }
     told.sort();
     expect_test::expect![[r#"
-        spec.runtimeClassName: RuntimeClass "missing" not found
-        spec.runtimeClassName: the RuntimeClass "other" has the handler "gvisor", and this node has only "mainstay""#]]
+        Failed to create pod sandbox: no runtime for "gvisor" is configured
+        Failed to create pod sandbox: runtimeclass.node.k8s.io "missing" not found"#]]
     .assert_eq(&told.join("\n"));
+}
+
+fn request(cpu: &str, generation: i64) -> Value {
+    let resources = json!({"requests": {"cpu": cpu}});
+    json!({
+        "metadata": {"generation": generation},
+        "spec": {"containers": [{"name": "a", "image": "x", "resources": resources}]},
+    })
+}
+
+#[tokio::test(start_paused = true)]
+async fn resources_are_allocated_when_they_fit_and_until_then_a_pod_waits() {
+    let api = with_node();
+    let allocatable = json!({"cpu": "2", "memory": "1Gi", "pods": "10"});
+    let node = json!({"metadata": {"name": "n1"}, "status": {"allocatable": allocatable}});
+    api.do_put(NODE, node);
+    let world = World::new(&api, &[]);
+    let resize = |name: &str, cpu: &str, generation: i64| {
+        let mut pod = request(cpu, generation);
+        pod["metadata"]["name"] = name.into();
+        pod["metadata"]["namespace"] = "default".into();
+        pod["spec"]["nodeName"] = "n1".into();
+        let uid = api.get(&path(name)).map(|known| known["metadata"]["uid"].clone());
+        if let Some(uid) = uid {
+            pod["metadata"]["uid"] = uid;
+        }
+        api.do_put(&path(name), pod);
+    };
+    resize("a", "500m", 1);
+    resize("b", "500m", 1);
+    assert_eq!(world.goals().await.as_deref(), Some("a: run 500m, b: run 500m"));
+    let told = async || {
+        let event = world.events.queue().next().await;
+        format!("{}: {}", event.reason, event.message)
+    };
+    resize("a", "1", 2);
+    assert_eq!(world.goals().await.as_deref(), Some("a: run 1000m, b: run 500m"));
+    let started = "ResizeStarted: Pod resize started: {\"containers\":[{\"name\":\"a\",\"resources\":\
+                   {\"requests\":{\"cpu\":\"1\"}}}],\"generation\":2}";
+    assert_eq!(told().await, started);
+    resize("b", "1500m", 2);
+    let waits =
+        "Node didn't have enough resource: cpu, requested: 1500, used: 1000, capacity: 2000";
+    let waiting = format!("a: run 1000m, b: run 500m ({waits})");
+    assert_eq!(world.goals().await.as_deref(), Some(&*waiting));
+    let text = told().await;
+    assert!(text.starts_with("ResizeDeferred: Pod resize Deferred: {"), "{text}");
+    assert!(text.ends_with(&format!("\"generation\":2,\"error\":\"{waits}\"}}")), "{text}");
+    // Others have what they are allocated, and not what they wait for.
+    resize("c", "300m", 1);
+    let with_c = "a: run 1000m, b: run 500m (Node didn't have enough resource: cpu, requested: 1500, \
+                  used: 1300, capacity: 2000), c: run 300m";
+    assert_eq!(world.goals().await.as_deref(), Some(with_c));
+    // It is taken back.
+    resize("b", "500m", 3);
+    assert_eq!(world.goals().await.as_deref(), Some("a: run 1000m, b: run 500m, c: run 300m"));
+    // Room is made by another one, that asks for less.
+    resize("b", "1200m", 4);
+    world.goals().await;
+    assert!(told().await.starts_with("ResizeDeferred"));
+    resize("a", "100m", 3);
+    assert_eq!(world.goals().await.as_deref(), Some("a: run 100m, b: run 1200m, c: run 300m"));
+    assert!(told().await.contains("\"generation\":3"));
+    assert!(told().await.contains("\"generation\":4"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pod_of_an_earlier_agent_has_what_it_was_allocated() {
+    let api = with_node();
+    let allocatable = json!({"cpu": "1", "memory": "1Gi", "pods": "10"});
+    let node = json!({"metadata": {"name": "n1"}, "status": {"allocatable": allocatable}});
+    api.do_put(NODE, node);
+    let condition = json!({
+        "type": "PodResizePending", "status": "True", "reason": "Deferred", "message": "m",
+        "observedGeneration": 2, "lastTransitionTime": "2026-01-01T00:00:00Z",
+    });
+    let spec = |cpu: &str| request(cpu, 2)["spec"].clone();
+    let uid = put(&api, "a", &spec("2"), &json!({"phase": "Running", "conditions": [condition]}));
+    let mut before = api.get(&path("a")).unwrap();
+    before["spec"] = spec("100m");
+    let before = Pod::from_api(serde_json::from_value(before).unwrap()).unwrap();
+    let world = World::with(&api, Allocated(uid, Arc::new(before)));
+    let waits = "a: run 100m (Node didn't have enough resource: cpu, requested: 2000, used: 0, \
+                 capacity: 1000)";
+    assert_eq!(world.goals().await.as_deref(), Some(waits));
+    let goals = world.goals.borrow().clone().unwrap();
+    let Some(Verdict::Run(_, Some(pending))) = goals.values().next() else { panic!("{goals:?}") };
+    // It waits for as long as its status says.
+    let since: jiff::Timestamp = "2026-01-01T00:00:00Z".parse().unwrap();
+    assert_eq!((pending.since, pending.generation), (since, 1));
+}
+
+/// A pod that an earlier agent allocated something to.
+struct Allocated(String, Arc<Pod>);
+
+impl Earlier for Allocated {
+    fn find(&self, _: &PodKey, uid: &str) -> Option<Accepted> {
+        let pod = Some(self.1.clone());
+        (uid == self.0).then_some(Accepted { pod, finished: false })
+    }
 }

@@ -6,6 +6,7 @@ use expect_test::{Expect, expect};
 use super::*;
 
 const NODE: &str = "n1";
+const URL: &str = "http://h/pods";
 
 /// A merge with a clock that goes on by a second with each batch.
 struct Story {
@@ -21,11 +22,12 @@ fn manifest(name: &str, image: &str) -> String {
 }
 
 fn reading() -> Reading {
-    Reading { node_name: NodeName::new(NODE).unwrap(), validation: Validation::Strict }
+    let (validation, credentials) = (Validation::Strict, None);
+    Reading { node_name: NodeName::new(NODE).unwrap(), validation, credentials }
 }
 
 fn paths() -> ManifestPaths {
-    ManifestPaths { paths: vec!["/m".into()], recursive: false }
+    ManifestPaths { paths: vec!["/m".into()], recursive: false, url: Some(URL.into()) }
 }
 
 fn read(file: &str, text: &str) -> Change {
@@ -86,7 +88,7 @@ impl Story {
             text.push('\n');
         }
         for (name, object) in self.merge.objects() {
-            let value = String::from_utf8_lossy(object.values["k"].as_bytes()).into_owned();
+            let value = String::from_utf8_lossy(object.0.values["k"].as_bytes()).into_owned();
             writeln!(text, "{name} is {value}").unwrap();
         }
         for (path, notes) in self.merge.notes().files {
@@ -308,16 +310,40 @@ fn what_pods_refer_to_is_kept_as_they_are() {
             - /m/a.yaml: ConfigMap default/one is taken from /m/b.yaml; remove one of the two
             - /m/b.yaml:6:1: misplaced bracket
         "#]])
+        // Of what it breaks in not even the name is known.
+        .then([read("b.yaml", "apiVersion: v1\nkind: ConfigMap\nmetadata: {")])
+        .check(&expect![[r#"
+            ConfigMap default/one is b4
+            ConfigMap default/two is b3
+            - /m/a.yaml: ConfigMap default/one is taken from /m/b.yaml; remove one of the two
+            - /m/b.yaml:3:11: unclosed bracket '{'
+        "#]])
         .then([gone("b.yaml")])
         .check(&expect![[r#"
             ConfigMap default/one is a1
         "#]]);
+    // A credential that cannot be had is as a document that is wrong.
+    let kept = |value: &str| {
+        let credentials = "annotations: {mainstay.dev/credentials: x=missing}";
+        format!(
+            "apiVersion: v1\nkind: Secret\nmetadata: {{name: c, {credentials}}}\nstringData: {{k: {value}}}\n"
+        )
+    };
+    let plain = kept("c1").replace("x=missing", "");
+    story
+        .then([read("c.yaml", &plain), read("c.yaml", &kept("c2"))])
+        .check(&expect![[r#"
+            ConfigMap default/one is a1
+            Secret default/c is c1
+            - /m/c.yaml: Secret default/c: its key "x" is the credential "missing", and the service has none ($CREDENTIALS_DIRECTORY is not set) (give the service of mainstay LoadCredentialEncrypted= for it, and start that again)
+        "#]])
+        .then([gone("c.yaml")]);
     // What was read again and is the same is in memory once.
     let name = |name: &str| {
         let (kind, namespace) = (mainstay_pod::ObjectKind::ConfigMap, "default".to_owned());
         ObjectName { kind, namespace, name: name.to_owned() }
     };
-    let one = |story: &Story| story.merge.objects()[&name("one")].clone();
+    let one = |story: &Story| story.merge.objects()[&name("one")].0.clone();
     let before = one(&story);
     story.then([read("a.yaml", &format!("{}{}", map("one", "a1"), map("new", "x")))]);
     assert!(Arc::ptr_eq(&before, &story.merge.files[Path::new("/m/a.yaml")].objects[&name("one")]));
@@ -334,4 +360,78 @@ fn what_pods_refer_to_is_kept_as_they_are() {
         Secret default/s is v
         - /m/s.yaml: Secret default/s can be read by everybody on this machine (chmod 600 /m/s.yaml)
     "#]]);
+}
+
+/// What a server has.
+fn served(text: &str) -> Change {
+    let bytes = text.as_bytes().to_vec();
+    Change::Read { path: URL.into(), bytes, place: Place::default(), exposed: false }
+}
+
+fn running(story: &Story) -> Vec<String> {
+    let told = |(key, goal): (&PodKey, &GoalPod)| {
+        let image = goal.pod.spec().containers[0].image.clone().unwrap_or_default();
+        format!("{} {} {image}", key.source.as_str(), key.name)
+    };
+    story.merge.goals().iter().map(told).collect()
+}
+
+#[test]
+fn what_a_server_has_runs_until_it_says_that_it_has_it_not() {
+    let mut story = Story::new();
+    story.then([ready(), served(&manifest("web", "v1"))]);
+    let goals = story.merge.goals();
+    let goal = goals.values().next().unwrap();
+    assert_eq!(
+        goal.pod.metadata().annotations.as_ref().unwrap()["kubernetes.io/config.source"],
+        "http"
+    );
+    // It may have been running before this agent.
+    assert_eq!(goal.incarnation, None);
+    let v1 = ["http web-n1 v1"];
+    for ill in ["<html>", "null", "---\n", "[]", "kind: Pod", "kind: ConfigMapList\nitems: []"] {
+        story.then([served(ill)]);
+        assert_eq!(running(&story), v1, "{ill}");
+        assert!(story.merge.notes().files.contains_key(Path::new(URL)), "{ill}");
+    }
+    story.then([Change::Directory { path: URL.into(), error: Some("away".into()) }]);
+    assert_eq!(running(&story), v1);
+    story.then([served(&manifest("web", "v2"))]);
+    assert_eq!(running(&story), ["http web-n1 v2"]);
+    story.then([served("apiVersion: v1\nkind: PodList\nitems: []\n")]);
+    assert_eq!(running(&story), [""; 0]);
+}
+
+#[test]
+fn what_a_server_had_runs_on_over_a_restart_without_being_waited_for() {
+    let mut first = Story::new();
+    first.then([ready(), served(&manifest("web", "v1"))]);
+    let pod = first.merge.goals().values().next().unwrap().pod.clone();
+    // Also when it is called otherwise now.
+    for url in [URL, "https://earlier/pods"] {
+        let remembered = Remembered { path: url.into(), place: Place::default(), pod: pod.clone() };
+        let mut story = Story { merge: Merge::new(reading(), paths(), [remembered]), second: 0 };
+        story.then([ready()]);
+        assert!(story.merge.is_ready());
+        assert_eq!(running(&story), ["http web-n1 v1"]);
+        story.then([served(&manifest("web", "v1"))]);
+        assert_eq!(running(&story), ["http web-n1 v1"]);
+        story.then([served("apiVersion: v1\nkind: PodList\nitems: []\n")]);
+        assert_eq!(running(&story), [""; 0], "{url}");
+    }
+}
+
+#[test]
+fn a_name_is_one_pods_wherever_its_manifest_is() {
+    let mut story = Story::new();
+    let web = |image| manifest("web", image);
+    story.then([ready(), served(&web("server")), read("a.yaml", &web("file"))]);
+    assert_eq!(running(&story), ["file web-n1 file"]);
+    assert!(story.merge.notes().files.contains_key(Path::new(URL)));
+    story.then([gone("a.yaml")]);
+    assert_eq!(running(&story), ["http web-n1 server"]);
+    // What runs stays.
+    story.then([read("a.yaml", &web("file"))]);
+    assert_eq!(running(&story), ["http web-n1 server"]);
+    assert!(story.merge.notes().files.contains_key(Path::new("/m/a.yaml")));
 }

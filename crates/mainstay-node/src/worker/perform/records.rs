@@ -3,8 +3,9 @@
 use std::collections::BTreeSet;
 use std::sync::PoisonError;
 
+use jiff::Timestamp;
 use k8s_openapi::api::core::v1::EphemeralContainer;
-use mainstay_plan::pod::{PodKey, RunGoal};
+use mainstay_plan::pod::{PodKey, RunGoal, SeenPod};
 
 use super::Performer;
 use crate::ledger::{Added, Record};
@@ -29,6 +30,38 @@ impl Performer {
     pub(crate) fn record(&self, key: &PodKey) -> Option<Record> {
         let records = self.records.lock().unwrap_or_else(PoisonError::into_inner);
         records.get(key).cloned()
+    }
+
+    /// Looks at what the ledger has of a pod.
+    pub(in crate::worker) fn with_record<T>(
+        &self,
+        key: &PodKey,
+        look: impl FnOnce(&Record) -> T,
+    ) -> Option<T> {
+        let records = self.records.lock().unwrap_or_else(PoisonError::into_inner);
+        records.get(key).map(look)
+    }
+
+    /// When a goal's pod began, the same for every agent: when it was accepted, or its restart was asked for.
+    /// A static pod of an earlier agent of which nothing is there any more, as after a restart of the
+    /// machine, begins anew.
+    pub(in crate::worker) fn beginning_of(
+        &self,
+        run: &RunGoal,
+        seen: &SeenPod,
+        now: Timestamp,
+    ) -> Timestamp {
+        let is_anew = run.pod.source().is_static()
+            && self.inherited.contains(run.pod.uid())
+            && seen.sandboxes.is_empty();
+        let noted = self.with_record(&key_of(&run.pod), |record| {
+            let is_valid = record.finished.is_some() || !is_anew;
+            record.began.filter(|_| is_valid && record.pod.uid() == run.pod.uid())
+        });
+        noted.flatten().unwrap_or_else(|| {
+            self.amend(run, |record| record.began = Some(now));
+            now
+        })
     }
 
     /// The pods that the ledger has.

@@ -41,6 +41,7 @@ fn turn(seen: &str) -> String {
             image_ref: "x".into(),
             pre_stop: None,
             termination_message: None,
+            user: None,
         }
     };
     let sandbox = SeenSandbox {

@@ -1,2 +1,3 @@
+mod resize;
 mod table;
 mod world;

@@ -22,7 +22,6 @@ const REASONS: &[(&str, &str)] = &[
         "spec.automountServiceAccountToken",
         "a static pod has no service account; others get their token by admission",
     ),
-    ("spec.containers[].resizePolicy", "static pods are never resized"),
     ("spec.containers[].securityContext.seLinuxOptions", SELINUX),
     ("spec.nodeName", "a static pod is where its manifest is; of others it is the API's"),
     ("spec.preemptionPolicy", "a matter of the scheduler"),
@@ -134,6 +133,8 @@ fn page() -> String {
          a manifest.\n\n\
          `[]` is any item of a list. Where all fields of an object are treated alike they share a line. What an\n\
          API server refuses is refused whatever stands here.\n\n\
+         What is said here is of manifests; pods of an API may also have `runtimeClassName`, `serviceAccount` and\n\
+         `serviceAccountName`.\n\n\
          | field | what becomes of it |\n| --- | --- |\n",
         leaves.len(),
         leaves.len() - supported - parts - ignored,
@@ -183,6 +184,5 @@ fn words(row: &str, decision: Decision) -> String {
         Decision::Refused(When::Present | When::Set) => "refused".to_owned(),
         Decision::Refused(When::Not(values)) => format!("{}; others are refused", list(values)),
         Decision::Refused(When::Keys(keys)) => format!("{}; others are refused", list(keys)),
-        Decision::Refused(When::Entries(_)) => "some keys are refused".to_owned(),
     }
 }

@@ -20,12 +20,20 @@ async fn write_many(store: &dyn Store, key: &str, count: usize) -> Vec<Revision>
 
 #[tokio::test]
 async fn each_bound_of_the_history_holds() {
-    let wide = Window { events: usize::MAX, bytes: usize::MAX, age: Duration::MAX };
+    let wide = Window {
+        events: usize::MAX,
+        bytes: usize::MAX,
+        age: Duration::MAX,
+        fresh: Duration::MAX,
+        aged_bytes: 0,
+    };
     let windows = [
         (Window { events: 10, ..wide }, 10..11),
         // About 330 bytes each.
         (Window { bytes: 3300, ..wide }, 8..11),
         (Window { age: Duration::ZERO, ..wide }, 0..2),
+        (Window { fresh: Duration::ZERO, ..wide }, 0..2),
+        (Window { fresh: Duration::ZERO, aged_bytes: 3300, ..wide }, 8..11),
         (wide, 101..102),
     ];
     for (window, expected) in windows {

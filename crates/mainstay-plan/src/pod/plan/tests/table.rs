@@ -11,8 +11,8 @@ use mainstay_testkit::pods::pod;
 
 use crate::backoff::{Backoff, FIRST};
 use crate::pod::{
-    Began, Ending, Eviction, Failure, Finished, Goal, Health, ImageMemory, Key, Memory, RunGoal,
-    SeenContainer, SeenPod, SeenSandbox, plan,
+    Began, Ending, Eviction, EvictionCause, Failure, Finished, Goal, Health, ImageMemory, Key,
+    Memory, RunGoal, SeenContainer, SeenPod, SeenSandbox, plan,
 };
 
 /// A pod with two containers.
@@ -24,12 +24,12 @@ fn goal(policy: &str) -> Goal {
     Goal::Run(RunGoal { pod: pod(&manifest), incarnation: None })
 }
 
-fn uid(goal: &Goal) -> String {
+pub(super) fn uid(goal: &Goal) -> String {
     let Goal::Run(run) = goal else { panic!("not a pod that runs") };
     run.pod.uid().to_owned()
 }
 
-fn at(second: i64) -> Timestamp {
+pub(super) fn at(second: i64) -> Timestamp {
     Timestamp::from_second(second).unwrap()
 }
 
@@ -72,10 +72,11 @@ fn container(text: &str) -> SeenContainer {
         image_ref: "i".into(),
         pre_stop: None,
         termination_message: None,
+        user: None,
     }
 }
 
-fn sandbox(id: &str, uid: &str, ready: bool, containers: &[&str]) -> SeenSandbox {
+pub(super) fn sandbox(id: &str, uid: &str, ready: bool, containers: &[&str]) -> SeenSandbox {
     SeenSandbox {
         id: SandboxId(id.into()),
         uid: uid.into(),
@@ -90,7 +91,7 @@ fn sandbox(id: &str, uid: &str, ready: bool, containers: &[&str]) -> SeenSandbox
     }
 }
 
-fn ready(goal: &Goal) -> Memory {
+pub(super) fn ready(goal: &Goal) -> Memory {
     let image = || ImageMemory::Ready("i".into());
     Memory {
         prepared: Some(uid(goal)),
@@ -308,7 +309,7 @@ fn a_pod_that_took_too_much_is_ended_at_once_and_that_is_written_down() {
             incarnation: Some(incarnation),
             message: "much".into(),
             grace: Duration::from_secs(1),
-            by_pressure: false,
+            cause: EvictionCause::Limit,
         };
         Memory { evicted: Some(eviction), ..ready(&goal) }
     };
@@ -337,6 +338,42 @@ fn a_pod_that_took_too_much_is_ended_at_once_and_that_is_written_down() {
 
         "#]]
     .assert_eq(&rows.join("\n\n"));
+}
+
+/// One that is started anew by itself leaves no volumes and no sandbox behind.
+#[test]
+fn of_a_pod_that_took_too_much_and_comes_back_nothing_is_kept() {
+    let rows = ["Always", "Never"].map(|policy| {
+        let manifest = format!(
+            "apiVersion: v1\nkind: Pod\nmetadata: {{name: p}}\n\
+             spec: {{restartPolicy: {policy}, containers: [{{name: a, image: i}}]}}"
+        );
+        let goal = Goal::Run(RunGoal { pod: pod(&manifest), incarnation: Some(at(1)) });
+        let uid = uid(&goal);
+        let eviction = Eviction {
+            uid: uid.clone(),
+            incarnation: Some(at(1)),
+            message: "much".into(),
+            grace: Duration::from_secs(1),
+            cause: EvictionCause::Limit,
+        };
+        let finished = Finished { uid: uid.clone(), incarnation: Some(at(1)) };
+        let memory = Memory {
+            evicted: Some(eviction),
+            finished: Some(finished),
+            hosted: [uid.clone()].into(),
+            ..ready(&goal)
+        };
+        let mut sandbox = sandbox("s", &uid, false, &["a0 exited 137 at 100"]);
+        sandbox.incarnation = Some(at(1));
+        let before = answer(&goal, vec![sandbox], &memory);
+        let after = answer(&goal, Vec::new(), &memory);
+        format!("{policy}: {before}; then {after}").replace(&uid, "UID")
+    });
+    expect![[r#"
+        Always: RemoveSandbox { id: SandboxId("s") }; then CleanUp { uid: "UID" }
+        Never: done; then done"#]]
+    .assert_eq(&rows.join("\n"));
 }
 
 #[test]

@@ -17,8 +17,9 @@ use proptest::prelude::*;
 
 use crate::lifecycle;
 use crate::pod::{
-    Action, Ending, Eviction, Failure, Finished, Goal, Health, ImageMemory, Key, Memory, RunGoal,
-    SeenContainer, SeenPod, SeenSandbox, StopReason, has_started, plan, spent, was_interrupted,
+    Action, Ending, Eviction, EvictionCause, Failure, Finished, Goal, Health, ImageMemory, Key,
+    Memory, RunGoal, SeenContainer, SeenPod, SeenSandbox, StopReason, has_started, plan, spent,
+    was_interrupted,
 };
 
 /// One thing that happens. Numbers choose among what there is.
@@ -276,7 +277,7 @@ impl World {
                         incarnation: run.incarnation,
                         message: "x".into(),
                         grace: Duration::from_secs(1),
-                        by_pressure: true,
+                        cause: EvictionCause::Pressure,
                     });
                 }
             }
@@ -494,6 +495,7 @@ impl World {
                 self.memory.hosted.insert(uid.clone());
             }
             Action::UpdateVolumes
+            | Action::Resize(_)
             | Action::EnsureImage { .. }
             | Action::RecordFinished { .. }
             | Action::PostStart { .. }
@@ -540,6 +542,7 @@ impl World {
                     image_ref: "i".into(),
                     pre_stop,
                     termination_message: None,
+                    user: None,
                 });
             }
             Action::StopContainer { id, .. } => {
@@ -813,6 +816,7 @@ impl World {
             image_ref: "i".into(),
             pre_stop: note(&self.versions[0], name),
             termination_message: None,
+            user: None,
         };
         match state {
             "none" => return,
