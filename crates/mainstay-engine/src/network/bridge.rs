@@ -22,6 +22,9 @@ const DISABLE_IPV6: &str = "disable_ipv6";
 const FORWARDING6: &str = "forwarding";
 /// Whether a link believes router advertisements.
 pub(super) const ACCEPT_RA: &str = "accept_ra";
+/// Whether a link asks its neighbours for a second or two whether they have its address, before it
+/// uses that.
+const ACCEPT_DAD: &str = "accept_dad";
 
 /// What [`ensure`] did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -116,8 +119,14 @@ pub(super) fn taken(routes: &[Route], addresses: &[Address]) -> Vec<(IpAddr, u8)
 
 /// Has a link take part in IPv6, but believe nobody who says where to send packets: otherwise any
 /// sandbox could, by a router advertisement (CVE-2020-10749).
+///
+/// Its own address serves at once, for it follows from the hardware address and is nobody else's. A
+/// bridge asks for its sandboxes with it, and those are waited for no longer than three seconds:
+/// what is sent to the first one would come late, or never. Source: `net/ipv6/ndisc.c`,
+/// ndisc_send_ns; `Documentation/networking/ip-sysctl.rst`, accept_dad and mcast_solicit.
 pub(super) fn set_ipv6(link: &str) -> Result<(), NetworkError> {
     set(&ipv6_setting(link, ACCEPT_RA), "0")?;
+    set(&ipv6_setting(link, ACCEPT_DAD), "0")?;
     set(&ipv6_setting(link, DISABLE_IPV6), "0").map(drop)
 }
 

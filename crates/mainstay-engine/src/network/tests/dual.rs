@@ -1,6 +1,5 @@
 //! Addresses of IPv4, of IPv6, and of both.
 
-use std::fs;
 use std::net::IpAddr;
 use std::os::fd::AsFd;
 
@@ -14,16 +13,11 @@ use super::super::{
 };
 use super::machine::*;
 
+/// Of an address that its link still asks its neighbours about. Source: `linux/if_addr.h`.
+const IFA_F_TENTATIVE: u32 = 0x40;
+
 fn with_ranges(machine: &Machine, ranges: &str) -> NetworkConfig {
     NetworkConfig { ranges: parse_ranges(ranges).unwrap(), ..machine.config("a") }
-}
-
-fn setting(link: &str, name: &str) -> String {
-    fs::read_to_string(format!("/proc/sys/net/ipv6/conf/{link}/{name}")).unwrap().trim().to_owned()
-}
-
-fn set(link: &str, name: &str, value: &str) {
-    fs::write(format!("/proc/sys/net/ipv6/conf/{link}/{name}"), value).unwrap();
 }
 
 #[test]
@@ -109,7 +103,7 @@ fn sandboxes_of_ipv6_alone() {
         assert_eq!(seen_as(outside, HOST6, 8080, &in_a), IpAddr::from(NEIGHBOUR6));
         assert_eq!(seen_as(b.place(), FAR6, 443, &outside.listen(443)), IpAddr::from(HOST6));
         assert_eq!(network.check(), [Finding::ForwardingSwitchedOn(vec![IpFamily::V6])]);
-        assert_eq!(fs::read_to_string("/proc/sys/net/ipv4/ip_forward").unwrap(), "0\n");
+        assert_eq!(std::fs::read_to_string("/proc/sys/net/ipv4/ip_forward").unwrap(), "0\n");
         // A port of IPv4 is not theirs.
         drop(std::net::TcpListener::bind((HOST, 8080)).unwrap());
     });
@@ -156,6 +150,27 @@ fn the_machine_believes_the_routers_that_it_believed_and_no_sandbox() {
         let inside =
             a.place().open(|| Ok((setting("eth0", "accept_ra"), setting("eth0", "disable_ipv6"))));
         assert_eq!(inside.unwrap(), zeros());
+    });
+}
+
+/// Otherwise nobody is sent anything over IPv6 for the first one or two seconds of a bridge.
+#[test]
+fn a_bridge_uses_its_own_address_at_once() {
+    on_machine(|machine| {
+        let network = machine.open(&[]);
+        let _a = Sandbox::start(&network, "a", &[]);
+        let bridge = Names::of(&machine.config("a").root_dir).bridge;
+        // A worker of the kernel sees the first port, and gives the bridge the address.
+        let flags = loop {
+            let addresses = std::fs::read_to_string("/proc/thread-self/net/if_inet6").unwrap();
+            let mut lines = addresses.lines().map(|line| line.split_whitespace().collect());
+            let own = |line: &Vec<&str>| line[0].starts_with("fe80") && line[5] == bridge;
+            match lines.find(own) {
+                Some(line) => break u32::from_str_radix(line[4], 16).unwrap(),
+                None => std::thread::yield_now(),
+            }
+        };
+        assert_eq!(flags & IFA_F_TENTATIVE, 0);
     });
 }
 

@@ -120,6 +120,16 @@ pub(super) fn tcp(host_port: u16, container_port: u16) -> PortMapping {
     map(Protocol::Tcp, host_port, container_port)
 }
 
+/// A setting of IPv6 of one link.
+pub(super) fn setting(link: &str, name: &str) -> String {
+    let text = std::fs::read_to_string(format!("/proc/sys/net/ipv6/conf/{link}/{name}"));
+    text.unwrap().trim().to_owned()
+}
+
+pub(super) fn set(link: &str, name: &str, value: &str) {
+    std::fs::write(format!("/proc/sys/net/ipv6/conf/{link}/{name}"), value).unwrap();
+}
+
 /// Runs a program on the host; `None` if it is not installed.
 pub(super) fn run(program: &str, arguments: &str) -> Option<String> {
     #[expect(clippy::disallowed_methods, reason = "the tests play an operator at the shell")]
@@ -148,6 +158,7 @@ impl Machine {
         let lan =
             here.create_bridge(Bridge { name: "lan0", address: [2, 0, 0, 0, 0, 1], group: 0 });
         let lan = lan.unwrap().index;
+        set("lan0", "accept_dad", "0");
         here.create_veth(Veth {
             name: "lan0p",
             mtu: MTU,
