@@ -491,6 +491,8 @@ impl Runtime for FakeRuntime {
 
 #[cfg(test)]
 mod tests {
+    use tokio::io::AsyncReadExt;
+
     use super::*;
     use crate::contract::{self, Sample};
 
@@ -502,5 +504,24 @@ mod tests {
         contract::streams(&runtime, &sample).await;
         contract::stats(&runtime, &sample).await;
         contract::updates(&runtime, &sample).await;
+    }
+
+    /// On one thread, where nothing else can have happened between the two.
+    #[tokio::test]
+    async fn whoever_has_just_come_is_not_too_slow() {
+        let directory = tempfile::tempdir().unwrap();
+        let runtime = FakeRuntime::default();
+        let sample = Sample::new("fake", directory.path());
+        let sandbox = runtime.run_pod_sandbox(&sample.sandbox).await.unwrap();
+        let config = sample.container("main");
+        let id = runtime.create_container(&sandbox, &config, &sample.sandbox).await.unwrap();
+        runtime.start_container(&id).await.unwrap();
+        let (stdin, tty, stdout, stderr) = (false, false, true, false);
+        let request = AttachRequest { container: id.clone(), stdin, tty, stdout, stderr };
+        let mut client = runtime.attach(&request).await.unwrap();
+        runtime.write(&id, Stream::Stdout, b"something");
+        let mut heard = [0; 9];
+        client.stdout.as_mut().unwrap().read_exact(&mut heard).await.unwrap();
+        assert_eq!(&heard, b"something");
     }
 }

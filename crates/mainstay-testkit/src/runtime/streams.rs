@@ -1,11 +1,13 @@
 //! Clients that are attached to a container.
 
+use std::os::fd::OwnedFd;
 use std::sync::{Arc, Weak};
 
 use mainstay_cri::{
     AttachRequest, Attached, ContainerState, Error, ErrorKind, FELL_BEHIND, Input, Output, Resize,
     Result,
 };
+use rustix::io::Errno;
 use tokio::io::AsyncReadExt;
 use tokio::net::unix::pipe;
 use tokio::sync::oneshot;
@@ -24,8 +26,9 @@ pub enum Stream {
 /// Somebody who hears what a container writes.
 pub(super) struct Client {
     number: u32,
-    stdout: Option<pipe::Sender>,
-    stderr: Option<pipe::Sender>,
+    /// Asked directly whether there is room: what tokio knows of that comes later.
+    stdout: Option<OwnedFd>,
+    stderr: Option<OwnedFd>,
     end: Option<oneshot::Sender<Result<()>>>,
 }
 
@@ -46,10 +49,10 @@ impl Client {
             Stream::Stdout => &self.stdout,
             Stream::Stderr => &self.stderr,
         };
-        let kept_up = match to.as_ref().map(|to| to.try_write(bytes)) {
+        let kept_up = match to.as_ref().map(|to| rustix::io::write(to, bytes)) {
             None => true,
             Some(Ok(length)) => length == bytes.len(),
-            Some(Err(error)) => error.kind() == std::io::ErrorKind::BrokenPipe,
+            Some(Err(error)) => error == Errno::PIPE,
         };
         if !kept_up && let Some(end) = self.end.take() {
             // A client that has left needs no reason.
@@ -81,7 +84,12 @@ pub(super) fn attach(runtime: &FakeRuntime, request: &AttachRequest) -> Result<A
         return Err(Error::new(ErrorKind::InvalidArgument, "a terminal is no matter of choice"));
     }
     let pipe = |wanted: bool| wanted.then(pipe::pipe).transpose().map_err(failed);
-    let (stdout, stderr) = (pipe(request.stdout)?.unzip(), pipe(request.stderr && !tty)?.unzip());
+    let output = |wanted| -> Result<_> {
+        let (to, from) = pipe(wanted)?.unzip();
+        let to = to.map(pipe::Sender::into_nonblocking_fd).transpose().map_err(failed)?;
+        Ok((to, from))
+    };
+    let (stdout, stderr) = (output(request.stdout)?, output(request.stderr && !tty)?);
     let (to, from) = pipe(request.stdin)?.unzip();
     client.replace(Client { number, stdout: stdout.0, stderr: stderr.0, end: Some(tell) });
     attached.replace((stdout.1, stderr.1));
