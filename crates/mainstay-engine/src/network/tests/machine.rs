@@ -158,7 +158,9 @@ impl Machine {
         let lan =
             here.create_bridge(Bridge { name: "lan0", address: [2, 0, 0, 0, 0, 1], group: 0 });
         let lan = lan.unwrap().index;
-        set("lan0", "accept_dad", "0");
+        // Both have been there for a while.
+        let settled = |link: &str| set(link, "accept_dad", "0");
+        settled("lan0");
         here.create_veth(Veth {
             name: "lan0p",
             mtu: MTU,
@@ -172,6 +174,7 @@ impl Machine {
         })
         .unwrap();
         let eth0 = there.link("eth0").unwrap().unwrap().index;
+        in_network(self.outside.as_fd(), || Ok(settled("eth0"))).unwrap();
         there.set_up(eth0).unwrap();
         for kind in KINDS {
             let prefix = if kind.family == IpFamily::V4 { 24 } else { 64 };

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use mainstay_linux::netlink::{Route, RouteSocket};
 
-use super::super::{Cluster, Finding, Network, Peer, Range};
+use super::super::{Cluster, Finding, Network, NetworkConfig, Peer, Range, parse_ranges};
 use super::machine::{
     FAR, HOST, HOST6, KINDS, Machine, NEIGHBOUR, NEIGHBOUR6, Place, Sandbox, answers, forwarding,
     on_machine, seen_as,
@@ -15,9 +15,10 @@ fn there<T: Send>(machine: &Machine, call: impl FnOnce() -> T + Send) -> T {
     Place::In(&machine.outside).open(|| Ok(call())).unwrap()
 }
 
-/// The neighbour's network, with a sandbox.
+/// The neighbour's network, with a sandbox. Its ranges are never those that the host has chosen.
 fn other(machine: &Machine) -> (Network, Sandbox) {
-    let config = machine.config("b");
+    let ranges = parse_ranges("10.202.0.0/24,fd00:202::/64").unwrap();
+    let config = NetworkConfig { ranges, ..machine.config("b") };
     there(machine, || {
         let other = Network::open(config, &[], &[]);
         let b = Sandbox::start(&other, "b", &[]);
