@@ -7,15 +7,17 @@
 //! - `--api` measures the Kubernetes API only.
 //! - `--scale` measures many nodes and pods only.
 //! - `--upkeep` measures probes, logs and what becomes of a short disk only.
+//! - `--containerd` measures starts of pods on Debian's containerd only.
 //! - `--alone` measures nobody but mainstay.
 //! - `--quick` does little of everything, and does not wait until the machine is quiet: to see whether
 //!   all of it works.
 //! - `--programs=DIR` measures the programs there, as cargo leaves them in `target/debug`, and builds
 //!   none: `cargo build -p mainstay -p mainstay-shim` and
-//!   `cargo build -p mainstay-e2e --example api_client` make them.
+//!   `cargo build -p mainstay-e2e --example api_client --example cri_client` make them.
 
 mod api;
 mod client;
+mod containerd;
 mod load;
 mod measure;
 mod node;
@@ -41,11 +43,15 @@ use table::Table;
 /// The client of the API, which is an example of `mainstay-e2e`.
 const CLIENT: &str = "api_client";
 
+/// The client of a container runtime, which is another.
+const CRI_CLIENT: &str = "cri_client";
+
 /// What is asked for.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Options {
     alone: bool,
     api: bool,
+    containerd: bool,
     pods: bool,
     quick: bool,
     scale: bool,
@@ -133,6 +139,8 @@ pub(crate) struct Programs {
     pub(crate) mainstay: PathBuf,
     /// A client of the API: `crates/mainstay-e2e/examples/api_client`.
     pub(crate) client: PathBuf,
+    /// Where they are.
+    directory: PathBuf,
 }
 
 /// What all measurements need.
@@ -154,6 +162,7 @@ struct Wanted {
     api: bool,
     scale: bool,
     upkeep: bool,
+    containerd: bool,
 }
 
 /// Measures, prints, and says what is promised and not kept.
@@ -173,6 +182,7 @@ pub(crate) fn run(arguments: &[&str]) -> anyhow::Result<()> {
     for node in upkeep::NODES {
         Node::clear(&programs, &directory.join(node))?;
     }
+    containerd::clear(&programs, &directory);
     upkeep::Disk::clear(&directory)?;
     let _scratch = Scratch::new(&directory)?;
     let bench = Bench {
@@ -194,6 +204,7 @@ pub(crate) fn run(arguments: &[&str]) -> anyhow::Result<()> {
     let api = wanted.api.then(|| api::Figures::measure(&bench)).transpose()?;
     let scale = wanted.scale.then(|| scale::Figures::measure(&bench)).transpose()?;
     let upkeep = wanted.upkeep.then(|| upkeep::Figures::measure(&bench)).transpose()?;
+    let containerd = wanted.containerd.then(|| containerd::Figures::measure(&bench)).transpose()?;
     table.head();
     if let Some(pods) = &pods {
         pods.tell(&mut table);
@@ -206,6 +217,9 @@ pub(crate) fn run(arguments: &[&str]) -> anyhow::Result<()> {
     }
     if let Some(upkeep) = &upkeep {
         upkeep.tell(&mut table);
+    }
+    if let Some(containerd) = &containerd {
+        containerd.tell(&mut table);
     }
     println!("\n{table}");
     Ok(())
@@ -227,11 +241,15 @@ pub(crate) fn exercise(directory: &Path, idle: Duration) -> anyhow::Result<()> {
 
 /// Builds the client of the API, and says where it is.
 pub(crate) fn build_client(release: &Path) -> anyhow::Result<PathBuf> {
-    let mut command = process::cargo();
-    // What is measured is built without it, so that it has no features but its own.
-    command.args(["build", "--release", "--locked", "--package=mainstay-e2e"]);
-    process::run(command.args(["--example", CLIENT]))?;
+    build_examples(&[CLIENT])?;
     Ok(release.join("examples").join(CLIENT))
+}
+
+fn build_examples(names: &[&str]) -> anyhow::Result<()> {
+    let mut command = process::cargo();
+    // What is measured is built without them, so that it has no features but its own.
+    command.args(["build", "--release", "--locked", "--package=mainstay-e2e"]);
+    process::run(command.args(names.iter().flat_map(|name| ["--example", name])))
 }
 
 // === impl Options ===
@@ -243,6 +261,7 @@ impl Options {
             match *argument {
                 "--alone" => options.alone = true,
                 "--api" => options.api = true,
+                "--containerd" => options.containerd = true,
                 "--pods" => options.pods = true,
                 "--quick" => options.quick = true,
                 "--scale" => options.scale = true,
@@ -250,8 +269,8 @@ impl Options {
                 other => match other.strip_prefix("--programs=") {
                     Some(directory) => options.programs = Some(directory.into()),
                     None => bail!(
-                        "bench has no option {other}; there are --alone, --api, --pods, --quick, --scale, \
-                         --upkeep and --programs=DIR"
+                        "bench has no option {other}; there are --alone, --api, --containerd, --pods, \
+                         --quick, --scale, --upkeep and --programs=DIR"
                     ),
                 },
             }
@@ -261,12 +280,14 @@ impl Options {
 
     /// All of it, or only what is named.
     fn wanted(&self) -> Wanted {
-        let all = !(self.pods || self.api || self.scale || self.upkeep);
+        let all = !(self.pods || self.api || self.scale || self.upkeep || self.containerd);
         Wanted {
             pods: all || self.pods,
             api: all || self.api,
             scale: all || self.scale,
             upkeep: all || self.upkeep,
+            // It is nothing without others.
+            containerd: all && !self.alone || self.containerd,
         }
     }
 }
@@ -276,7 +297,7 @@ impl Options {
 impl Programs {
     fn build() -> anyhow::Result<Self> {
         let release = install::build()?;
-        build_client(&release)?;
+        build_examples(&[CLIENT, CRI_CLIENT])?;
         Self::below(&release)
     }
 
@@ -285,7 +306,13 @@ impl Programs {
             std::fs::canonicalize(directory.join(name))
                 .with_context(|| format!("there is no {name} in {}", directory.display()))
         };
-        Ok(Self { mainstay: program("mainstay")?, client: program(&format!("examples/{CLIENT}"))? })
+        let (mainstay, client) = (program("mainstay")?, program(&format!("examples/{CLIENT}"))?);
+        Ok(Self { mainstay, client, directory: directory.to_owned() })
+    }
+
+    /// A client of a container runtime: `crates/mainstay-e2e/examples/cri_client`.
+    pub(crate) fn cri_client(&self) -> PathBuf {
+        self.directory.join("examples").join(CRI_CLIENT)
     }
 }
 

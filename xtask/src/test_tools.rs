@@ -18,7 +18,7 @@ use crate::process;
 const RECIPE: u32 = 1;
 
 /// Names another directory than `target/test-tools`, absolutely.
-const DIRECTORY: &str = "MAINSTAY_TEST_TOOLS";
+pub(crate) const DIRECTORY: &str = "MAINSTAY_TEST_TOOLS";
 
 /// Programs that tests start as an operator would, and that start nothing when installed.
 const PROGRAMS: &[Packaged<'_>] = &[
@@ -149,6 +149,18 @@ pub(crate) fn bring_for_bench() -> anyhow::Result<PathBuf> {
     also.clone().try_for_each(|tool| tool.bring(&directory, &recipe()))?;
     // Nothing is made from it.
     WRK.bring(&directory, &format!("{RECIPE}\n{}", WRK.line()))?;
+    Ok(directory)
+}
+
+/// Brings containerd with what it runs, and says where it is.
+pub(crate) fn bring_containerd() -> anyhow::Result<PathBuf> {
+    let directory = directory()?;
+    let _lock = lock(&directory)?;
+    [BUSYBOX, BUSYBOX_IMAGE].iter().try_for_each(|tool| tool.bring(&directory, &recipe()))?;
+    // Nothing is made from them.
+    for tool in [CNI, CONTAINERD, PAUSE_IMAGE] {
+        tool.bring(&directory, &format!("{RECIPE}\n{}", tool.line()))?;
+    }
     Ok(directory)
 }
 

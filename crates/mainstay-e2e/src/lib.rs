@@ -1,3 +1,4 @@
-//! End-to-end tests on a real agent, and what they share with the client that measures.
+//! End-to-end tests on a real agent, and what they share with the clients that measure.
 
 pub mod api;
+pub mod replay;

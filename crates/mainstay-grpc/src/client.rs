@@ -138,7 +138,7 @@ impl Channel {
     /// [`Code::DeadlineExceeded`].
     pub async fn call<A: Message + Default>(
         &self,
-        method: &'static str,
+        method: &str,
         request: &impl Message,
         limit: Option<Duration>,
     ) -> Result<A, Status> {
@@ -156,7 +156,7 @@ impl Channel {
     pub async fn call_over<A: Message + Default>(
         &self,
         connection: u64,
-        method: &'static str,
+        method: &str,
         request: &impl Message,
         limit: Option<Duration>,
     ) -> Result<Option<A>, Status> {
@@ -177,11 +177,7 @@ impl Channel {
     /// # Errors
     ///
     /// As of [`Self::call`].
-    pub async fn follow(
-        &self,
-        method: &'static str,
-        request: &impl Message,
-    ) -> Result<Answers, Status> {
+    pub async fn follow(&self, method: &str, request: &impl Message) -> Result<Answers, Status> {
         self.begin(method, Encoded::of(request).0, None).await
     }
 
@@ -204,7 +200,7 @@ impl Channel {
 
     async fn begin(
         &self,
-        method: &'static str,
+        method: &str,
         request: Bytes,
         limit: Option<Duration>,
     ) -> Result<Answers, Status> {
@@ -284,12 +280,7 @@ impl Channel {
         Ok(Box::new(stream.map_err(|error| unfit(chain(&error)))?))
     }
 
-    fn post(
-        &self,
-        method: &'static str,
-        request: Bytes,
-        limit: Option<Duration>,
-    ) -> Request<Full<Bytes>> {
+    fn post(&self, method: &str, request: Bytes, limit: Option<Duration>) -> Request<Full<Bytes>> {
         let scheme = if self.tls.is_some() { "https" } else { "http" };
         let authority = match &self.endpoint {
             // It has no name. Source: `grpc.NewClient` of grpc-go.
@@ -346,7 +337,7 @@ async fn one(mut answers: Answers) -> Result<Bytes, Status> {
 fn post(
     scheme: &str,
     authority: &str,
-    method: &'static str,
+    method: &str,
     request: Bytes,
     limit: Option<Duration>,
 ) -> Request<Full<Bytes>> {

@@ -93,7 +93,18 @@ impl Node {
         let store = format!("--store=etcds://127.0.0.1:{port}");
         let authority = format!("--etcd-cafile={}", authority.display());
         let arguments = vec![store, authority];
-        Self::with(programs, directory, payload, "evictionHard: {}\n", arguments)
+        Self::embedded(programs, directory, payload, "evictionHard: {}\n", arguments)
+    }
+
+    /// One whose pods are run by whoever listens on this socket, and has the image.
+    pub(crate) fn over_runtime(
+        programs: &Programs,
+        directory: &Path,
+        socket: &Path,
+    ) -> anyhow::Result<Self> {
+        let fields = "evictionHard: {}\nimageGCHighThresholdPercent: 100\n";
+        let runtime = format!("--container-runtime-endpoint=unix://{}", socket.display());
+        Self::with(programs, directory, fields, vec![runtime])
     }
 
     /// The same with these fields of a `KubeletConfiguration`, as YAML.
@@ -103,13 +114,25 @@ impl Node {
         payload: &Payload,
         fields: &str,
     ) -> anyhow::Result<Self> {
-        Self::with(programs, directory, payload, fields, Vec::new())
+        Self::embedded(programs, directory, payload, fields, Vec::new())
+    }
+
+    /// One that runs its pods itself.
+    fn embedded(
+        programs: &Programs,
+        directory: &Path,
+        payload: &Payload,
+        fields: &str,
+        arguments: Vec<String>,
+    ) -> anyhow::Result<Self> {
+        let mut import = command(&programs.mainstay, directory);
+        process::run(import.args(["image", "import"]).arg(&payload.image))?;
+        Self::with(programs, directory, fields, arguments)
     }
 
     fn with(
         programs: &Programs,
         directory: &Path,
-        payload: &Payload,
         fields: &str,
         arguments: Vec<String>,
     ) -> anyhow::Result<Self> {
@@ -128,7 +151,6 @@ impl Node {
         tokens.and_then(|mut file| file.write_all(user.as_bytes()))?;
         let kind = "apiVersion: kubelet.config.k8s.io/v1beta1\nkind: KubeletConfiguration\n";
         fs::write(configuration_in(&directory), format!("{kind}{fields}"))?;
-        process::run(command(&mainstay, &directory).args(["image", "import"]).arg(&payload.image))?;
         let waiting = client.begin(&json!({ "do": "ready" }))?;
         let start = now()?;
         let agent = spawn(&mainstay, &directory, &arguments)?;
@@ -258,7 +280,8 @@ impl Node {
         Ok(Samples::new(samples))
     }
 
-    fn start_one(
+    /// The same once. The pod is there until all are removed.
+    pub(crate) fn start_one(
         &mut self,
         payload: &Payload,
         number: usize,
