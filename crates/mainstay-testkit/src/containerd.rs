@@ -163,17 +163,12 @@ impl Containerd {
         processes.lines().map(|pid| pid.parse().unwrap()).filter(is_shim).collect()
     }
 
-    /// The control group that it and its shims are in. What else is below is ended with them.
-    pub fn cgroup(&self) -> String {
-        format!("{}-containerd", self.cgroup)
-    }
-
-    /// Where that is, by which they are found.
+    /// What it and its shims are in, by which they are found.
     fn own_group(&self) -> PathBuf {
         // Of version 2, or one of those of version 1.
         let roots = ["", "unified", "pids"].map(|name| Path::new("/sys/fs/cgroup").join(name));
         let root = roots.into_iter().find(|it| it.join("cgroup.procs").exists()).unwrap();
-        root.join(self.cgroup().trim_start_matches('/'))
+        root.join(format!("{}-containerd", self.cgroup.trim_start_matches('/')))
     }
 
     /// Where it listens.

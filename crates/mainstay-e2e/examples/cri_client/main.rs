@@ -20,6 +20,7 @@ use anyhow::{Context, ensure};
 use mainstay_e2e::replay::{Copy, Raw};
 use mainstay_engine::network::Names;
 use mainstay_grpc::{Channel, Endpoint};
+use mainstay_linux::cgroup::Hierarchies;
 use mainstay_testkit::containerd::Containerd;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -92,6 +93,8 @@ struct Client {
     started: Vec<String>,
     /// How many there were ever.
     count: u32,
+    /// The instance's control group.
+    cgroup: String,
     instance: Instance,
     containerd: Containerd,
     directory: TempDir,
@@ -115,6 +118,8 @@ fn main() -> anyhow::Result<()> {
             Err(error) => json!({ "failed": format!("{error:#}") }),
         })?;
     }
+    // They are in the instance's control group.
+    runtime.block_on(client.remove())?;
     client.end()
 }
 
@@ -149,6 +154,7 @@ impl Client {
             _listening: listening,
             started: Vec::new(),
             count: 0,
+            cgroup,
             instance,
             containerd,
             directory,
@@ -171,16 +177,18 @@ impl Client {
                 Ok(Value::Null)
             }
             Work::Start { pod } => self.start(&pod).await,
-            Work::Remove => {
-                for id in self.started.drain(..) {
-                    for method in [STOP_POD_SANDBOX, REMOVE_POD_SANDBOX] {
-                        let request = Id { id: id.clone() };
-                        let _: Raw = self.runtime.call(method, &request, None).await?;
-                    }
-                }
-                Ok(Value::Null)
+            Work::Remove => self.remove().await.map(|()| Value::Null),
+        }
+    }
+
+    async fn remove(&mut self) -> anyhow::Result<()> {
+        while let Some(id) = self.started.pop() {
+            let request = Id { id };
+            for method in [STOP_POD_SANDBOX, REMOVE_POD_SANDBOX] {
+                let _: Raw = self.runtime.call(method, &request, None).await?;
             }
         }
+        Ok(())
     }
 
     fn lead(&self, to: &Path) -> anyhow::Result<()> {
@@ -196,9 +204,11 @@ impl Client {
             // The first ones are the agent's.
             attempt: 1000 + self.count,
             labels: BTreeMap::from([(MARK.to_owned(), "nobody".to_owned())]),
-            // Not where the instance has its own, which it ends.
-            cgroup_parent: format!("{}/copy-{}", self.containerd.cgroup(), self.count),
+            // All that is below the instance's is ended with containerd, at the latest.
+            cgroup_parent: format!("{}/copy-{}", self.cgroup, self.count),
         };
+        // As an agent has it made before it asks.
+        Hierarchies::mounted()?.at(&copy.cgroup_parent).create()?;
         let sandbox = copy.sandbox(&asked.sandbox);
         self.runtime.connect().await?;
         let began = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
