@@ -71,6 +71,9 @@ struct Extent {
     some: usize,
     /// How long idle pods are watched.
     idle: Duration,
+    /// How long after a start of many pods an agent is at rest: the fresh part of the store's history
+    /// (`mainstay_store::embedded::Window`) has gone by then.
+    rest: Duration,
     /// How long nothing is done between two starts, as on a machine where now and then a pod is
     /// started.
     pause: Duration,
@@ -102,6 +105,7 @@ const FULL: Extent = Extent {
     many: 100,
     some: 20,
     idle: Duration::from_secs(30),
+    rest: Duration::from_secs(90),
     pause: Duration::from_millis(600),
     load: Duration::from_secs(10),
     listed: 500,
@@ -121,6 +125,7 @@ const QUICK: Extent = Extent {
     many: 4,
     some: 3,
     idle: Duration::from_secs(1),
+    rest: Duration::from_secs(1),
     pause: Duration::from_millis(200),
     load: Duration::from_secs(1),
     listed: 10,

@@ -11,7 +11,6 @@ pub mod cgroup;
 pub mod dbus;
 pub mod disk_usage;
 pub mod durable;
-pub mod heap;
 pub mod machine;
 pub mod memfd;
 pub mod mount;

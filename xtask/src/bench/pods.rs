@@ -5,7 +5,7 @@ use super::Bench;
 use super::measure::{self, Samples};
 use super::node::{Network, Node};
 use super::others::{self, Podman};
-use super::table::Table;
+use super::table::{Table, megabytes};
 
 /// What is promised of the time from a manifest to its entrypoint.
 struct Budget {
@@ -24,6 +24,14 @@ pub(crate) const NODE: &str = "node";
 
 const MB: u64 = 1_000_000;
 
+/// The memory (PSS) of everything but the payload, in bytes: right after a start of many pods at once, and at
+/// rest.
+#[derive(Clone, Copy)]
+struct Memory {
+    agent: u64,
+    shims: u64,
+}
+
 /// What was measured. Times are in milliseconds, memory in bytes.
 pub(crate) struct Figures<'a> {
     bench: &'a Bench,
@@ -33,13 +41,11 @@ pub(crate) struct Figures<'a> {
     podman: Option<[Samples; 2]>,
     starts: [Samples; 2],
     removal: Samples,
-    all_at_once: [f64; 2],
     some_at_once: f64,
-    agent_alone: u64,
-    agent_some: u64,
-    shims_some: u64,
-    agent_many: u64,
-    shims_many: u64,
+    all_at_once: [f64; 2],
+    alone: u64,
+    some: [Memory; 2],
+    many: [Memory; 2],
     /// The part of one processor's time, right after they started and when that is over.
     cpu: [f64; 2],
     restart: f64,
@@ -73,20 +79,24 @@ impl<'a> Figures<'a> {
         println!("measuring mainstay");
         let mut node = Node::start(programs, &directory.join(NODE), payload)?;
         bench.settle()?;
-        let agent_alone = node.agent_memory()?;
+        let alone = node.agent_memory()?;
         let host = node.single_starts(payload, Network::Host, rounds, pause)?;
         let own = node.single_starts(payload, Network::Own, rounds, pause)?;
         let removal = node.removals(payload, rounds, pause)?;
+        let some_at_once = node.all_at_once(payload, Network::Host, extent.some)?;
+        let some_started = Memory::of(&node)?;
+        std::thread::sleep(extent.rest);
+        let some = [some_started, Memory::of(&node)?];
+        node.remove_all()?;
         let all_own = node.all_at_once(payload, Network::Own, extent.many)?;
         node.remove_all()?;
-        let some_at_once = node.all_at_once(payload, Network::Host, extent.some)?;
-        let (agent_some, shims_some) = (node.agent_memory()?, node.shim_memory()?);
-        node.remove_all()?;
         let all_host = node.all_at_once(payload, Network::Host, extent.many)?;
+        let many_started = Memory::of(&node)?;
         let settling = node.cpu_share(extent.idle)?;
+        std::thread::sleep(extent.rest);
         bench.settle()?;
         let cpu = [settling, node.cpu_share(extent.idle)?];
-        let (agent_many, shims_many) = (node.agent_memory()?, node.shim_memory()?);
+        let many = [many_started, Memory::of(&node)?];
         let restart = node.kill_and_start(extent.many)?;
         node.end()?;
         Ok(Self {
@@ -96,13 +106,11 @@ impl<'a> Figures<'a> {
             podman,
             starts: [host, own],
             removal,
-            all_at_once: [all_host, all_own],
             some_at_once,
-            agent_alone,
-            agent_some,
-            shims_some,
-            agent_many,
-            shims_many,
+            all_at_once: [all_host, all_own],
+            alone,
+            some,
+            many,
             cpu,
             restart,
         })
@@ -118,13 +126,15 @@ impl<'a> Figures<'a> {
         }
         let name = format!("{some} manifests at once, host network");
         table.compare(&name, &format!("{:.0} ms", self.some_at_once));
-        table.memory("agent, no pod (PSS)", self.agent_alone, 20 * MB);
-        table.memory(&format!("agent, {many} pods (PSS)"), self.agent_many, 25 * MB);
-        table.memory("one pod's shim (PSS, average)", self.shims_many / many as u64, MB / 2);
-        let all = self.agent_some + self.shims_some;
-        table.memory(&format!("all, {some} pods (PSS)"), all, 30 * MB);
-        let all = self.agent_many + self.shims_many;
-        table.memory(&format!("all, {many} pods (PSS)"), all, 80 * MB);
+        table.memory("agent, no pod (PSS)", self.alone, 20 * MB);
+        let [started, rest] = self.some;
+        table.compare(&format!("all, {some} pods, right after their start (PSS)"), &started.told());
+        table.memory(&format!("all, {some} pods (PSS)"), rest.all(), 30 * MB);
+        let [started, rest] = self.many;
+        table.compare(&format!("all, {many} pods, right after their start (PSS)"), &started.told());
+        table.memory(&format!("agent, {many} pods (PSS)"), rest.agent, 25 * MB);
+        table.memory("one pod's shim (PSS, average)", rest.shims / many as u64, MB / 2);
+        table.memory(&format!("all, {many} pods (PSS)"), rest.all(), 80 * MB);
         let seconds = self.bench.extent.idle.as_secs();
         let [settling, idle] = self.cpu.map(|share| format!("{:.2} % of a core", share * 100.0));
         table.compare(&format!("CPU, the first {seconds} s of {many} pods"), &settling);
@@ -158,6 +168,22 @@ impl<'a> Figures<'a> {
             let name = format!("the same as multiples, {network}");
             table.compare(&name, &format!("{} × unshare{runc}", to(&self.floor)));
         }
+    }
+}
+
+// === impl Memory ===
+
+impl Memory {
+    fn of(node: &Node) -> anyhow::Result<Self> {
+        Ok(Self { agent: node.agent_memory()?, shims: node.shim_memory()? })
+    }
+
+    fn all(self) -> u64 {
+        self.agent + self.shims
+    }
+
+    fn told(self) -> String {
+        format!("{} MB, the agent {} MB", megabytes(self.all()), megabytes(self.agent))
     }
 }
 

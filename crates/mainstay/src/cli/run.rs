@@ -160,13 +160,10 @@ fn node_grace_period(text: &str) -> anyhow::Result<Duration> {
 
 /// What one node has to do does not need more, and each has a stack.
 const WORKERS: usize = 2;
-const HEAPS: u8 = 2;
 const BLOCKING_THREADS: usize = 16;
 
 impl Run {
     pub(super) fn run(self, instance: Instance) -> anyhow::Result<ExitCode> {
-        // One for each worker; blocking threads wait for the kernel more than for each other.
-        mainstay_linux::heap::limit_heaps(HEAPS).context("cannot limit the heaps")?;
         logging::start();
         // What whoever started us left open is not for shims and pods.
         mainstay_linux::process::close_on_exec_from(3).context("cannot close inherited files")?;
