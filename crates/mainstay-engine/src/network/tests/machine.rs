@@ -159,8 +159,11 @@ impl Machine {
             here.create_bridge(Bridge { name: "lan0", address: [2, 0, 0, 0, 0, 1], group: 0 });
         let lan = lan.unwrap().index;
         // Both have been there for a while.
-        let settled = |link: &str| set(link, "accept_dad", "0");
-        settled("lan0");
+        let settled = |link: &str| {
+            set(link, "accept_dad", "0");
+            Ok(())
+        };
+        settled("lan0").unwrap();
         here.create_veth(Veth {
             name: "lan0p",
             mtu: MTU,
@@ -174,7 +177,7 @@ impl Machine {
         })
         .unwrap();
         let eth0 = there.link("eth0").unwrap().unwrap().index;
-        in_network(self.outside.as_fd(), || Ok(settled("eth0"))).unwrap();
+        in_network(self.outside.as_fd(), || settled("eth0")).unwrap();
         there.set_up(eth0).unwrap();
         for kind in KINDS {
             let prefix = if kind.family == IpFamily::V4 { 24 } else { 64 };
