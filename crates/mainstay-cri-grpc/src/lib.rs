@@ -13,7 +13,7 @@
 mod client;
 mod convert;
 mod files;
-mod methods;
+pub mod methods;
 mod server;
 mod tasks;
 mod wire;

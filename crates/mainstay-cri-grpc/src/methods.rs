@@ -6,13 +6,18 @@ pub(crate) const SERVICES: [&str; 2] = ["runtime.v1.RuntimeService", "runtime.v1
 pub(crate) const VERSION: &str = "/runtime.v1.RuntimeService/Version";
 pub(crate) const STATUS: &str = "/runtime.v1.RuntimeService/Status";
 pub(crate) const RUNTIME_CONFIG: &str = "/runtime.v1.RuntimeService/RuntimeConfig";
-pub(crate) const RUN_POD_SANDBOX: &str = "/runtime.v1.RuntimeService/RunPodSandbox";
-pub(crate) const STOP_POD_SANDBOX: &str = "/runtime.v1.RuntimeService/StopPodSandbox";
-pub(crate) const REMOVE_POD_SANDBOX: &str = "/runtime.v1.RuntimeService/RemovePodSandbox";
+/// Makes and starts a sandbox.
+pub const RUN_POD_SANDBOX: &str = "/runtime.v1.RuntimeService/RunPodSandbox";
+/// Ends a sandbox and what is in it.
+pub const STOP_POD_SANDBOX: &str = "/runtime.v1.RuntimeService/StopPodSandbox";
+/// Removes a sandbox and what is in it.
+pub const REMOVE_POD_SANDBOX: &str = "/runtime.v1.RuntimeService/RemovePodSandbox";
 pub(crate) const POD_SANDBOX_STATUS: &str = "/runtime.v1.RuntimeService/PodSandboxStatus";
 pub(crate) const LIST_POD_SANDBOX: &str = "/runtime.v1.RuntimeService/ListPodSandbox";
-pub(crate) const CREATE_CONTAINER: &str = "/runtime.v1.RuntimeService/CreateContainer";
-pub(crate) const START_CONTAINER: &str = "/runtime.v1.RuntimeService/StartContainer";
+/// Makes a container in a sandbox.
+pub const CREATE_CONTAINER: &str = "/runtime.v1.RuntimeService/CreateContainer";
+/// Starts a container.
+pub const START_CONTAINER: &str = "/runtime.v1.RuntimeService/StartContainer";
 pub(crate) const STOP_CONTAINER: &str = "/runtime.v1.RuntimeService/StopContainer";
 pub(crate) const REMOVE_CONTAINER: &str = "/runtime.v1.RuntimeService/RemoveContainer";
 pub(crate) const LIST_CONTAINERS: &str = "/runtime.v1.RuntimeService/ListContainers";

@@ -9,10 +9,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::{Child, Stdio};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::channel;
-use std::thread::JoinHandle;
 use std::time::Duration;
 
 use mainstay_linux::socket;
@@ -21,6 +18,7 @@ use mainstay_shim_protocol::{
     RESOLVER_PROTOCOL, ResolverCommand, ResolverHello, ResolverReply, Zone, ZoneHost, decode,
     encode, frame_length,
 };
+use mainstay_testkit::datagrams::Server;
 use mainstay_testkit::tools;
 use serde::de::DeserializeOwned;
 
@@ -183,41 +181,6 @@ fn id(packet: &[u8]) -> u16 {
 
 fn code_of(packet: &[u8]) -> u16 {
     u16::from(packet[3] & 0xf)
-}
-
-/// A server that says something to each question, until it is dropped.
-struct Server {
-    ends: Arc<AtomicBool>,
-    thread: Option<JoinHandle<()>>,
-}
-
-impl Server {
-    fn start(
-        socket: UdpSocket,
-        mut says: impl FnMut(&[u8], SocketAddr) -> Vec<Vec<u8>> + Send + 'static,
-    ) -> Self {
-        socket.set_read_timeout(Some(Duration::from_millis(20))).unwrap();
-        let ends = Arc::new(AtomicBool::new(false));
-        let told = ends.clone();
-        let thread = std::thread::spawn(move || {
-            let mut buffer = [0; 4096];
-            while !told.load(Ordering::SeqCst) {
-                // Nobody asks just now.
-                let Ok((length, from)) = socket.recv_from(&mut buffer) else { continue };
-                for packet in says(&buffer[..length], from) {
-                    socket.send_to(&packet, from).unwrap();
-                }
-            }
-        });
-        Self { ends, thread: Some(thread) }
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        self.ends.store(true, Ordering::SeqCst);
-        self.thread.take().unwrap().join().unwrap();
-    }
 }
 
 /// Asks as programs do: again, when nobody could answer.

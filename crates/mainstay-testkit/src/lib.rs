@@ -2,6 +2,7 @@
 
 pub mod containerd;
 pub mod contract;
+pub mod datagrams;
 pub mod etcd;
 pub mod logind;
 pub mod pods;

@@ -17,6 +17,9 @@ use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
 use anyhow::{Context, ensure};
+use mainstay_cri_grpc::methods::{
+    CREATE_CONTAINER, REMOVE_POD_SANDBOX, RUN_POD_SANDBOX, START_CONTAINER, STOP_POD_SANDBOX,
+};
 use mainstay_e2e::replay::{Copy, Raw};
 use mainstay_engine::network::Names;
 use mainstay_grpc::{Channel, Endpoint};
@@ -28,12 +31,6 @@ use tempfile::TempDir;
 use tokio::task::JoinSet;
 
 use recorder::Recorder;
-
-const RUN_POD_SANDBOX: &str = "/runtime.v1.RuntimeService/RunPodSandbox";
-const STOP_POD_SANDBOX: &str = "/runtime.v1.RuntimeService/StopPodSandbox";
-const REMOVE_POD_SANDBOX: &str = "/runtime.v1.RuntimeService/RemovePodSandbox";
-const CREATE_CONTAINER: &str = "/runtime.v1.RuntimeService/CreateContainer";
-const START_CONTAINER: &str = "/runtime.v1.RuntimeService/StartContainer";
 
 /// The label by which an agent knows what is its own.
 const MARK: &str = "mainstay.dev/instance";

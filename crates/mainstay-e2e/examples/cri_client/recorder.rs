@@ -8,12 +8,11 @@ use anyhow::Context;
 use bytes::Bytes;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
+use mainstay_cri_grpc::methods::{CREATE_CONTAINER, RUN_POD_SANDBOX};
 use mainstay_e2e::replay::{Raw, pod_of_container, pod_of_sandbox};
 use mainstay_grpc::server::{self, Reply, Service};
 use mainstay_grpc::{Channel, Code, Encoded, Status};
 use tokio::net::UnixListener;
-
-use crate::{CREATE_CONTAINER, RUN_POD_SANDBOX};
 
 /// Passes everything on to the runtime.
 pub(crate) struct Recorder {

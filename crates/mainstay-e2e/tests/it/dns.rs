@@ -5,12 +5,9 @@ use std::net::{IpAddr, Ipv4Addr, UdpSocket};
 use std::os::fd::AsFd;
 use std::path::Path;
 use std::process::{Child, Stdio};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread::JoinHandle;
-use std::time::Duration;
 
 use mainstay_linux::namespace::in_network;
+use mainstay_testkit::datagrams::Server;
 use mainstay_testkit::tools;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
@@ -26,13 +23,12 @@ const ELSEWHERE: [u8; 4] = [192, 0, 2, 77];
 
 /// A server for names, such as the one that the machine asks, on its loopback network, as systemd-resolved is. It
 /// ends when it is dropped.
-struct Server {
+struct NameServer {
     address: IpAddr,
-    ends: Arc<AtomicBool>,
-    thread: Option<JoinHandle<()>>,
+    _server: Server,
 }
 
-impl Server {
+impl NameServer {
     fn start() -> Self {
         // Nobody else's, though tests run side by side.
         let [_, _, high, low] = std::process::id().to_be_bytes();
@@ -42,25 +38,7 @@ impl Server {
 
     fn of(socket: UdpSocket) -> Self {
         let address = socket.local_addr().unwrap().ip();
-        socket.set_read_timeout(Some(Duration::from_millis(50))).unwrap();
-        let ends = Arc::new(AtomicBool::new(false));
-        let told = ends.clone();
-        let thread = std::thread::spawn(move || {
-            let mut buffer = [0; 4096];
-            while !told.load(Ordering::SeqCst) {
-                // Nobody asks just now.
-                let Ok((length, from)) = socket.recv_from(&mut buffer) else { continue };
-                socket.send_to(&answer(&buffer[..length]), from).unwrap();
-            }
-        });
-        Self { address, ends, thread: Some(thread) }
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        self.ends.store(true, Ordering::SeqCst);
-        self.thread.take().unwrap().join().unwrap();
+        Self { address, _server: Server::start(socket, |asked, _| vec![answer(asked)]) }
     }
 }
 
@@ -114,7 +92,7 @@ fn answer(question: &[u8]) -> Vec<u8> {
 }
 
 /// A node whose machine asks this server. Nothing runs on it yet.
-fn node(server: &Server) -> Option<Node> {
+fn node(server: &NameServer) -> Option<Node> {
     let node = Node::prepare()?;
     let resolv_conf = node.path("resolv.conf");
     let text = format!("search example.org\nnameserver {}\noptions ndots:2\n", server.address);
@@ -177,7 +155,7 @@ fn servers(node: &Node, pod: &str) -> String {
 
 #[test]
 fn pods_find_each_other_by_their_names() {
-    let server = Server::start();
+    let server = NameServer::start();
     let Some(mut node) = node(&server) else { return };
     node.launch();
     node.put("client.yaml", &own("client"));
@@ -250,7 +228,7 @@ fn pods_find_each_other_by_their_names() {
 
 #[test]
 fn names_are_told_while_no_agent_runs() {
-    let server = Server::start();
+    let server = NameServer::start();
     let Some(mut node) = node(&server) else { return };
     node.launch();
     node.put("client.yaml", &own("client"));
@@ -305,7 +283,7 @@ fn names_are_told_while_no_agent_runs() {
 
 #[test]
 fn pods_that_do_not_ask_have_what_they_had() {
-    let server = Server::start();
+    let server = NameServer::start();
     let Some(mut node) = node(&server) else { return };
     node.launch();
     let of_machine = format!("{}\n", server.address);
@@ -342,7 +320,7 @@ fn pods_that_do_not_ask_have_what_they_had() {
 
 #[test]
 fn a_pod_on_the_machines_network_asks_as_long_as_it_runs() {
-    let server = Server::start();
+    let server = NameServer::start();
     let Some(mut node) = node(&server) else { return };
     node.launch();
     // It is alone, and has no link to a bridge.
@@ -456,7 +434,7 @@ fn a_pod_on_the_machines_network_may_listen_at_port_53() {
     // Busybox does not listen for datagrams; the network is the pod's.
     let network = File::open(machines.path(0)).unwrap();
     let udp = in_network(network.as_fd(), || UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 53)));
-    let _server = Server::of(udp.unwrap());
+    let _server = NameServer::of(udp.unwrap());
     let machine = Machines::address(0).to_string();
     let from_elsewhere = |arguments: &[&str]| {
         let mut command = enter(&machines.path(1), tools::program("busybox"));
