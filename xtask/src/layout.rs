@@ -40,6 +40,8 @@ const SUFFIX: &str = ".llvm.";
 const PACKED: &[u8] = b"GLIBC_ABI_DT_RELR";
 /// The linker that rustc would call.
 const LINKER: &str = "cc";
+/// By what toolchains ask it for the one that they bring along; those without one leave it to the machine.
+const LLD: &str = "-fuse-ld=lld";
 
 /// The options of rustc by which the agent is laid out. `directory` is for what linking needs.
 pub(crate) fn options(directory: &Path) -> anyhow::Result<Vec<String>> {
@@ -66,10 +68,14 @@ pub(crate) fn link(arguments: &[&str]) -> anyhow::Result<()> {
     let order = Path::new(output.context("nothing is to be linked")?).with_extension("order");
     fs::write(&order, in_order(&listed, &known))?;
     let mut linker = process::command(LINKER);
-    linker.args(arguments).arg("-Wl,--no-warn-symbol-ordering");
-    linker.arg(format!("-Wl,--symbol-ordering-file={}", order.display()));
-    if loads_packed()? {
-        linker.arg("-Wl,-z,pack-relative-relocs");
+    linker.args(arguments);
+    // Others do not know these.
+    if arguments.contains(&LLD) {
+        linker.arg("-Wl,--no-warn-symbol-ordering");
+        linker.arg(format!("-Wl,--symbol-ordering-file={}", order.display()));
+        if loads_packed()? {
+            linker.arg("-Wl,-z,pack-relative-relocs");
+        }
     }
     process::run(&mut linker)
 }
@@ -78,8 +84,13 @@ pub(crate) fn link(arguments: &[&str]) -> anyhow::Result<()> {
 fn loads_packed() -> anyhow::Result<bool> {
     let mut linker = process::command(LINKER);
     let library = process::output(linker.arg("-print-file-name=libc.so.6"))?;
-    let library = library.trim();
-    let content = fs::read(library).with_context(|| format!("cannot read {library}"))?;
+    let library = Path::new(library.trim());
+    // Without a place it is not found: this machine has another C library.
+    if !library.is_absolute() {
+        return Ok(false);
+    }
+    let content =
+        fs::read(library).with_context(|| format!("cannot read {}", library.display()))?;
     Ok(content.windows(PACKED.len()).any(|name| name == PACKED))
 }
 

@@ -234,15 +234,8 @@ impl Engine {
     ///
     /// What cannot be removed, such as an attachment that plugins do not take back; the rest is removed all the same.
     pub async fn remove_all(&self) -> Result<()> {
+        let ended = self.remove_sandboxes().await;
         let instance = self.0.clone();
-        let mut left = Ok(());
-        for sandbox in instance.all() {
-            let id = sandbox.state().record.id.clone();
-            left = left.and(sandbox::remove::remove(&instance, &id).await);
-        }
-        let taken_back = recover::remove_attachments(&instance).await;
-        let engine = instance.clone();
-        let ended = blocking(move || engine.resolver.end(&engine)).await;
         let removed = blocking(move || {
             let network = instance.network()?.remove_all();
             network.map_err(network_failed("cannot remove the network"))?;
@@ -262,7 +255,25 @@ impl Engine {
             Ok(())
         });
         // What was first in the way may be why the rest was.
-        left.and(ended).and(removed.await).and(taken_back)
+        ended.and(removed.await)
+    }
+
+    /// Removes all sandboxes, whoever made them, and ends what serves them: none of its processes is left.
+    ///
+    /// # Errors
+    ///
+    /// What cannot be removed; the rest is removed all the same.
+    pub async fn remove_sandboxes(&self) -> Result<()> {
+        let instance = &self.0;
+        let mut left = Ok(());
+        for sandbox in instance.all() {
+            let id = sandbox.state().record.id.clone();
+            left = left.and(sandbox::remove::remove(instance, &id).await);
+        }
+        let taken_back = recover::remove_attachments(instance).await;
+        let engine = instance.clone();
+        let ended = blocking(move || engine.resolver.end(&engine)).await;
+        left.and(ended).and(taken_back)
     }
 }
 

@@ -15,12 +15,13 @@ use mainstay_cri::{
     Runtime, RuntimeCondition, RuntimeStatus, SandboxId, Version,
 };
 use mainstay_linux::disk_usage::disk_usage;
+use tokio::sync::oneshot;
 use tokio_stream::wrappers::BroadcastStream;
 
 use crate::container::details;
 use crate::record::Maker;
 use crate::sandbox::Sandbox;
-use crate::{Engine, UPPER, blocking, check, container, io_failed, sandbox};
+use crate::{Engine, UPPER, blocking, check, container, failed, io_failed, sandbox};
 
 /// How much is kept of each output of a command that a client waits for: both are in one message, which its
 /// other end takes up to 16 MiB long. Source: `ExecSyncResponse`, which has the same for each of them.
@@ -179,11 +180,20 @@ impl Runtime for Engine {
     }
 
     async fn exec_sync(&self, request: &ExecSyncRequest) -> Result<ExecSync> {
-        let most = match self.1 {
-            Maker::Agent => EXEC_SYNC_OUTPUT,
-            Maker::Client => CLIENT_OUTPUT,
-        };
-        container::exec::exec_sync(&self.0, request, most).await
+        use container::exec::exec_sync;
+        if self.1 == Maker::Agent {
+            // A hook goes on when the agent is started anew.
+            return exec_sync(&self.0, request, EXEC_SYNC_OUTPUT, std::future::pending()).await;
+        }
+        // A client may leave at any time, and what has been started for it is to be known by then. Source:
+        // `execInContainer` in `internal/cri/server/container_execsync.go` of containerd.
+        let (mut answer, answered) = oneshot::channel();
+        let (engine, request) = (self.0.clone(), request.clone());
+        self.0.spawn(async move {
+            let run = exec_sync(&engine, &request, CLIENT_OUTPUT, answer.closed()).await;
+            drop(answer.send(run));
+        });
+        answered.await.map_err(failed("cannot wait for the command"))?
     }
 
     async fn attach(&self, request: &AttachRequest) -> Result<Attached> {

@@ -171,12 +171,13 @@ async fn commands_that_are_waited_for_have_their_time(engine: &Engine, sample: &
     let config = ContainerConfig { command, ..sample.container("waits") };
     let container = engine.create_container(&sandbox, &config, &sample.sandbox).await.unwrap();
     engine.start_container(&container).await.unwrap();
+    let request = |script: &str, timeout: Option<u64>| ExecSyncRequest {
+        container: container.clone(),
+        command: ["busybox", "sh", "-c", script].map(str::to_owned).into(),
+        timeout: timeout.map(Duration::from_millis),
+    };
     let run = async |script: &str, timeout: Option<u64>| {
-        let request = ExecSyncRequest {
-            container: container.clone(),
-            command: ["busybox", "sh", "-c", script].map(str::to_owned).into(),
-            timeout: timeout.map(Duration::from_millis),
-        };
+        let request = request(script, timeout);
         let run = tokio::time::timeout(PATIENCE, engine.exec_sync(&request)).await.unwrap();
         run.map_err(|error| error.kind)
     };
@@ -193,6 +194,15 @@ async fn commands_that_are_waited_for_have_their_time(engine: &Engine, sample: &
     assert_eq!(late, Err(ErrorKind::DeadlineExceeded));
     let gone = "while busybox ps | busybox grep -q '[s]leep 1002'; do :; done";
     assert_eq!(run(gone, None).await.unwrap().exit_code, 0);
+    // So is that of a client that leaves.
+    let (clients, request) = (engine.for_clients(), request("busybox sleep 1003; true", None));
+    let there = "until busybox ps | busybox grep -q '[s]leep 1003'; do :; done";
+    tokio::select! {
+        ended = clients.exec_sync(&request) => unreachable!("{ended:?}"),
+        seen = run(there, None) => assert_eq!(seen.unwrap().exit_code, 0),
+    }
+    let gone = there.replace("until", "while");
+    assert_eq!(run(&gone, None).await.unwrap().exit_code, 0);
     engine.remove_pod_sandbox(&sandbox).await.unwrap();
 }
 

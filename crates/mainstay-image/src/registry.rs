@@ -25,6 +25,8 @@ mod retry;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use mainstay_proxy::Proxies;
+
 use crate::platform::Platform;
 pub use credentials::{
     CREDENTIALS_MAX, Credentials, Helper, HelperError, Keyring, KeyringError, is_for,
@@ -54,6 +56,8 @@ pub struct RegistryConfig {
     pub parallel_layers: usize,
     /// As what to introduce oneself.
     pub user_agent: String,
+    /// The proxies on the way to them.
+    pub proxies: Proxies,
 }
 
 /// What is particular to a registry or mirror.
@@ -90,6 +94,7 @@ impl Default for RegistryConfig {
             timeouts: Timeouts::default(),
             parallel_layers: 3,
             user_agent: concat!("mainstay/", env!("CARGO_PKG_VERSION")).into(),
+            proxies: Proxies::none(),
         }
     }
 }

@@ -173,7 +173,7 @@ impl Agent {
             health: Arc::new(BoardHealth(board)),
             auth,
             probes: self.counts.clone(),
-            settings: self.config.node_api,
+            settings: self.config.node_api.clone(),
             root_dir: self.performer.facts.pods_directory.clone(),
         })
     }

@@ -10,7 +10,7 @@
 //! | `/containerLogs/<namespace>/<pod>/<container>` | a log, followed if asked for |
 //! | `/exec`, `/attach`, `/run`, `/portForward` | streams of a container, ports of a pod |
 //! | `/stats/summary`, `/metrics`, `/metrics/{resource,cadvisor,probes}` | usage and counts |
-//! | `/configz` | nothing yet: the configuration is not told |
+//! | `/configz` | the configuration as file and flags have it; what they leave out is as usual |
 //!
 //! # Flow
 //!

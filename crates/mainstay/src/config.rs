@@ -132,6 +132,8 @@ pub(crate) struct Config {
     pub(crate) shutdown_periods: Periods,
     /// What of the file asks for something that is not done.
     pub(crate) without_effect: Vec<String>,
+    /// File and flags themselves, but for secrets.
+    pub(crate) said: serde_json::Value,
 }
 
 /// What the agent asks of the machine that it runs on.
@@ -190,6 +192,7 @@ impl Default for Config {
             shutdown_periods: Periods::default(),
             memory_qos: None,
             without_effect: Vec::new(),
+            said: empty(),
         }
     }
 }
@@ -203,8 +206,7 @@ impl Config {
     /// value that cannot be; the message names file and field.
     pub(crate) fn read(path: Option<&Path>, flags: &KubeletFlags) -> anyhow::Result<Self> {
         let Some(path) = path else {
-            let raw = Raw::parse(flags.over(empty())).context("the flags")?;
-            return resolve(&raw, Path::new("/")).context("the flags");
+            return of(flags.over(empty()), Path::new("/")).context("the flags");
         };
         let bytes =
             std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
@@ -213,9 +215,16 @@ impl Config {
         // What is kept must mean the same whatever the working directory is.
         let path = std::path::absolute(path).with_context(|| name.clone())?;
         let directory = path.parent().unwrap_or(Path::new("/"));
-        let raw = Raw::parse(flags.over(value)).with_context(|| name.clone())?;
-        resolve(&raw, directory).with_context(|| name)
+        of(flags.over(value), directory).with_context(|| name)
     }
+}
+
+fn of(mut said: serde_json::Value, directory: &Path) -> anyhow::Result<Config> {
+    let config = resolve(&Raw::parse(said.clone())?, directory)?;
+    // Who may read the configuration need not know what it is fetched with.
+    let headers = said.get_mut("staticPodURLHeader").and_then(serde_json::Value::as_object_mut);
+    headers.into_iter().flatten().for_each(|(_, values)| *values = "<masked>".into());
+    Ok(Config { said, ..config })
 }
 
 /// A configuration that says nothing.
@@ -321,6 +330,7 @@ fn resolve(raw: &Raw, directory: &Path) -> anyhow::Result<Config> {
             .chain(gates::in_vain(&raw.feature_gates)?)
             .chain(memory_qos::in_vain(raw))
             .collect(),
+        said: default.said,
     })
 }
 

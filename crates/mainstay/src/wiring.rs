@@ -189,6 +189,7 @@ pub(crate) async fn node(config: NodeConfig, api: Option<ApiAccess>) -> anyhow::
         node_api: NodeApiSettings {
             debugging: config.config.server.debugging,
             idle: config.config.server.idle_timeout,
+            configuration: config.config.said.clone(),
         },
         node: Arc::new(config.config.node.clone()),
         machine,

@@ -56,7 +56,7 @@ async fn follow(remote: Weak<Remote>) {
     let mut was_away = false;
     loop {
         let told = match remote.upgrade() {
-            Some(remote) => remote.listen_or_look(was_away).await,
+            Some(remote) => remote.listen_or_look(&mut was_away).await,
             None => return,
         };
         if let Err(error) = told {
@@ -71,9 +71,9 @@ async fn follow(remote: Weak<Remote>) {
 
 impl Remote {
     /// Tells of what happens until the server is away.
-    async fn listen_or_look(&self, was_away: bool) -> Result<()> {
+    async fn listen_or_look(&self, was_away: &mut bool) -> Result<()> {
         let mut picture = self.picture().await?;
-        if was_away {
+        if std::mem::take(was_away) {
             tracing::info!("the container runtime answers again");
             self.tell(ContainerEvent::lagged(Timestamp::now()));
         }
@@ -96,11 +96,15 @@ impl Remote {
         }
     }
 
-    /// Hears what the server tells by itself.
+    /// Hears what the server tells by itself. CRI-O ends at once, without an error, if it is not configured to
+    /// tell: so one that has told nothing does not. Source: `GetContainerEvents` in `server/container_events.go` of
+    /// CRI-O, `enable_pod_events` in crio.conf(5).
     async fn hear(&self) -> Result<()> {
+        let mut silent = true;
         let request = wire::GetEventsRequest {};
         let mut answers = self.channel.follow(GET_CONTAINER_EVENTS, &request).await?;
         while let Some(bytes) = answers.next().await.map_err(error_of)? {
+            silent = false;
             let event: wire::ContainerEventResponse = decode(bytes).map_err(error_of)?;
             // Of one that is gone its labels may be gone, too; whoever asks for it learns that.
             let labels = event.pod_sandbox_status.as_ref().map(|status| &status.labels);
@@ -108,7 +112,8 @@ impl Remote {
                 self.tell(event.try_into()?);
             }
         }
-        Err(Error::new(ErrorKind::Unavailable, "the container runtime tells no more events"))
+        let kind = if silent { ErrorKind::Unimplemented } else { ErrorKind::Unavailable };
+        Err(Error::new(kind, "the container runtime tells no more events"))
     }
 
     fn tell(&self, event: ContainerEvent) {

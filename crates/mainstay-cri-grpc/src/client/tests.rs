@@ -1,6 +1,7 @@
 //! Servers that are away, hang, speak something else, or are newer than the one that tests have.
 
 use std::path::Path;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use bytes::Bytes;
 use futures_core::future::BoxFuture;
@@ -172,6 +173,37 @@ async fn a_server_that_tells_what_happens_is_heard() {
     // It has broken off.
     let event = timeout(PATIENCE, events.next()).await.unwrap().unwrap();
     assert_eq!(event.kind, ContainerEventKind::Lagged);
+}
+
+#[tokio::test]
+async fn a_server_that_could_tell_and_does_not_is_looked_at() {
+    let directory = tempfile::tempdir().unwrap();
+    let socket = directory.path().join("c.sock");
+    let asked = Arc::new(AtomicU32::new(0));
+    let counted = asked.clone();
+    let _server = serve(&socket, move |method, _| match method {
+        LIST_POD_SANDBOX => one(&wire::ListPodSandboxResponse::default()),
+        LIST_CONTAINERS => {
+            // Every time one more.
+            let count = counted.fetch_add(1, Ordering::Relaxed);
+            let container = |id: u32| wire::Container {
+                id: id.to_string(),
+                labels: [("instance".to_owned(), "this".to_owned())].into(),
+                ..Default::default()
+            };
+            let containers = (0..count).map(container).collect();
+            one(&wire::ListContainersResponse { containers })
+        }
+        GET_CONTAINER_EVENTS => Some(Ok(Vec::new())),
+        other => unreachable!("{other}"),
+    });
+    let runtime = remote(&socket, PATIENCE);
+    let events: Vec<_> = runtime.events().take(2).collect().await;
+    for (number, event) in events.iter().enumerate() {
+        let made = (event.container.clone(), event.kind);
+        let id = ContainerId(number.to_string());
+        assert_eq!(made, (Some(id), ContainerEventKind::Created));
+    }
 }
 
 #[tokio::test]

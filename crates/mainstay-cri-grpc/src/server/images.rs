@@ -1,5 +1,6 @@
 //! Images.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use mainstay_cri::{ImageSpec, PullRequest, PullSecret};
@@ -24,14 +25,20 @@ impl Server {
         Ok(wire::ListImagesResponse { images: images.iter().map(Into::into).collect() })
     }
 
+    /// Its user's group has no place in the image: clients look for it in what servers say beside. Source:
+    /// `getUserFromImage` and `toCRIImageInfo` in `internal/cri/server/images/image_status.go` of containerd.
     pub(super) async fn image_status(
         self: Arc<Self>,
         request: wire::ImageStatusRequest,
     ) -> Answer<wire::ImageStatusResponse> {
         let image = named(needed("image", request.image)?.image);
         let found = self.images.image_status(&image).await.map_err(failed)?;
-        let image = found.as_ref().map(Into::into);
-        Ok(wire::ImageStatusResponse { image, ..Default::default() })
+        let mut info = BTreeMap::new();
+        if let Some(found) = found.as_ref().filter(|_| request.verbose) {
+            let said = json!({ "imageSpec": { "config": { "User": found.user } } });
+            info.insert("info".to_owned(), said.to_string());
+        }
+        Ok(wire::ImageStatusResponse { image: found.as_ref().map(Into::into), info })
     }
 
     pub(super) async fn pull_image(

@@ -325,6 +325,8 @@ async fn images_are_pulled_found_and_removed_by_any_name() {
         let response: wire::ImageStatusResponse =
             served.call(IMAGE_STATUS, &request).await.unwrap();
         assert_eq!(response.image.map(|it| it.username), there.then(|| "web".to_owned()));
+        let said = response.info.get("info").map(|it| it.contains(r#""User":"web:web""#));
+        assert_eq!(said, there.then_some(true));
         let request =
             wire::ListImagesRequest { filter: Some(wire::ImageFilter { image: spec(name) }) };
         let response: wire::ListImagesResponse = served.call(LIST_IMAGES, &request).await.unwrap();

@@ -29,11 +29,13 @@ pub(crate) async fn exec(engine: &Arc<Instance>, request: &ExecRequest) -> Resul
 /// already; a child of its own may hold them for ever.
 const DRAIN_PATIENCE: Duration = Duration::from_millis(100);
 
-/// Runs a process in a running container and waits for its end. So many bytes are kept of each output.
+/// Runs a process in a running container and waits for its end. So many bytes are kept of each output. When
+/// `left` resolves nobody waits any more, and it is killed.
 pub(crate) async fn exec_sync(
     engine: &Arc<Instance>,
     request: &ExecSyncRequest,
     most: usize,
+    left: impl Future<Output = ()>,
 ) -> Result<ExecSync> {
     let deadline = request.timeout.map(|timeout| Instant::now() + timeout);
     let ExecSyncRequest { container, command, .. } = request.clone();
@@ -69,17 +71,18 @@ pub(crate) async fn exec_sync(
             None => std::future::pending().await,
         }
     };
-    let exit_code = tokio::select! {
-        code = ended => code?,
-        () = late => {
-            if let Some((pid, process)) = process {
-                kill_session(pid, &process)?;
-            }
-            let what = "the command has not ended in its time and was killed";
-            return Err(Error::new(ErrorKind::DeadlineExceeded, what));
+    let why = tokio::select! {
+        code = ended => {
+            let exit_code = code?;
+            return Ok(ExecSync { stdout: output, stderr: error, exit_code });
         }
+        () = late => "the command has not ended in its time and was killed",
+        () = left => "nobody waits for the command any more, and it was killed",
     };
-    Ok(ExecSync { stdout: output, stderr: error, exit_code })
+    if let Some((pid, process)) = process {
+        kill_session(pid, &process)?;
+    }
+    Err(Error::new(ErrorKind::DeadlineExceeded, why))
 }
 
 /// Reads to the end, and keeps the beginning.
@@ -96,7 +99,7 @@ async fn keep(from: &mut Output, kept: &mut Vec<u8>, most: usize) {
 /// Kills a process that leads a session of its own, as all do that a shim starts, and with it those of its
 /// children that are still in its process group.
 fn kill_session(pid: i32, process: &Pidfd) -> Result<()> {
-    let failed = |error| io_failed("cannot kill the command, whose time is over")(error);
+    let failed = |error| io_failed("cannot kill the command that nobody waits for any more")(error);
     // As long as it has not ended, its number is nobody else's.
     if process.wait_until(std::time::Instant::now()).map_err(failed)? {
         return Ok(());

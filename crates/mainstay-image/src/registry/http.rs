@@ -16,6 +16,7 @@ use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
+use mainstay_proxy::Dialer;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use rustls::{ClientConfig, RootCertStore};
@@ -33,7 +34,7 @@ const REDIRECTS_MAX: usize = 10;
 /// The longest answer of a token server, or explanation of an error, that is read, in bytes.
 pub(super) const ANSWER_MAX: u64 = 256 << 10;
 
-type HttpClient = Client<HttpsConnector<HttpConnector>, Full<Bytes>>;
+type HttpClient = Client<HttpsConnector<Dialer>, Full<Bytes>>;
 
 /// What is remembered while one image is pulled: connections, tokens, which certificates count.
 /// All of it goes with this.
@@ -240,7 +241,9 @@ impl Session {
         let client = Client::builder(TokioExecutor::new())
             .pool_timer(TokioTimer::new())
             .pool_max_idle_per_host(self.config.parallel_layers)
-            .build(https.enable_http1().wrap_connector(tcp));
+            .build(
+                https.enable_http1().wrap_connector(Dialer::new(tcp, self.config.proxies.clone())),
+            );
         lock(&self.clients).insert(key, HttpClient::clone(&client));
         Ok(client)
     }

@@ -77,18 +77,20 @@ pub(crate) struct Context {
 }
 
 /// Which parts of the API there are.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct NodeApiSettings {
     /// Whether it lets people into pods and at their logs. Source: `enableDebuggingHandlers`.
     pub debugging: bool,
     /// How long a stream of a container or a port may be silent. Source:
     /// `streamingConnectionIdleTimeout`.
     pub idle: Duration,
+    /// The node's configuration, as a `KubeletConfiguration`, without what is as usual.
+    pub configuration: Value,
 }
 
 impl Default for NodeApiSettings {
     fn default() -> Self {
-        Self { debugging: true, idle: Timeouts::default().idle }
+        Self { debugging: true, idle: Timeouts::default().idle, configuration: Value::Null }
     }
 }
 
@@ -308,7 +310,10 @@ impl NodeApi {
             Route::PortForward(target) => {
                 self.upgrade(Wish::PortForward, &target, &query, request).await
             }
-            Route::Configz => json(&serde_json::json!({"kubeletconfig": {}})),
+            Route::Configz => {
+                let configuration = &self.0.context.settings.configuration;
+                json(&serde_json::json!({ "kubeletconfig": configuration }))
+            }
             Route::StatsSummary => match self.measure().await {
                 Ok(measured) => json(&stats::summary(node_name, &measured, root_dir)),
                 Err(error) => failed(&error),

@@ -301,9 +301,11 @@ async fn everybody_may_read_at_the_read_only_port_and_no_more() {
 
 #[tokio::test]
 async fn pods_health_and_configuration_are_told() {
-    let node = Node::start().await;
+    let configuration = serde_json::json!({ "seccompDefault": true });
+    let settings = NodeApiSettings { configuration, ..NodeApiSettings::default() };
+    let node = Node::of(|_| {}, settings).await;
     node.check("/healthz", 200, "ok").await;
-    node.check("/configz", 200, r#"{"kubeletconfig":{}}"#).await;
+    node.check("/configz", 200, r#"{"kubeletconfig":{"seccompDefault":true}}"#).await;
     let pods: Value = serde_json::from_str(&node.get("/pods").await.body).unwrap();
     assert_eq!(pods["kind"], "PodList");
     assert_eq!(pods["items"][0]["metadata"]["name"], "web-n1");

@@ -17,6 +17,7 @@ use anyhow::{Context, bail, ensure};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use mainstay_pki::Identity;
+use mainstay_proxy::Proxies;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
 use serde_json::Value;
@@ -45,6 +46,8 @@ pub(super) struct Kubeconfig {
     pub(super) server: Server,
     /// The name that the server's certificate is for, if it is not that of the server.
     pub(super) server_name: Option<ServerName<'static>>,
+    /// The proxy on the way to it, as it is written, which can be used.
+    pub(super) proxy: Option<String>,
     pub(super) trusted: Trusted,
     /// Certificates, PEM, and a key.
     certificate: Option<(String, String)>,
@@ -108,9 +111,8 @@ impl Kubeconfig {
         let files = Files { directory };
         let server = said(cluster, "server").context("the cluster has no server")?;
         let server = Server::of_kubeconfig(server)?;
-        if let Some(proxy) = said(cluster, "proxy-url") {
-            bail!("proxy-url: {proxy:?} is not used; the API has to be reached without a proxy");
-        }
+        let proxy = said(cluster, "proxy-url").map(str::to_owned);
+        proxy.as_deref().map(Proxies::one).transpose().context("proxy-url")?;
         let server_name = said(cluster, "tls-server-name");
         let server_name = server_name.map(|name| ServerName::try_from(name.to_owned())).transpose();
         let authorities = files.data_or_file(cluster, "certificate-authority")?;
@@ -151,6 +153,7 @@ impl Kubeconfig {
         Ok(Self {
             server,
             server_name: server_name.context("tls-server-name")?,
+            proxy,
             trusted,
             certificate,
             certificate_file,

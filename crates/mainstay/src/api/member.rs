@@ -21,7 +21,7 @@ use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -29,13 +29,15 @@ use mainstay_client::wait_after;
 use mainstay_node::ApiAccess;
 use mainstay_node::node_api::{NodeApi, NodeAuth};
 use mainstay_pki::NodeCredentials;
+use mainstay_proxy::Proxies;
 use rustls::server::WebPkiClientVerifier;
 use rustls::server::danger::ClientCertVerifier;
 use tokio::net::TcpListener;
+use tokio::sync::OnceCell;
 
 use self::link::Link;
 use super::enrol::Asker;
-use super::kubeconfig::Kubeconfig;
+use super::kubeconfig::{Kubeconfig, Missing};
 use super::node_auth::{ApiAuth, Held};
 use super::serving::{self, Serving, Shown};
 use super::tls::client_ca::Clients;
@@ -59,6 +61,8 @@ pub(crate) struct MemberConfig {
     /// The node's addresses; with none the machine is asked.
     pub(crate) node_ips: Vec<IpAddr>,
     pub(crate) kubeconfig: PathBuf,
+    /// The proxies on the way to an API whose kubeconfig names none.
+    pub(crate) proxies: Proxies,
     /// What the first certificate is asked for with, if that has to be.
     pub(crate) bootstrap: Option<PathBuf>,
     /// Where certificates are; `None` is where the kubeconfig has its own, else in the root directory.
@@ -77,16 +81,17 @@ pub(crate) struct MemberConfig {
 pub(crate) struct Member {
     config: MemberConfig,
     upstream: Upstream,
-    /// Whose certificates clients of the node's own API have, once that is known.
-    clients: Arc<OnceLock<Arc<Clients>>>,
+    /// Whose certificates clients of the node's own API have, if anybody's.
+    clients: Option<Arc<Clients>>,
 }
 
 impl Member {
-    /// Nothing is read or asked yet. Only the port of the node's own API is taken, which the node registers
+    /// Nothing is asked yet. Only the port of the node's own API is taken, which the node registers
     /// with.
     pub(crate) fn new(config: MemberConfig) -> Self {
         let upstream = Upstream::new(&config.node_server, &config.run_dir);
-        Self { config, upstream, clients: Arc::default() }
+        let clients = config.node_server.auth.client_ca.as_deref().map(Clients::of);
+        Self { config, upstream, clients }
     }
 
     /// How the agent reaches it.
@@ -106,18 +111,19 @@ impl Member {
         let listener = self.upstream.take_port();
         let config = &self.config;
         let health = serve_plain(&config.node_server, &config.run_dir, node.clone());
-        let rest = async {
-            let open = || {
-                let config = config.clone();
-                blocking(move || Ok(NodeCredentials::of_kubelet(&config.directory())?))
-            };
-            let credentials = retry("open the node's certificates", open).await;
-            tokio::join!(
-                Box::pin(self.keep_link(&credentials)),
-                Box::pin(self.keep_serving(&credentials, listener, node.clone())),
-            );
+        let opened = OnceCell::new();
+        let link = async { self.keep_link(self.credentials(&opened).await).await };
+        let serving = self.keep_serving(&opened, listener, node.clone());
+        tokio::join!(health, Box::pin(link), Box::pin(serving));
+    }
+
+    /// The node's certificates, which are opened once it is known where they are.
+    async fn credentials<'a>(&self, opened: &'a OnceCell<NodeCredentials>) -> &'a NodeCredentials {
+        let open = || {
+            let config = self.config.clone();
+            blocking(move || Ok(NodeCredentials::of_kubelet(&config.directory()?)?))
         };
-        tokio::join!(health, rest);
+        opened.get_or_init(|| retry("open the node's certificates", open)).await
     }
 
     /// Shows the API who the node is, for ever.
@@ -147,19 +153,17 @@ impl Member {
         }
     }
 
-    /// Serves the node's own API, for ever.
+    /// Serves the node's own API, for ever: also while it is not known where the node's certificates are.
     async fn keep_serving(
         &self,
-        credentials: &NodeCredentials,
+        opened: &OnceCell<NodeCredentials>,
         listener: Option<TcpListener>,
         node: NodeApi,
     ) {
         let Some(listener) = listener else { return };
-        let (settings, auth) = (&self.config.node_server.tls, &self.config.node_server.auth);
-        let clients: Arc<dyn ClientCertVerifier> = if let Some(file) = &auth.client_ca {
-            let clients = async || Clients::of(file);
-            let clients = retry("serve the node's own API", clients).await;
-            self.clients.get_or_init(|| clients).clone()
+        let settings = &self.config.node_server.tls;
+        let clients: Arc<dyn ClientCertVerifier> = if let Some(clients) = self.clients.clone() {
+            clients
         } else {
             tracing::warn!(
                 "authentication.x509.clientCAFile (--client-ca-file) is not set: the node's own API knows \
@@ -183,8 +187,11 @@ impl Member {
         }
         let asker = Asker { calls: self.upstream.calls(), token: None, remedy: link::REMEDY };
         let (node_name, node_ips) = (&self.config.node_name, &self.config.node_ips);
-        let serving = Serving { credentials, asker, node_name, node_ips };
-        tokio::join!(serve, Box::pin(serving.keep(&shown)));
+        let kept = async {
+            let credentials = self.credentials(opened).await;
+            Serving { credentials, asker, node_name, node_ips }.keep(&shown).await;
+        };
+        tokio::join!(serve, Box::pin(kept));
     }
 
     /// Keeps a serving certificate of the instance's own authority that is shown, for ever.
@@ -211,13 +218,22 @@ impl Member {
 impl MemberConfig {
     /// Where the node's certificates are: where the kubeconfig has the newest one of a kubelet, so that who
     /// goes on with it goes on with that, too.
-    fn directory(&self) -> PathBuf {
-        let named = || {
-            let file = Kubeconfig::read(&self.kubeconfig).ok()?.certificate_file?;
-            let is_current = file.file_name() == Some(OsStr::new(CURRENT));
-            file.parent().filter(|_| is_current).map(Path::to_owned)
+    ///
+    /// # Errors
+    ///
+    /// When the kubeconfig is there and does not say it: in another place the node would be another one.
+    fn directory(&self) -> anyhow::Result<PathBuf> {
+        if let Some(given) = &self.certificates {
+            return Ok(given.clone());
+        }
+        let file = match Kubeconfig::read(&self.kubeconfig) {
+            Ok(read) => read.certificate_file,
+            // The first certificate is asked for, and nothing is known of where others have theirs.
+            Err(error) if error.is::<Missing>() && self.bootstrap.is_some() => None,
+            Err(error) => return Err(error),
         };
-        let given = self.certificates.clone().or_else(named);
-        given.unwrap_or_else(|| self.root_dir.join("kubelet"))
+        let named = file.filter(|file| file.file_name() == Some(OsStr::new(CURRENT)));
+        let named = named.as_deref().and_then(Path::parent).map(Path::to_owned);
+        Ok(named.unwrap_or_else(|| self.root_dir.join("kubelet")))
     }
 }

@@ -4,7 +4,7 @@
 
 mod answers;
 
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::Instant;
 
 use async_trait::async_trait;
@@ -36,8 +36,8 @@ pub(super) struct ApiAuth {
 pub(super) enum Held {
     /// TLS does: who shows another authority's has no connection.
     ByTls,
-    /// This does, with each request. While there is nothing to hold them against, they are nobody's.
-    Here(Arc<OnceLock<Arc<Clients>>>),
+    /// This does, with each request. Without anything to hold them against, they are nobody's.
+    Here(Option<Arc<Clients>>),
 }
 
 /// What is asked: a review, as JSON.
@@ -53,7 +53,8 @@ impl ApiAuth {
     fn of_certificate(&self, chain: &[CertificateDer<'static>]) -> Result<User, Unauthenticated> {
         let not = |why: String| Unauthenticated(format!("the certificate is not good: {why}"));
         if let Held::Here(clients) = &self.held {
-            let clients = clients.get().ok_or_else(|| not("there is no authority".to_owned()))?;
+            let clients =
+                clients.as_ref().ok_or_else(|| not("there is no authority".to_owned()))?;
             clients.verify(chain).map_err(|error| not(error.to_string()))?;
         }
         let own = chain.first().ok_or_else(|| not("there is none".to_owned()))?;
@@ -200,12 +201,11 @@ mod tests {
             Pki::open(&path, &Wanted::default(), Timestamp::now()).unwrap().0
         });
         let file = directory.path().join("ca.crt");
-        fs::write(&file, own.authority().certificates_pem()).unwrap();
         let (_remote, there) = watch::channel(None);
         let calls = Calls::new(late_client(there), "test");
-        let clients = Arc::new(OnceLock::new());
+        let authorities = own.authority().certificates_pem().to_owned();
         let settings = NodeAuthSettings { anonymous: true, ..NodeAuthSettings::default() };
-        let auth = ApiAuth::new(calls, "n1", settings, Held::Here(clients.clone()));
+        let auth = ApiAuth::new(calls, "n1", settings, Held::Here(Some(Clients::of(&file))));
         // What the API has said of two tokens.
         let user = |name: &str| User { name: name.to_owned(), ..from_api(Known::anonymous()) };
         let (bad, hour) = (Unauthenticated("bad token".to_owned()), Duration::from_hours(1));
@@ -222,7 +222,7 @@ mod tests {
         let not_good = "refused: the certificate is not good";
         let early = ask(Some(&own), None).await;
         assert!(early.starts_with(not_good), "{early}");
-        clients.set(Clients::of(&file).unwrap()).unwrap();
+        fs::write(&file, authorities).unwrap();
         let admin = ask(Some(&own), None).await;
         assert_eq!(ask(Some(&own), Some("good")).await, admin);
         for (chain, token, expected) in [

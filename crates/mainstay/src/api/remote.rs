@@ -14,6 +14,7 @@ use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use kube::client::Body;
+use mainstay_proxy::{Dialer, Proxies};
 use rustls::CertificateError;
 use rustls::pki_types::ServerName;
 use tokio::sync::watch;
@@ -82,7 +83,7 @@ impl std::fmt::Display for Server {
 /// Sends requests there. Cheap to clone; the clones share connections.
 #[derive(Clone)]
 pub(crate) struct Remote {
-    client: Client<HttpsConnector<HttpConnector>, Body>,
+    client: Client<HttpsConnector<Dialer>, Body>,
     server: Server,
     bearer: Option<HeaderValue>,
     known: Option<watch::Sender<Option<bool>>>,
@@ -91,13 +92,14 @@ pub(crate) struct Remote {
 impl Remote {
     /// Whoever is trusted and what is shown to him stand in `tls`; a token is shown with each request.
     pub(crate) fn new(server: &Server, tls: &rustls::ClientConfig, token: Option<&str>) -> Self {
-        Self::named(server, None, tls, token)
+        Self::named(server, None, &Proxies::none(), tls, token)
     }
 
-    /// The same with a server that shows a certificate for this name.
+    /// The same with a server that shows a certificate for this name, and may be behind a proxy.
     pub(super) fn named(
         server: &Server,
         name: Option<&ServerName<'static>>,
+        proxies: &Proxies,
         tls: &rustls::ClientConfig,
         token: Option<&str>,
     ) -> Self {
@@ -108,6 +110,7 @@ impl Remote {
         tcp.set_tcp_user_timeout(Some(SILENCE));
         tcp.set_keepalive(Some(KEEP_ALIVE));
         tcp.set_keepalive_interval(Some(KEEP_ALIVE));
+        let tcp = Dialer::new(tcp, proxies.clone());
         let https = HttpsConnectorBuilder::new().with_tls_config(tls.clone()).https_only();
         let https = match name {
             Some(name) => https

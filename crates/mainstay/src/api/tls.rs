@@ -3,6 +3,7 @@
 pub(super) mod client;
 pub(super) mod client_ca;
 pub(super) mod node_tls;
+mod reread;
 
 use std::sync::{Arc, PoisonError, RwLock};
 

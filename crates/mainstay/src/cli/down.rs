@@ -77,6 +77,11 @@ impl Down {
         let stopped = runtime.block_on(async {
             let Node { agent, engine, .. } = node(config, None).await?;
             agent.stop_pods().await?;
+            if let Some(engine) = &engine {
+                // Those of clients, too, before systemd ends them its own way. What cannot be removed is tried once
+                // more below, and told.
+                drop(engine.remove_sandboxes().await);
+            }
             // Its group cannot be removed while the process that holds it is there.
             systemd::release(instance)?;
             let removed = match engine {

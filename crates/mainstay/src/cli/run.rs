@@ -18,6 +18,7 @@ use mainstay_node::{ManifestPaths, OwnGroup, PodsGroup};
 use mainstay_pki::SubjectName;
 use mainstay_plan::node_status::LEASE_DURATION;
 use mainstay_pod::NodeName;
+use mainstay_proxy::Proxies;
 use rustix::fs::Mode;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinSet;
@@ -250,7 +251,12 @@ impl Run {
         config.node.labels.clone_from(&self.kubelet.node_labels);
         self.api.override_ports(&mut config.server);
         prepare_process(&config)?;
-        let registries = Registries::read(self.registries.as_deref())?;
+        let proxies = Proxies::of_environment().unwrap_or_else(|error| {
+            tracing::warn!(%error, "the environment's HTTPS_PROXY or ALL_PROXY is not used");
+            Proxies::none()
+        });
+        let mut registries = Registries::read(self.registries.as_deref())?;
+        registries.config.proxies = proxies.clone();
         let credential_providers =
             match (self.image_credential_provider_config, self.image_credential_provider_bin_dir) {
                 (Some(path), Some(programs)) => credential_providers(&path, &programs)?,
@@ -282,7 +288,7 @@ impl Run {
             }
         };
         let node_name = node_name(self.hostname_override)?;
-        let joined = self.join.resolve(&node_name, &self.node_ip, &config, &instance)?;
+        let joined = self.join.resolve(&node_name, &self.node_ip, &config, &instance, &proxies)?;
         let api = joined.unwrap_or_else(|| {
             let server = config.server.clone();
             ClusterConfig::Embedded(self.api.resolve(&node_name, &self.node_ip, server, &instance))

@@ -49,6 +49,14 @@ fn what_has_effect_is_taken_and_the_rest_is_named() {
 }
 
 #[test]
+fn it_is_told_as_it_was_said_without_secrets() {
+    let fields = "seccompDefault: true\nstaticPodURLHeader: {Authorization: [secret]}";
+    let said = read(&format!("{HEAD}{fields}")).unwrap().said;
+    assert_eq!(said["seccompDefault"], true);
+    assert_eq!(said["staticPodURLHeader"], serde_json::json!({ "Authorization": "<masked>" }));
+}
+
+#[test]
 fn paths_count_from_the_file_and_are_absolute() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("config.yaml");
@@ -180,6 +188,7 @@ fn what_kubeadm_writes_is_taken() {
         },
         server,
         rotates_certificates: true,
+        said: config.said.clone(),
         ..Config::default()
     };
     assert_eq!(config, expected);

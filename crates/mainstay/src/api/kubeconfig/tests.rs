@@ -106,7 +106,7 @@ fn what_cannot_be_used_is_named() {
         ),
         (&config("", ""), "k: the cluster has no server"),
         (&config("server: 'http://a:8080'", ""), "k: \"http://a:8080\" is not encrypted"),
-        (&config("server: 'https://a:1', proxy-url: 'http://p'", ""), "k: proxy-url: \"http://p\""),
+        (&config("server: 'https://a:1', proxy-url: 'ftp://p'", ""), "k: proxy-url: \"ftp://p\""),
         (
             &config("server: 'https://a:1', certificate-authority: none.crt", ""),
             "k: certificate-authority: cannot read none.crt: No such file",

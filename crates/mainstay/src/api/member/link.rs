@@ -6,6 +6,7 @@ use anyhow::Context;
 use jiff::Timestamp;
 use mainstay_client::Calls;
 use mainstay_pki::{Identity, NodeCertificate, NodeCredentials, Reason, Renewal};
+use mainstay_proxy::Proxies;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
@@ -150,7 +151,7 @@ impl<'a> Link<'a> {
                 }
                 let cluster = self.bootstrap(kubeconfig.as_ref().err()).await?;
                 let shown = Connection::of(&cluster, cluster.identity().as_ref(), true);
-                let remote = shown.remote(cluster.identity().as_ref())?;
+                let remote = shown.remote(cluster.identity().as_ref(), &self.config().proxies)?;
                 let calls = Calls::new(remote.client(), crate::api::AGENT);
                 let asker = Asker { calls, token: None, remedy: REMEDY };
                 self.ask(&asker).await.context("cannot get a first certificate")?;
@@ -292,7 +293,9 @@ impl<'a> Link<'a> {
             return Ok(false);
         }
         let (server, path) = (&wanted.cluster.server, self.config().kubeconfig.display());
-        let remote = wanted.remote(identity).with_context(|| format!("cannot use {path}"))?;
+        let remote = wanted
+            .remote(identity, &self.config().proxies)
+            .with_context(|| format!("cannot use {path}"))?;
         if wanted.cluster.trusted == Trusted::Anybody {
             tracing::warn!(
                 "{path} says insecure-skip-tls-verify: whoever answers at {server} is believed to be the API, and \
@@ -317,7 +320,8 @@ impl Connection {
         }
     }
 
-    fn remote(&self, identity: Option<&Identity>) -> anyhow::Result<Remote> {
+    /// The API there, behind these proxies if the kubeconfig names none.
+    fn remote(&self, identity: Option<&Identity>, proxies: &Proxies) -> anyhow::Result<Remote> {
         let shown = identity.map(|it| certified(it, None)).transpose()?.map(Current::new);
         let tls = match &self.cluster.trusted {
             Trusted::Authorities(all) => client::of(all, shown)?,
@@ -325,7 +329,9 @@ impl Connection {
             Trusted::Machines => tokio::task::block_in_place(|| client::of_machine(shown))?,
             Trusted::Anybody => client::unverified(shown)?,
         };
+        let proxy = self.cluster.proxy.as_deref().map(Proxies::one).transpose()?;
+        let proxies = proxy.as_ref().unwrap_or(proxies);
         let name = self.cluster.server_name.as_ref();
-        Ok(Remote::named(&self.cluster.server, name, &tls, self.token.as_deref()))
+        Ok(Remote::named(&self.cluster.server, name, proxies, &tls, self.token.as_deref()))
     }
 }

@@ -2,19 +2,20 @@
 //!
 //! Source: `clientCAFile` in `cmd/kubelet/app/auth.go`, the feature gate `ReloadKubeletClientCAFile`.
 
-use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::SystemTime;
+use std::sync::Arc;
 
 use anyhow::{Context, ensure};
 use rustls::client::danger::HandshakeSignatureValid;
+use rustls::crypto::ring::default_provider;
 use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, UnixTime};
 use rustls::server::WebPkiClientVerifier;
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::{DigitallySignedStruct, DistinguishedName, Error, RootCertStore, SignatureScheme};
+
+use super::reread::Reread;
 
 /// Whose certificates clients have.
 ///
@@ -24,30 +25,14 @@ use rustls::{DigitallySignedStruct, DistinguishedName, Error, RootCertStore, Sig
 #[derive(Debug)]
 pub(in crate::api) struct Clients {
     provider: Arc<CryptoProvider>,
-    file: PathBuf,
-    read: Mutex<Read>,
+    verifier: Reread<Arc<dyn ClientCertVerifier>>,
 }
-
-#[derive(Debug)]
-struct Read {
-    /// How the file was when it was looked at last.
-    stamp: Option<Stamp>,
-    verifier: Arc<dyn ClientCertVerifier>,
-}
-
-type Stamp = (u64, Option<SystemTime>);
 
 impl Clients {
-    /// Those of the authorities in a file.
-    ///
-    /// # Errors
-    ///
-    /// When the file cannot be read, or has no certificate.
-    pub(in crate::api) fn of(file: &Path) -> anyhow::Result<Arc<Self>> {
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let (stamp, verifier) = (stamp(file), read(file, &provider)?);
-        let read = Mutex::new(Read { stamp, verifier });
-        Ok(Arc::new(Self { provider, file: file.to_owned(), read }))
+    /// Those of the authorities in a file. As long as it cannot be used, nobody is known by a certificate.
+    pub(in crate::api) fn of(file: &Path) -> Arc<Self> {
+        let verifier = Reread::new(vec![file.to_owned()], read);
+        Arc::new(Self { provider: Arc::new(default_provider()), verifier })
     }
 
     /// Holds a certificate, with those that came after it, against the authorities as they are now.
@@ -57,23 +42,9 @@ impl Clients {
     /// When none of them has signed it for a client, or its time is not now.
     pub(in crate::api) fn verify(&self, chain: &[CertificateDer<'_>]) -> Result<(), Error> {
         let (own, rest) = chain.split_first().ok_or(Error::NoCertificatesPresented)?;
-        self.now().verify_client_cert(own, rest, UnixTime::now()).map(drop)
-    }
-
-    /// Looks whether the file is another one now. One that cannot be used is that of a moment ago.
-    fn now(&self) -> Arc<dyn ClientCertVerifier> {
-        let now = stamp(&self.file);
-        let mut last = self.read.lock().unwrap_or_else(PoisonError::into_inner);
-        if now.is_some() && now != last.stamp {
-            last.stamp = now;
-            match read(&self.file, &self.provider) {
-                Ok(verifier) => last.verifier = verifier,
-                Err(error) => {
-                    tracing::warn!("clients are those of the authorities before: {error:#}");
-                }
-            }
-        }
-        last.verifier.clone()
+        let none = || Error::General("there is no authority".to_owned());
+        let verifier = self.verifier.now().ok_or_else(none)?;
+        verifier.verify_client_cert(own, rest, UnixTime::now()).map(drop)
     }
 }
 
@@ -122,15 +93,8 @@ impl ClientCertVerifier for Clients {
     }
 }
 
-fn stamp(file: &Path) -> Option<Stamp> {
-    let metadata = fs::metadata(file).ok()?;
-    Some((metadata.len(), metadata.modified().ok()))
-}
-
-fn read(
-    file: &Path,
-    provider: &Arc<CryptoProvider>,
-) -> anyhow::Result<Arc<dyn ClientCertVerifier>> {
+fn read(files: &[PathBuf]) -> anyhow::Result<Arc<dyn ClientCertVerifier>> {
+    let [file] = files else { unreachable!("it is one file") };
     let named = || format!("cannot use {} (authentication.x509.clientCAFile)", file.display());
     let all = CertificateDer::pem_file_iter(file).and_then(Iterator::collect::<Result<Vec<_>, _>>);
     let all = all.with_context(named)?;
@@ -139,12 +103,15 @@ fn read(
     for certificate in all {
         roots.add(certificate).with_context(named)?;
     }
-    let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider.clone());
+    let provider = Arc::new(default_provider());
+    let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider);
     verifier.allow_unauthenticated().build().with_context(named)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use jiff::Timestamp;
     use mainstay_pki::{Pki, Wanted};
 
@@ -158,18 +125,17 @@ mod tests {
             Pki::open(&path, &Wanted::default(), Timestamp::now()).unwrap().0
         });
         let file = directory.path().join("ca.crt");
-        let write = |pki: &Pki, at: u64| {
-            fs::write(&file, pki.authority().certificates_pem()).unwrap();
-            let time = SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(at);
-            fs::File::options().append(true).open(&file).unwrap().set_modified(time).unwrap();
+        let write = |pki: &Pki| {
+            let new = directory.path().join("new");
+            fs::write(&new, pki.authority().certificates_pem()).unwrap();
+            fs::rename(&new, &file).unwrap();
         };
-        let missing = Clients::of(&file).unwrap_err();
-        assert!(format!("{missing:#}").contains("clientCAFile"), "{missing:#}");
-        write(&first, 1_000_000_000);
-        let clients = Clients::of(&file).unwrap();
+        let clients = Clients::of(&file);
         let takes = |pki: &Pki| clients.verify(&[pki.admin().certificate().clone()]).is_ok();
+        assert_eq!((takes(&first), takes(&second)), (false, false));
+        write(&first);
         assert_eq!((takes(&first), takes(&second)), (true, false));
-        write(&second, 1_000_000_001);
+        write(&second);
         assert_eq!((takes(&first), takes(&second)), (false, true));
         // What is no authority takes nothing away.
         fs::write(&file, "nothing").unwrap();

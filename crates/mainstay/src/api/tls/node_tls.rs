@@ -2,10 +2,8 @@
 //!
 //! Source: `InitializeTLS` in `cmd/kubelet/app/server.go`, `pkg/kubelet/certificate/kubelet.go`.
 
-use std::fs::{self, Metadata};
-use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::SystemTime;
+use std::path::PathBuf;
+use std::sync::Arc;
 
 use anyhow::{Context, ensure};
 use rustls::pki_types::pem::PemObject;
@@ -17,13 +15,14 @@ use rustls::version::{TLS12, TLS13};
 use rustls::{ServerConfig, SupportedCipherSuite};
 
 use super::certified_pair;
+use super::reread::Reread;
 use crate::config::NodeTls;
 
 /// The server's side, which shows `own` unless there are files.
 ///
 /// # Errors
 ///
-/// When a file cannot be read, or is none of what it should be.
+/// When what is set cannot be together.
 pub(in crate::api) fn server(
     clients: Arc<dyn ClientCertVerifier>,
     own: Arc<dyn ResolvesServerCert>,
@@ -35,7 +34,8 @@ pub(in crate::api) fn server(
     }
 }
 
-/// The server's side, which shows what is in files.
+/// The server's side, which shows what is in files. As long as these cannot be used, who connects is told that
+/// there is no certificate.
 ///
 /// # Errors
 ///
@@ -45,7 +45,8 @@ pub(in crate::api) fn of_files(
     files: &(PathBuf, PathBuf),
     settings: &NodeTls,
 ) -> anyhow::Result<Arc<ServerConfig>> {
-    of(clients, Files::open(files)?, settings)
+    let (certificate, key) = files.clone();
+    of(clients, Arc::new(Files(Reread::new(vec![certificate, key], read))), settings)
 }
 
 /// The server's side, which shows this, whatever files there are.
@@ -75,62 +76,18 @@ pub(in crate::api) fn of(
     super::server(&Arc::new(provider), versions, clients, shown).context("cannot set up TLS")
 }
 
-/// A certificate and a key in files, which may be replaced while they are in use.
+/// A certificate and a key in files. Two that do not fit are those of a moment ago.
 #[derive(Debug)]
-struct Files {
-    certificate: PathBuf,
-    key: PathBuf,
-    read: Mutex<Read>,
-}
-
-#[derive(Debug)]
-struct Read {
-    shown: Arc<CertifiedKey>,
-    /// How the files were when they were looked at last.
-    stamps: Option<[Stamp; 2]>,
-}
-
-type Stamp = (u64, Option<SystemTime>);
-
-impl Files {
-    fn open((certificate, key): &(PathBuf, PathBuf)) -> anyhow::Result<Arc<Self>> {
-        let stamps = stamps(certificate, key);
-        let shown = Arc::new(read(certificate, key)?);
-        Ok(Arc::new(Self {
-            certificate: certificate.clone(),
-            key: key.clone(),
-            read: Mutex::new(Read { shown, stamps }),
-        }))
-    }
-}
+struct Files(Reread<Arc<CertifiedKey>>);
 
 impl ResolvesServerCert for Files {
-    /// Looks whether they are others now. Two files that do not fit are those of a moment ago.
     fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        let now = stamps(&self.certificate, &self.key);
-        let mut last = self.read.lock().unwrap_or_else(PoisonError::into_inner);
-        if now.is_some() && now != last.stamps {
-            last.stamps = now;
-            match read(&self.certificate, &self.key) {
-                Ok(shown) => {
-                    tracing::info!(certificate = %self.certificate.display(), "the node API shows another certificate");
-                    last.shown = Arc::new(shown);
-                }
-                Err(error) => {
-                    tracing::warn!("the node API shows the certificate before: {error:#}");
-                }
-            }
-        }
-        Some(last.shown.clone())
+        self.0.now()
     }
 }
 
-fn stamps(certificate: &Path, key: &Path) -> Option<[Stamp; 2]> {
-    let stamp = |metadata: Metadata| (metadata.len(), metadata.modified().ok());
-    Some([stamp(fs::metadata(certificate).ok()?), stamp(fs::metadata(key).ok()?)])
-}
-
-fn read(certificate: &Path, key: &Path) -> anyhow::Result<CertifiedKey> {
+fn read(files: &[PathBuf]) -> anyhow::Result<Arc<CertifiedKey>> {
+    let [certificate, key] = files else { unreachable!("they are two files") };
     let chain = CertificateDer::pem_file_iter(certificate)
         .and_then(Iterator::collect::<Result<Vec<_>, _>>)
         .with_context(|| format!("cannot read {} (tlsCertFile)", certificate.display()))?;
@@ -139,7 +96,7 @@ fn read(certificate: &Path, key: &Path) -> anyhow::Result<CertifiedKey> {
     let pair = PrivateKeyDer::from_pem_file(key).with_context(named)?;
     let certified = certified_pair(chain, &pair).with_context(named)?;
     certified.keys_match().with_context(named)?;
-    Ok(certified)
+    Ok(Arc::new(certified))
 }
 
 #[cfg(test)]

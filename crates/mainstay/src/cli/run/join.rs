@@ -6,6 +6,7 @@ use anyhow::Context;
 use clap::Args;
 use mainstay_pki::JoinToken;
 use mainstay_pod::NodeName;
+use mainstay_proxy::Proxies;
 
 use crate::api::remote::Server;
 use crate::api::{ClusterConfig, JoinConfig, MemberConfig};
@@ -77,8 +78,9 @@ impl JoinFlags {
         node_ips: &[IpAddr],
         config: &Config,
         instance: &Instance,
+        proxies: &Proxies,
     ) -> anyhow::Result<Option<ClusterConfig>> {
-        if let Some(member) = self.member(node_name, node_ips, config, instance)? {
+        if let Some(member) = self.member(node_name, node_ips, config, instance, proxies)? {
             return Ok(Some(ClusterConfig::Member(member)));
         }
         Ok(self.server.map(|server| {
@@ -101,6 +103,7 @@ impl JoinFlags {
         node_ips: &[IpAddr],
         config: &Config,
         instance: &Instance,
+        proxies: &Proxies,
     ) -> anyhow::Result<Option<MemberConfig>> {
         let path = |name: &Option<String>| {
             let path = file(name.as_ref()).map(std::path::absolute).transpose();
@@ -111,6 +114,7 @@ impl JoinFlags {
             node_name: node_name.as_str().to_owned(),
             node_ips: node_ips.to_vec(),
             kubeconfig,
+            proxies: proxies.clone(),
             bootstrap: path(&self.bootstrap_kubeconfig)?,
             certificates: path(&self.cert_dir)?,
             rotates: config.rotates_certificates,
