@@ -32,7 +32,8 @@ pub(crate) const PORT_FORWARD: &str = "/runtime.v1.RuntimeService/PortForward";
 pub(crate) const CONTAINER_STATS: &str = "/runtime.v1.RuntimeService/ContainerStats";
 pub(crate) const LIST_CONTAINER_STATS: &str = "/runtime.v1.RuntimeService/ListContainerStats";
 pub(crate) const LIST_POD_SANDBOX_STATS: &str = "/runtime.v1.RuntimeService/ListPodSandboxStats";
-pub(crate) const GET_CONTAINER_EVENTS: &str = "/runtime.v1.RuntimeService/GetContainerEvents";
+/// What happens.
+pub const GET_CONTAINER_EVENTS: &str = "/runtime.v1.RuntimeService/GetContainerEvents";
 pub(crate) const LIST_IMAGES: &str = "/runtime.v1.ImageService/ListImages";
 pub(crate) const IMAGE_STATUS: &str = "/runtime.v1.ImageService/ImageStatus";
 pub(crate) const PULL_IMAGE: &str = "/runtime.v1.ImageService/PullImage";

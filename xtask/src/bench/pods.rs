@@ -78,7 +78,8 @@ impl<'a> Figures<'a> {
         bench.settle()?;
         println!("measuring mainstay");
         let mut node = Node::start(programs, &directory.join(NODE), payload)?;
-        bench.settle()?;
+        // As the others: at rest.
+        std::thread::sleep(extent.rest);
         let alone = node.agent_memory()?;
         let host = node.single_starts(payload, Network::Host, rounds, pause)?;
         let own = node.single_starts(payload, Network::Own, rounds, pause)?;

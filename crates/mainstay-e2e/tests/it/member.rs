@@ -1,10 +1,15 @@
 //! A node of a cluster by a kubeconfig, as kubeadm leaves it one, and what can be wrong with that.
 
-use std::fs;
+use std::io::{self, BufRead, BufReader, Write};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
+use std::sync::mpsc;
+use std::{fs, thread};
 
 use jiff::Timestamp;
 use mainstay_pki::{Pki, Wanted};
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use serde_json::{Value, json};
 
 use crate::join::Cluster;
@@ -39,7 +44,11 @@ impl Cluster {
 
 /// Writes the kubeconfig of a user of the cluster, whole.
 fn write(path: &Path, authority: &Path, user: &Value) {
-    let config = json!({
+    put(path, &kubeconfig_of(authority, user).to_string());
+}
+
+fn kubeconfig_of(authority: &Path, user: &Value) -> Value {
+    json!({
         "apiVersion": "v1",
         "kind": "Config",
         "clusters": [{
@@ -52,8 +61,7 @@ fn write(path: &Path, authority: &Path, user: &Value) {
             "context": { "cluster": "kubernetes", "user": "tls-bootstrap-token-user" },
         }],
         "current-context": "tls-bootstrap-token-user@kubernetes",
-    });
-    put(path, &config.to_string());
+    })
 }
 
 /// Puts a file in place, whole.
@@ -137,4 +145,65 @@ fn what_is_wrong_with_a_kubeconfig_is_said_and_mended_without_the_agent() {
     assert_eq!((after.id(), after.restarts), (before.id(), 0));
     let refused = node.mainstay(&["run", "--kubeconfig=k", "--secure-port=0"]).failure(2);
     assert!(refused.contains("cannot be used with"), "{refused}");
+}
+
+#[test]
+fn an_api_may_be_behind_a_proxy() {
+    let tokens = tempfile::NamedTempFile::new().unwrap();
+    fs::write(tokens.path(), "good,system:node:n2,1,\"system:nodes\"\n").unwrap();
+    let flag = format!("--token-auth-file={}", tokens.path().display());
+    let Some(cluster) = Cluster::new(2, &[&flag]) else { return };
+    let mut node = cluster.member(1, "n2", "");
+    let kubeconfig = node.path("node.conf");
+    let behind = |proxy: String| {
+        let mut config = kubeconfig_of(&cluster.authority(), &json!({ "token": "good" }));
+        config["clusters"][0]["cluster"]["proxy-url"] = proxy.into();
+        put(&kubeconfig, &config.to_string());
+    };
+    // Nobody listens there.
+    behind("http://127.0.0.1:1".to_owned());
+    node.belong(&kubeconfig, None);
+    node.launch();
+    node.wait_for_log("cannot reach 10.0.0.1 through the proxy http://127.0.0.1:1/");
+    let (proxy, asked) = proxy(node.machine.as_deref().unwrap());
+    behind(format!("http://{proxy}"));
+    cluster.wait_for_ready("n2");
+    let server = Cluster::server().replace("https://", "");
+    assert_eq!(asked.recv().unwrap(), format!("CONNECT {server} HTTP/1.1"));
+}
+
+/// A proxy in a network namespace, and the first line of whatever it is asked for. It goes with the test.
+fn proxy(space: &Path) -> (SocketAddr, mpsc::Receiver<String>) {
+    let space = fs::File::open(space).unwrap();
+    let ((listens, address), (asks, asked)) = (mpsc::channel(), mpsc::channel());
+    thread::spawn(move || {
+        move_into_link_name_space(space.as_fd(), Some(LinkNameSpaceType::Network)).unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        listens.send(listener.local_addr().unwrap()).unwrap();
+        for client in listener.incoming() {
+            let (client, asks) = (client.unwrap(), asks.clone());
+            thread::spawn(move || tunnel(&client, &asks));
+        }
+    });
+    (address.recv().unwrap(), asked)
+}
+
+/// Connects a client with whom it asks for, until one of them ends.
+fn tunnel(mut client: &TcpStream, asks: &mpsc::Sender<String>) -> Option<()> {
+    // Nothing of TLS comes before the answer.
+    let mut lines = BufReader::new(client).lines().map_while(Result::ok);
+    let first = lines.next()?;
+    lines.find(String::is_empty)?;
+    let server = TcpStream::connect(first.split(' ').nth(1)?).unwrap();
+    // Whether the test still wants to know is its own matter.
+    let _ = asks.send(first);
+    client.write_all(b"HTTP/1.1 200 Connection established\r\n\r\n").ok()?;
+    let (from, to) = (client.try_clone().unwrap(), server.try_clone().unwrap());
+    thread::spawn(move || {
+        // However it ends, it ends.
+        let _ = io::copy(&mut &from, &mut &to);
+        let _ = to.shutdown(Shutdown::Both);
+    });
+    let _ = io::copy(&mut &server, &mut client);
+    client.shutdown(Shutdown::Both).ok()
 }
