@@ -2,12 +2,11 @@
 
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
-use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 
+use mainstay_linux::spawn::{Spawn, spawn};
 use mainstay_linux::{memfd, socket};
 
 use crate::io_failed;
@@ -91,7 +90,8 @@ impl Launcher {
         Ok(Self { program: memfd::sealed_copy(path).map_err(load)? })
     }
 
-    /// Starts a shim, or a resolver, that serves the socket in `directory`, and connects to it.
+    /// Starts a shim, or a resolver, that serves the socket in `directory`, in a version 2 control group, and
+    /// connects to it.
     ///
     /// The socket is bound here and handed to the shim, so there is no moment at which the shim
     /// exists and cannot be found: a connection is refused exactly when there is no shim.
@@ -99,6 +99,7 @@ impl Launcher {
         &self,
         directory: &Path,
         purpose: Purpose,
+        cgroup: Option<BorrowedFd<'_>>,
     ) -> Result<Launched, LaunchError> {
         let failed = |step| {
             move |source| LaunchError::Start { step, directory: directory.to_owned(), source }
@@ -108,22 +109,20 @@ impl Launcher {
         // Before there is a shim, which nobody would know if this failed.
         let stream = socket::connect(&path).map_err(failed("connect to the shim's socket"))?;
         let output = File::create(directory.join(OUTPUT)).map_err(failed("make the shim's log"))?;
-        #[expect(clippy::disallowed_methods, reason = "the one place where shims are started")]
-        let mut command = Command::new(format!("/proc/self/fd/{}", self.program.as_raw_fd()));
-        let command = match purpose {
-            Purpose::Shim => &mut command,
-            Purpose::Resolver => command.arg("resolver"),
+        let null = File::options().read(true).write(true).open("/dev/null");
+        let null = null.map_err(failed("open /dev/null"))?;
+        let arguments = match purpose {
+            Purpose::Shim => &[c"mainstay-shim"][..],
+            Purpose::Resolver => &[c"mainstay-shim", c"resolver"],
         };
         // Nothing of the agent's surroundings concerns a pod.
-        let child = command
-            .arg0("mainstay-shim")
-            .env_clear()
-            .current_dir("/")
-            .stdin(Stdio::from(OwnedFd::from(listener)))
-            .stdout(Stdio::null())
-            .stderr(output)
-            .spawn()
-            .map_err(failed("start the shim"))?;
-        Ok(Launched { pid: child.id().cast_signed(), stream })
+        let started = spawn(&Spawn {
+            program: self.program.as_fd(),
+            arguments,
+            stdio: [listener.as_fd(), null.as_fd(), output.as_fd()],
+            cgroup,
+        });
+        let pid = started.map_err(failed("start the shim"))?;
+        Ok(Launched { pid, stream })
     }
 }

@@ -35,7 +35,7 @@ mod shim;
 mod user;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs;
+use std::fs::{self, File};
 use std::io;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
@@ -442,8 +442,20 @@ impl Instance {
         tasks.spawn(task);
     }
 
-    /// Moves a shim out of the agent's control group, so that neither a limit nor the end of the
-    /// agent's service touches it.
+    /// The version 2 control group of the shims, if there is one; and there are those of version 1 then, too.
+    fn open_shims_group(&self) -> Result<Option<File>> {
+        let path = self.shims_cgroup();
+        let group = self.hierarchies.at(&path);
+        group.create().map_err(failed("cannot make the shims' control group"))?;
+        let directory = bundle::cgroup_directories(&self.hierarchies, &path).unified;
+        let open = |directory: String| {
+            File::open(&directory).map_err(io_failed(format!("cannot open {directory}")))
+        };
+        directory.map(open).transpose()
+    }
+
+    /// Moves a shim whose agent did not get to it into its control group. That waits for a grace period of the
+    /// kernel.
     fn place_shim(&self, pid: i32) -> Result<()> {
         let placed = self.place(pid, &self.shims_cgroup());
         placed.map_err(failed("cannot move the pod's shim to its control group"))

@@ -269,7 +269,7 @@ async fn reach(
     };
     sandbox.change(|state| {
         state.shim = Some(shim);
-        state.placed = Some(placed.map_err(|error| error.chain()));
+        state.placed = placed.map_err(|error| error.chain());
         state.ready = state.record.ready;
         for (id, container) in &mut state.containers {
             // One that the shim does not know it never got to hear of, so it never ran; or it has

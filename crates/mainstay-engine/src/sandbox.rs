@@ -57,8 +57,8 @@ pub(crate) struct State {
     pub(crate) ready: bool,
     /// Present as long as its connection is.
     pub(crate) shim: Option<Shim>,
-    /// Whether the shim is in its control group, or why it cannot be; `None` while it is moved.
-    pub(crate) placed: Option<std::result::Result<(), String>>,
+    /// Why the shim, which an earlier agent has started, cannot be in its control group.
+    pub(crate) placed: std::result::Result<(), String>,
     /// Why the shim, although it runs, cannot be driven.
     pub(crate) foreign: Option<String>,
     /// Each apart, since maps keep room for ten more.
@@ -80,7 +80,7 @@ impl Sandbox {
             record,
             ready: false,
             shim: None,
-            placed: None,
+            placed: Ok(()),
             foreign: None,
             containers: BTreeMap::new(),
         };

@@ -21,4 +21,5 @@ pub mod path;
 pub mod process;
 pub mod seccomp;
 pub mod socket;
+pub mod spawn;
 pub mod users;

@@ -117,8 +117,8 @@ pub(crate) fn join(process: &Pidfd, namespaces: Namespaces) -> io::Result<()> {
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
-/// The process has one thread.
-fn clone_unchecked(options: &CloneOptions<'_>) -> io::Result<Fork> {
+/// The process has one thread, or the child does only what a handler of a signal may do.
+pub(crate) fn clone_unchecked(options: &CloneOptions<'_>) -> io::Result<Fork> {
     let (group_flag, group) = match options.cgroup {
         // The descriptor is not negative, being open.
         Some(descriptor) => (CLONE_INTO_CGROUP, u64::from(descriptor.as_raw_fd().unsigned_abs())),
@@ -142,7 +142,8 @@ fn clone_unchecked(options: &CloneOptions<'_>) -> io::Result<Fork> {
     // SAFETY: without CLONE_VM and with no stack, clone3(2) is fork(2): the child has a copy of
     // all memory. The C library is not told, so in the child its cached thread number is stale;
     // only functions that address the thread by that number (raise, abort, error-checking
-    // mutexes) notice. With one thread, as the callers have checked, no lock is held by anybody else.
+    // mutexes) notice. With one thread, as most callers have checked, no lock is held by anybody else; the other
+    // one asks for none.
     let result = unsafe {
         libc::syscall(libc::SYS_clone3, &raw const arguments, size_of::<libc::clone_args>())
     };

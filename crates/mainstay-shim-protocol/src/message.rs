@@ -88,6 +88,9 @@ pub enum Command {
 /// The namespaces that a pod has for itself, and what to set in them.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SandboxNamespaces {
+    /// Where the shim itself is accounted. It was started in the one of version 2, and goes into the others.
+    #[serde(default)]
+    pub cgroup: CgroupDirectories,
     /// A network namespace of its own.
     pub network: bool,
     /// A namespace for System V and POSIX message queues of its own.

@@ -93,18 +93,24 @@ fn open_unified(directories: &CgroupDirectories) -> Result<Option<OwnedFd>, Init
 /// The version 1 groups of a process, opened while they can still be reached.
 struct LegacyGroups(Vec<OwnedFd>);
 
+/// Moves this process, which has one thread, into its version 1 groups.
+pub(crate) fn join_legacy_groups(directories: &CgroupDirectories) -> Result<(), InitError> {
+    LegacyGroups::open(directories)?.join()
+}
+
 impl LegacyGroups {
     fn open(directories: &CgroupDirectories) -> Result<Self, InitError> {
         let legacy = directories.legacy.iter().map(|directory| {
-            let file = Path::new(directory).join("cgroup.procs");
+            let file = Path::new(directory).join("tasks");
             open(&file, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())
                 .map_err(|error| step(format!("open {}", file.display()))(error.into()))
         });
         Ok(Self(legacy.collect::<Result<_, _>>()?))
     }
 
-    /// Moves this process into them. The first move after a pause waits for a grace period of the
-    /// kernel, which is why this comes as late as it can.
+    /// Moves this process into them, which has one thread. A thread that moves itself waits for nothing; whole
+    /// processes (`cgroup.procs`) wait for a grace period of the kernel. Source: `cgroup_procs_write_start` in
+    /// `kernel/cgroup/cgroup.c`, kernel 5.5.
     fn join(self) -> Result<(), InitError> {
         for file in self.0 {
             rustix::io::write(&file, b"0")

@@ -289,6 +289,8 @@ impl Shim {
 
     fn enter(&mut self, which: &SandboxNamespaces) -> Result<(), Failure> {
         let failed = |error: &dyn std::error::Error| Failure::Failed(init::chain(error));
+        // While all hierarchies can be reached.
+        init::join_legacy_groups(&which.cgroup).map_err(|error| failed(&error))?;
         self.pod = namespaces::enter(which).map_err(|error| failed(&error))?;
         if let Some(cgroup) = &which.processes {
             self.pod.reaper = Some(init::spawn_reaper(cgroup).map_err(|error| failed(&error))?);

@@ -573,7 +573,7 @@ fn a_control_group_that_is_missing_is_named() {
     let mut container = shim.container("a", "exit 0");
     container.cgroup.legacy = vec!["/not/there".into()];
     let created = shim.call(Command::CreateContainer(Box::new(container)));
-    let text = "cannot open /not/there/cgroup.procs: No such file or directory (os error 2)";
+    let text = "cannot open /not/there/tasks: No such file or directory (os error 2)";
     assert_eq!(created, Err(Failure::Failed(text.into())));
 }
 

@@ -25,11 +25,8 @@ pub(crate) async fn start(engine: &Arc<Instance>, id: &ContainerId) -> Result<()
     let shim =
         shim.ok_or_else(|| Error::new(ErrorKind::Unavailable, "the pod's shim has ended"))?;
     // Whatever a container starts is started with the shim in its place.
-    let placed = sandbox.wait_for(|state| {
-        let gone = state.shim.is_none().then_some(Ok(()));
-        state.placed.clone().or(gone)
-    });
-    placed.await.map_err(|text| Error::new(ErrorKind::Unavailable, text))?;
+    let placed = sandbox.state().placed.clone();
+    placed.map_err(|text| Error::new(ErrorKind::Unavailable, text))?;
     match shim.call(Command::StartContainer { id: id.0.clone() }).await {
         Ok(Success::Started { at }) => {
             sandbox.change(|state| {

@@ -75,7 +75,7 @@ pub(super) fn start(engine: &Arc<Instance>) -> Result<Running> {
     mainstay_linux::path::remove_all(&directory)
         .and_then(|()| fs::create_dir_all(&directory))
         .map_err(io_failed(format!("cannot make {path}")))?;
-    let launched = engine.launcher()?.launch(&directory, Purpose::Resolver);
+    let launched = engine.launcher()?.launch(&directory, Purpose::Resolver, None);
     let launched = launched.map_err(failed("cannot start the resolver"))?;
     match Running::greet(launched.stream) {
         Ok((running, _)) => {

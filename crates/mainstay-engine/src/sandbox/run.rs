@@ -75,7 +75,10 @@ async fn make(
         crate::blocking(move || {
             write_files(&sandbox, &config)?;
             make_reaper_group(&engine, &sandbox)?;
-            let launched = engine.launcher()?.launch(&sandbox.directory, Purpose::Shim);
+            // Not in the agent's control group: neither a limit nor the end of its service is for the shim.
+            let group = engine.open_shims_group()?;
+            let group = group.as_ref().map(AsFd::as_fd);
+            let launched = engine.launcher()?.launch(&sandbox.directory, Purpose::Shim, group);
             launched.map_err(failed("cannot start the pod's shim"))
         })
         .await?
@@ -83,10 +86,7 @@ async fn make(
     let pid = launched.pid;
     let process = ShimProcess::of(pid).map_err(io_failed("cannot look at the pod's shim"))?;
     sandbox.change(|state| state.record.shim = Some(process));
-    // 2. Out of the agent's control group. The first move after a pause waits for a grace period
-    //    of the kernel; whatever follows does not, until a container is started.
-    engine.spawn(place(engine.clone(), sandbox.clone(), pid));
-    // 3. The namespaces.
+    // 2. The namespaces, and the control groups of version 1.
     let greeting = Shim::greet(launched.stream).await;
     let Greeting { shim, connection, .. } =
         greeting.map_err(failed("cannot reach the pod's shim"))?;
@@ -95,7 +95,7 @@ async fn make(
     shim.call(Command::EnterNamespaces(namespaces(engine, sandbox, config)))
         .await
         .map_err(failed("cannot make the pod's namespaces"))?;
-    // 4. The network.
+    // 3. The network.
     if config.security_context.namespaces.network == NamespaceMode::Pod {
         let network = namespace::network_of(pid)
             .map_err(io_failed("cannot open the pod's network namespace"))?;
@@ -104,39 +104,20 @@ async fn make(
             None => connect(engine, sandbox, network, config).await?,
         }
     }
-    // 5. Known, also to the next agent.
+    // 4. Known, also to the next agent.
     let sandbox = sandbox.clone();
     let known = crate::blocking(move || {
         let record = sandbox.change(|state| {
-            state.ready = !matches!(state.placed, Some(Err(_)));
+            state.ready = true;
             state.record.ready = true;
             state.record.clone()
         });
         record.write(&sandbox.directory).map_err(failed("cannot write down the sandbox"))
     });
     known.await?;
-    // 6. By its names, to the others.
+    // 5. By its names, to the others.
     resolver::look_after(engine);
     Ok(())
-}
-
-/// Moves the shim out of the agent's control group. A sandbox with which that cannot be done is
-/// not ready.
-async fn place(engine: Arc<Instance>, sandbox: Arc<Sandbox>, pid: i32) {
-    let moved = {
-        let engine = engine.clone();
-        crate::blocking(move || engine.place_shim(pid)).await
-    };
-    let fails = sandbox.change(|state| {
-        // A shim that has ended meanwhile needs no place.
-        let fails = moved.is_err() && state.shim.is_some();
-        state.placed = Some(moved.map_err(|error| error.chain()));
-        state.ready &= !fails;
-        fails
-    });
-    if fails {
-        engine.tell(&sandbox, None, ContainerEventKind::Stopped);
-    }
 }
 
 /// The network that plugins are to give the sandbox; `None` if it is the built-in one, or the host's.
@@ -229,6 +210,7 @@ fn namespaces(
     let shm = Shm { directory: shm, size: SHM_SIZE };
     let reaper = reaper_cgroup(&sandbox.state().record);
     SandboxNamespaces {
+        cgroup: bundle::cgroup_directories(engine.hierarchies(), &engine.shims_cgroup()),
         network: own_network,
         ipc: own_ipc,
         processes: reaper.map(|path| bundle::cgroup_directories(engine.hierarchies(), &path)),
