@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use tokio::sync::Notify;
 
@@ -10,6 +11,9 @@ use super::Occurrence;
 
 /// How many wait, at the most: an API may be away for long. The oldest go first.
 const LONGEST: usize = 512;
+
+/// How long what comes first waits for more. What begins, as a pod, is over it then, and needs the processors more.
+const GATHERING: Duration = Duration::from_millis(30);
 
 /// Filled by everybody, emptied by one.
 #[derive(Debug)]
@@ -46,13 +50,16 @@ impl<A> EventQueue<A> {
         self.more.notify_one();
     }
 
-    /// The next one, as soon as there is one.
+    /// The next one, soon after there is one.
     pub async fn next(&self) -> Occurrence<A> {
         loop {
             let first = self.waiting.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
             match first {
                 Some(first) => return first,
-                None => self.more.notified().await,
+                None => {
+                    self.more.notified().await;
+                    tokio::time::sleep(GATHERING).await;
+                }
             }
         }
     }

@@ -19,6 +19,7 @@ mod perform;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::PodStatus;
@@ -37,6 +38,10 @@ use perform::{Patched, Work};
 
 /// How many requests are under way at the same time, at the most.
 const ABREAST: usize = 16;
+
+/// How long nothing is told of a pod that only begins. Most run by then, and are told of once instead of three times;
+/// and what is told takes no processor's time away from what starts.
+const BEGINNING: Duration = Duration::from_millis(30);
 
 /// What mirrors are kept with.
 pub(crate) struct Mirrors {
@@ -63,6 +68,8 @@ struct Memory {
     patched: Option<Patched>,
     /// The pod that has the name, as far as it was told of.
     taken_by: Option<String>,
+    /// The version that begins, and until when nothing is told of it.
+    begins: Option<(String, Instant)>,
 }
 
 /// What a decision was made from.
@@ -208,6 +215,10 @@ impl Mirrors {
                     continue;
                 }
             }
+            if let Some(until) = memory.waits_for(looked.beginning(), now) {
+                wake = Some(wake.map_or(until, |wake| wake.min(until)));
+                continue;
+            }
             if let Some(held) = &looked.held {
                 match (&looked.report, &held.held) {
                     (Some(report), Held::Foreign(_)) => {
@@ -333,6 +344,16 @@ impl Looked {
             }
     }
 
+    /// The version of the pod, if nothing of it has run yet.
+    fn beginning(&self) -> Option<&str> {
+        let own = self.own.as_ref().and_then(|own| match own {
+            Own::Runs(report) => Some(report),
+            Own::Refused(_) => None,
+        });
+        let report = own.or(self.report.as_ref()).filter(|_| self.leaving.is_none())?;
+        (report.status.phase.as_deref() == Some("Pending")).then(|| report.pod.uid())
+    }
+
     fn about(&self) -> About {
         let uid = self.report.as_ref().map(|report| report.pod.uid().to_owned());
         let held = self.held.as_ref().map(|held| (held.uid.clone(), held.version));
@@ -341,6 +362,20 @@ impl Looked {
 }
 
 impl Memory {
+    /// Until when a pod that begins, whose version this is, may run before it is told of.
+    fn waits_for(&mut self, beginning: Option<&str>, now: Instant) -> Option<Instant> {
+        let Some(uid) = beginning else {
+            self.begins = None;
+            return None;
+        };
+        let until = match &self.begins {
+            Some((known, until)) if known == uid => *until,
+            _ => now + BEGINNING,
+        };
+        self.begins = Some((uid.to_owned(), until));
+        (until > now).then_some(until)
+    }
+
     /// Whether an action is the same patch that was carried out already, without the effect that
     /// was to be expected: a server that keeps a field as it is would be asked for ever.
     fn was_in_vain(&self, action: &mirror::Action, looked: &Looked) -> bool {

@@ -103,6 +103,30 @@ fn ending(pod: &Pod) -> mirror::Ending {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_pod_that_begins_and_runs_at_once_is_told_of_once() {
+    let world = World::new(FakeApi::new());
+    world.begin();
+    let pod = pod("x");
+    world.report(&pod, "Pending", &[]);
+    world.settle().await;
+    world.report(&pod, "Pending", &[]);
+    world.settle().await;
+    assert_eq!(world.api.requests(), Vec::<String>::new());
+    world.report(&pod, "Running", &[]);
+    world.until_phase("Running").await;
+    let made = ["POST /api/v1/namespaces/default/pods", &format!("PATCH {PATH}/status")];
+    assert_eq!(world.api.requests(), made);
+
+    // One that takes its time is told of meanwhile.
+    let world = World::new(FakeApi::new());
+    world.begin();
+    let began = Instant::now();
+    world.report(&pod, "Pending", &[]);
+    world.until_phase("Pending").await;
+    assert!(began.elapsed() < 2 * BEGINNING, "{:?}", began.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_mirror_is_made_shown_and_made_again() {
     let world = World::new(FakeApi::new());
     world.begin();
