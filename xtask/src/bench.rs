@@ -139,6 +139,10 @@ const QUICK: Extent = Extent {
     settle: false,
 };
 
+/// A little of everything with as many pods as there are on a full node: some functions run for many only, as those
+/// that sort more than a few, or split a full page.
+const EXERCISE: Extent = Extent { many: FULL.many, some: FULL.some, ..QUICK };
+
 /// The programs that take part, absolutely.
 pub(crate) struct Programs {
     pub(crate) mainstay: PathBuf,
@@ -173,6 +177,11 @@ struct Wanted {
 /// Measures, prints, and says what is promised and not kept.
 pub(crate) fn run(arguments: &[&str]) -> anyhow::Result<()> {
     let options = Options::parse(arguments)?;
+    let extent = if options.quick { &QUICK } else { &FULL };
+    measure_all(&options, extent)
+}
+
+fn measure_all(options: &Options, extent: &'static Extent) -> anyhow::Result<()> {
     process::require_root()?;
     let programs = match &options.programs {
         Some(directory) => Programs::below(directory)?,
@@ -194,7 +203,7 @@ pub(crate) fn run(arguments: &[&str]) -> anyhow::Result<()> {
         programs,
         payload: Payload::make(&directory)?,
         directory,
-        extent: if options.quick { &QUICK } else { &FULL },
+        extent,
         alone: options.alone,
         api: options.api,
     };
@@ -230,18 +239,22 @@ pub(crate) fn run(arguments: &[&str]) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Has the programs in `directory` do nothing for a while, and then a little of everything that is measured.
+/// Has the programs in `directory` look after many pods for a while, and then a little of everything that is measured.
 pub(crate) fn exercise(directory: &Path, idle: Duration) -> anyhow::Result<()> {
     let programs = Programs::below(directory)?;
     let place = std::path::absolute("target/bench").context("there is no current directory")?;
     let node = place.join(pods::NODE);
     Node::clear(&programs, &node)?;
     let scratch = Scratch::new(&place)?;
-    let node = Node::start(&programs, &node, &Payload::make(&place)?)?;
+    let payload = Payload::make(&place)?;
+    let mut node = Node::start(&programs, &node, &payload)?;
+    node.all_at_once(&payload, node::Network::Own, EXERCISE.many)?;
     std::thread::sleep(idle);
+    node.remove_all()?;
     node.end()?;
     drop(scratch);
-    run(&["--alone", "--quick", &format!("--programs={}", directory.display())])
+    let programs = Some(directory.to_owned());
+    measure_all(&Options { alone: true, quick: true, programs, ..Options::default() }, &EXERCISE)
 }
 
 /// Builds the client of the API, and says where it is.

@@ -1,18 +1,23 @@
 //! `cargo xtask layout`: in which order the agent's functions run.
 //!
 //! The kernel maps a program's pages by 64 KiB around each that is touched (`fault_around_bytes`). Of the agent's
-//! text a fourth ever runs on a usual node; scattered over all of it, that costs nearly the whole of it.
-//! So the linker is told to lay that fourth together, in the order in which it runs first
+//! text a third ever runs on a usual node; scattered over all of it, that costs nearly the whole of it.
+//! So the linker is told to lay that third together, in the order in which it runs first
 //! (<https://lld.llvm.org/>, `--symbol-ordering-file`).
 //!
 //! The order is written to [`FILE`], which is part of the project, by name. Names have a hash of the toolchain, the
-//! versions of dependencies and the types in them: those that are called otherwise now lie where they would without
-//! the file, and nothing but memory depends on it. It is to be written anew when a release is made. Some names get
-//! a suffix that follows from all of the code ([`SUFFIX`]): so what rustc takes for its linker is this
-//! program, which looks up how functions are called this time, and then calls the linker.
+//! versions of dependencies and the types in them: those that are called otherwise now, and cannot be told by the rest
+//! of their name, lie where they would without the file, and nothing but memory depends on it. It is to be written
+//! anew when a release is made. Some names get a suffix that follows from all of the code ([`SUFFIX`]): so what rustc
+//! takes for its linker is this program, which looks up how functions are called this time, and then calls the linker.
+//!
+//! What is laid together is as small as it can be: without what functions do when they are unwound ([`SPLIT`]), and
+//! once where several are the same ([`ONE_OF_A_KIND`]).
 //!
 //! The linker is also told to pack what the loader adds the program's address to ([`PACKED`]): a bit each instead of
 //! 24 bytes, which are read at the start and then stay mapped, all 2 MB of them.
+
+mod direct;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -30,11 +35,21 @@ use crate::{bench, install, metadata, process};
 const FILE: &str = "crates/mainstay/layout.txt";
 /// The architecture that the names are of. Its linker is that of the toolchain, which is lld.
 const ARCHITECTURE: &str = "x86_64";
-/// How long nothing is done at first: longer than the longest wait of what is done now and then.
+/// How long pods only run at first: longer than the longest wait of what is done now and then.
 const IDLE: Duration = Duration::from_secs(150);
 
 /// What LLVM appends to the name of a function that becomes known to other modules, with a hash of its own.
 const SUFFIX: &str = ".llvm.";
+/// What comes before rustc's hash at the end of a name: the length of it, and a letter.
+const HASH: &str = "17h";
+/// How the part of a function is called that is away from the rest of it: what it does when it is unwound.
+const AWAY: &str = ".cold";
+/// Options of LLVM by which that part is away (`MachineFunctionSplitter`): it lies where nothing runs, and not inside
+/// each function. rustc has none of its own for it.
+const SPLIT: [&str; 2] = ["-enable-split-machine-functions", "-mfs-split-ehcode"];
+/// Functions of the same machine code become one. rustc does not promise that their addresses differ, and lld spares
+/// those that do anything when they are unwound.
+const ONE_OF_A_KIND: &str = "-Wl,--icf=all";
 /// What a C library has that can load a program whose relocations are packed: glibc 2.36 and later, and some
 /// before. Others refuse such a program by this name.
 const PACKED: &[u8] = b"GLIBC_ABI_DT_RELR";
@@ -55,13 +70,22 @@ pub(crate) fn options(directory: &Path) -> anyhow::Result<Vec<String>> {
     let listed = fs::read(FILE).with_context(|| format!("cannot read {FILE}"))?;
     let name = format!("linker-{}", digest(&listed));
     let linker = program(&directory.join(name), &script)?;
-    Ok(vec![format!("-Clinker={}", linker.display())])
+    let mut options = vec![format!("-Clinker={}", linker.display())];
+    options.extend(SPLIT.map(|option| format!("-Cllvm-args={option}")));
+    Ok(options)
 }
 
 /// Links, as rustc asks for it with these arguments.
 pub(crate) fn link(arguments: &[&str]) -> anyhow::Result<()> {
+    // They are rustc's own, which removes them when they are linked.
+    let objects: Vec<&str> = arguments.iter().copied().filter(|it| it.ends_with(".o")).collect();
+    for object in &objects {
+        let mut content = fs::read(object).with_context(|| format!("cannot read {object}"))?;
+        direct::allow(&mut content).with_context(|| format!("cannot understand {object}"))?;
+        fs::write(object, content).with_context(|| format!("cannot write {object}"))?;
+    }
     let mut names = process::command("nm");
-    names.arg("--format=just-symbols").args(arguments.iter().filter(|it| it.ends_with(".o")));
+    names.arg("--format=just-symbols").args(objects);
     let known = process::output(&mut names)?;
     let listed = fs::read_to_string(FILE).with_context(|| format!("cannot read {FILE}"))?;
     let output = arguments.iter().skip_while(|it| **it != "-o").nth(1);
@@ -73,6 +97,7 @@ pub(crate) fn link(arguments: &[&str]) -> anyhow::Result<()> {
     if arguments.contains(&LLD) {
         linker.arg("-Wl,--no-warn-symbol-ordering");
         linker.arg(format!("-Wl,--symbol-ordering-file={}", order.display()));
+        linker.arg(ONE_OF_A_KIND);
         if loads_packed()? {
             linker.arg("-Wl,-z,pack-relative-relocs");
         }
@@ -94,22 +119,51 @@ fn loads_packed() -> anyhow::Result<bool> {
     Ok(content.windows(PACKED.len()).any(|name| name == PACKED))
 }
 
-/// The functions that are `listed`, as they are called this time. What is not `known` is in an archive.
+/// The functions that are `listed`, as they are called this time. What is not `known` is in an archive, or has another
+/// hash by now: it is that of the same path, if there are not more of that path than are missed.
 fn in_order(listed: &str, known: &str) -> String {
     let mut called: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
-    for name in known.lines() {
+    for name in known.lines().filter(|name| !name.ends_with(AWAY)) {
         called.entry(lasting(name)).or_default().insert(name);
     }
-    let names = listed.lines().flat_map(|name| match called.get(name) {
-        Some(names) => names.iter().copied().collect(),
-        None => vec![name],
+    let successors = successors(&listed.lines().collect(), &called.keys().copied().collect());
+    let names = listed.lines().flat_map(|name| {
+        let name = successors.get(name).copied().unwrap_or(name);
+        match called.get(name) {
+            Some(names) => names.iter().copied().collect(),
+            None => vec![name],
+        }
     });
     names.flat_map(|name| [name, "\n"]).collect()
+}
+
+/// What is there now of the paths of what is `listed` and not there.
+fn successors<'a>(
+    listed: &BTreeSet<&'a str>,
+    there: &BTreeSet<&'a str>,
+) -> BTreeMap<&'a str, &'a str> {
+    let by_path = |names: &mut dyn Iterator<Item = &&'a str>| {
+        let mut all: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+        names.for_each(|name| all.entry(path(name)).or_default().push(name));
+        all
+    };
+    let missed = by_path(&mut listed.difference(there));
+    let mut new = by_path(&mut there.difference(listed));
+    new.retain(|path, names| missed.get(path).is_some_and(|missed| names.len() <= missed.len()));
+    new.into_iter().flat_map(|(path, names)| missed[path].iter().copied().zip(names)).collect()
 }
 
 /// What stays of a name when other code changes.
 fn lasting(name: &str) -> &str {
     name.split(SUFFIX).next().unwrap_or(name)
+}
+
+/// A name without the hash at its end, if it has one: rustc's, of the types in it and the versions of crates.
+fn path(name: &str) -> &str {
+    match name.rsplit_once(HASH) {
+        Some((path, hash)) if hash.len() == "0123456789abcdefE".len() => path,
+        _ => name,
+    }
 }
 
 fn program(path: &Path, content: &str) -> anyhow::Result<PathBuf> {
@@ -175,10 +229,19 @@ mod tests {
 
     #[test]
     fn functions_lie_as_listed_whatever_they_are_called_this_time() {
-        let known =
-            "_ZN1a17h01E\n_ZN1b17h02E.llvm.77\n_ZN1b17h02E.llvm.78\n_ZN1c17h03E\n_ZN1b17h09E\n";
+        let known = "_ZN1a17h01E\n_ZN1a17h01E.cold\n_ZN1b17h02E.llvm.77\n_ZN1b17h02E.llvm.77.cold\n\
+                     _ZN1b17h02E.llvm.78\n_ZN1c17h03E\n_ZN1b17h09E\n";
         let listed = "_ZN1b17h02E\nmemcpy\n_ZN1a17h01E\n";
         let expected = "_ZN1b17h02E.llvm.77\n_ZN1b17h02E.llvm.78\nmemcpy\n_ZN1a17h01E\n";
         assert_eq!(in_order(listed, known), expected);
+    }
+
+    #[test]
+    fn functions_whose_hash_is_new_lie_where_the_old_one_is_listed() {
+        let named = |names: &str| names.replace('h', "17h0123456789abcde");
+        let known = named("_ZN1ah9E\n_ZN1bh1E\n_ZN1bh2E\n_ZN1bh3E\n_ZN1ch8E.llvm.1\n");
+        let listed = named("_ZN1ch1E\n_ZN1bh1E\n_ZN1bh7E\n_ZN1ah1E\n");
+        let expected = named("_ZN1ch8E.llvm.1\n_ZN1bh1E\n_ZN1bh7E\n_ZN1ah9E\n");
+        assert_eq!(in_order(&listed, &known), expected);
     }
 }
