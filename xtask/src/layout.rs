@@ -47,9 +47,6 @@ const AWAY: &str = ".cold";
 /// Options of LLVM by which that part is away (`MachineFunctionSplitter`): it lies where nothing runs, and not inside
 /// each function. rustc has none of its own for it.
 const SPLIT: [&str; 2] = ["-enable-split-machine-functions", "-mfs-split-ehcode"];
-/// Functions of the same machine code become one. rustc does not promise that their addresses differ, and lld spares
-/// those that do anything when they are unwound.
-const ONE_OF_A_KIND: &str = "-Wl,--icf=all";
 /// What a C library has that can load a program whose relocations are packed: glibc 2.36 and later, and some
 /// before. Others refuse such a program by this name.
 const PACKED: &[u8] = b"GLIBC_ABI_DT_RELR";
@@ -97,7 +94,6 @@ pub(crate) fn link(arguments: &[&str]) -> anyhow::Result<()> {
     if arguments.contains(&LLD) {
         linker.arg("-Wl,--no-warn-symbol-ordering");
         linker.arg(format!("-Wl,--symbol-ordering-file={}", order.display()));
-        linker.arg(ONE_OF_A_KIND);
         if loads_packed()? {
             linker.arg("-Wl,-z,pack-relative-relocs");
         }
