@@ -1,16 +1,21 @@
 //! What controllers of pods have to know of them.
 
 use std::collections::BTreeMap;
+use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{
-    Container, ContainerStatus, Pod, PodCondition, PodTemplateSpec, Volume,
+    ContainerStatus, Pod as KubernetesPod, PodCondition, PodTemplateSpec, Volume,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference, Time};
+use k8s_openapi::{Metadata, Resource};
 use mainstay_pod::identity::CONFIG_MIRROR_ANNOTATION;
+use serde::Deserialize;
 use serde_json::{Value, json};
+
+use crate::scheduler::Demand;
 
 /// The longest name of a pod.
 const LONGEST_NAME: usize = 253;
@@ -28,17 +33,75 @@ const UNREAD_CONDITIONS: [&str; 3] =
 /// The condition of a pod that is to be disrupted.
 pub(crate) const DISRUPTION_TARGET: &str = "DisruptionTarget";
 
+/// A pod as controllers know it: without what none of them reads, and with what its containers ask for instead of
+/// them, of which each takes 2 KiB.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq)]
+#[serde(from = "KubernetesPod")]
+pub(crate) struct Pod {
+    /// Without containers.
+    stripped: KubernetesPod,
+    /// What the scheduler has to know of its containers.
+    pub(crate) demand: Demand,
+    /// Those of its init containers that run on beside the others.
+    pub(crate) sidecars: Box<[String]>,
+}
+
+impl From<KubernetesPod> for Pod {
+    fn from(mut pod: KubernetesPod) -> Self {
+        let demand = Demand::of(&pod);
+        let init = pod.spec.iter().flat_map(|spec| spec.init_containers.iter().flatten());
+        let sidecars = init.filter(|it| it.restart_policy.as_deref() == Some("Always"));
+        let sidecars = sidecars.map(|it| it.name.clone()).collect();
+        strip(&mut pod);
+        Self { stripped: pod, demand, sidecars }
+    }
+}
+
+impl Deref for Pod {
+    type Target = KubernetesPod;
+
+    fn deref(&self) -> &KubernetesPod {
+        &self.stripped
+    }
+}
+
+impl DerefMut for Pod {
+    fn deref_mut(&mut self) -> &mut KubernetesPod {
+        &mut self.stripped
+    }
+}
+
+impl Resource for Pod {
+    const API_VERSION: &'static str = KubernetesPod::API_VERSION;
+    const GROUP: &'static str = KubernetesPod::GROUP;
+    const KIND: &'static str = KubernetesPod::KIND;
+    const VERSION: &'static str = KubernetesPod::VERSION;
+    const URL_PATH_SEGMENT: &'static str = KubernetesPod::URL_PATH_SEGMENT;
+    type Scope = <KubernetesPod as Resource>::Scope;
+}
+
+impl Metadata for Pod {
+    type Ty = ObjectMeta;
+
+    fn metadata(&self) -> &ObjectMeta {
+        &self.stripped.metadata
+    }
+
+    fn metadata_mut(&mut self) -> &mut ObjectMeta {
+        &mut self.stripped.metadata
+    }
+}
+
 /// Takes away what no controller reads of a pod and what may be much, as it is kept of every pod there is.
 ///
-/// What counts of its containers is what they ask for, of its volumes what it waits for or pulls, and of what
-/// its containers came to how often they were started again and what they were allocated.
-pub(crate) fn strip(pod: &mut Pod) {
+/// What counts of its volumes is what it waits for or pulls, and of what its containers came to how often they were
+/// started again.
+fn strip(pod: &mut KubernetesPod) {
     if let Some(annotations) = &mut pod.metadata.annotations {
         annotations.retain(|key, _| ANNOTATIONS.contains(&key.as_str()));
     }
     if let Some(spec) = &mut pod.spec {
-        let init = spec.init_containers.iter_mut().flatten();
-        spec.containers.iter_mut().chain(init).for_each(strip_container);
+        (spec.containers, spec.init_containers) = (Vec::new(), None);
         let is_read = |it: &Volume| {
             it.persistent_volume_claim.is_some() || it.ephemeral.is_some() || it.image.is_some()
         };
@@ -49,8 +112,13 @@ pub(crate) fn strip(pod: &mut Pod) {
     }
     if let Some(status) = &mut pod.status {
         for statuses in [&mut status.init_container_statuses, &mut status.container_statuses] {
-            let statuses = statuses.iter_mut();
-            statuses.for_each(|statuses| statuses.retain_mut(strip_status));
+            let restarted = statuses.iter().flatten().filter(|it| it.restart_count != 0);
+            let stripped = restarted.map(|it| ContainerStatus {
+                name: it.name.clone(),
+                restart_count: it.restart_count,
+                ..ContainerStatus::default()
+            });
+            *statuses = Some(stripped.collect());
         }
         status.ephemeral_container_statuses = None;
         let of_kubelet = |it: &PodCondition| UNREAD_CONDITIONS.contains(&it.type_.as_str());
@@ -58,31 +126,6 @@ pub(crate) fn strip(pod: &mut Pod) {
         (status.host_ip, status.host_ips) = (None, None);
         (status.pod_ip, status.pod_ips) = (None, None);
     }
-}
-
-fn strip_container(container: &mut Container) {
-    let whole = std::mem::take(container);
-    *container = Container {
-        name: whole.name,
-        image: whole.image,
-        ports: whole.ports,
-        resources: whole.resources,
-        restart_policy: whole.restart_policy,
-        ..Container::default()
-    };
-}
-
-/// Answers whether anything is left.
-fn strip_status(status: &mut ContainerStatus) -> bool {
-    let whole = std::mem::take(status);
-    *status = ContainerStatus {
-        name: whole.name,
-        restart_count: whole.restart_count,
-        resources: whole.resources.filter(|it| it.requests.is_some()),
-        allocated_resources: whole.allocated_resources,
-        ..ContainerStatus::default()
-    };
-    status.restart_count != 0 || status.resources.is_some() || status.allocated_resources.is_some()
 }
 
 /// The phase; empty before the API has set one.
@@ -167,14 +210,14 @@ pub(crate) fn from_template(
     template: &PodTemplateSpec,
     owner: &ObjectMeta,
     reference: OwnerReference,
-) -> Pod {
+) -> KubernetesPod {
     let of_template = template.metadata.as_ref();
     // What is too long is cut by the API.
     let mut prefix = owner.name.clone().unwrap_or_default();
     if prefix.len() < LONGEST_NAME {
         prefix.push('-');
     }
-    Pod {
+    KubernetesPod {
         metadata: ObjectMeta {
             generate_name: Some(prefix),
             namespace: owner.namespace.clone(),

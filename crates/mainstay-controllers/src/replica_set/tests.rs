@@ -1,6 +1,6 @@
 use k8s_openapi::api::apps::v1::{ReplicaSetSpec, ReplicaSetStatus};
 use k8s_openapi::api::core::v1::{
-    ContainerStatus, PodCondition, PodSpec, PodStatus, PodTemplateSpec,
+    ContainerStatus, Pod as KubernetesPod, PodCondition, PodSpec, PodStatus, PodTemplateSpec,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 
@@ -39,7 +39,7 @@ fn pod(name: &str, node: &str, phase: &str, ready: Option<i64>, made: i64) -> Po
         last_transition_time: Some(Time(at(second))),
         ..PodCondition::default()
     });
-    Pod {
+    let pod = KubernetesPod {
         metadata: ObjectMeta {
             name: Some(name.into()),
             uid: Some(name.into()),
@@ -55,7 +55,8 @@ fn pod(name: &str, node: &str, phase: &str, ready: Option<i64>, made: i64) -> Po
             conditions: condition.map(|it| vec![it]),
             ..PodStatus::default()
         }),
-    }
+    };
+    pod.into()
 }
 
 fn running(name: &str) -> Pod {
