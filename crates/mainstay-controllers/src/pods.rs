@@ -21,10 +21,7 @@ use crate::scheduler::Demand;
 const LONGEST_NAME: usize = 253;
 
 /// What says how dear a pod is, of those that a ReplicaSet has too many of.
-pub(crate) const DELETION_COST: &str = "controller.kubernetes.io/pod-deletion-cost";
-
-/// The annotations of pods that controllers read.
-const ANNOTATIONS: [&str; 2] = [DELETION_COST, CONFIG_MIRROR_ANNOTATION];
+const DELETION_COST: &str = "controller.kubernetes.io/pod-deletion-cost";
 
 /// Conditions by which a kubelet explains another one.
 const UNREAD_CONDITIONS: [&str; 3] =
@@ -33,17 +30,21 @@ const UNREAD_CONDITIONS: [&str; 3] =
 /// The condition of a pod that is to be disrupted.
 pub(crate) const DISRUPTION_TARGET: &str = "DisruptionTarget";
 
-/// A pod as controllers know it: without what none of them reads, and with what its containers ask for instead of
-/// them, of which each takes 2 KiB.
+/// A pod as controllers know it: without what none of them reads, and with what its annotations say, and its
+/// containers ask for, instead of them. A container takes 2 KiB.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq)]
 #[serde(from = "KubernetesPod")]
 pub(crate) struct Pod {
-    /// Without containers.
+    /// Without annotations and containers.
     stripped: KubernetesPod,
     /// What the scheduler has to know of its containers.
     pub(crate) demand: Demand,
     /// Those of its init containers that run on beside the others.
     pub(crate) sidecars: Box<[String]>,
+    /// It mirrors a static pod.
+    pub(crate) is_mirror: bool,
+    /// How dear it is, of those that a ReplicaSet has too many of.
+    pub(crate) deletion_cost: i32,
 }
 
 impl From<KubernetesPod> for Pod {
@@ -52,8 +53,12 @@ impl From<KubernetesPod> for Pod {
         let init = pod.spec.iter().flat_map(|spec| spec.init_containers.iter().flatten());
         let sidecars = init.filter(|it| it.restart_policy.as_deref() == Some("Always"));
         let sidecars = sidecars.map(|it| it.name.clone()).collect();
+        let annotations = pod.metadata.annotations.take().unwrap_or_default();
+        let is_mirror = annotations.contains_key(CONFIG_MIRROR_ANNOTATION);
+        let deletion_cost = annotations.get(DELETION_COST).and_then(|cost| cost.parse().ok());
         strip(&mut pod);
-        Self { stripped: pod, demand, sidecars }
+        let deletion_cost = deletion_cost.unwrap_or_default();
+        Self { stripped: pod, demand, sidecars, is_mirror, deletion_cost }
     }
 }
 
@@ -97,9 +102,6 @@ impl Metadata for Pod {
 /// What counts of its volumes is what it waits for or pulls, and of what its containers came to how often they were
 /// started again.
 fn strip(pod: &mut KubernetesPod) {
-    if let Some(annotations) = &mut pod.metadata.annotations {
-        annotations.retain(|key, _| ANNOTATIONS.contains(&key.as_str()));
-    }
     if let Some(spec) = &mut pod.spec {
         (spec.containers, spec.init_containers) = (Vec::new(), None);
         let is_read = |it: &Volume| {

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
-use crate::pods::{self, DELETION_COST, Pod, node};
+use crate::pods::{self, Pod, node};
 
 /// So many of the active pods, those that are missed least first.
 pub(super) fn first_to_go(
@@ -36,7 +36,7 @@ fn compare(one: &Pod, other: &Pod, beside: &dyn Fn(&Pod) -> usize, now: Timestam
     by(&|pod| i64::from(!node(pod).is_empty()))
         .then_with(|| by(&|pod| phase(pod)))
         .then_with(|| by(&|pod| i64::from(pods::is_ready(pod))))
-        .then_with(|| by(&|pod| cost(pod)))
+        .then_with(|| by(&|pod| pod.deletion_cost.into()))
         .then_with(|| Reverse(beside(one)).cmp(&Reverse(beside(other))))
         .then_with(|| {
             // Both are ready, or neither is.
@@ -77,12 +77,6 @@ fn phase(pod: &Pod) -> i64 {
         "Unknown" => 1,
         _ => 0,
     }
-}
-
-fn cost(pod: &Pod) -> i64 {
-    let cost =
-        pod.metadata.annotations.as_ref().and_then(|annotations| annotations.get(DELETION_COST));
-    cost.and_then(|cost| cost.parse::<i32>().ok()).unwrap_or_default().into()
 }
 
 /// The most that one of its containers was restarted, and one of those beside them.

@@ -82,8 +82,7 @@ fn as_many_are_made_or_deleted_as_are_missing_or_too_many() {
 #[test]
 fn those_go_first_that_are_missed_least() {
     let cheap = |mut pod: Pod, cost: &str| {
-        let cost = ("controller.kubernetes.io/pod-deletion-cost".to_owned(), cost.to_owned());
-        pod.metadata.annotations = Some([cost].into());
+        pod.deletion_cost = cost.parse().unwrap();
         pod
     };
     let restarted = |mut pod: Pod, count: i32| {

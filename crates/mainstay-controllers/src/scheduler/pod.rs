@@ -8,7 +8,6 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Pod as KubernetesPod, PodSpec, PodStatus};
-use mainstay_pod::identity::CONFIG_MIRROR_ANNOTATION;
 use mainstay_pod::resources::{self, ResourceList};
 use mainstay_pod::scheduling::host_ports;
 use mainstay_pod::scheduling::selector::Labels;
@@ -114,10 +113,7 @@ impl PodInfo {
             host_ports,
             kind: Arc::new(kind),
             ending: meta.deletion_timestamp.is_some(),
-            is_mirror: meta
-                .annotations
-                .as_ref()
-                .is_some_and(|it| it.contains_key(CONFIG_MIRROR_ANNOTATION)),
+            is_mirror: object.is_mirror,
             object,
         })
     }

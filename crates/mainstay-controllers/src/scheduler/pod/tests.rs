@@ -1,5 +1,6 @@
 use std::collections::BTreeMap;
 
+use mainstay_pod::identity::CONFIG_MIRROR_ANNOTATION;
 use serde_json::{Value, json};
 
 use super::super::testing::{object, pod, requesting};
@@ -93,7 +94,9 @@ fn nothing_is_taken_away_of_pods_that_counts_here() {
         "resources": {"limits": {"cpu": "1"}},
     });
     let over = json!({
-        "metadata": {"labels": {"a": "b"}, "annotations": {CONFIG_MIRROR_ANNOTATION: "x", "y": "z"}},
+        "metadata": {"labels": {"a": "b"}, "annotations": {
+            CONFIG_MIRROR_ANNOTATION: "x", "controller.kubernetes.io/pod-deletion-cost": "-7", "y": "z",
+        }},
         "spec": {
             "initContainers": [sidecar, init], "containers": [full, {"name": "q"}],
             "volumes": volumes,
@@ -120,6 +123,7 @@ fn nothing_is_taken_away_of_pods_that_counts_here() {
     let Demand { containers, images, .. } = &left.object.demand;
     assert_eq!((*containers, images.join(" ")), (4, "j k i".to_owned()));
     assert_eq!(*left.object.sidecars, ["s"]);
+    assert_eq!(left.object.deletion_cost, -7);
     assert_eq!((&left.key.name, left.priority, left.is_mirror), (&"p".to_owned(), 5, true));
     assert_eq!(left.kind.labels, BTreeMap::from([("a".to_owned(), "b".to_owned())]));
     let names = |pod: &PodInfo| -> Vec<String> {
@@ -137,7 +141,7 @@ fn nothing_is_taken_away_of_pods_that_counts_here() {
     assert_eq!(conditions, ["Ready", "PodScheduled", "DisruptionTarget"]);
     assert_eq!(left.spec().tolerations.iter().flatten().count(), 1);
     // What is much is gone.
-    assert_eq!(left.object.metadata.annotations.as_ref().unwrap().len(), 1);
+    assert_eq!(left.object.metadata.annotations, None);
     assert_eq!((left.spec().containers.len(), &left.spec().init_containers), (0, &None));
     assert!(
         left.status().unwrap().container_statuses.iter().flatten().all(|it| it.state.is_none())
