@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use http::header::{ACCEPT, ACCEPT_ENCODING, CONTENT_TYPE, USER_AGENT};
-use http::{Method, Request};
+use http::{Extensions, Method, Request};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
@@ -23,6 +23,8 @@ pub(crate) const PARTIAL: &str =
 pub struct Calls {
     client: kube::Client,
     agent: Arc<str>,
+    /// What every request carries for whoever passes it on.
+    extensions: Extensions,
 }
 
 /// How an object is to be deleted. What is not said is as the API has it by default.
@@ -49,7 +51,15 @@ impl Calls {
     /// `agent` says who asks: its first word, up to a `/`, is the name under which the API remembers
     /// who wrote a field.
     pub fn new(client: kube::Client, agent: &str) -> Self {
-        Self { client, agent: agent.into() }
+        Self { client, agent: agent.into(), extensions: Extensions::new() }
+    }
+
+    /// The same, whose requests carry this for a service in this process, which is no part of what is sent over a
+    /// wire. So many can share one client, which has 10 KiB.
+    #[must_use]
+    pub fn carrying<T: Clone + Send + Sync + 'static>(mut self, what: T) -> Self {
+        self.extensions.insert(what);
+        self
     }
 
     /// Nothing but an object's metadata.
@@ -205,7 +215,11 @@ impl Calls {
         path: &str,
         accept: Option<&'static str>,
     ) -> http::request::Builder {
-        let request = Request::builder().method(method).uri(path);
+        let mut request = Request::builder().method(method).uri(path);
+        // There are none where something else of the request is wrong, which is told when it is made.
+        if let Some(extensions) = request.extensions_mut() {
+            extensions.clone_from(&self.extensions);
+        }
         let request = request.header(USER_AGENT, &*self.agent);
         match accept {
             Some(accept) => request.header(ACCEPT, accept),

@@ -20,8 +20,9 @@ pub(crate) const AGENT: &str =
 
 /// How the API is reached.
 pub trait Clients: Send + Sync {
-    /// A client that acts as this user, such as `system:serviceaccount:kube-system:x`.
-    fn client(&self, user: &str) -> kube::Client;
+    /// For who acts as this user, such as `system:serviceaccount:kube-system:x`, and writes under the name of
+    /// `agent`.
+    fn calls(&self, user: &str, agent: &str) -> Calls;
 }
 
 /// What controllers are told of the cluster.
@@ -58,7 +59,7 @@ pub(crate) struct Contexts<'a> {
 
 impl<'a> Contexts<'a> {
     pub(crate) fn new(clients: &'a dyn Clients, facts: Facts) -> Self {
-        let reader = Calls::new(clients.client(READER), AGENT);
+        let reader = clients.calls(READER, AGENT);
         let informers = Arc::new(Informers::new(reader));
         Self { clients, informers, facts: Arc::new(facts) }
     }
@@ -70,7 +71,7 @@ impl<'a> Contexts<'a> {
             true => name.to_owned(),
             false => format!("system:serviceaccount:kube-system:{name}"),
         };
-        let calls = Calls::new(self.clients.client(&user), AGENT);
+        let calls = self.clients.calls(&user, AGENT);
         Context {
             events: Events::begin(&calls, component, tasks),
             calls,

@@ -28,7 +28,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::{ControllerRevision, DaemonSet};
-use k8s_openapi::api::core::v1::{Node, Pod};
+use k8s_openapi::api::core::v1::Node;
 use mainstay_client::{CallError, CallErrorKind, Deletion, Partial};
 use mainstay_pod::scheduling::selector::Selector;
 use serde_json::{Value, json};
@@ -39,6 +39,7 @@ use crate::events::EventType;
 use crate::informer::{Change, Informer, ObjectKey};
 use crate::informers::path;
 use crate::pod_control::{BURST, PodControl};
+use crate::pods::Pod;
 use crate::queue::Queue;
 use crate::written::{SOON, Written};
 use decide::{Decision, Why, decide};

@@ -29,7 +29,6 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::{Deployment, DeploymentStatus, ReplicaSet};
-use k8s_openapi::api::core::v1::Pod;
 use mainstay_client::{CallError, CallErrorKind, Deletion, Partial};
 use mainstay_pod::scheduling::selector::Selector;
 use serde_json::{Value, json};
@@ -40,6 +39,7 @@ use crate::events::EventType;
 use crate::informer::{Change, Informer, ObjectKey};
 use crate::informers::path;
 use crate::owner::{controller, is_of};
+use crate::pods::Pod;
 use crate::queue::Queue;
 use crate::written::Written;
 use conditions::{PROGRESSING, condition, reason};

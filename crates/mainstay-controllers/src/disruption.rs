@@ -26,7 +26,6 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
-use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use mainstay_client::{CallError, CallErrorKind};
 use mainstay_pod::scheduling::selector::{Labels, Selector};
@@ -36,6 +35,7 @@ use crate::context::Context;
 use crate::events::{EventType, Events};
 use crate::informer::{Change, Informer, ObjectKey};
 use crate::informers::path;
+use crate::pods::Pod;
 use crate::queue::Queue;
 use decide::{Decision, decide};
 use scale::Scales;

@@ -41,7 +41,7 @@ pub async fn lead<F>(clients: &dyn Clients, identity: &str, work: impl Fn() -> F
 where
     F: Future<Output = ()>,
 {
-    let calls = Calls::new(clients.client(READER), AGENT);
+    let calls = clients.calls(READER, AGENT);
     let mut candidate = Candidate::new(identity);
     loop {
         take(&calls, &mut candidate).await;

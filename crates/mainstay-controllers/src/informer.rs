@@ -6,9 +6,9 @@
 //!   order; the store is as new as what is told.
 //! - Of states that follow each other fast some may be left out; of ends none is.
 //!
-//! Objects are shared and have no `managedFields` and no `last-applied-configuration`, and pods have nothing
-//! else either that no controller reads ([`crate::pods::strip`]): they are for reading and are not to be
-//! written back as a whole.
+//! Objects are shared and have no `managedFields` and no `last-applied-configuration`, pods have nothing else
+//! either that no controller reads ([`crate::pods::Pod`]), and what is followed for its metadata only has neither
+//! labels nor annotations: they are for reading and are not to be written back as a whole.
 
 use std::any::Any;
 use std::collections::{BTreeMap, BTreeSet};
@@ -16,11 +16,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, Weak};
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use mainstay_client::{CallError, Object, Sink};
+use mainstay_client::{CallError, Object, Partial, Sink};
 use tokio::sync::watch;
 
 use crate::outage::{Away, Outage};
-use crate::pods;
 use crate::queue::Queue;
 
 /// What kubectl remembers on objects; half of their size, often.
@@ -291,8 +290,10 @@ fn kept<K: Object + Clone + 'static>(mut object: K) -> K {
     if let Some(annotations) = &mut meta.annotations {
         annotations.remove(LAST_APPLIED);
     }
-    if let Some(pod) = (&mut object as &mut dyn Any).downcast_mut() {
-        pods::strip(pod);
+    let whole: &mut dyn Any = &mut object;
+    if let Some(Partial { metadata }) = whole.downcast_mut() {
+        // Garbage collection goes by who owns what.
+        (metadata.labels, metadata.annotations) = (None, None);
     }
     object.clone()
 }

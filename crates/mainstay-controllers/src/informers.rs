@@ -8,7 +8,7 @@ use std::time::Duration;
 use k8s_openapi::api::apps::v1::{ControllerRevision, DaemonSet, Deployment, ReplicaSet};
 use k8s_openapi::api::certificates::v1::CertificateSigningRequest;
 use k8s_openapi::api::coordination::v1::Lease;
-use k8s_openapi::api::core::v1::{Namespace, Node, Pod, Secret, Service, ServiceAccount};
+use k8s_openapi::api::core::v1::{Namespace, Node, Secret, Service, ServiceAccount};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::{Metadata, Resource};
@@ -19,6 +19,7 @@ use tokio::task::JoinSet;
 use crate::informer::{Informer, Subscription};
 use crate::keep::keep;
 use crate::outage::Outage;
+use crate::pods::Pod;
 
 /// How long one watch lasts. Source: `minWatchTimeout` of client-go's reflector.
 const WATCH: Duration = Duration::from_secs(300);

@@ -5,13 +5,14 @@
 use std::sync::Arc;
 
 use futures_util::{StreamExt, stream};
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::Pod as KubernetesPod;
 use mainstay_client::{CallError, Deletion, Object, Partial};
 
 use crate::context::Context;
 use crate::events::EventType;
 use crate::informer::ObjectKey;
 use crate::informers::{Kind, path};
+use crate::pods::Pod;
 use crate::written::Written;
 
 /// How many pods are made or deleted in one go. Source: `BurstReplicas`.
@@ -33,7 +34,7 @@ impl<K: Kind> PodControl<'_, K> {
     pub(crate) async fn create(
         &self,
         count: usize,
-        pod: impl Fn(usize) -> Pod,
+        pod: impl Fn(usize) -> KubernetesPod,
     ) -> Result<(), CallError> {
         let (mut made, mut batch) = (0, 1);
         while made < count {
@@ -48,7 +49,7 @@ impl<K: Kind> PodControl<'_, K> {
         Ok(())
     }
 
-    async fn create_one(&self, pod: Pod) -> Result<(), CallError> {
+    async fn create_one(&self, pod: KubernetesPod) -> Result<(), CallError> {
         let key = ObjectKey::of(self.owner.meta());
         match self.context.calls.post::<Partial, _>(&path::<Pod>(&key.namespace, ""), &pod).await {
             Ok(made) => {

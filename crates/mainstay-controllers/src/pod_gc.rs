@@ -16,7 +16,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{Node, Pod};
+use k8s_openapi::api::core::v1::Node;
 use mainstay_client::{CallError, CallErrorKind, Deletion};
 use serde_json::{Value, json};
 use tokio::time::Instant;
@@ -24,7 +24,7 @@ use tokio::time::Instant;
 use crate::context::Context;
 use crate::informer::{Change, Informer, ObjectKey};
 use crate::informers::path;
-use crate::pods;
+use crate::pods::{self, Pod};
 use crate::queue::Queue;
 use decide::{Place, Why, decide, failed, is_out_of_service, surplus};
 

@@ -1,25 +1,27 @@
 //! What controllers of pods have to know of them.
 
 use std::collections::BTreeMap;
+use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{
-    Container, ContainerStatus, Pod, PodCondition, PodTemplateSpec, Volume,
+    ContainerStatus, Pod as KubernetesPod, PodCondition, PodTemplateSpec, Volume,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference, Time};
+use k8s_openapi::{Metadata, Resource};
 use mainstay_pod::identity::CONFIG_MIRROR_ANNOTATION;
+use serde::Deserialize;
 use serde_json::{Value, json};
+
+use crate::scheduler::Demand;
 
 /// The longest name of a pod.
 const LONGEST_NAME: usize = 253;
 
 /// What says how dear a pod is, of those that a ReplicaSet has too many of.
-pub(crate) const DELETION_COST: &str = "controller.kubernetes.io/pod-deletion-cost";
-
-/// The annotations of pods that controllers read.
-const ANNOTATIONS: [&str; 2] = [DELETION_COST, CONFIG_MIRROR_ANNOTATION];
+const DELETION_COST: &str = "controller.kubernetes.io/pod-deletion-cost";
 
 /// Conditions by which a kubelet explains another one.
 const UNREAD_CONDITIONS: [&str; 3] =
@@ -28,17 +30,80 @@ const UNREAD_CONDITIONS: [&str; 3] =
 /// The condition of a pod that is to be disrupted.
 pub(crate) const DISRUPTION_TARGET: &str = "DisruptionTarget";
 
+/// A pod as controllers know it: without what none of them reads, and with what its annotations say, and its
+/// containers ask for, instead of them. A container takes 2 KiB.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq)]
+#[serde(from = "KubernetesPod")]
+pub(crate) struct Pod {
+    /// Without annotations and containers.
+    stripped: KubernetesPod,
+    /// What the scheduler has to know of its containers.
+    pub(crate) demand: Demand,
+    /// Those of its init containers that run on beside the others.
+    pub(crate) sidecars: Box<[String]>,
+    /// It mirrors a static pod.
+    pub(crate) is_mirror: bool,
+    /// How dear it is, of those that a ReplicaSet has too many of.
+    pub(crate) deletion_cost: i32,
+}
+
+impl From<KubernetesPod> for Pod {
+    fn from(mut pod: KubernetesPod) -> Self {
+        let demand = Demand::of(&pod);
+        let init = pod.spec.iter().flat_map(|spec| spec.init_containers.iter().flatten());
+        let sidecars = init.filter(|it| it.restart_policy.as_deref() == Some("Always"));
+        let sidecars = sidecars.map(|it| it.name.clone()).collect();
+        let annotations = pod.metadata.annotations.take().unwrap_or_default();
+        let is_mirror = annotations.contains_key(CONFIG_MIRROR_ANNOTATION);
+        let deletion_cost = annotations.get(DELETION_COST).and_then(|cost| cost.parse().ok());
+        strip(&mut pod);
+        let deletion_cost = deletion_cost.unwrap_or_default();
+        Self { stripped: pod, demand, sidecars, is_mirror, deletion_cost }
+    }
+}
+
+impl Deref for Pod {
+    type Target = KubernetesPod;
+
+    fn deref(&self) -> &KubernetesPod {
+        &self.stripped
+    }
+}
+
+impl DerefMut for Pod {
+    fn deref_mut(&mut self) -> &mut KubernetesPod {
+        &mut self.stripped
+    }
+}
+
+impl Resource for Pod {
+    const API_VERSION: &'static str = KubernetesPod::API_VERSION;
+    const GROUP: &'static str = KubernetesPod::GROUP;
+    const KIND: &'static str = KubernetesPod::KIND;
+    const VERSION: &'static str = KubernetesPod::VERSION;
+    const URL_PATH_SEGMENT: &'static str = KubernetesPod::URL_PATH_SEGMENT;
+    type Scope = <KubernetesPod as Resource>::Scope;
+}
+
+impl Metadata for Pod {
+    type Ty = ObjectMeta;
+
+    fn metadata(&self) -> &ObjectMeta {
+        &self.stripped.metadata
+    }
+
+    fn metadata_mut(&mut self) -> &mut ObjectMeta {
+        &mut self.stripped.metadata
+    }
+}
+
 /// Takes away what no controller reads of a pod and what may be much, as it is kept of every pod there is.
 ///
-/// What counts of its containers is what they ask for, of its volumes what it waits for or pulls, and of what
-/// its containers came to how often they were started again and what they were allocated.
-pub(crate) fn strip(pod: &mut Pod) {
-    if let Some(annotations) = &mut pod.metadata.annotations {
-        annotations.retain(|key, _| ANNOTATIONS.contains(&key.as_str()));
-    }
+/// What counts of its volumes is what it waits for or pulls, and of what its containers came to how often they were
+/// started again.
+fn strip(pod: &mut KubernetesPod) {
     if let Some(spec) = &mut pod.spec {
-        let init = spec.init_containers.iter_mut().flatten();
-        spec.containers.iter_mut().chain(init).for_each(strip_container);
+        (spec.containers, spec.init_containers) = (Vec::new(), None);
         let is_read = |it: &Volume| {
             it.persistent_volume_claim.is_some() || it.ephemeral.is_some() || it.image.is_some()
         };
@@ -49,8 +114,13 @@ pub(crate) fn strip(pod: &mut Pod) {
     }
     if let Some(status) = &mut pod.status {
         for statuses in [&mut status.init_container_statuses, &mut status.container_statuses] {
-            let statuses = statuses.iter_mut();
-            statuses.for_each(|statuses| statuses.retain_mut(strip_status));
+            let restarted = statuses.iter().flatten().filter(|it| it.restart_count != 0);
+            let stripped = restarted.map(|it| ContainerStatus {
+                name: it.name.clone(),
+                restart_count: it.restart_count,
+                ..ContainerStatus::default()
+            });
+            *statuses = Some(stripped.collect());
         }
         status.ephemeral_container_statuses = None;
         let of_kubelet = |it: &PodCondition| UNREAD_CONDITIONS.contains(&it.type_.as_str());
@@ -58,31 +128,6 @@ pub(crate) fn strip(pod: &mut Pod) {
         (status.host_ip, status.host_ips) = (None, None);
         (status.pod_ip, status.pod_ips) = (None, None);
     }
-}
-
-fn strip_container(container: &mut Container) {
-    let whole = std::mem::take(container);
-    *container = Container {
-        name: whole.name,
-        image: whole.image,
-        ports: whole.ports,
-        resources: whole.resources,
-        restart_policy: whole.restart_policy,
-        ..Container::default()
-    };
-}
-
-/// Answers whether anything is left.
-fn strip_status(status: &mut ContainerStatus) -> bool {
-    let whole = std::mem::take(status);
-    *status = ContainerStatus {
-        name: whole.name,
-        restart_count: whole.restart_count,
-        resources: whole.resources.filter(|it| it.requests.is_some()),
-        allocated_resources: whole.allocated_resources,
-        ..ContainerStatus::default()
-    };
-    status.restart_count != 0 || status.resources.is_some() || status.allocated_resources.is_some()
 }
 
 /// The phase; empty before the API has set one.
@@ -167,14 +212,14 @@ pub(crate) fn from_template(
     template: &PodTemplateSpec,
     owner: &ObjectMeta,
     reference: OwnerReference,
-) -> Pod {
+) -> KubernetesPod {
     let of_template = template.metadata.as_ref();
     // What is too long is cut by the API.
     let mut prefix = owner.name.clone().unwrap_or_default();
     if prefix.len() < LONGEST_NAME {
         prefix.push('-');
     }
-    Pod {
+    KubernetesPod {
         metadata: ObjectMeta {
             generate_name: Some(prefix),
             namespace: owner.namespace.clone(),

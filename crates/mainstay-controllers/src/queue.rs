@@ -11,6 +11,8 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use futures_util::StreamExt as _;
+use futures_util::stream::FuturesUnordered;
 use mainstay_client::{CallError, CallErrorKind, Trouble};
 use tokio::sync::Notify;
 use tokio::time::Instant;
@@ -66,14 +68,23 @@ impl<K: Ord + Clone> Queue<K> {
     where
         F: Future<Output = Result<Option<Duration>, CallError>>,
     {
-        let worker = || async {
-            loop {
-                let key = self.next().await;
-                let result = sync(key.clone()).await;
-                self.done(key, result);
-            }
+        let sync = &sync;
+        let work = |key: K| async move {
+            let result = sync(key.clone()).await;
+            self.done(key, result);
         };
-        futures_util::future::join_all((0..at_once).map(|_| worker())).await;
+        // One for each key that is worked on, and none at rest: they are large.
+        let mut in_work = FuturesUnordered::new();
+        loop {
+            tokio::select! {
+                // What was taken begins before the next one is taken.
+                biased;
+                // Cancel-safe: what it answers is nothing.
+                Some(()) = in_work.next(), if !in_work.is_empty() => {}
+                // Cancelled before it has taken a key, or not at all.
+                key = self.next(), if in_work.len() < at_once => in_work.push(work(key)),
+            }
+        }
     }
 
     async fn next(&self) -> K {
@@ -213,7 +224,9 @@ mod tests {
             queue.add(key);
         }
         let second = Duration::from_secs(1);
-        assert_eq!(work(&queue, second, |_, _| Ok(None)).await, [("a", 0), ("b", 0)]);
+        let mut both = work(&queue, second, |_, _| Ok(None)).await;
+        both.sort_unstable();
+        assert_eq!(both, [("a", 0), ("b", 0)]);
         queue.add("a");
         let again = |_: &str, count| {
             if count == 1 {

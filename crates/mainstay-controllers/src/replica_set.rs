@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::ReplicaSet;
-use k8s_openapi::api::core::v1::{Pod, PodTemplateSpec};
+use k8s_openapi::api::core::v1::PodTemplateSpec;
 use mainstay_client::{CallError, CallErrorKind};
 use mainstay_pod::scheduling::selector::Selector;
 
@@ -25,6 +25,7 @@ use crate::context::Context;
 use crate::informer::{Informer, ObjectKey};
 use crate::informers::path;
 use crate::pod_control::{BURST, PodControl};
+use crate::pods::Pod;
 use crate::queue::Queue;
 use crate::written::Written;
 use crate::{owner, pods};

@@ -37,6 +37,7 @@ use self::pod::PodInfo;
 use self::score::Feasible;
 use self::snapshot::{Slot, Snapshot};
 
+pub(crate) use self::pod::Demand;
 pub(crate) use self::run::run;
 
 /// The user that it is.

@@ -17,7 +17,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{Node, Pod, Taint, Toleration};
+use k8s_openapi::api::core::v1::{Node, Pod as KubernetesPod, Taint, Toleration};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use mainstay_client::{CallError, Deletion};
 use serde_json::{Value, json};
@@ -27,7 +27,7 @@ use crate::context::Context;
 use crate::events::EventType;
 use crate::informer::{Change, Informer, ObjectKey};
 use crate::informers::path;
-use crate::pods;
+use crate::pods::{self, Pod};
 use crate::queue::Queue;
 use decide::{Timer, decide, no_execute};
 
@@ -168,7 +168,7 @@ impl Controller {
             uid,
             ..ObjectMeta::default()
         };
-        let pod = Pod { metadata, ..Pod::default() };
+        let pod = KubernetesPod { metadata, ..KubernetesPod::default() };
         let message = format!("{what} {key}");
         self.context.events.tell(&pod, EventType::Normal, "TaintManagerEviction", message);
     }

@@ -101,7 +101,7 @@ fn reconnect(instance: &Arc<Instance>, id: &SandboxId) -> Result<()> {
         let Some(shim) = state.record.shim.filter(|_| state.ready && state.shim.is_some()) else {
             return Ok(());
         };
-        let bandwidth = Bandwidth::of(&state.record.annotations)?;
+        let bandwidth = Bandwidth::of(&state.record.annotations.to_map())?;
         (shim, state.record.port_mappings.clone(), bandwidth)
     };
     let namespace = namespace::network_of(shim.pid)

@@ -57,8 +57,8 @@ pub(crate) struct SandboxRecord {
     pub(crate) metadata: PodSandboxMetadata,
     pub(crate) hostname: String,
     pub(crate) log_directory: String,
-    pub(crate) labels: BTreeMap<String, String>,
-    pub(crate) annotations: BTreeMap<String, String>,
+    pub(crate) labels: Pairs,
+    pub(crate) annotations: Pairs,
     pub(crate) cgroup_parent: String,
     pub(crate) namespaces: NamespaceOptions,
     pub(crate) port_mappings: Vec<PortMapping>,
@@ -87,8 +87,8 @@ pub(crate) struct ContainerRecord {
     pub(crate) metadata: ContainerMetadata,
     pub(crate) image: ImageSpec,
     pub(crate) image_ref: String,
-    pub(crate) labels: BTreeMap<String, String>,
-    pub(crate) annotations: BTreeMap<String, String>,
+    pub(crate) labels: Pairs,
+    pub(crate) annotations: Pairs,
     pub(crate) log_path: String,
     /// Its cgroup, from the root of each hierarchy.
     pub(crate) cgroup: String,
@@ -96,6 +96,33 @@ pub(crate) struct ContainerRecord {
     pub(crate) stop_signal: i32,
     /// Its first process, and the pattern for further ones.
     pub(crate) process: Process,
+}
+
+/// Labels or annotations, by name: a map would keep room for eleven of them, and most have a few.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Pairs(Box<[(Box<str>, Box<str>)]>);
+
+impl Pairs {
+    pub(crate) fn get(&self, name: &str) -> Option<&str> {
+        self.0.iter().find(|(known, _)| **known == *name).map(|(_, value)| &**value)
+    }
+
+    /// Whether all of these are among them.
+    pub(crate) fn carry(&self, wanted: &BTreeMap<String, String>) -> bool {
+        wanted.iter().all(|(name, value)| self.get(name) == Some(value))
+    }
+
+    pub(crate) fn to_map(&self) -> BTreeMap<String, String> {
+        self.0.iter().map(|(name, value)| ((**name).to_owned(), (**value).to_owned())).collect()
+    }
+}
+
+impl From<&BTreeMap<String, String>> for Pairs {
+    fn from(map: &BTreeMap<String, String>) -> Self {
+        Self(
+            map.iter().map(|(name, value)| (name.as_str().into(), value.as_str().into())).collect(),
+        )
+    }
 }
 
 impl Maker {
@@ -144,8 +171,8 @@ impl SandboxRecord {
             metadata: config.metadata.clone(),
             hostname: config.hostname.clone(),
             log_directory: config.log_directory.clone(),
-            labels: config.labels.clone(),
-            annotations: config.annotations.clone(),
+            labels: Pairs::from(&config.labels),
+            annotations: Pairs::from(&config.annotations),
             cgroup_parent: config.cgroup_parent.clone(),
             namespaces: config.security_context.namespaces,
             port_mappings: config.port_mappings.clone(),
@@ -289,8 +316,8 @@ impl From<&SandboxRecord> for SandboxFile {
             attempt: record.metadata.attempt,
             hostname: record.hostname.clone(),
             log_directory: record.log_directory.clone(),
-            labels: record.labels.clone(),
-            annotations: record.annotations.clone(),
+            labels: record.labels.to_map(),
+            annotations: record.annotations.to_map(),
             cgroup_parent: record.cgroup_parent.clone(),
             network_namespace: record.namespaces.network.into(),
             pid_namespace: record.namespaces.pid.into(),
@@ -318,8 +345,8 @@ impl From<SandboxFile> for SandboxRecord {
             },
             hostname: file.hostname,
             log_directory: file.log_directory,
-            labels: file.labels,
-            annotations: file.annotations,
+            labels: Pairs::from(&file.labels),
+            annotations: Pairs::from(&file.annotations),
             cgroup_parent: file.cgroup_parent,
             namespaces: NamespaceOptions {
                 network: file.network_namespace.into(),
@@ -348,8 +375,8 @@ impl From<&ContainerRecord> for ContainerFile {
             attempt: record.metadata.attempt,
             image: record.image.0.clone(),
             image_ref: record.image_ref.clone(),
-            labels: record.labels.clone(),
-            annotations: record.annotations.clone(),
+            labels: record.labels.to_map(),
+            annotations: record.annotations.to_map(),
             log_path: record.log_path.clone(),
             cgroup: record.cgroup.clone(),
             stop_signal: record.stop_signal,
@@ -367,8 +394,8 @@ impl From<ContainerFile> for ContainerRecord {
             metadata: ContainerMetadata { name: file.name, attempt: file.attempt },
             image: ImageSpec(file.image),
             image_ref: file.image_ref,
-            labels: file.labels,
-            annotations: file.annotations,
+            labels: Pairs::from(&file.labels),
+            annotations: Pairs::from(&file.annotations),
             log_path: file.log_path,
             cgroup: file.cgroup,
             stop_signal: file.stop_signal,

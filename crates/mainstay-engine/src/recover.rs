@@ -332,7 +332,7 @@ fn open_network(engine: &Instance) -> Result<()> {
             addresses: record.ips.clone(),
             port_mappings: record.port_mappings.clone(),
             // What cannot be read kept the sandbox from being made.
-            bandwidth: Bandwidth::of(&record.annotations).unwrap_or_default(),
+            bandwidth: Bandwidth::of(&record.annotations.to_map()).unwrap_or_default(),
             asks: resolver::may_ask(record),
         })
         .collect();

@@ -140,14 +140,14 @@ impl Runtime for Engine {
             }
             let matching = state.containers.values().filter(|container| {
                 let record = &container.record;
-                self.1.sees(record.maker) && carries(&record.labels, &filter.labels)
+                self.1.sees(record.maker) && record.labels.carry(&filter.labels)
             });
             list.extend(matching.map(|container| Container {
                 id: container.record.id.clone(),
                 sandbox: id.clone(),
                 metadata: container.record.metadata.clone(),
                 state: container.state.clone(),
-                labels: container.record.labels.clone(),
+                labels: container.record.labels.to_map(),
             }));
         }
         Ok(list)
@@ -239,9 +239,6 @@ impl Runtime for Engine {
     }
 }
 
-pub(crate) fn carries(
-    labels: &BTreeMap<String, String>,
-    wanted: &BTreeMap<String, String>,
-) -> bool {
+fn carries(labels: &BTreeMap<String, String>, wanted: &BTreeMap<String, String>) -> bool {
     wanted.iter().all(|(name, value)| labels.get(name) == Some(value))
 }

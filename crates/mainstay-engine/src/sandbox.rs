@@ -163,8 +163,8 @@ fn summary(state: &State) -> PodSandbox {
         metadata: state.record.metadata.clone(),
         state: if state.ready { PodSandboxState::Ready } else { PodSandboxState::NotReady },
         created_at: state.record.created_at,
-        labels: state.record.labels.clone(),
-        annotations: state.record.annotations.clone(),
+        labels: state.record.labels.to_map(),
+        annotations: state.record.annotations.to_map(),
     }
 }
 
@@ -177,8 +177,8 @@ pub(crate) fn container_status(container: &Container) -> ContainerStatus {
         created_at: record.created_at,
         image: record.image.clone(),
         image_ref: record.image_ref.clone(),
-        labels: record.labels.clone(),
-        annotations: record.annotations.clone(),
+        labels: record.labels.to_map(),
+        annotations: record.annotations.to_map(),
         log_path: record.log_path.clone(),
         user: Some(LinuxContainerUser {
             uid: record.process.uid,

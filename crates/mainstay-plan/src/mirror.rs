@@ -26,7 +26,7 @@ use k8s_openapi::api::core::v1::PodStatus;
 use mainstay_pod::Pod;
 use serde_json::{Value, json};
 
-pub use held::{Held, Mirror};
+pub use held::{Held, Mirror, Said};
 pub use object::{CONFIG_MIRROR_ANNOTATION, INVALID_CONDITION, object};
 
 use crate::patch;
@@ -150,12 +150,13 @@ pub fn next(
             if mirror.deleting || !mirror.shows(wanted.pod, node) {
                 return delete(mirror);
             }
-            let status = object::status(wanted, &mirror.status, now);
+            let said = mirror.status.read();
+            let status = object::status(wanted, &said, now);
             // No API lets what has ended for good run again.
-            if is_over(&mirror.status) && !is_over(&status) {
+            if is_over(&said) && !is_over(&status) {
                 return delete(mirror);
             }
-            if let Some(patch) = patch_of(&mirror.status, &status, &mirror.uid) {
+            if let Some(patch) = patch_of(&said, &status, &mirror.uid) {
                 return Some(Action::PatchStatus { patch });
             }
             let missing = object::missing(wanted.pod, mirror);

@@ -22,7 +22,7 @@ pub struct Pod {
     source: SourceKind,
     content_hash: String,
     /// Containers whose pull policy nobody wrote.
-    unwritten_pull_policies: BTreeSet<String>,
+    unwritten_pull_policies: Box<[String]>,
     /// Its ephemeral containers, as far as they are like others.
     ephemeral: Vec<Container>,
 }
@@ -104,10 +104,11 @@ impl Pod {
         mut inner: KubernetesPod,
         source: SourceKind,
         content_hash: String,
-        unwritten_pull_policies: BTreeSet<String>,
+        unwritten_pull_policies: impl IntoIterator<Item = String>,
     ) -> Self {
         let added = inner.spec.get_or_insert_default().ephemeral_containers.iter().flatten();
         let ephemeral = added.map(as_container).collect();
+        let unwritten_pull_policies = unwritten_pull_policies.into_iter().collect();
         Self { inner, source, content_hash, unwritten_pull_policies, ephemeral }
     }
 
@@ -246,12 +247,16 @@ impl Pod {
 
     /// Whether the manifest says when the image of a container is pulled, or defaulting did.
     pub fn has_written_pull_policy(&self, container: &str) -> bool {
-        !self.unwritten_pull_policies.contains(container)
+        !self.is_unwritten(container)
     }
 
     /// The same of a volume's image.
     pub fn has_written_volume_pull_policy(&self, volume: &str) -> bool {
-        !self.unwritten_pull_policies.contains(&of_volume(volume))
+        !self.is_unwritten(&of_volume(volume))
+    }
+
+    fn is_unwritten(&self, container: &str) -> bool {
+        self.unwritten_pull_policies.iter().any(|name| name == container)
     }
 
     /// Ports of the host that it occupies, in the order of the manifest.
@@ -265,7 +270,7 @@ impl Pod {
             format: FORMAT,
             source: (self.source != SourceKind::File).then_some(self.source),
             content_hash: self.content_hash.clone(),
-            unwritten_pull_policies: self.unwritten_pull_policies.clone(),
+            unwritten_pull_policies: self.unwritten_pull_policies.iter().cloned().collect(),
             pod: self.inner.clone(),
         };
         serde_json::to_string(&stored).expect("a pod has string keys and no values that JSON lacks")

@@ -37,7 +37,7 @@ impl Default for Window {
             bytes: 16 << 20,
             age: Duration::from_secs(600),
             fresh: Duration::from_secs(75),
-            aged_bytes: 256 << 10,
+            aged_bytes: 64 << 10,
         }
     }
 }

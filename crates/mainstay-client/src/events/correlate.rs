@@ -69,8 +69,8 @@ pub struct Correlator {
 /// Messages about one thing for one reason.
 #[derive(Debug, Default)]
 struct Similar {
-    /// Of different ones; no more than [`COMBINED`].
-    messages: Vec<String>,
+    /// The marks of different ones; no more than [`COMBINED`].
+    messages: Vec<u64>,
     last: Timestamp,
 }
 
@@ -114,7 +114,7 @@ impl Correlator {
             count: event.count.unwrap_or(1),
             first: known.as_ref().map_or(occurrence.at, |known| known.first),
         };
-        self.told.put(key, told);
+        self.told.put(&key, told);
         if !self.afford(&occurrence) {
             return None;
         }
@@ -137,13 +137,14 @@ impl Correlator {
     fn combine(&mut self, occurrence: &mut Occurrence) -> String {
         let (warning, reason) = (occurrence.warning, &occurrence.reason);
         let group = format!("{} {warning} {reason}", thing(&occurrence.about, false));
+        let message = self.similar.mark(&occurrence.message);
         let similar = self.similar.get_or_default(&group);
         if seconds(similar.last, occurrence.at) > INTERVAL {
             similar.messages.clear();
         }
         similar.last = occurrence.at;
-        if !similar.messages.contains(&occurrence.message) {
-            similar.messages.push(occurrence.message.clone());
+        if !similar.messages.contains(&message) {
+            similar.messages.push(message);
         }
         if similar.messages.len() < COMBINED {
             let thing = thing(&occurrence.about, true);

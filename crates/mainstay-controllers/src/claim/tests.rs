@@ -1,9 +1,9 @@
 use k8s_openapi::api::apps::v1::{ReplicaSet, ReplicaSetSpec};
-use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, Time};
 use mainstay_client::Sink;
 
 use super::*;
+use crate::pods::Pod;
 
 fn labels(app: &str) -> Option<BTreeMap<String, String>> {
     Some(BTreeMap::from([("app".to_owned(), app.to_owned())]))
@@ -33,7 +33,9 @@ fn meta(name: &str) -> ObjectMeta {
 fn pod(name: &str, app: &str, owner: Option<&ReplicaSet>) -> Arc<Pod> {
     let owners = owner.map(|owner| vec![reference(owner)]);
     let metadata = ObjectMeta { labels: labels(app), owner_references: owners, ..meta(name) };
-    Arc::new(Pod { metadata, ..Pod::default() })
+    let mut pod = Pod::default();
+    pod.metadata = metadata;
+    Arc::new(pod)
 }
 
 fn ending(mut pod: Arc<Pod>) -> Arc<Pod> {

@@ -9,14 +9,14 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::{DaemonSet, RollingUpdateDaemonSet};
-use k8s_openapi::api::core::v1::{Node, Pod};
+use k8s_openapi::api::core::v1::Node;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
 use super::history::label;
 use super::place::{Takes, is_bound, takes};
 use super::surge;
 use super::template;
-use crate::pods;
+use crate::pods::{self, Pod};
 
 /// What is to be done.
 #[derive(Debug, Default, PartialEq)]

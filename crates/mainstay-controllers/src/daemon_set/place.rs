@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use k8s_openapi::api::apps::v1::DaemonSet;
-use k8s_openapi::api::core::v1::{Node, Pod};
+use k8s_openapi::api::core::v1::Node;
 use mainstay_pod::scheduling::{node_affinity, taints};
 
 use super::template;
-use crate::pods;
+use crate::pods::{self, Pod};
 
 /// What a node does with a pod of a DaemonSet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

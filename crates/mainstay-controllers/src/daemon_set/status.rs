@@ -8,12 +8,12 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::{DaemonSet, DaemonSetStatus};
-use k8s_openapi::api::core::v1::{Node, Pod};
+use k8s_openapi::api::core::v1::Node;
 
 use super::decide::min_ready;
 use super::place::{Takes, takes};
 use super::template;
-use crate::pods;
+use crate::pods::{self, Pod};
 
 /// The status, if it is another one than that which there is. `is_current` says whether it was decided
 /// by the set as it is now.

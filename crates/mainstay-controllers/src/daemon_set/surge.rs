@@ -7,10 +7,10 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::DaemonSet;
-use k8s_openapi::api::core::v1::Pod;
 
 use super::decide::{Decision, Why, is_available, is_ending};
 use super::template;
+use crate::pods::Pod;
 
 /// Decides which nodes get a new pod beside their old one, and which old ones go. No more than
 /// `max_surge` nodes get one whose old one serves somebody; of a node that should have none any more

@@ -72,7 +72,7 @@ fn pod(name: &str, node: &str, generation: &str) -> Pod {
         }]),
         ..PodStatus::default()
     });
-    pod
+    pod.into()
 }
 
 fn with_phase(mut pod: Pod, phase: &str) -> Pod {
@@ -146,11 +146,11 @@ fn pods_are_tied_to_their_node_and_stay_through_trouble() {
     };
     let spec = set.spec.as_mut().unwrap().template.spec.as_mut().unwrap();
     spec.tolerations = Some(vec![known]);
-    let pod = template::tied(&template::pod(&set, "").unwrap(), "n1");
+    let pod = Pod::from(template::tied(&template::pod(&set, "").unwrap(), "n1"));
     assert_eq!(place::node_of(&pod), Some("n1"));
     assert_eq!(pod.metadata.generate_name.as_deref(), Some("set-"));
     assert!(template::is_current(&set, "", &pod));
-    let tolerations = pod.spec.unwrap().tolerations.unwrap();
+    let tolerations = pod.spec.as_ref().unwrap().tolerations.as_ref().unwrap();
     assert_eq!(tolerations.len(), 6);
     assert_eq!(tolerations[0].toleration_seconds, None);
 }

@@ -9,12 +9,11 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::{Deployment, DeploymentStatus, ReplicaSet};
-use k8s_openapi::api::core::v1::Pod;
 
 use super::conditions::{self, PROGRESSING, condition, reason};
 use super::strategy::Strategy;
 use super::{annotations, proportion, rolling, sets, status, template};
-use crate::pods;
+use crate::pods::{self, Pod};
 
 /// What is to be done.
 #[derive(Debug, PartialEq)]

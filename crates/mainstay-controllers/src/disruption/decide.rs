@@ -6,7 +6,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::api::policy::v1::{
     PodDisruptionBudget, PodDisruptionBudgetSpec, PodDisruptionBudgetStatus,
 };
@@ -17,7 +16,7 @@ use super::DELETION_TIMEOUT;
 use super::scale::Scales;
 use crate::events::EventType;
 use crate::owner::controller;
-use crate::pods::is_ready;
+use crate::pods::{Pod, is_ready};
 
 /// The condition. Source: `DisruptionAllowedCondition` in `staging/src/k8s.io/api/policy/v1/types.go`.
 const ALLOWED: &str = "DisruptionAllowed";

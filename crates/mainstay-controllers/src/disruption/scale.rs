@@ -7,13 +7,13 @@ use std::sync::Arc;
 
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 use k8s_openapi::api::autoscaling::v1 as autoscaling;
-use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{APIResourceList, OwnerReference};
 use mainstay_client::{CallError, CallErrorKind, Calls};
 
 use crate::informer::{Informer, ObjectKey};
 use crate::informers::{object_path, version_path};
 use crate::owner::{controller, is_of};
+use crate::pods::Pod;
 
 /// What a controller wants.
 #[derive(Clone, Debug, PartialEq)]

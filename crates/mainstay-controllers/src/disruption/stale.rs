@@ -5,14 +5,14 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{Pod, PodCondition};
+use k8s_openapi::api::core::v1::PodCondition;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use mainstay_client::{CallError, CallErrorKind, Calls};
 use serde_json::{Value, json};
 
 use crate::informer::{Informer, ObjectKey};
 use crate::informers::path;
-use crate::pods;
+use crate::pods::{self, Pod};
 
 /// How long a pod that is to be disrupted may take to be deleted. Source:
 /// `stalePodDisruptionTimeout`.

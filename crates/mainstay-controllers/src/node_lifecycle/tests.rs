@@ -329,13 +329,9 @@ fn only_what_says_that_it_is_ready_is_marked() {
             status: (*status).into(),
             ..PodCondition::default()
         });
-        let pod = Pod {
-            status: Some(PodStatus {
-                conditions: Some(conditions.collect()),
-                ..PodStatus::default()
-            }),
-            ..Pod::default()
-        };
+        let conditions = Some(conditions.collect());
+        let mut pod = Pod::default();
+        pod.status = Some(PodStatus { conditions, ..PodStatus::default() });
         assert_eq!(has_other_than_not_ready(&pod), expected);
     }
 }

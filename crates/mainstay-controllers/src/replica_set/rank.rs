@@ -7,9 +7,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::Pod;
 
-use crate::pods::{self, DELETION_COST, node};
+use crate::pods::{self, Pod, node};
 
 /// So many of the active pods, those that are missed least first.
 pub(super) fn first_to_go(
@@ -37,7 +36,7 @@ fn compare(one: &Pod, other: &Pod, beside: &dyn Fn(&Pod) -> usize, now: Timestam
     by(&|pod| i64::from(!node(pod).is_empty()))
         .then_with(|| by(&|pod| phase(pod)))
         .then_with(|| by(&|pod| i64::from(pods::is_ready(pod))))
-        .then_with(|| by(&|pod| cost(pod)))
+        .then_with(|| by(&|pod| pod.deletion_cost.into()))
         .then_with(|| Reverse(beside(one)).cmp(&Reverse(beside(other))))
         .then_with(|| {
             // Both are ready, or neither is.
@@ -80,23 +79,12 @@ fn phase(pod: &Pod) -> i64 {
     }
 }
 
-fn cost(pod: &Pod) -> i64 {
-    let cost =
-        pod.metadata.annotations.as_ref().and_then(|annotations| annotations.get(DELETION_COST));
-    cost.and_then(|cost| cost.parse::<i32>().ok()).unwrap_or_default().into()
-}
-
 /// The most that one of its containers was restarted, and one of those beside them.
 fn restarts(pod: &Pod) -> (i32, i32) {
     let Some(status) = &pod.status else { return (0, 0) };
-    let containers = pod.spec.iter().flat_map(|spec| spec.init_containers.iter().flatten());
-    let sidecars: Vec<&str> = containers
-        .filter(|it| it.restart_policy.as_deref() == Some("Always"))
-        .map(|it| it.name.as_str())
-        .collect();
     let regular = status.container_statuses.iter().flatten().map(|it| it.restart_count).max();
     let beside = status.init_container_statuses.iter().flatten();
-    let beside = beside.filter(|it| sidecars.contains(&it.name.as_str()));
+    let beside = beside.filter(|it| pod.sidecars.contains(&it.name));
     let beside = beside.map(|it| it.restart_count).max();
     (regular.unwrap_or_default(), beside.unwrap_or_default())
 }

@@ -7,12 +7,11 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::{ReplicaSet, ReplicaSetCondition, ReplicaSetStatus};
-use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use mainstay_pod::scheduling::selector::Selector;
 
 use super::{template, wanted};
-use crate::pods;
+use crate::pods::{self, Pod};
 
 /// The condition that says that pods cannot be made or deleted.
 const FAILURE: &str = "ReplicaFailure";

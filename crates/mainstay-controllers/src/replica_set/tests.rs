@@ -1,6 +1,6 @@
 use k8s_openapi::api::apps::v1::{ReplicaSetSpec, ReplicaSetStatus};
 use k8s_openapi::api::core::v1::{
-    ContainerStatus, PodCondition, PodSpec, PodStatus, PodTemplateSpec,
+    ContainerStatus, Pod as KubernetesPod, PodCondition, PodSpec, PodStatus, PodTemplateSpec,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 
@@ -39,7 +39,7 @@ fn pod(name: &str, node: &str, phase: &str, ready: Option<i64>, made: i64) -> Po
         last_transition_time: Some(Time(at(second))),
         ..PodCondition::default()
     });
-    Pod {
+    let pod = KubernetesPod {
         metadata: ObjectMeta {
             name: Some(name.into()),
             uid: Some(name.into()),
@@ -55,7 +55,8 @@ fn pod(name: &str, node: &str, phase: &str, ready: Option<i64>, made: i64) -> Po
             conditions: condition.map(|it| vec![it]),
             ..PodStatus::default()
         }),
-    }
+    };
+    pod.into()
 }
 
 fn running(name: &str) -> Pod {
@@ -81,8 +82,7 @@ fn as_many_are_made_or_deleted_as_are_missing_or_too_many() {
 #[test]
 fn those_go_first_that_are_missed_least() {
     let cheap = |mut pod: Pod, cost: &str| {
-        let cost = ("controller.kubernetes.io/pod-deletion-cost".to_owned(), cost.to_owned());
-        pod.metadata.annotations = Some([cost].into());
+        pod.deletion_cost = cost.parse().unwrap();
         pod
     };
     let restarted = |mut pod: Pod, count: i32| {

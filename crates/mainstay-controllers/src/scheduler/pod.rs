@@ -7,8 +7,7 @@ mod term;
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{Pod, PodSpec, PodStatus};
-use mainstay_pod::identity::CONFIG_MIRROR_ANNOTATION;
+use k8s_openapi::api::core::v1::{Pod as KubernetesPod, PodSpec, PodStatus};
 use mainstay_pod::resources::{self, ResourceList};
 use mainstay_pod::scheduling::host_ports;
 use mainstay_pod::scheduling::selector::Labels;
@@ -17,6 +16,7 @@ use mainstay_pod::{HostPort, Quantity};
 pub(super) use self::term::{AffinityTerm, Terms};
 use super::resource::Resource;
 use crate::informer::ObjectKey;
+use crate::pods::Pod;
 
 /// Whose pods are scheduled here. Source: `DefaultSchedulerName` in `staging/src/k8s.io/api/core/v1`.
 const SCHEDULER: &str = "default-scheduler";
@@ -43,6 +43,18 @@ pub(super) struct PodInfo {
     pub(super) is_mirror: bool,
 }
 
+/// What a pod's containers ask for.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Demand {
+    requests: Resource,
+    scored: [i64; 2],
+    host_ports: Vec<HostPort>,
+    /// How many containers there are.
+    pub(super) containers: usize,
+    /// Their images, as long as there is no node.
+    pub(super) images: Vec<String>,
+}
+
 /// What pods have that are alike to other pods' rules: replicas, often.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Kind {
@@ -64,12 +76,29 @@ pub(super) enum Stage {
     Ended,
 }
 
+impl Demand {
+    pub(crate) fn of(pod: &KubernetesPod) -> Self {
+        let Some(spec) = &pod.spec else { return Self::default() };
+        let (requests, scored) = requests(spec, pod.status.as_ref());
+        let containers = || spec.init_containers.iter().flatten().chain(&spec.containers);
+        let waits = spec.node_name.as_ref().is_none_or(String::is_empty);
+        let images = containers().filter(|_| waits).filter_map(|it| it.image.clone());
+        Self {
+            requests,
+            scored,
+            host_ports: host_ports::of(spec),
+            containers: containers().count(),
+            images: images.collect(),
+        }
+    }
+}
+
 impl PodInfo {
     /// None if the pod says nothing of itself, which no API takes.
     pub(super) fn new(object: Arc<Pod>) -> Option<Self> {
         let spec = object.spec.as_ref()?;
         let meta = &object.metadata;
-        let (requests, scored) = requests(spec, object.status.as_ref());
+        let Demand { requests, scored, host_ports, .. } = object.demand.clone();
         let kind = Kind {
             namespace: meta.namespace.clone().unwrap_or_default(),
             labels: meta.labels.clone().unwrap_or_default(),
@@ -81,13 +110,10 @@ impl PodInfo {
             priority: spec.priority.unwrap_or(0),
             requests,
             scored,
-            host_ports: host_ports::of(spec),
+            host_ports,
             kind: Arc::new(kind),
             ending: meta.deletion_timestamp.is_some(),
-            is_mirror: meta
-                .annotations
-                .as_ref()
-                .is_some_and(|it| it.contains_key(CONFIG_MIRROR_ANNOTATION)),
+            is_mirror: object.is_mirror,
             object,
         })
     }

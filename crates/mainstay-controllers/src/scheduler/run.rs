@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::ReplicaSet;
-use k8s_openapi::api::core::v1::{Binding, Namespace, Node, ObjectReference, Pod, Service};
+use k8s_openapi::api::core::v1::{Binding, Namespace, Node, ObjectReference, Service};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use mainstay_client::{CallError, CallErrorKind, Deletion};
@@ -23,7 +23,7 @@ use crate::context::Context;
 use crate::events::EventType;
 use crate::informer::{Informer, ObjectKey, Subscription};
 use crate::informers::path;
-use crate::pods::DISRUPTION_TARGET;
+use crate::pods::{DISRUPTION_TARGET, Pod};
 
 /// How many requests are under way at a time.
 const AT_ONCE: usize = 16;

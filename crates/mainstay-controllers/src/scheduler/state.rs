@@ -5,13 +5,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1::{Node, Pod};
+use k8s_openapi::api::core::v1::Node;
 
 use super::pod::{PodInfo, Stage, stage};
 use super::preempt::{Preemption, preempt};
 use super::queue::{Event, SchedulingQueue};
 use super::snapshot::Snapshot;
 use super::{Outcome, mix, schedule};
+use crate::pods::Pod;
 
 /// What is said when there is not a single node. Source: `ErrNoNodesAvailable`.
 const NO_NODES: &str = "no nodes available to schedule pods";

@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::{Node, Pod};
+use k8s_openapi::api::core::v1::Node;
 use serde_json::{Value, json};
 
 use super::pod::PodInfo;
 use super::snapshot::Snapshot;
+use crate::pods::Pod;
 
 /// A value with what is said laid over it; arrays are replaced.
 pub(super) fn merged(mut base: Value, over: Value) -> Value {

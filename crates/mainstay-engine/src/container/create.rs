@@ -21,7 +21,7 @@ use rustix::process::Signal;
 
 use super::{details, target};
 use crate::bundle::{self, Ingredients, Machine, Places};
-use crate::record::{ContainerRecord, Maker, SandboxRecord};
+use crate::record::{ContainerRecord, Maker, Pairs, SandboxRecord};
 use crate::sandbox::{Container, Sandbox, run::hostname_of};
 use crate::shim::Shim;
 use crate::user::{self, Kind, User, UserError, Wanted};
@@ -108,8 +108,8 @@ fn lay_out(
         metadata: config.metadata.clone(),
         image: ImageSpec(full_name(&names, &config.image.0)),
         image_ref: image.digests.first().map_or_else(|| image.id.to_string(), ToString::to_string),
-        labels: config.labels.clone(),
-        annotations: config.annotations.clone(),
+        labels: Pairs::from(&config.labels),
+        annotations: Pairs::from(&config.annotations),
         log_path: match owner.log_directory.is_empty() || config.log_path.is_empty() {
             true => String::new(),
             false => format!("{}/{}", owner.log_directory, config.log_path),

@@ -4,6 +4,7 @@ use jiff::Timestamp;
 use mainstay_cri::{NamespaceOptions, PodSandboxMetadata, SandboxId};
 
 use super::*;
+use crate::record::Pairs;
 
 fn record(maker: Maker, network: NamespaceMode, ips: &[IpAddr]) -> SandboxRecord {
     let names = "web.default.svc,web-n1.default.svc";
@@ -19,8 +20,8 @@ fn record(maker: Maker, network: NamespaceMode, ips: &[IpAddr]) -> SandboxRecord
         },
         hostname: String::new(),
         log_directory: String::new(),
-        labels: BTreeMap::new(),
-        annotations: [(DNS_NAMES.to_owned(), names.to_owned())].into(),
+        labels: Pairs::default(),
+        annotations: Pairs::from(&BTreeMap::from([(DNS_NAMES.to_owned(), names.to_owned())])),
         cgroup_parent: String::new(),
         namespaces: NamespaceOptions { network, ..NamespaceOptions::default() },
         port_mappings: Vec::new(),

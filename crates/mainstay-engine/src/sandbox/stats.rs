@@ -13,7 +13,6 @@ use mainstay_linux::machine::interfaces_of;
 use super::Sandbox;
 use crate::Instance;
 use crate::record::Maker;
-use crate::runtime::carries;
 
 /// Reads what all ready sandboxes that match use.
 pub(crate) async fn list(
@@ -23,7 +22,7 @@ pub(crate) async fn list(
 ) -> Result<Vec<PodSandboxStats>> {
     let all = engine.all().into_iter().filter(|sandbox| {
         let state = sandbox.state();
-        state.ready && to.sees(state.record.maker) && carries(&state.record.labels, &filter.labels)
+        state.ready && to.sees(state.record.maker) && state.record.labels.carry(&filter.labels)
     });
     let all: Vec<_> = all.collect();
     let engine = engine.clone();

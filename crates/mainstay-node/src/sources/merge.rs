@@ -104,7 +104,7 @@ pub(crate) struct Merge {
 #[derive(Default)]
 struct File {
     /// The last good version of each pod that it has.
-    pods: BTreeMap<PodKey, Claim>,
+    pods: Claims,
     /// The last good version of what pods may refer to.
     objects: BTreeMap<ObjectName, Arc<Object>>,
     notes: Vec<Note>,
@@ -112,8 +112,12 @@ struct File {
     place: Place,
     /// The bytes that were read last; `None` when they are from the ledger only, or hold what is in
     /// memory once already.
-    bytes: Option<Vec<u8>>,
+    bytes: Option<Box<[u8]>>,
 }
+
+/// What a file says of pods, by their keys: mostly of one, where a map would keep room for ten more.
+#[derive(Default)]
+struct Claims(Vec<(PodKey, Claim)>);
 
 struct Claim {
     pod: Arc<Pod>,
@@ -126,6 +130,31 @@ pub(crate) struct Remembered {
     pub(crate) path: PathBuf,
     pub(crate) place: Place,
     pub(crate) pod: Arc<Pod>,
+}
+
+impl Claims {
+    fn place(&self, key: &PodKey) -> Result<usize, usize> {
+        self.0.binary_search_by(|(known, _)| known.cmp(key))
+    }
+
+    fn get(&self, key: &PodKey) -> Option<&Claim> {
+        self.place(key).ok().map(|place| &self.0[place].1)
+    }
+
+    fn insert(&mut self, key: PodKey, claim: Claim) {
+        match self.place(&key) {
+            Ok(place) => self.0[place].1 = claim,
+            Err(place) => {
+                // Not twice the room, which would stay empty.
+                self.0.reserve_exact(1);
+                self.0.insert(place, (key, claim));
+            }
+        }
+    }
+
+    fn keys(&self) -> impl Iterator<Item = &PodKey> {
+        self.0.iter().map(|(key, _)| key)
+    }
 }
 
 impl Merge {
@@ -212,7 +241,7 @@ impl Merge {
 
     fn read(&mut self, path: PathBuf, bytes: Vec<u8>, place: Place, exposed: bool, now: Timestamp) {
         if let Some(file) = self.files.get_mut(&path)
-            && file.bytes.as_ref() == Some(&bytes)
+            && file.bytes.as_deref() == Some(&*bytes)
         {
             file.place = place;
             return;
@@ -232,7 +261,7 @@ impl Merge {
         }
         let mut notes: Vec<Note> =
             outcome.diagnostics.iter().cloned().map(Note::Diagnostic).collect();
-        let mut pods: BTreeMap<PodKey, Claim> = BTreeMap::new();
+        let mut pods = Claims::default();
         let mut refused: BTreeMap<PodKey, Arc<[Diagnostic]>> = BTreeMap::new();
         let mut objects: BTreeMap<ObjectName, Arc<Object>> = BTreeMap::new();
         let mut refused_objects: BTreeSet<ObjectName> = BTreeSet::new();
@@ -297,11 +326,11 @@ impl Merge {
                 None => {}
             }
         }
-        let bytes = Some(bytes).filter(|_| objects.is_empty());
-        for (key, claim) in std::mem::take(&mut file.pods) {
+        let bytes = objects.is_empty().then(|| bytes.into());
+        for (key, claim) in std::mem::take(&mut file.pods).0 {
             let why = refused.get(&key).or(nameless.as_ref());
             if let Some(why) = why
-                && !pods.contains_key(&key)
+                && pods.get(&key).is_none()
             {
                 pods.insert(key, Claim { invalid: Some(why.clone()), ..claim });
             }

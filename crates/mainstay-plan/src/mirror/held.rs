@@ -33,13 +33,18 @@ pub struct Mirror {
     /// The containers that were added to it.
     pub ephemeral: Vec<EphemeralContainer>,
     /// What it says.
-    pub status: PodStatus,
+    pub status: Said,
 }
+
+/// A status as a mirror has it, in JSON: it is looked at when something changes only, and has three times the size
+/// when it is read.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Said(Box<[u8]>);
 
 // === impl Held ===
 
 impl Held {
-    /// What matters of a pod of the API, without the room that reading leaves in lists.
+    /// What matters of a pod of the API, without the room that reading leaves.
     pub fn of(mut pod: KubernetesPod) -> Self {
         let annotations = pod.metadata.annotations.as_mut();
         let Some(hash) = annotations.and_then(|it| it.remove(CONFIG_MIRROR_ANNOTATION)) else {
@@ -57,8 +62,24 @@ impl Held {
             owner: owner.map(|owner| owner.uid),
             deleting: metadata.deletion_timestamp.is_some(),
             ephemeral: pod.spec.and_then(|spec| spec.ephemeral_containers).unwrap_or_default(),
-            status: pod.status.as_ref().cloned().unwrap_or_default(),
+            status: Said::from(&pod.status.unwrap_or_default()),
         }))
+    }
+}
+
+// === impl Said ===
+
+impl Said {
+    /// The status.
+    pub fn read(&self) -> PodStatus {
+        serde_json::from_slice(&self.0).expect("it was written from a status")
+    }
+}
+
+impl From<&PodStatus> for Said {
+    fn from(status: &PodStatus) -> Self {
+        let json = serde_json::to_vec(status);
+        Self(json.expect("a status has string keys and no values that JSON lacks").into())
     }
 }
 

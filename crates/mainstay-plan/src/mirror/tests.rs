@@ -22,6 +22,10 @@ fn status(phase: &str) -> PodStatus {
     PodStatus { phase: Some(phase.into()), ..PodStatus::default() }
 }
 
+fn said(phase: &str) -> Said {
+    Said::from(&status(phase))
+}
+
 fn at(second: i64) -> Timestamp {
     Timestamp::from_second(second).unwrap()
 }
@@ -33,7 +37,7 @@ fn ending(pod: &Pod) -> Ending {
 fn mirror(pod: &Pod) -> Mirror {
     let object = object(pod, "n1", "node-uid");
     match Held::of(object) {
-        Held::Mirror(mirror) => Mirror { uid: "m".into(), status: status("Running"), ..*mirror },
+        Held::Mirror(mirror) => Mirror { uid: "m".into(), status: said("Running"), ..*mirror },
         Held::Foreign(_) => panic!("it has the annotation"),
     }
 }
@@ -53,8 +57,8 @@ fn one_line_for_each_state() {
     let some = |mirror| Some(Held::Mirror(Box::new(mirror)));
     let awaited = || Some(Static::Awaited);
     let leaving = |ending| Some(Static::Leaving { ending });
-    let pending = Mirror { status: status("Pending"), ..mirror(&new) };
-    let failed = Mirror { status: status("Failed"), ..mirror(&new) };
+    let pending = Mirror { status: said("Pending"), ..mirror(&new) };
+    let failed = Mirror { status: said("Failed"), ..mirror(&new) };
     let moved = Mirror { path: Some("other.yaml".into()), ..mirror(&new) };
     let stray = Mirror { owner: Some("old-node".into()), ..mirror(&new) };
     let forged = Mirror { owner: None, ..mirror(&new) };
@@ -165,7 +169,7 @@ fn an_invalid_manifest_is_said_once() {
     let mut mirror = mirror(&pod);
     let wanted =
         Wanted { pod: &pod, status: &status, invalid: Some("web.yaml:3:1: no"), ending: &[] };
-    mirror.status = object::status(&wanted, &mirror.status, at(7));
+    mirror.status = Said::from(&object::status(&wanted, &mirror.status.read(), at(7)));
     let held = Held::Mirror(Box::new(mirror));
     assert_eq!(next(Some(&known), Some(&held), Some("node-uid"), at(9)), None);
 }
@@ -306,7 +310,7 @@ impl World {
                 let Held::Mirror(mirror) = Held::of(object(pod, "n1", &self.node)) else {
                     panic!("it has the annotation")
                 };
-                let (uid, status) = (format!("m{}", self.made), status("Pending"));
+                let (uid, status) = (format!("m{}", self.made), said("Pending"));
                 self.held = Some(Mirror { uid, status, ..*mirror });
             }
             Action::Terminate { uid, .. } => {
@@ -320,7 +324,7 @@ impl World {
             Action::PatchStatus { patch } => {
                 let held = self.held.as_mut().unwrap();
                 assert_eq!(patch["metadata"]["uid"], held.uid);
-                held.status = self.status.clone();
+                held.status = Said::from(&self.status);
             }
             Action::AddContainers { .. } => panic!("nobody has added any"),
         }
@@ -355,7 +359,7 @@ proptest! {
                 },
                 Step::Edit => {
                     if let Some(held) = &mut world.held {
-                        held.status = status("Failed");
+                        held.status = said("Failed");
                     }
                 }
                 Step::RenewNode => world.node = format!("node-{number}"),
@@ -375,7 +379,7 @@ proptest! {
                 prop_assert_eq!(held.deleting, old);
                 if !old {
                     prop_assert_eq!(&held.hash, world.versions[wanted].uid());
-                    prop_assert_eq!(&held.status, &world.status);
+                    prop_assert_eq!(&held.status, &Said::from(&world.status));
                     prop_assert_eq!(held.owner.as_ref(), Some(&world.node));
                 }
             }
@@ -444,7 +448,7 @@ fn a_mirror_that_is_made_anew_gets_the_containers_that_an_earlier_one_got() {
         Some(other) => panic!("{other:?}"),
     };
     // What is first is how the pod is.
-    let late = Mirror { status: status("Pending"), ..mirror(&pod) };
+    let late = Mirror { status: said("Pending"), ..mirror(&pod) };
     assert!(matches!(act(late), Some(Action::PatchStatus { .. })));
     let all = pod.spec().ephemeral_containers.clone().unwrap();
     let rows = [Vec::new(), all[..1].to_vec(), all];

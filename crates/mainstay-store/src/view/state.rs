@@ -96,7 +96,9 @@ impl Shared {
         for commit in commits {
             state.apply(commit, now);
         }
-        state.history.trim(now)
+        let gone = state.history.trim(now);
+        state.settle(&gone);
+        gone
     }
 }
 
@@ -200,6 +202,17 @@ impl State {
         let now = now.take_while(move |(key, _)| key.starts_with(prefix));
         let now = now.map(|(key, held)| (key, (&held.value, held.revision)));
         Merged { now: now.peekable(), older: older.into_iter().peekable() }
+    }
+
+    /// Moves the values together that are there although their commits have left the history. They were made among
+    /// others that have gone by now, and each keeps some pages of the heap.
+    fn settle(&mut self, gone: &[Arc<Commit>]) {
+        for event in gone.iter().flat_map(|commit| &*commit.events) {
+            let held = self.entries.get_mut(&event.key);
+            if let Some(held) = held.filter(|held| held.revision == event.revision) {
+                held.value = Bytes::copy_from_slice(&held.value);
+            }
+        }
     }
 
     fn apply(&mut self, commit: &Arc<Commit>, now: Instant) {

@@ -3,9 +3,12 @@
 use std::hash::{BuildHasher as _, Hasher as _, RandomState};
 use std::sync::{Arc, OnceLock};
 
+use http::Request;
 use mainstay_apiserver::{ApiServer, User};
+use mainstay_client::Calls;
 use mainstay_controllers::{Clients, Facts, Selection};
 use tokio::sync::watch;
+use tower::{ServiceExt as _, service_fn};
 
 use super::LateApi;
 
@@ -17,7 +20,7 @@ pub(super) async fn run(
     node_name: String,
     selection: Selection,
 ) {
-    let clients = Server(server.clone());
+    let clients = Shared::of(server.clone());
     let Ok(Some(server)) = server.wait_for(Option::is_some).await.map(|it| it.clone()) else {
         return;
     };
@@ -34,11 +37,22 @@ pub(super) async fn run(
     }
 }
 
-struct Server(watch::Receiver<Option<ApiServer>>);
+/// One client for all of them. Requests carry the user whose they are; one without is nobody's.
+struct Shared(kube::Client);
 
-impl Clients for Server {
-    fn client(&self, user: &str) -> kube::Client {
-        kube::Client::new(LateApi::new(self.0.clone(), as_user(user)), "default")
+impl Shared {
+    fn of(server: watch::Receiver<Option<ApiServer>>) -> Self {
+        let service = service_fn(move |mut request: Request<kube::client::Body>| {
+            let user = request.extensions_mut().remove().unwrap_or_default();
+            LateApi::new(server.clone(), user).oneshot(request)
+        });
+        Self(kube::Client::new(service, "default"))
+    }
+}
+
+impl Clients for Shared {
+    fn calls(&self, user: &str, agent: &str) -> Calls {
+        Calls::new(self.0.clone(), agent).carrying(as_user(user))
     }
 }
 

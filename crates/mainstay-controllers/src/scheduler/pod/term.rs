@@ -4,10 +4,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use k8s_openapi::api::core::v1::{Pod, PodAffinityTerm, WeightedPodAffinityTerm};
+use k8s_openapi::api::core::v1::{PodAffinityTerm, WeightedPodAffinityTerm};
 use mainstay_pod::scheduling::selector::{Labels, Selector};
 
 use super::Kind;
+use crate::pods::Pod;
 
 /// Pods, and how near is beside them.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -16,9 +16,9 @@ const MOST: i64 = 1000 << 20;
 
 pub(super) fn scores(pod: &PodInfo, snapshot: &Snapshot, nodes: &[Feasible<'_>]) -> Vec<i64> {
     let spec = pod.spec();
-    let containers = spec.init_containers.iter().flatten().chain(&spec.containers);
-    let count = i64::try_from(containers.clone().count()).unwrap_or(i64::MAX);
-    let of_containers = containers.filter_map(|container| container.image.as_deref());
+    let demand = &pod.object.demand;
+    let count = i64::try_from(demand.containers).unwrap_or(i64::MAX);
+    let of_containers = demand.images.iter().map(String::as_str);
     let volumes = spec.volumes.iter().flatten();
     let of_volumes = volumes.filter_map(|volume| volume.image.as_ref()?.reference.as_deref());
     let images: Vec<&BTreeMap<Slot, i64>> = of_containers

@@ -36,12 +36,13 @@ pub(crate) struct Cluster {
 struct Server(ApiServer);
 
 impl Clients for Server {
-    fn client(&self, user: &str) -> kube::Client {
+    fn calls(&self, user: &str, agent: &str) -> Calls {
         let mut groups = vec!["system:authenticated".to_owned()];
         if user.starts_with("system:serviceaccount:") {
             groups.push("system:serviceaccounts".to_owned());
         }
-        client(&self.0, User { name: user.to_owned(), groups, ..User::default() })
+        let user = User { name: user.to_owned(), groups, ..User::default() };
+        Calls::new(client(&self.0, user), agent)
     }
 }
 
