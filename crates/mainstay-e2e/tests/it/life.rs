@@ -42,6 +42,35 @@ fn end(pod: &Pod) -> (i32, &str) {
 }
 
 #[test]
+fn nothing_of_a_pod_is_left_in_the_agents_control_group_of_any_hierarchy() {
+    let Some(node) = Node::start() else { return };
+    if node.skips_on_containerd("our shims") {
+        return;
+    }
+    node.put("web.yaml", &pod("web"));
+    node.wait_for_running("web");
+    let groups = |pid: &i32| {
+        let text = fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap();
+        let group = |line: &str| line.splitn(3, ':').nth(2).unwrap().to_owned();
+        text.lines().map(group).collect::<Vec<_>>()
+    };
+    let shims = node.processes("shims");
+    let [shim] = *Vec::from_iter(&shims) else { panic!("{shims:?}") };
+    let root = groups(shim)[0].strip_suffix("/shims").unwrap().to_owned();
+    assert!(
+        groups(shim).iter().all(|group| *group == format!("{root}/shims")),
+        "{:?}",
+        groups(shim)
+    );
+    let all = node.processes("");
+    assert!(all.len() > 1, "{all:?}");
+    for pid in &all {
+        let below = |group: &String| group.starts_with(&format!("{root}/"));
+        assert!(groups(pid).iter().all(below), "{:?}", groups(pid));
+    }
+}
+
+#[test]
 fn containers_start_beside_each_other_and_wait_for_nobody() {
     let Some(node) = Node::start() else { return };
     // Each waits for the other one; the third has no image yet.
