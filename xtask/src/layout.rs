@@ -11,8 +11,7 @@
 //! anew when a release is made. Some names get a suffix that follows from all of the code ([`SUFFIX`]): so what rustc
 //! takes for its linker is this program, which looks up how functions are called this time, and then calls the linker.
 //!
-//! What is laid together is as small as it can be: without what functions do when they are unwound ([`SPLIT`]), and
-//! once where several are the same ([`ONE_OF_A_KIND`]).
+//! What is laid together is as small as it can be: without what functions do when they are unwound ([`SPLIT`]).
 //!
 //! The linker is also told to pack what the loader adds the program's address to ([`PACKED`]): a bit each instead of
 //! 24 bytes, which are read at the start and then stay mapped, all 2 MB of them.
