@@ -73,6 +73,17 @@ pub(crate) fn options(directory: &Path) -> anyhow::Result<Vec<String>> {
 
 /// Links, as rustc asks for it with these arguments.
 pub(crate) fn link(arguments: &[&str]) -> anyhow::Result<()> {
+    let mut linker = process::command(LINKER);
+    linker.args(arguments);
+    // Others do not know these.
+    if arguments.contains(&LLD) {
+        linker.args(laid_out(arguments)?);
+    }
+    process::run(&mut linker)
+}
+
+/// Prepares what is to be linked, and answers with which options it is laid out.
+fn laid_out(arguments: &[&str]) -> anyhow::Result<Vec<String>> {
     // They are rustc's own, which removes them when they are linked.
     let objects: Vec<&str> = arguments.iter().copied().filter(|it| it.ends_with(".o")).collect();
     for object in &objects {
@@ -87,17 +98,12 @@ pub(crate) fn link(arguments: &[&str]) -> anyhow::Result<()> {
     let output = arguments.iter().skip_while(|it| **it != "-o").nth(1);
     let order = Path::new(output.context("nothing is to be linked")?).with_extension("order");
     fs::write(&order, in_order(&listed, &known))?;
-    let mut linker = process::command(LINKER);
-    linker.args(arguments);
-    // Others do not know these.
-    if arguments.contains(&LLD) {
-        linker.arg("-Wl,--no-warn-symbol-ordering");
-        linker.arg(format!("-Wl,--symbol-ordering-file={}", order.display()));
-        if loads_packed()? {
-            linker.arg("-Wl,-z,pack-relative-relocs");
-        }
-    }
-    process::run(&mut linker)
+    let mut options = vec![
+        "-Wl,--no-warn-symbol-ordering".to_owned(),
+        format!("-Wl,--symbol-ordering-file={}", order.display()),
+    ];
+    options.extend(loads_packed()?.then(|| "-Wl,-z,pack-relative-relocs".to_owned()));
+    Ok(options)
 }
 
 /// Whether the C library that is linked against can load a program whose relocations are packed.

@@ -111,12 +111,6 @@ impl Proxies {
     }
 }
 
-impl Default for Proxies {
-    fn default() -> Self {
-        Self::none()
-    }
-}
-
 impl Dialer {
     /// Connects by TCP as is said there.
     pub fn new(tcp: HttpConnector, proxies: Proxies) -> Self {

@@ -33,13 +33,13 @@ struct Section {
     of: usize,
 }
 
-/// Puts the newer marks into an object file for x86-64 wherever they may be. Returns how many.
-pub(super) fn allow(object: &mut [u8]) -> anyhow::Result<usize> {
+/// Puts the newer marks into an object file for x86-64 wherever they may be.
+pub(super) fn allow(object: &mut [u8]) -> anyhow::Result<()> {
     let found = marks(object).context("it is no object file of 64 bits")?;
-    for (at, mark) in &found {
-        object[*at..*at + 4].copy_from_slice(&mark.to_le_bytes());
+    for (at, mark) in found {
+        object[at..at + 4].copy_from_slice(&mark.to_le_bytes());
     }
-    Ok(found.len())
+    Ok(())
 }
 
 /// Where which mark is to be put.

@@ -82,7 +82,10 @@ fn as_many_are_made_or_deleted_as_are_missing_or_too_many() {
 #[test]
 fn those_go_first_that_are_missed_least() {
     let cheap = |mut pod: Pod, cost: &str| {
-        pod.deletion_cost = cost.parse().unwrap();
+        let cost = ("controller.kubernetes.io/pod-deletion-cost".to_owned(), cost.to_owned());
+        let mut said = KubernetesPod::default();
+        said.metadata.annotations = Some([cost].into());
+        pod.deletion_cost = Pod::from(said).deletion_cost;
         pod
     };
     let restarted = |mut pod: Pod, count: i32| {

@@ -18,7 +18,7 @@ use tokio::io::AsyncReadExt;
 use crate::kube_rs::with_client;
 use crate::manifest::{Manifest, pod};
 use crate::node::{Node, wait_for};
-use crate::security::import_images_with_groups;
+use crate::security::run_images_with_groups;
 
 fn socket(node: &Node) -> PathBuf {
     node.path("run/cri.sock")
@@ -112,13 +112,7 @@ fn another_agent_runs_its_pods_here_and_both_leave_the_others_alone() {
     assert!(below.status().pod("web").is_none() && below.status().pod("beats").is_none());
     assert!(above.status().pod("own").is_none());
     // The users and groups of images are what they are beside.
-    for name in import_images_with_groups(&below) {
-        above.put(&format!("{name}.yaml"), &pod(name).main("image", format!("local/{name}:1")));
-        above.wait_for_running(name);
-        assert_eq!(above.sh(name, "main", "id -u; id -g"), "1000\n6000\n", "{name}");
-        above.take(&format!("{name}.yaml"));
-        above.wait_for_gone(name);
-    }
+    run_images_with_groups(&above, &below);
     // A client is shown what both have, with all that belongs to it.
     run(async {
         let everybodys = RemoteRuntime::new(RemoteConfig {

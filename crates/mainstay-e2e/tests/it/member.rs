@@ -4,12 +4,12 @@ use std::io::{self, BufRead, BufReader, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
-use std::sync::mpsc;
+use std::sync::{Arc, mpsc};
 use std::{fs, thread};
 
 use jiff::Timestamp;
+use mainstay_linux::namespace::in_network;
 use mainstay_pki::{Pki, Wanted};
-use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use serde_json::{Value, json};
 
 use crate::join::Cluster;
@@ -174,27 +174,27 @@ fn an_api_may_be_behind_a_proxy() {
 
 /// A proxy in a network namespace, and the first line of whatever it is asked for. It goes with the test.
 fn proxy(space: &Path) -> (SocketAddr, mpsc::Receiver<String>) {
-    let space = fs::File::open(space).unwrap();
-    let ((listens, address), (asks, asked)) = (mpsc::channel(), mpsc::channel());
+    let space = Arc::new(fs::File::open(space).unwrap());
+    let listener = in_network(space.as_fd(), || TcpListener::bind("127.0.0.1:0")).unwrap();
+    let address = listener.local_addr().unwrap();
+    let (asks, asked) = mpsc::channel();
     thread::spawn(move || {
-        move_into_link_name_space(space.as_fd(), Some(LinkNameSpaceType::Network)).unwrap();
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        listens.send(listener.local_addr().unwrap()).unwrap();
         for client in listener.incoming() {
-            let (client, asks) = (client.unwrap(), asks.clone());
-            thread::spawn(move || tunnel(&client, &asks));
+            let (client, space, asks) = (client.unwrap(), space.clone(), asks.clone());
+            thread::spawn(move || tunnel(&client, &space, &asks));
         }
     });
-    (address.recv().unwrap(), asked)
+    (address, asked)
 }
 
 /// Connects a client with whom it asks for, until one of them ends.
-fn tunnel(mut client: &TcpStream, asks: &mpsc::Sender<String>) -> Option<()> {
+fn tunnel(mut client: &TcpStream, space: &fs::File, asks: &mpsc::Sender<String>) -> Option<()> {
     // Nothing of TLS comes before the answer.
     let mut lines = BufReader::new(client).lines().map_while(Result::ok);
     let first = lines.next()?;
     lines.find(String::is_empty)?;
-    let server = TcpStream::connect(first.split(' ').nth(1)?).unwrap();
+    let server = first.split(' ').nth(1)?;
+    let server = in_network(space.as_fd(), || TcpStream::connect(server)).unwrap();
     // Whether the test still wants to know is its own matter.
     let _ = asks.send(first);
     client.write_all(b"HTTP/1.1 200 Connection established\r\n\r\n").ok()?;

@@ -23,19 +23,22 @@ fn with_context(name: &str, context: Value) -> Manifest {
     pod(name).main("securityContext", context)
 }
 
-/// Images, by their names, that ask for user 1000 and for group 6000, which is not that user's own.
-pub(crate) fn import_images_with_groups(node: &Node) -> [&'static str; 2] {
-    let images = [("numbers", "1000:6000"), ("names", "app:root")];
-    images.map(|(name, user)| {
-        let file = node.path(&format!("{name}.tar"));
+/// Runs images that ask for user 1000 and for group 6000, which is not that user's own. `images` is where images are.
+pub(crate) fn run_images_with_groups(node: &Node, images: &Node) {
+    for (name, user) in [("numbers", "1000:6000"), ("names", "app:root")] {
+        let file = images.path(&format!("{name}.tar"));
         let image = Image::busybox()
             .with_file("etc/passwd", "app:x:1000:1000::/:/bin/sh\n")
             .with_file("etc/group", "app:x:1000:\nroot:x:6000:\n")
             .set("User", user);
         image.docker_archive(&format!("local/{name}:1"), &file);
-        node.import(&file);
-        name
-    })
+        images.import(&file);
+        node.put(&format!("{name}.yaml"), &pod(name).main("image", format!("local/{name}:1")));
+        node.wait_for_running(name);
+        assert_eq!(node.sh(name, "main", "id -u; id -g"), "1000\n6000\n", "{name}");
+        node.take(&format!("{name}.yaml"));
+        node.wait_for_gone(name);
+    }
 }
 
 #[test]
@@ -191,11 +194,7 @@ fn users_groups_and_capabilities_are_as_written() {
     }
 
     // The user and the group of an image, as numbers and by their names.
-    for name in import_images_with_groups(&node) {
-        node.put(&format!("{name}.yaml"), &pod(name).main("image", format!("local/{name}:1")));
-        node.wait_for_running(name);
-        assert_eq!(node.sh(name, "main", "id -u; id -g"), "1000\n6000\n", "{name}");
-    }
+    run_images_with_groups(&node, &node);
 
     // CAP_NET_ADMIN is 12 and CAP_CHOWN is 0.
     let cases = [

@@ -370,9 +370,8 @@ impl Memory {
         };
         let until = match &self.begins {
             Some((known, until)) if known == uid => *until,
-            _ => now + BEGINNING,
+            _ => self.begins.insert((uid.to_owned(), now + BEGINNING)).1,
         };
-        self.begins = Some((uid.to_owned(), until));
         (until > now).then_some(until)
     }
 

@@ -133,6 +133,8 @@ mod tests {
         let clients = Clients::of(&file);
         let takes = |pki: &Pki| clients.verify(&[pki.admin().certificate().clone()]).is_ok();
         assert_eq!((takes(&first), takes(&second)), (false, false));
+        let missing = read(std::slice::from_ref(&file)).unwrap_err();
+        assert!(format!("{missing:#}").contains("clientCAFile"), "{missing:#}");
         write(&first);
         assert_eq!((takes(&first), takes(&second)), (true, false));
         write(&second);

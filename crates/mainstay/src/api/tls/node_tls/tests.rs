@@ -123,9 +123,12 @@ fn files_are_shown_also_when_they_change() {
     let (node, api) = (world.pki.node(), world.pki.api_server());
     // Whoever comes before there are any is told so at once.
     assert!(matches!(shown(), Err(Error::AlertReceived(_))));
+    let wrong = || format!("{:#}", read(&[path("tls.crt"), path("tls.key")]).unwrap_err());
+    assert!(wrong().contains("tls.crt (tlsCertFile)"), "{}", wrong());
     write("tls.crt", node.certificate_pem());
     write("tls.key", api.key_pem());
     assert!(matches!(shown(), Err(Error::AlertReceived(_))));
+    assert!(wrong().contains("tls.key (tlsPrivateKeyFile)"), "{}", wrong());
     write("tls.key", node.key_pem());
     assert_eq!(shown().unwrap(), *node.certificate());
     // One of two is written: the pair before is shown.
