@@ -117,15 +117,15 @@ pub(crate) fn join(process: &Pidfd, namespaces: Namespaces) -> io::Result<()> {
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
-/// The process has one thread, or the child does only what a handler of a signal may do.
-pub(crate) fn clone_unchecked(options: &CloneOptions<'_>) -> io::Result<Fork> {
+/// What clone3(2) is told of it.
+pub(crate) fn clone_arguments(options: &CloneOptions<'_>) -> libc::clone_args {
     let (group_flag, group) = match options.cgroup {
         // The descriptor is not negative, being open.
         Some(descriptor) => (CLONE_INTO_CGROUP, u64::from(descriptor.as_raw_fd().unsigned_abs())),
         None => (0, 0),
     };
     let sibling = if options.sibling { libc::CLONE_PARENT.unsigned_abs().into() } else { 0 };
-    let arguments = libc::clone_args {
+    libc::clone_args {
         flags: u64::from(options.namespaces.bits()) | group_flag | sibling,
         pidfd: 0,
         child_tid: 0,
@@ -138,22 +138,30 @@ pub(crate) fn clone_unchecked(options: &CloneOptions<'_>) -> io::Result<Fork> {
         set_tid: 0,
         set_tid_size: 0,
         cgroup: group,
-    };
+    }
+}
+
+/// The process has one thread.
+fn clone_unchecked(options: &CloneOptions<'_>) -> io::Result<Fork> {
+    let arguments = clone_arguments(options);
     // SAFETY: without CLONE_VM and with no stack, clone3(2) is fork(2): the child has a copy of
     // all memory. The C library is not told, so in the child its cached thread number is stale;
     // only functions that address the thread by that number (raise, abort, error-checking
-    // mutexes) notice. With one thread, as most callers have checked, no lock is held by anybody else; the other
-    // one asks for none.
+    // mutexes) notice. With one thread, as the callers have checked, no lock is held by anybody else.
     let result = unsafe {
         libc::syscall(libc::SYS_clone3, &raw const arguments, size_of::<libc::clone_args>())
     };
     match result {
         0 => Ok(Fork::Child),
-        child if child > 0 => i32::try_from(child)
-            .map(Fork::Parent)
-            .map_err(|_| io::Error::other("the kernel returned an impossible process number")),
+        child if child > 0 => process_number(child).map(Fork::Parent),
         _ => Err(io::Error::last_os_error()),
     }
+}
+
+pub(crate) fn process_number(returned: libc::c_long) -> io::Result<i32> {
+    returned
+        .try_into()
+        .map_err(|_| io::Error::other("the kernel returned an impossible process number"))
 }
 
 /// Source: `include/uapi/linux/sched.h`.
