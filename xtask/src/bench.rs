@@ -20,6 +20,7 @@ mod client;
 mod containerd;
 mod load;
 mod measure;
+mod mounts;
 mod node;
 mod others;
 mod payload;
@@ -36,6 +37,7 @@ use anyhow::{Context, bail};
 
 use crate::debian::Scratch;
 use crate::{install, process};
+use mounts::Mount;
 use node::Node;
 use payload::Payload;
 use table::Table;
@@ -187,7 +189,8 @@ fn measure_all(options: &Options, extent: &'static Extent) -> anyhow::Result<()>
         Some(directory) => Programs::below(directory)?,
         None => Programs::build()?,
     };
-    let directory = std::path::absolute("target/bench").context("there is no current directory")?;
+    let place = place()?;
+    let directory = place.join("disk");
     // What a run left that was killed.
     Node::clear(&programs, &directory.join(pods::NODE))?;
     Node::clear(&programs, &directory.join(api::NODE))?;
@@ -197,8 +200,10 @@ fn measure_all(options: &Options, extent: &'static Extent) -> anyhow::Result<()>
         Node::clear(&programs, &directory.join(node))?;
     }
     containerd::clear(&programs, &directory);
-    upkeep::Disk::clear(&directory)?;
-    let _scratch = Scratch::new(&directory)?;
+    mounts::clear(&place)?;
+    let _scratch = Scratch::new(&place)?;
+    let _disk = Mount::disk(&directory)?;
+    let _run = Mount::memory(&directory.join("run"), "mode=755")?;
     let bench = Bench {
         programs,
         payload: Payload::make(&directory)?,
@@ -242,7 +247,7 @@ fn measure_all(options: &Options, extent: &'static Extent) -> anyhow::Result<()>
 /// Has the programs in `directory` look after many pods for a while, and then a little of everything that is measured.
 pub(crate) fn exercise(directory: &Path, idle: Duration) -> anyhow::Result<()> {
     let programs = Programs::below(directory)?;
-    let place = std::path::absolute("target/bench").context("there is no current directory")?;
+    let place = place()?;
     let node = place.join(pods::NODE);
     Node::clear(&programs, &node)?;
     let scratch = Scratch::new(&place)?;
@@ -255,6 +260,11 @@ pub(crate) fn exercise(directory: &Path, idle: Duration) -> anyhow::Result<()> {
     drop(scratch);
     let programs = Some(directory.to_owned());
     measure_all(&Options { alone: true, quick: true, programs, ..Options::default() }, &EXERCISE)
+}
+
+/// Where all that is measured is.
+fn place() -> anyhow::Result<PathBuf> {
+    std::path::absolute("target/bench").context("there is no current directory")
 }
 
 /// Builds the client of the API, and says where it is.

@@ -160,7 +160,7 @@ impl Containerd {
         let mut containerd = Self { child, input, output: BufReader::new(output) };
         let socket = containerd.ask(&json!({
             "instance": { "program": bench.programs.mainstay, "root_dir": node.join("root"),
-                "run_dir": node.join("run") },
+                "run_dir": node::run_dir(node) },
             "images": [bench.payload.image],
         }))?;
         Ok((containerd, serde_json::from_value(socket)?))

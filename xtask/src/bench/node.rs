@@ -142,7 +142,7 @@ impl Node {
         let client = Client {
             program: programs.client.clone(),
             root_dir: directory.join("root"),
-            run_dir: directory.join("run"),
+            run_dir: run_dir(&directory),
             token: token()?,
         };
         let user = format!("{},bench,bench,\"system:masters\"\n", client.token);
@@ -433,7 +433,7 @@ impl Node {
             };
             // Its log is open as long as it is there.
             let log = fs::read_link(format!("/proc/{pid}/fd/2")).unwrap_or_default();
-            if field("Name:") == "mainstay-shim" && log.starts_with(&self.directory) {
+            if field("Name:") == "mainstay-shim" && log.starts_with(&self.client.run_dir) {
                 parents.insert(pid, field("PPid:").parse::<u32>()?);
             }
         }
@@ -471,7 +471,7 @@ impl Node {
 
     /// Asks the agent itself: starting a command would be measured too.
     pub(crate) fn status(&self) -> anyhow::Result<Value> {
-        let mut stream = UnixStream::connect(self.directory.join("run/mainstay.sock"))?;
+        let mut stream = UnixStream::connect(self.client.run_dir.join("mainstay.sock"))?;
         stream.write_all(b"GET /status HTTP/1.0\r\nHost: mainstay\r\n\r\n")?;
         let mut answer = Vec::new();
         stream.read_to_end(&mut answer)?;
@@ -551,8 +551,13 @@ fn down(mainstay: &Path, directory: &Path) -> anyhow::Result<()> {
 fn command(mainstay: &Path, directory: &Path) -> Command {
     let mut command = process::command(mainstay);
     command.arg("--root-dir").arg(directory.join("root"));
-    command.arg("--run-dir").arg(directory.join("run"));
+    command.arg("--run-dir").arg(run_dir(directory));
     command
+}
+
+/// The `--run-dir` of the node in `directory`: in the `run` that all have together.
+pub(crate) fn run_dir(directory: &Path) -> PathBuf {
+    directory.with_file_name("run").join(directory.file_name().unwrap_or_default())
 }
 
 fn running(status: &Value) -> usize {

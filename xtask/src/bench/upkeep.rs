@@ -13,11 +13,11 @@ use serde_json::{Value, json};
 
 use super::Bench;
 use super::measure::{self, Samples, milliseconds};
+use super::mounts::Mount;
 use super::node::{Node, payload_process, wait_for_end};
 use super::others::Podman;
 use super::payload::{IMAGE, Payload};
 use super::table::Table;
-use crate::process;
 
 /// Where the nodes are, one after the other.
 pub(crate) const NODES: [&str; 3] = ["probes", "logs", "pressure"];
@@ -362,44 +362,12 @@ fn ends_with(file: &File, end: &str) -> bool {
 
 // === Pressure ===
 
-/// A disk of its own for a node. It is gone with this.
-pub(crate) struct Disk(PathBuf);
-
-impl Disk {
-    fn mount(place: &Path) -> anyhow::Result<Self> {
-        fs::create_dir_all(place)?;
-        let size = format!("size={DISK}m,mode=755");
-        let mut mount = process::command("mount");
-        process::run(mount.args(["-t", "tmpfs", "-o", &size, "tmpfs"]).arg(place))?;
-        Ok(Self(place.to_owned()))
-    }
-
-    /// Unmounts what a run left that was killed.
-    pub(crate) fn clear(directory: &Path) -> anyhow::Result<()> {
-        let place = directory.join(NODES[2]).join("root");
-        let mounts = fs::read_to_string("/proc/self/mounts").context("cannot read the mounts")?;
-        let is = |line: &str| line.split(' ').nth(1).is_some_and(|it| Path::new(it) == place);
-        if mounts.lines().any(is) { unmount(&place) } else { Ok(()) }
-    }
-}
-
-impl Drop for Disk {
-    fn drop(&mut self) {
-        if let Err(error) = unmount(&self.0) {
-            eprintln!("{} is still mounted: {error:#}", self.0.display());
-        }
-    }
-}
-
-fn unmount(place: &Path) -> anyhow::Result<()> {
-    process::run(process::command("umount").arg(place))
-}
-
 /// How long it takes until the pod that fills the disk has ended, and then until it is there again.
 fn pressure(bench: &Bench) -> anyhow::Result<(Samples, Samples)> {
     let Bench { programs, directory, payload, extent, .. } = bench;
     let place = directory.join(NODES[2]);
-    let _disk = Disk::mount(&place.join("root"))?;
+    let options = format!("size={DISK}m,mode=755");
+    let _disk = Mount::memory(&place.join("root"), &options)?;
     let fields = format!(
         "evictionHard: {{nodefs.available: {LEAST}Mi}}\nevictionPressureTransitionPeriod: 1ms\n\
          imageMinimumGCAge: 1ms\n"
