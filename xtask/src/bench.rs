@@ -146,6 +146,7 @@ const QUICK: Extent = Extent {
 const EXERCISE: Extent = Extent { many: FULL.many, some: FULL.some, ..QUICK };
 
 /// The programs that take part, absolutely.
+#[derive(Clone)]
 pub(crate) struct Programs {
     pub(crate) mainstay: PathBuf,
     /// A client of the API: `crates/mainstay-e2e/examples/api_client`.
@@ -157,6 +158,10 @@ pub(crate) struct Programs {
 /// What all measurements need.
 struct Bench {
     programs: Programs,
+    /// Holds the sockets of nodes, and what else may vanish at boot. Unmounted before what it lies in.
+    _run: Mount,
+    /// What `directory` is, if not the machine's.
+    _disk: Option<Mount>,
     /// Where everything is; absolute, since paths in manifests and bundles are.
     directory: PathBuf,
     payload: Payload,
@@ -189,37 +194,33 @@ fn measure_all(options: &Options, extent: &'static Extent) -> anyhow::Result<()>
         Some(directory) => Programs::below(directory)?,
         None => Programs::build()?,
     };
-    let place = place()?;
-    let directory = place.join("disk");
+    let directory = place()?;
+    let fresh = directory.join("fresh");
     // What a run left that was killed.
-    Node::clear(&programs, &directory.join(pods::NODE))?;
-    Node::clear(&programs, &directory.join(api::NODE))?;
-    Node::clear(&programs, &directory.join(api::BEHIND))?;
-    Node::clear(&programs, &directory.join(scale::NODE))?;
-    for node in upkeep::NODES {
+    Node::clear(&programs, &fresh.join(pods::NODE))?;
+    for node in [api::NODE, api::BEHIND, scale::NODE].iter().chain(&upkeep::NODES) {
         Node::clear(&programs, &directory.join(node))?;
     }
     containerd::clear(&programs, &directory);
-    mounts::clear(&place)?;
-    let _scratch = Scratch::new(&place)?;
-    let _disk = Mount::disk(&directory)?;
-    let _run = Mount::memory(&directory.join("run"), "mode=755")?;
-    let bench = Bench {
-        programs,
-        payload: Payload::make(&directory)?,
-        directory,
-        extent,
-        alone: options.alone,
-        api: options.api,
+    mounts::clear(&directory)?;
+    let _scratch = Scratch::new(&directory)?;
+    let wanted = options.wanted();
+    let starts = match wanted.pods {
+        true => {
+            let disk = Mount::disk(&fresh)?;
+            Some(Bench::new(options, extent, &programs, &fresh, Some(disk))?)
+        }
+        false => None,
     };
+    let bench = Bench::new(options, extent, &programs, &directory, None)?;
     let mut table = Table::default();
 
     table.say(&measure::machine()?);
     if options.quick {
         table.say("little is done, on a machine that may be busy: the figures mean nothing");
     }
-    let wanted = options.wanted();
-    let pods = wanted.pods.then(|| pods::Figures::measure(&bench, &mut table)).transpose()?;
+    let pods =
+        starts.as_ref().map(|bench| pods::Figures::measure(bench, &mut table)).transpose()?;
     let api = wanted.api.then(|| api::Figures::measure(&bench)).transpose()?;
     let scale = wanted.scale.then(|| scale::Figures::measure(&bench)).transpose()?;
     let upkeep = wanted.upkeep.then(|| upkeep::Figures::measure(&bench)).transpose()?;
@@ -347,6 +348,25 @@ impl Programs {
 // === impl Bench ===
 
 impl Bench {
+    fn new(
+        options: &Options,
+        extent: &'static Extent,
+        programs: &Programs,
+        directory: &Path,
+        disk: Option<Mount>,
+    ) -> anyhow::Result<Self> {
+        Ok(Self {
+            programs: programs.clone(),
+            _run: Mount::memory(&directory.join("run"), "mode=755")?,
+            _disk: disk,
+            payload: Payload::make(directory)?,
+            directory: directory.to_owned(),
+            extent,
+            alone: options.alone,
+            api: options.api,
+        })
+    }
+
     /// Waits until what others have left to be done is done.
     fn settle(&self) -> anyhow::Result<()> {
         if self.extent.settle { measure::settle() } else { Ok(()) }

@@ -2,8 +2,9 @@
 //!
 //! What was done before decides what a file costs: ext4 gives no inode away whose file was removed in the last five
 //! minutes, and to make a file it passes over these one by one (`recently_deleted` in `fs/ext4/ialloc.c`). After a
-//! build or a run of the tests that is most of the time that a start of a pod takes. So the disk is a fresh file
-//! system, for everybody who is measured; and `/run` is one in memory, as on every machine with systemd.
+//! build or a run of the tests that is most of the time that a start of a pod takes. So starts are measured on a fresh
+//! file system, whoever starts them. What is measured in syncs stays on the machine's own disk. What may vanish at
+//! boot is in memory, as `/run` is on every machine with systemd.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
