@@ -64,11 +64,15 @@ impl Call<'_> {
         IncludeObject::parse(self.info.query.get("includeObject"))
     }
 
-    /// The only key that a selector picks, if it says so.
-    pub(crate) fn only_key(&self, selector: &Selector) -> Option<String> {
+    /// The only key that a selector picks, if it says so. What the key tells is not asked of objects any more, which
+    /// then need not be read for it.
+    pub(crate) fn take_only_key(&self, selector: &mut Selector) -> Option<String> {
         let namespace = self.namespace();
-        let known = !self.resource.namespaced || !namespace.is_empty();
-        selector.name().filter(|_| known).map(|name| self.resource.key(namespace, name))
+        if self.resource.namespaced && namespace.is_empty() {
+            return None;
+        }
+        let name = selector.take_name()?;
+        Some(self.resource.key(namespace, &name))
     }
 
     /// Waits until what is asked for has been seen, if another server has told of it.

@@ -76,6 +76,13 @@ impl Selector {
         Some(&term.value)
     }
 
+    /// Takes away that objects have a certain name, and says which.
+    pub(crate) fn take_name(&mut self) -> Option<String> {
+        let is_it = |term: &FieldTerm| term.equal && term.field == "metadata.name";
+        let position = self.fields.iter().position(is_it)?;
+        Some(self.fields.remove(position).value)
+    }
+
     pub(crate) fn matches(&self, resource: &Resource, object: &Object) -> bool {
         self.labels.iter().all(|it| it.matches(object.label(&it.key)))
             && self.fields.iter().all(|term| {

@@ -44,6 +44,20 @@ fn labels() {
 }
 
 #[test]
+fn a_name_is_taken_once() {
+    let pods = kinds::find("", "v1", "pods").unwrap();
+    let parse = |fields: &str| Selector::parse(pods, "", fields).unwrap();
+    let mut selector = parse("metadata.name=p,metadata.name=q,metadata.name!=r");
+    assert_eq!(selector.take_name().unwrap(), "p");
+    // No object has two names.
+    assert_eq!(selector, parse("metadata.name=q,metadata.name!=r"));
+    assert!(!selector.matches(pods, &pod()));
+    let mut selector = parse("metadata.name=p");
+    assert_eq!(selector.take_name().unwrap(), "p");
+    assert!(selector.is_empty() && selector.take_name().is_none());
+}
+
+#[test]
 fn fields() {
     let pods = kinds::find("", "v1", "pods").unwrap();
     let cases = [

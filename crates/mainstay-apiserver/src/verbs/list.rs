@@ -52,9 +52,9 @@ pub(crate) async fn list(call: &Call<'_>) -> Result<Answer> {
     let (resource, query) = (call.resource, &call.info.query);
     let selector =
         Selector::parse(resource, query.get("labelSelector"), query.get("fieldSelector"))?;
-    let selector = call.named(selector)?;
+    let mut selector = call.named(selector)?;
     let Extent { limit, at, after } = extent(call).await?;
-    let only = call.only_key(&selector);
+    let only = call.take_only_key(&mut selector);
     let prefix = only.clone().unwrap_or_else(|| resource.prefix(call.namespace()));
     let mut options = ListOptions { at, after, limit };
     if only.is_some() {

@@ -75,8 +75,8 @@ pub(crate) async fn watch(call: &Call<'_>) -> Result<Answer> {
     let (resource, query) = (call.resource, &call.info.query);
     let selector =
         Selector::parse(resource, query.get("labelSelector"), query.get("fieldSelector"))?;
-    let selector = call.named(selector)?;
-    let only = call.only_key(&selector);
+    let mut selector = call.named(selector)?;
+    let only = call.take_only_key(&mut selector);
     let prefix = only.clone().unwrap_or_else(|| resource.prefix(call.namespace()));
     let mut writing = Writing {
         resource,
