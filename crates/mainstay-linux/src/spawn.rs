@@ -55,7 +55,7 @@ pub fn spawn(wanted: &Spawn<'_>) -> io::Result<i32> {
     let child = {
         // No handler of this process runs in the child, where what it changes would be this process's.
         let _held = HeldSignals::all()?;
-        clone_borrowing(&options, become_program, (&raw mut order).cast())?
+        clone_borrowing(&options, become_program, &raw mut order)?
     };
     let Some(why) = order.failure else { return Ok(child) };
     // It has nothing left to do but to end.
@@ -128,7 +128,7 @@ fn clone_borrowing<T>(
     let mut stack: Vec<MaybeUninit<u128>> = Vec::with_capacity(STACK / size_of::<u128>());
     let mut arguments = process::clone_arguments(options);
     arguments.flags |= u64::from((libc::CLONE_VM | libc::CLONE_VFORK).unsigned_abs());
-    arguments.stack = stack.as_mut_ptr().addr() as u64;
+    arguments.stack = stack.as_mut_ptr().expose_provenance() as u64;
     arguments.stack_size = STACK as u64;
     // SAFETY: the arguments are those of clone3(2). The child has a stack of its own, and because of CLONE_VFORK
     // this thread, whose memory it uses, goes on when the child does so no more.
