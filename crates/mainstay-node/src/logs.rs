@@ -22,12 +22,31 @@ pub(crate) use tail::last_lines;
 pub(crate) fn runs(directory: &Path) -> u32 {
     // None, or none that can be seen: this is the first run.
     let Ok(entries) = fs::read_dir(directory) else { return 0 };
-    let numbers = entries.filter_map(Result::ok).filter_map(|entry| {
-        let name = entry.file_name();
-        let (number, _) = name.to_str()?.split_once(".log")?;
-        number.parse::<u32>().ok()
-    });
+    let numbers = entries.filter_map(Result::ok).filter_map(|entry| run_of(&entry));
     numbers.max().map_or(0, |newest| newest.saturating_add(1))
+}
+
+/// Removes what the runs of a container before this one have logged, which are not known any more. Source:
+/// `removeContainerLog` in `pkg/kubelet/kuberuntime/kuberuntime_container.go`.
+pub(crate) fn forget(directory: &Path, before: u32) -> io::Result<()> {
+    let entries = match fs::read_dir(directory) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        other => other?,
+    };
+    for entry in entries {
+        let entry = entry?;
+        if run_of(&entry).is_some_and(|run| run < before) {
+            fs::remove_file(entry.path())?;
+        }
+    }
+    Ok(())
+}
+
+/// The number of the run that has left a file; `None` if it is no log.
+fn run_of(entry: &fs::DirEntry) -> Option<u32> {
+    let name = entry.file_name();
+    let (number, _) = name.to_str()?.split_once(".log")?;
+    number.parse().ok()
 }
 
 /// The older parts of a log, the oldest first.
@@ -67,5 +86,21 @@ mod tests {
             fs::write(path.join(name), "").unwrap();
             assert_eq!(runs(&path), expected, "{name}");
         }
+    }
+
+    #[test]
+    fn what_early_runs_logged_goes_with_its_older_parts() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("web");
+        forget(&path, 2).unwrap();
+        fs::create_dir(&path).unwrap();
+        for name in ["0.log", "1.log.20261124-120000.gz", "1.log", "2.log", "10.log", "0.txt"] {
+            fs::write(path.join(name), "").unwrap();
+        }
+        forget(&path, 2).unwrap();
+        let names = fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().file_name());
+        let mut names: Vec<_> = names.map(|name| name.into_string().unwrap()).collect();
+        names.sort();
+        assert_eq!(names, ["0.txt", "10.log", "2.log"]);
     }
 }

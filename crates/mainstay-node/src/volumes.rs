@@ -30,6 +30,8 @@ use mainstay_plan::resources;
 use mainstay_plan::translate::{self, NodeFacts};
 use mainstay_pod::Pod;
 
+use crate::logs;
+
 pub(crate) use empty_dir::EmptyDirError;
 pub use empty_dir::unmount_below;
 pub(crate) use env_file::read as read_env_file;
@@ -217,15 +219,17 @@ fn prepare_volume(
     around: &Surroundings<'_>,
 ) -> Result<(), VolumeError> {
     let named = || volume.name.clone();
-    if let Some(host_path) = &volume.host_path {
-        return host_path::prepare(host_path)
-            .map_err(|source| VolumeError::HostPath { volume: named(), source });
+    if volume.host_path.is_some() {
+        return prepare_host_path(volume);
     }
     if let (Some(empty_dir), Some(path)) = (&volume.empty_dir, facts.volume_path(pod.uid(), volume))
     {
         return Medium::of(empty_dir, pod)
             .map_err(Into::into)
-            .and_then(|medium| empty_dir::prepare(empty_dir, medium, &path, group(pod)))
+            .and_then(|medium| {
+                let size = medium.size(empty_dir, pod, facts.allocatable);
+                empty_dir::prepare(medium, size, &path, group(pod))
+            })
             .map_err(|source| VolumeError::EmptyDir { volume: named(), source });
     }
     if let (Some(projection), Some(path)) =
@@ -245,6 +249,18 @@ fn prepare_volume(
     // Files of an image are the runtime's, and those of a server are never waited for here. Other kinds are
     // refused when the manifest is read.
     Ok(())
+}
+
+fn prepare_host_path(volume: &Volume) -> Result<(), VolumeError> {
+    let prepared = volume.host_path.as_ref().map_or(Ok(()), host_path::prepare);
+    prepared.map_err(|source| VolumeError::HostPath { volume: volume.name.clone(), source })
+}
+
+/// Makes the paths of the host that a container mounts once more: they may have gone since the pod began. With a
+/// kubelet the runtime does it.
+pub(crate) fn make_host_paths(pod: &Pod, container: &Container) -> Result<(), VolumeError> {
+    let mounted = container.volume_mounts.iter().flatten();
+    mounted.filter_map(|mount| pod.volume(&mount.name)).try_for_each(prepare_host_path)
 }
 
 /// Makes the parts of volumes that a container mounts by themselves, where they are not there. Those on a
@@ -280,6 +296,26 @@ pub(crate) fn write_hosts(
     written.map_err(|source| VolumeError::File { step: "write", path, source })
 }
 
+/// How many runs of a container are known before the one that is about to be made. Source: `MaxPerPodContainer` of
+/// the kubelet, 1, beside the newest.
+const KNOWN_RUNS: u32 = 2;
+
+/// Removes what runs of a container have left that is not known any more: their logs.
+pub(crate) fn forget_runs(
+    pod: &Pod,
+    container: &str,
+    number: u32,
+    facts: &NodeFacts,
+) -> Result<(), VolumeError> {
+    let path = facts.pod_log_directory(pod.namespace(), pod.name(), pod.uid()).join(container);
+    let forgotten = logs::forget(&path, number.saturating_sub(KNOWN_RUNS));
+    forgotten.map_err(|source| VolumeError::File {
+        step: "remove what earlier runs logged in",
+        path,
+        source,
+    })
+}
+
 /// Makes the file that a container leaves its termination message in: the one with this number of its name.
 pub(crate) fn make_termination_message(
     pod: &Pod,
@@ -287,10 +323,8 @@ pub(crate) fn make_termination_message(
     number: u32,
     facts: &NodeFacts,
 ) -> Result<(), VolumeError> {
-    /// So many runs back, a container is not known any more when the next one is made.
-    const FORGOTTEN: u32 = 3;
     let file = |number| facts.termination_message_file(pod.uid(), container, number);
-    let (path, outdated) = (file(number), number.checked_sub(FORGOTTEN).map(file));
+    let (path, outdated) = (file(number), number.checked_sub(KNOWN_RUNS + 1).map(file));
     termination_message::make(&path, outdated.as_deref()).map_err(|source| VolumeError::File {
         step: "make",
         path,

@@ -6,8 +6,10 @@ use std::collections::BTreeSet;
 use std::fmt;
 
 use k8s_openapi::api::core::v1::{EmptyDirVolumeSource, ResourceRequirements};
-use mainstay_pod::resources::{huge_pages, parse};
+use mainstay_pod::resources::{Amounts, huge_pages, parse};
 use mainstay_pod::{Pod, Quantity};
+
+use crate::resources::{CpuQuotas, Limits};
 
 const MEMORY: &str = "Memory";
 const HUGE_PAGES: &str = "HugePages";
@@ -86,11 +88,66 @@ impl Medium {
             _ => Err(MediumError::NotRequested(name.to_owned())),
         }
     }
+
+    /// How many bytes the kernel gives a volume of it at most; `None` leaves it to the medium. Of memory that is
+    /// what the pod may have, or all pods (`allocatable`), if the volume's `sizeLimit` is not less. How much lies on
+    /// a disk is looked at from time to time.
+    ///
+    /// Source: `calculateEmptyDirMemorySize` in `pkg/volume/emptydir/empty_dir.go`. A kubelet gives huge pages
+    /// without a bound, and ends a pod that took more.
+    pub fn size(
+        self,
+        volume: &EmptyDirVolumeSource,
+        pod: &Pod,
+        allocatable: Amounts,
+    ) -> Option<u64> {
+        let own = volume.size_limit.as_ref().and_then(|size| Quantity::parse(&size.0).ok());
+        let own = own.and_then(|size| u64::try_from(size.units()).ok());
+        let of_pod = || Limits::of_pod(pod, CpuQuotas::default()).memory;
+        let bounds = match self {
+            Self::Disk => [None; 3],
+            Self::Memory => [own, of_pod(), allocatable.memory_bytes],
+            Self::HugePages { .. } => [own, None, None],
+        };
+        // None of them says anything with 0.
+        bounds.into_iter().flatten().filter(|bytes| *bytes > 0).min()
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use k8s_openapi::apimachinery::pkg::api::resource::Quantity as ApiQuantity;
+
     use super::*;
+
+    #[test]
+    fn a_volume_takes_no_more_than_its_pod_may() {
+        let limited = "{name: a, image: i, resources: {limits: {memory: 64Mi}}}";
+        let free = "{name: b, image: i}";
+        let huge = Medium::HugePages { page_size: 2 << 20 };
+        let of_node = Some(1 << 30);
+        for (medium, containers, size_limit, allocatable, expected) in [
+            (Medium::Memory, limited, None, of_node, Some(64 << 20)),
+            (Medium::Memory, limited, Some("1Mi"), of_node, Some(1 << 20)),
+            (Medium::Memory, limited, Some("1Gi"), of_node, Some(64 << 20)),
+            (Medium::Memory, free, None, of_node, Some(1 << 30)),
+            (Medium::Memory, free, Some("0"), of_node, Some(1 << 30)),
+            (Medium::Memory, free, Some("4Gi"), of_node, Some(1 << 30)),
+            (Medium::Memory, free, None, None, None),
+            (Medium::Disk, limited, Some("1Mi"), of_node, None),
+            (huge, limited, Some("4Mi"), of_node, Some(4 << 20)),
+            (huge, limited, None, of_node, None),
+        ] {
+            let pod = mainstay_testkit::pods::pod(&format!(
+                "apiVersion: v1\nkind: Pod\nmetadata: {{name: p}}\nspec:\n  containers:\n  - {containers}\n"
+            ));
+            let size_limit = size_limit.map(|size| ApiQuantity(size.to_owned()));
+            let volume = EmptyDirVolumeSource { size_limit, medium: None };
+            let allocatable = Amounts { memory_bytes: allocatable, ..Amounts::default() };
+            let size = medium.size(&volume, &pod, allocatable);
+            assert_eq!(size, expected, "{medium:?} of {containers}, {volume:?}");
+        }
+    }
 
     #[test]
     fn a_medium_is_what_the_pod_requests() {

@@ -442,7 +442,8 @@ fn mounts(
             container_path: "/etc/hosts".to_owned(),
             host_path: text(&facts.hosts_file(pod.uid())),
             image: None,
-            readonly: security::is_rootfs_readonly(container),
+            // Whatever the root is. Source: `makeHostsMount` in `pkg/kubelet/kubelet_pods.go`.
+            readonly: false,
             recursive_read_only: false,
             propagation: MountPropagation::Private,
             sub_path: String::new(),

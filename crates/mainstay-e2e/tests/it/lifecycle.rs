@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 
+use crate::http::free_port;
 use crate::manifest::{Manifest, container, exactly, pod};
 use crate::node::{Node, Pod};
 
@@ -139,19 +140,32 @@ fn a_container_can_name_the_signal_that_ends_it() {
 #[test]
 fn hooks_over_http_reach_the_pod_by_its_address() {
     let Some(node) = Node::start() else { return };
+    check_hooks_over_http(&node, false, 8080);
+}
+
+/// Also when its manifest has gone, and nothing but its sandbox tells where it is.
+#[test]
+fn hooks_over_http_reach_a_pod_on_the_hosts_network() {
+    let Some(node) = Node::start() else { return };
+    check_hooks_over_http(&node, true, free_port());
+}
+
+fn check_hooks_over_http(node: &Node, host_network: bool, port: u16) {
     // Busybox's server runs a program for each request below `cgi-bin`, which tells the file of its name.
-    let serve = "mkdir -p /www/cgi-bin; for it in up down; do \
-                 printf '#!/bin/sh\\necho %s >> /host/web; echo; echo' $it > /www/cgi-bin/$it; \
-                 chmod +x /www/cgi-bin/$it; done; httpd -p 8080 -h /www";
+    let serve = format!(
+        "mkdir -p /www/cgi-bin; for it in up down; do \
+         printf '#!/bin/sh\\necho %s >> /host/web; echo; echo' $it > /www/cgi-bin/$it; \
+         chmod +x /www/cgi-bin/$it; done; httpd -p {port} -h /www"
+    );
     let hook = |path: &str| json!({ "httpGet": { "port": "http", "path": format!("/cgi-bin/{path}"), "scheme": "HTTPS" } });
     // There is a server before the first hook runs and until after the last one.
-    let mut server = telling("server", serve, &Value::Null);
+    let mut server = telling("server", &serve, &Value::Null);
     server["restartPolicy"] = json!("Always");
-    server["startupProbe"] = json!({ "tcpSocket": { "port": 8080 }, "periodSeconds": 1 });
+    server["startupProbe"] = json!({ "tcpSocket": { "port": port }, "periodSeconds": 1 });
     let mut main =
         telling("main", "true", &json!({ "postStart": hook("up"), "preStop": hook("down") }));
-    main["ports"] = json!([{ "name": "http", "containerPort": 8080 }]);
-    let manifest = web(&node, &[main]).set("spec.hostNetwork", false);
+    main["ports"] = json!([{ "name": "http", "containerPort": port }]);
+    let manifest = web(node, &[main]).set("spec.hostNetwork", host_network);
     node.put("web.yaml", &manifest.set("spec.initContainers", json!([server])));
     node.wait_for_running("web");
     let told = node.told("web");

@@ -61,3 +61,4 @@ mod storage;
 mod tutorial;
 mod users;
 mod variables;
+mod volumes;

@@ -51,61 +51,72 @@ pub(super) fn list(from: &Ingredients<'_>, layout: Layout) -> Mounts {
     mounts.add("/sys", "sysfs", &[], MountFlags { readonly: !privileged, ..CLOSED });
     mounts.add_cgroups(from.machine.hierarchies, layout, from.places.cgroup, privileged);
 
-    // What the pod is given belongs to its own users.
-    let mapped = from.namespaces.users.is_some();
-    let own = |path: &str| from.config.mounts.iter().any(|mount| mount.container_path == path);
-    if !own("/dev/shm") {
-        let shm = match from.namespaces.ipc {
-            NamespaceMode::Node => "/dev/shm".to_owned(),
-            NamespaceMode::Pod | NamespaceMode::Container => text(&from.places.sandbox.join(SHM)),
-        };
-        mounts.bind("/dev/shm", &shm, MountFlags { mapped, ..CLOSED });
-    }
-    for (file, path) in SANDBOX_FILES {
-        if !own(path) {
-            let readonly = from.config.security_context.readonly_rootfs;
-            mounts.bind(
-                path,
-                &text(&from.places.sandbox.join(file)),
-                MountFlags { readonly, mapped, ..PLAIN },
-            );
-        }
-    }
+    let mut further = sandbox_mounts(from);
+    further.extend(from.config.mounts.iter().map(|wanted| own_mount(from, wanted)));
     // A mount may lie in another one, so those nearer to the root come first.
-    let mut further: Vec<&Wanted> = from.config.mounts.iter().collect();
-    further.sort_by_key(|mount| {
-        mount.container_path.split('/').filter(|name| !name.is_empty()).count()
-    });
-    for mount in further {
-        let propagation = match mount.propagation {
-            MountPropagation::Private => Propagation::Private,
-            MountPropagation::HostToContainer => Propagation::FromHost,
-            MountPropagation::Bidirectional => Propagation::Both,
-        };
-        let (readonly, recursive) = (mount.readonly, mount.recursive_read_only);
-        // A device in a volume would be the pod's own users' then.
-        let nodev = mapped;
-        let flags = MountFlags { readonly, nodev, recursive, propagation, mapped, ..PLAIN };
-        if let Some(ImageSpec(image)) = &mount.image {
-            mounts.list.push(Mount {
-                destination: mount.container_path.clone(),
-                source: MountSource::Image {
-                    layers: from.places.root.layers.clone(),
-                    lower: from.volumes.get(image).cloned().unwrap_or_default(),
-                    place: text(&image_place(from.places.bundle, &mount.container_path)),
-                    path: mount.sub_path.clone(),
-                },
-                flags: MountFlags { readonly: true, ..CLOSED },
-            });
-        } else if mount.sub_path.is_empty() {
-            mounts.bind(&mount.container_path, &mount.host_path, flags);
-        } else {
-            let (directory, path) = (mount.host_path.clone(), mount.sub_path.clone());
-            let source = MountSource::Part { directory, path };
-            mounts.list.push(Mount { destination: mount.container_path.clone(), source, flags });
-        }
-    }
+    further
+        .sort_by_key(|mount| mount.destination.split('/').filter(|name| !name.is_empty()).count());
+    mounts.list.extend(further);
     mounts
+}
+
+/// What all containers of the sandbox have, where a container does not mount its own.
+fn sandbox_mounts(from: &Ingredients<'_>) -> Vec<Mount> {
+    let shm = match from.namespaces.ipc {
+        NamespaceMode::Node => "/dev/shm".to_owned(),
+        NamespaceMode::Pod | NamespaceMode::Container => text(&from.places.sandbox.join(SHM)),
+    };
+    let readonly = from.config.security_context.readonly_rootfs;
+    let files = SANDBOX_FILES.map(|(file, path)| {
+        (path, text(&from.places.sandbox.join(file)), MountFlags { readonly, ..PLAIN })
+    });
+    let all = [("/dev/shm", shm, CLOSED)].into_iter().chain(files);
+    // In a mount that the machine sees it would be the machine's too.
+    let is_left_out = |path: &Path, wanted: &Wanted| {
+        let own = Path::new(&wanted.container_path);
+        let is_shared = wanted.propagation == MountPropagation::Bidirectional;
+        path == own || is_shared && path.starts_with(own)
+    };
+    all.filter(|(path, ..)| !from.config.mounts.iter().any(|it| is_left_out(Path::new(path), it)))
+        // What the pod is given belongs to its own users.
+        .map(|(path, source, flags)| {
+            bind(path, &source, MountFlags { mapped: from.namespaces.users.is_some(), ..flags })
+        })
+        .collect()
+}
+
+/// What a container mounts itself.
+fn own_mount(from: &Ingredients<'_>, mount: &Wanted) -> Mount {
+    let propagation = match mount.propagation {
+        MountPropagation::Private => Propagation::Private,
+        MountPropagation::HostToContainer => Propagation::FromHost,
+        MountPropagation::Bidirectional => Propagation::Both,
+    };
+    let (readonly, recursive) = (mount.readonly, mount.recursive_read_only);
+    let mapped = from.namespaces.users.is_some();
+    // A device in a volume would be the pod's own users' then.
+    let nodev = mapped;
+    let flags = MountFlags { readonly, nodev, recursive, propagation, mapped, ..PLAIN };
+    let destination = mount.container_path.clone();
+    if let Some(ImageSpec(image)) = &mount.image {
+        let source = MountSource::Image {
+            layers: from.places.root.layers.clone(),
+            lower: from.volumes.get(image).cloned().unwrap_or_default(),
+            place: text(&image_place(from.places.bundle, &mount.container_path)),
+            path: mount.sub_path.clone(),
+        };
+        Mount { destination, source, flags: MountFlags { readonly: true, ..CLOSED } }
+    } else if mount.sub_path.is_empty() {
+        bind(&destination, &mount.host_path, flags)
+    } else {
+        let (directory, path) = (mount.host_path.clone(), mount.sub_path.clone());
+        Mount { destination, source: MountSource::Part { directory, path }, flags }
+    }
+}
+
+fn bind(path: &str, source: &str, flags: MountFlags) -> Mount {
+    let source = MountSource::Bind { path: source.to_owned() };
+    Mount { destination: path.to_owned(), source, flags }
 }
 
 /// Where the image is put together that a container mounts at a path.
@@ -128,14 +139,6 @@ impl Mounts {
         self.list.push(Mount {
             destination: path.to_owned(),
             source: MountSource::New { kind: kind.to_owned(), options: options.collect() },
-            flags,
-        });
-    }
-
-    fn bind(&mut self, path: &str, source: &str, flags: MountFlags) {
-        self.list.push(Mount {
-            destination: path.to_owned(),
-            source: MountSource::Bind { path: source.to_owned() },
             flags,
         });
     }
@@ -164,7 +167,7 @@ impl Mounts {
                 continue;
             };
             let source = hierarchy.mount_point.join(path.trim_start_matches('/'));
-            self.bind(&format!("{ROOT}/{name}"), &text(&source), flags);
+            self.list.push(bind(&format!("{ROOT}/{name}"), &text(&source), flags));
             // Where several controllers share a hierarchy, each is found under its own name too.
             for controller in &hierarchy.controllers {
                 if controller != name && !controller.starts_with("name=") {

@@ -251,9 +251,8 @@ fn check_mounts(
     expected.assert_eq(&text);
 }
 
-#[test]
-fn mounts_of_version_2_with_the_containers_own_last_and_the_outer_first() {
-    let mount = |container_path: &str, host_path: &str, readonly| Mount {
+fn mount(container_path: &str, host_path: &str, readonly: bool) -> Mount {
+    Mount {
         container_path: container_path.into(),
         host_path: host_path.into(),
         image: None,
@@ -261,7 +260,27 @@ fn mounts_of_version_2_with_the_containers_own_last_and_the_outer_first() {
         recursive_read_only: false,
         propagation: MountPropagation::Private,
         sub_path: String::new(),
+    }
+}
+
+#[test]
+fn a_volume_does_not_hide_what_the_pod_has_unless_the_machine_would_get_it() {
+    let destinations = |propagation| {
+        let container = made(|config, _| {
+            let volume = |path| Mount { propagation, ..mount(path, "/host", false) };
+            config.mounts = vec![volume("/dev"), volume("/etc/"), volume("/dev/shm/own")];
+        });
+        let of_system = 5 + 1;
+        container.mounts.into_iter().skip(of_system).map(|it| it.destination).collect::<Vec<_>>()
     };
+    let all = ["/dev", "/etc/", "/dev/shm", "/etc/resolv.conf", "/etc/hostname", "/dev/shm/own"];
+    assert_eq!(destinations(MountPropagation::Private), all);
+    assert_eq!(destinations(MountPropagation::HostToContainer), all);
+    assert_eq!(destinations(MountPropagation::Bidirectional), ["/dev", "/etc/", "/dev/shm/own"]);
+}
+
+#[test]
+fn mounts_of_version_2_with_the_outer_first() {
     let files = Mount {
         image: Some(ImageSpec("local/files:1".into())),
         sub_path: "d".into(),
@@ -286,9 +305,9 @@ fn mounts_of_version_2_with_the_containers_own_last_and_the_outer_first() {
             /dev/mqueue <- mqueue nosuid nodev noexec
             /sys <- sysfs ro nosuid nodev noexec
             /sys/fs/cgroup <- cgroup2 ro nosuid nodev noexec
-            /etc/resolv.conf <- /run/sandbox/resolv.conf ro
             /data <- /host/data
             /files-1 <- "d" of b:c in /layers at /run/bundle/images/_2ffiles_2d1 ro nosuid nodev noexec
+            /etc/resolv.conf <- /run/sandbox/resolv.conf ro
             /data/inner <- /host/inner ro
             /etc/hostname <- /host/hostname
             /dev/shm <- /host/shm

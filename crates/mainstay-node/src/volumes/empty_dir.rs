@@ -7,11 +7,9 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 
-use k8s_openapi::api::core::v1::EmptyDirVolumeSource;
 use mainstay_linux::mount::{self, Attributes};
 use mainstay_linux::path::open_directory;
 use mainstay_plan::medium::{Medium, MediumError};
-use mainstay_pod::Quantity;
 use rustix::fs::{AtFlags, Mode, chmodat};
 
 /// Everybody may write. Source: `perm` of the same file.
@@ -34,14 +32,14 @@ pub(crate) enum EmptyDirError {
     Medium(#[from] MediumError),
 }
 
-/// Makes the volume at `path`, if it is not there; `medium` is its own. `group` is the pod's `fsGroup`, which
-/// owns it then.
+/// Makes a volume at `path`, if it is not there. In memory or huge pages it has `size` bytes; `None` is the kernel's
+/// own bound. `group` is the pod's `fsGroup`, which owns it then.
 ///
 /// What is there is the pod's own: its containers may have changed its rights. So that what is
 /// half-made is not taken for it, it gets its name last.
 pub(super) fn prepare(
-    volume: &EmptyDirVolumeSource,
     medium: Medium,
+    size: Option<u64>,
     path: &Path,
     group: Option<u32>,
 ) -> Result<(), EmptyDirError> {
@@ -57,16 +55,19 @@ pub(super) fn prepare(
     if is_mount_point(path).map_err(failed("examine"))? {
         return Ok(());
     }
-    let size = volume.size_limit.as_ref().and_then(|size| Quantity::parse(&size.0).ok());
-    let size = size.and_then(|size| u64::try_from(size.units()).ok()).filter(|size| *size > 0);
+    let size = size.map(|bytes| ("size".to_owned(), bytes.to_string()));
     if let Medium::HugePages { page_size } = medium {
-        // Of these a kubelet limits no volume (`setupHugepages`): what the pod may have at all does.
-        return mount_in_memory("hugetlbfs", Some(("pagesize", page_size)), path, mode, group)
+        let options = [Some(("pagesize".to_owned(), page_size.to_string())), size];
+        return mount_in_memory("hugetlbfs", options, path, mode, group)
             .map_err(failed("mount the huge pages at"));
     }
-    // As in the kubelet (`generateTmpfsMountOptions`), 0 is none, which is the kernel's half of the memory.
-    mount_in_memory("tmpfs", size.map(|size| ("size", size)), path, mode, group)
-        .map_err(failed("mount the memory at"))
+    let in_memory = |more| mount_in_memory("tmpfs", [size.clone(), more], path, mode, group);
+    // What is in it, such as secrets, is on no disk. Kernels before 6.4 do not know of that.
+    let mounted = match in_memory(Some(("noswap".to_owned(), String::new()))) {
+        Err(error) if error.kind() == io::ErrorKind::InvalidInput => in_memory(None),
+        mounted => mounted,
+    };
+    mounted.map_err(failed("mount the memory at"))
 }
 
 fn make_directory(path: &Path, mode: u32, group: Option<u32>) -> io::Result<()> {
@@ -82,17 +83,17 @@ fn make_directory(path: &Path, mode: u32, group: Option<u32>) -> io::Result<()> 
     fs::rename(unfinished, path)
 }
 
-/// Mounts a file system of this kind, with one further option of some bytes.
+/// Mounts a file system of this kind, with further options.
 fn mount_in_memory(
     kind: &str,
-    option: Option<(&str, u64)>,
+    further: [Option<(String, String)>; 2],
     path: &Path,
     mode: u32,
     group: Option<u32>,
 ) -> io::Result<()> {
     let mut options = vec![("source".to_owned(), kind.to_owned())];
     options.push(("mode".to_owned(), format!("{mode:o}")));
-    options.extend(option.map(|(name, bytes)| (name.to_owned(), bytes.to_string())));
+    options.extend(further.into_iter().flatten());
     options.extend(group.map(|group| ("gid".to_owned(), group.to_string())));
     let attributes = Attributes { nosuid: true, nodev: true, ..Attributes::default() };
     let mounted = mount::new(kind, &options, attributes)?;
@@ -114,16 +115,10 @@ pub fn unmount_below(directory: &Path) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
     use mainstay_linux::namespace::{Namespaces, receive_mounts_only, unshare};
     use mainstay_testkit::tools;
 
     use super::*;
-
-    fn volume(size: Option<&str>) -> EmptyDirVolumeSource {
-        let size_limit = size.map(|size| Quantity(size.to_owned()));
-        EmptyDirVolumeSource { size_limit, ..EmptyDirVolumeSource::default() }
-    }
 
     fn rights(path: &Path) -> (u32, u32) {
         let status = fs::metadata(path).unwrap();
@@ -138,10 +133,10 @@ mod tests {
     fn what_a_container_made_of_its_volume_stays() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("pod/cache");
-        prepare(&volume(None), Medium::Disk, &path, None).unwrap();
+        prepare(Medium::Disk, None, &path, None).unwrap();
         assert_eq!(rights(&path).0, 0o777);
         set_rights(&path, 0o700);
-        prepare(&volume(None), Medium::Disk, &path, None).unwrap();
+        prepare(Medium::Disk, None, &path, None).unwrap();
         assert_eq!(rights(&path).0, 0o700);
     }
 
@@ -151,7 +146,7 @@ mod tests {
         let path = directory.path().join("cache");
         fs::create_dir(directory.path().join(".cache")).unwrap();
         set_rights(&directory.path().join(".cache"), 0);
-        prepare(&volume(None), Medium::Disk, &path, None).unwrap();
+        prepare(Medium::Disk, None, &path, None).unwrap();
         assert_eq!(rights(&path).0, 0o777);
         assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1);
     }
@@ -169,27 +164,32 @@ mod tests {
             let status = rustix::fs::statvfs(path).unwrap();
             status.f_blocks * status.f_frsize
         };
-        let sized = volume(Some("1Mi"));
-        prepare(&sized, Medium::Memory, &at("sized"), Some(1234)).unwrap();
+        let mebibyte = Some(1 << 20);
+        prepare(Medium::Memory, mebibyte, &at("sized"), Some(1234)).unwrap();
         assert_eq!((rights(&at("sized")), size(&at("sized"))), ((0o2777, 1234), 1 << 20));
         set_rights(&at("sized"), 0o700);
-        prepare(&sized, Medium::Memory, &at("sized"), Some(1234)).unwrap();
+        prepare(Medium::Memory, mebibyte, &at("sized"), Some(1234)).unwrap();
         assert_eq!(rights(&at("sized")), (0o700, 1234));
-        // As if none had been written.
-        prepare(&volume(Some("0")), Medium::Memory, &at("zero"), None).unwrap();
-        prepare(&volume(None), Medium::Memory, &at("none"), None).unwrap();
-        assert!(size(&at("none")) > 0);
-        assert_eq!(size(&at("zero")), size(&at("none")));
+        prepare(Medium::Memory, None, &at("none"), None).unwrap();
+        assert!(size(&at("none")) > 1 << 20);
+        let mounts = fs::read_to_string("/proc/thread-self/mounts").unwrap();
+        let kept = mounts.lines().filter(|line| line.contains("noswap")).count();
+        // As far as this kernel can.
+        let known =
+            mount::new("tmpfs", &[("noswap".to_owned(), String::new())], Attributes::default());
+        assert_eq!(kept, if known.is_ok() { 2 } else { 0 }, "{mounts}");
         for page_size in mainstay_linux::machine::huge_pages().into_keys() {
             let path = at(&format!("huge-{page_size}"));
             let medium = Medium::HugePages { page_size };
-            prepare(&volume(None), medium, &path, Some(1234)).unwrap();
-            prepare(&volume(None), medium, &path, Some(1234)).unwrap();
+            let three = Some(3 * page_size + 1);
+            prepare(medium, three, &path, Some(1234)).unwrap();
+            prepare(medium, three, &path, Some(1234)).unwrap();
             assert_eq!(rights(&path), (0o2777, 1234));
+            assert_eq!(size(&path), 3 * page_size);
             assert_eq!(rustix::fs::statvfs(&path).unwrap().f_bsize, page_size);
         }
         let refused = Medium::HugePages { page_size: 12345 };
-        assert!(prepare(&volume(None), refused, &at("odd"), None).is_err());
+        assert!(prepare(refused, None, &at("odd"), None).is_err());
         unmount_below(directory.path()).unwrap();
     }
 }

@@ -19,7 +19,6 @@ use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt, fchown, lchown, symlink};
 use std::path::{Path, PathBuf};
 
-use k8s_openapi::api::core::v1::EmptyDirVolumeSource;
 use mainstay_linux::path::remove_all;
 use mainstay_plan::medium::Medium;
 use mainstay_plan::projection::Files;
@@ -73,7 +72,7 @@ pub(super) fn is_there(directory: &Path) -> bool {
 pub(super) fn prepare(wanted: &Wanted<'_>) -> Result<(), ProjectedError> {
     let directory = wanted.directory;
     let medium = if wanted.in_memory { Medium::Memory } else { Medium::Disk };
-    empty_dir::prepare(&EmptyDirVolumeSource::default(), medium, directory, wanted.group)?;
+    empty_dir::prepare(medium, None, directory, wanted.group)?;
     let failed = |step, path: &Path| {
         let path = path.to_owned();
         move |source| ProjectedError::File { step, path, source }

@@ -90,7 +90,12 @@ impl Performer {
 
     /// Where a pod can be reached.
     fn address(&self, run: Option<&RunGoal>, sandbox: &SeenSandbox) -> Option<IpAddr> {
-        match run.is_some_and(|run| run.pod.is_host_network()) {
+        // Of a version that is not known any more only the sandbox tells: with a network of its own it has addresses.
+        let on_host = match run {
+            Some(run) => run.pod.is_host_network(),
+            None => sandbox.ready && sandbox.ips.is_empty(),
+        };
+        match on_host {
             true => self.node_addresses().ips.first().copied(),
             false => sandbox.ips.first().copied(),
         }

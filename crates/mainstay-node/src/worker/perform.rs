@@ -519,7 +519,9 @@ impl Performer {
         let made = blocking(move || {
             volumes::write_hosts(&pod, &performer.facts, &addresses)?;
             let number = logs.map_or(planned, |logs| logs::runs(&logs));
+            volumes::forget_runs(&pod, &name, number, &performer.facts)?;
             volumes::make_termination_message(&pod, &name, number, &performer.facts)?;
+            volumes::make_host_paths(&pod, &mounting)?;
             volumes::make_sub_paths(&pod, &mounting, &known, &performer.facts)?;
             Ok(number)
         });

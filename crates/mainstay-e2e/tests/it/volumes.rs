@@ -1,0 +1,93 @@
+//! What containers find of the node's: volumes, files of the pod, logs of earlier runs.
+
+use std::fs;
+
+use serde_json::json;
+
+use crate::manifest::{Manifest, pod};
+use crate::node::Node;
+
+/// A pod with this volume mounted at `path`, which tells what `script` prints, and runs.
+fn showing(
+    node: &Node,
+    name: &str,
+    volume: serde_json::Value,
+    path: &str,
+    script: &str,
+) -> Manifest {
+    pod(name)
+        .with_host_directory(&node.host())
+        .set("spec.volumes.1", volume)
+        .main("volumeMounts.1", json!({ "name": "volume", "mountPath": path }))
+        .script(&format!("{script} >> /host/{name}"))
+}
+
+#[test]
+fn a_directory_of_the_host_that_has_gone_is_there_for_the_next_run() {
+    let Some(node) = Node::start() else { return };
+    let directory = node.path("gone/inner");
+    let volume = json!({ "name": "volume", "hostPath": { "path": directory } });
+    let script =
+        "ls -d /data >> /host/web; until [ -e /host/end ]; do sleep 0.02; done; rm /host/end";
+    let web = showing(&node, "web", volume, "/data", "true")
+        .set("spec.terminationGracePeriodSeconds", 0)
+        .exactly(script);
+    node.put("web.yaml", &web);
+    node.wait_for_running("web");
+    node.wait_for_told("web", 1);
+    fs::remove_dir(&directory).unwrap();
+    fs::write(node.host().join("end"), "").unwrap();
+    assert_eq!(node.wait_for_told("web", 2), ["/data", "/data"]);
+    assert!(directory.is_dir());
+}
+
+#[test]
+fn memory_is_no_larger_than_its_pod_may_be() {
+    let Some(node) = Node::start() else { return };
+    let size =
+        "stat -f -c '%b %S' /memory | while read blocks each; do echo $((blocks * each)); done";
+    for (name, volume, expected) in [
+        ("pod", json!({ "medium": "Memory" }), 64 << 20),
+        ("own", json!({ "medium": "Memory", "sizeLimit": "1Mi" }), 1 << 20),
+        ("more", json!({ "medium": "Memory", "sizeLimit": "1Gi" }), 64 << 20),
+    ] {
+        let volume = json!({ "name": "volume", "emptyDir": volume });
+        let limits = json!({ "limits": { "memory": "64Mi" } });
+        let pod = showing(&node, name, volume, "/memory", &format!("({size})"));
+        node.put(&format!("{name}.yaml"), &pod.main("resources", limits));
+        assert_eq!(node.wait_for_told(name, 1), [expected.to_string()], "{name}");
+    }
+}
+
+#[test]
+fn a_volume_in_the_place_of_a_directory_leaves_the_pod_its_own_files() {
+    let Some(node) = Node::start() else { return };
+    let script = "(cat /etc/resolv.conf; cat /etc/hostname; grep -c . /etc/hosts; ls /etc)";
+    let volume = json!({ "name": "volume", "emptyDir": {} });
+    let web = showing(&node, "web", volume, "/etc", script)
+        .set("spec.hostNetwork", false)
+        .set("spec.dnsPolicy", "None")
+        .set("spec.dnsConfig", json!({ "nameservers": ["192.0.2.1"] }));
+    node.put("web.yaml", &web);
+    let told = node.wait_for_told("web", 6);
+    assert_eq!(told[..2], ["nameserver 192.0.2.1", "web-n1"], "{told:?}");
+    assert_eq!(told[3..], ["hostname", "hosts", "resolv.conf"], "{told:?}");
+}
+
+#[test]
+fn what_runs_have_logged_that_nobody_knows_any_more_is_gone() {
+    let Some(mut node) = Node::prepare() else { return };
+    node.configure("crashLoopBackOff: { maxContainerRestartPeriod: 1s }\n");
+    node.launch();
+    let web = pod("web").with_host_directory(&node.host()).exactly("echo run | tee -a /host/web");
+    node.put("web.yaml", &web);
+    node.wait_for_told("web", 5);
+    let uid = node.status().pod("web").unwrap().uid.clone();
+    let logs = node.path("root/log/pods");
+    let of_pod = fs::read_dir(logs).unwrap().map(|entry| entry.unwrap().path());
+    let of_pod: Vec<_> = of_pod.filter(|path| path.to_string_lossy().ends_with(&uid)).collect();
+    assert_eq!(of_pod.len(), 1);
+    let there = |run: u32| of_pod[0].join(format!("main/{run}.log")).exists();
+    // The fifth run has begun; the two before it can be asked for.
+    assert!(!there(0) && !there(1) && there(3) && there(4));
+}
