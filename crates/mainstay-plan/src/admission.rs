@@ -6,7 +6,9 @@
 
 use std::collections::BTreeMap;
 
-use k8s_openapi::api::core::v1::{Container, Node, PodSpec, PodStatus, SELinuxOptions, Taint};
+use k8s_openapi::api::core::v1::{
+    Container, EphemeralContainer, Node, PodSpec, PodStatus, SELinuxOptions, SecurityContext, Taint,
+};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use mainstay_pod::resources::{is_huge_page, requests_of};
 use mainstay_pod::scheduling::host_ports::conflict;
@@ -100,7 +102,27 @@ impl Kernel {
         let spec = pod.spec();
         self.sysctls.admit(spec)?;
         apparmor::admit(pod, self.apparmor)?;
-        match label_of(spec).filter(|_| self.selinux) {
+        self.admit_label(label_of(spec))
+    }
+
+    /// Judges a container that is added to a pod.
+    ///
+    /// # Errors
+    ///
+    /// Why it is not started, which names the field.
+    pub fn admit_added(&self, container: &EphemeralContainer) -> Result<(), Rejection> {
+        let asks = is_labelled(container.security_context.as_ref());
+        let name = &container.name;
+        self.admit_label(
+            asks.then(|| {
+                format!("spec.ephemeralContainers{{{name}}}.securityContext.seLinuxOptions")
+            }),
+        )
+    }
+
+    /// `field` is what asks for a label, if anything does.
+    fn admit_label(&self, field: Option<String>) -> Result<(), Rejection> {
+        match field.filter(|_| self.selinux) {
             Some(field) => Err(Rejection::unsupported(&format!(
                 "{field}: this kernel has SELinux, whose labels this version of mainstay does not \
                  set; take the field out, or SELinux"
@@ -108,6 +130,11 @@ impl Kernel {
             None => Ok(()),
         }
     }
+}
+
+fn is_labelled(security: Option<&SecurityContext>) -> bool {
+    let options = security.and_then(|it| it.se_linux_options.as_ref());
+    options.is_some_and(|options| *options != SELinuxOptions::default())
 }
 
 /// The first field of a pod that asks for an SELinux label.
@@ -118,11 +145,8 @@ fn label_of(spec: &PodSpec) -> Option<String> {
     }
     let lists = [("initContainers", spec.init_containers.as_deref().unwrap_or_default())];
     lists.into_iter().chain([("containers", &*spec.containers)]).find_map(|(list, containers)| {
-        let asks = |container: &Container| {
-            let own = container.security_context.as_ref()?.se_linux_options.as_ref()?;
-            (*own != SELinuxOptions::default()).then_some(())
-        };
-        let at = containers.iter().position(|container| asks(container).is_some())?;
+        let asks = |it: &Container| is_labelled(it.security_context.as_ref());
+        let at = containers.iter().position(asks)?;
         Some(format!("spec.{list}[{at}].securityContext.seLinuxOptions"))
     })
 }

@@ -37,7 +37,7 @@ use k8s_openapi::api::core::v1::{Container, Pod, PodSpec};
 use crate::defaults;
 pub use crate::path::Path;
 
-pub use data::{config_map, secret};
+pub use data::{ACCOUNT_OF_SECRET, config_map, secret, secret_of_type};
 pub use error::{ErrorKind, Errors, FieldError, Json, Show, Shown};
 pub use references::{Reference, api_references};
 pub use resources::quantity_value;

@@ -7,7 +7,7 @@ use std::borrow::Cow;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use jiff::Timestamp;
-use mainstay_pod::validate::{Errors, FieldError, Path};
+use mainstay_pod::validate::{ACCOUNT_OF_SECRET, Errors, FieldError, Path, secret_of_type};
 use serde_json::Value;
 
 use super::rules;
@@ -28,9 +28,6 @@ struct Secrets;
 
 /// Bytes of all values. Source: `MaxSecretSize`.
 const MAX_SIZE: usize = 1024 * 1024;
-
-/// The account that a token is of. Source: `ServiceAccountNameKey`.
-const ACCOUNT: &str = "kubernetes.io/service-account.name";
 
 impl Strategy for Secrets {
     fn default(&self, object: &mut Object) {
@@ -115,61 +112,10 @@ fn value_of(object: &Object, key: &str) -> Option<Vec<u8>> {
 
 /// What the types ask for.
 fn of_type(object: &Object, errors: &mut Errors) {
-    let path = Path::new("data");
-    let has = |key: &str| object.at(&["data", key]).is_some();
-    match object.str_at(&["type"]) {
-        "kubernetes.io/service-account-token"
-            if object.annotation(ACCOUNT).is_none_or(str::is_empty) =>
-        {
-            let path = Path::new("metadata");
-            let path = path.field("annotations");
-            errors.required(&path.key(ACCOUNT), "");
-        }
-        "kubernetes.io/dockercfg" => json_object(object, ".dockercfg", errors),
-        "kubernetes.io/dockerconfigjson" => json_object(object, ".dockerconfigjson", errors),
-        "kubernetes.io/basic-auth" if !has("username") && !has("password") => {
-            errors.required(&path.key("username"), "");
-            errors.required(&path.key("password"), "");
-        }
-        "kubernetes.io/ssh-auth" if object.str_at(&["data", "ssh-privatekey"]).is_empty() => {
-            errors.required(&path.key("ssh-privatekey"), "");
-        }
-        "kubernetes.io/tls" => {
-            for key in ["tls.crt", "tls.key"].into_iter().filter(|key| !has(key)) {
-                errors.required(&path.key(key), "");
-            }
-        }
-        _ => {}
-    }
-}
-
-/// A value that has to be a JSON object. The message of Go's decoder is not repeated in full: it would
-/// show what the secret says.
-fn json_object(object: &Object, key: &str, errors: &mut Errors) {
-    let data = Path::new("data");
-    let path = data.key(key);
-    if object.at(&["data", key]).is_none() {
-        errors.required(&path, "");
-        return;
-    }
-    let bytes = value_of(object, key).unwrap_or_default();
-    let detail = match serde_json::from_slice::<Value>(&bytes) {
-        Ok(Value::Object(_) | Value::Null) => return,
-        Ok(other) => {
-            let found = match other {
-                Value::Array(_) => "array",
-                Value::String(_) => "string",
-                Value::Bool(_) => "bool",
-                _ => "number",
-            };
-            format!(
-                "json: cannot unmarshal {found} into Go value of type map[string]interface {{}}"
-            )
-        }
-        Err(error) if error.is_eof() => "unexpected end of JSON input".to_owned(),
-        Err(error) => format!("invalid JSON at line {} column {}", error.line(), error.column()),
-    };
-    errors.invalid(&path, "<secret contents redacted>", &detail);
+    let there = |key: &str| object.at(&["data", key]).is_some();
+    let value = |key: &str| there(key).then(|| value_of(object, key).unwrap_or_default());
+    let account = object.annotation(ACCOUNT_OF_SECRET);
+    secret_of_type(object.str_at(&["type"]), account, value, errors);
 }
 
 /// Why a certificate and a key do not go together, as far as PEM tells.

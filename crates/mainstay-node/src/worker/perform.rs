@@ -505,6 +505,8 @@ impl Performer {
         let added = run.pod.spec().ephemeral_containers.iter().flatten();
         for added in added.filter(|it| it.name == plan.name) {
             unsupported_in(added).map_err(|error| refused(&error))?;
+            let admitted = self.facts.kernel.admit_added(added);
+            admitted.map_err(|rejection| refused(&rejection.message))?;
         }
         let target =
             translate::target(&run.pod, &plan.name, seen).map_err(|error| refused(&error))?;

@@ -219,6 +219,16 @@ fn labels_are_asked_for_in_vain_where_there_are_some() {
     assert!(refused(&of_pod).starts_with("spec.securityContext.seLinuxOptions: "));
     let field = "spec.containers[1].securityContext.seLinuxOptions: ";
     assert!(refused(&of_container).starts_with(field));
+    let added = |options: Value| -> EphemeralContainer {
+        let context = json!({"seLinuxOptions": options});
+        serde_json::from_value(json!({"name": "debug", "securityContext": context})).unwrap()
+    };
+    let kernel = |selinux| Kernel { selinux, ..Kernel::default() };
+    assert_eq!(kernel(false).admit_added(&added(options.clone())), Ok(()));
+    assert_eq!(kernel(true).admit_added(&added(json!({}))), Ok(()));
+    let refused = kernel(true).admit_added(&added(options)).unwrap_err();
+    let field = "spec.ephemeralContainers{debug}.securityContext.seLinuxOptions: ";
+    assert!(refused.message.starts_with(field), "{refused:?}");
 }
 
 #[test]
