@@ -30,7 +30,9 @@ fn open(root: &OwnedFd, path: &Path) -> io::Result<OwnedFd> {
 
 fn leads_out(error: io::Error) -> io::Error {
     match Errno::from_io_error(&error) {
-        Some(Errno::XDEV) => io::Error::other("it leads out of the volume"),
+        Some(Errno::XDEV) => io::Error::other(
+            "it leads out of the volume, or over a link with an absolute path, which has to be a relative one",
+        ),
         _ => error,
     }
 }
