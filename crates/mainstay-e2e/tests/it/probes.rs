@@ -2,6 +2,7 @@
 
 use std::fs;
 
+use mainstay_testkit::tools;
 use serde_json::json;
 
 use crate::api::kubectl;
@@ -156,4 +157,111 @@ fn a_server_is_asked_at_its_pods_own_address_by_the_name_of_its_port() {
     assert_eq!(asked.pod("web").unwrap().ready, 0);
     fs::write(node.host().join("ready"), "").unwrap();
     assert_eq!(node.wait_for_running("web").restarts, 0);
+}
+
+/// nginx, which serves only who says so in a header, and for a name.
+const PICKY: &str = "events {}
+pid /tmp/nginx.pid;
+http {
+  access_log off;
+  server { listen 8080 default_server; return 404; }
+  server {
+    listen 8080;
+    server_name probed.example;
+    location / { if ($http_x_probe != yes) { return 403; } return 200; }
+  }
+}
+";
+
+#[test]
+fn a_server_is_asked_with_the_headers_that_are_written() {
+    let Some(mut node) = Node::prepare() else { return };
+    node.provide(&tools::image("nginx"));
+    node.launch();
+    fs::write(node.host().join("nginx.conf"), PICKY).unwrap();
+    let nginx = |name: &str, headers: serde_json::Value| {
+        let get = json!({ "port": 8080, "httpHeaders": headers });
+        let probe = json!({ "httpGet": get, "periodSeconds": 1, "initialDelaySeconds": 1 });
+        let manifest = probed(&node, name)
+            .set("spec.hostNetwork", false)
+            .main("image", "local/nginx:1")
+            .main("command", json!(["nginx", "-c", "/host/nginx.conf", "-g", "daemon off;"]))
+            .main("readinessProbe", probe);
+        node.put(&format!("{name}.yaml"), &manifest);
+    };
+    let header = |name: &str, value: &str| json!({ "name": name, "value": value });
+    let host = header("Host", "probed.example");
+    nginx("served", json!([host, header("X-Probe", "yes")]));
+    nginx("nameless", json!([header("X-Probe", "yes")]));
+    nginx("refused", json!([host]));
+    node.wait_for_running("served");
+    for (name, code) in [("nameless", 404), ("refused", 403)] {
+        let expected = format!("Readiness probe failed: HTTP probe failed with statuscode: {code}");
+        node.wait_until("the server says no", |status| {
+            let pod = status.pod(name);
+            pod.is_some_and(|it| it.events("Unhealthy").iter().any(|it| it.message == expected))
+        });
+    }
+}
+
+#[test]
+fn etcd_is_asked_in_its_own_protocol() {
+    let Some(mut node) = Node::prepare() else { return };
+    node.provide(&tools::image("etcd"));
+    node.launch();
+    let etcd = |name: &str, grpc: serde_json::Value| {
+        let listen = ["--listen-client-urls=http://0.0.0.0:2379", "--data-dir=/tmp/etcd"];
+        let advertise = "--advertise-client-urls=http://127.0.0.1:2379";
+        let manifest = probed(&node, name)
+            .set("spec.hostNetwork", false)
+            .main("image", "local/etcd:1")
+            .main("command", json!(["etcd", listen[0], listen[1], advertise]))
+            .main("readinessProbe", json!({ "grpc": grpc, "periodSeconds": 1 }));
+        node.put(&format!("{name}.yaml"), &manifest);
+    };
+    etcd("whole", json!({ "port": 2379 }));
+    etcd("part", json!({ "port": 2379, "service": "nobody" }));
+    node.wait_for_running("whole");
+    let status = node.wait_until("there is no such service", |status| {
+        let pod = status.pod("part");
+        pod.is_some_and(|it| {
+            it.events("Unhealthy").iter().any(|it| it.message.contains("unknown service"))
+        })
+    });
+    assert_eq!(status.pod("part").unwrap().ready, 0);
+}
+
+#[test]
+fn a_container_that_never_comes_up_is_started_again() {
+    let Some(node) = Node::start() else { return };
+    let mut startup = exists("up");
+    startup["failureThreshold"] = 1.into();
+    node.put("web.yaml", &probed(&node, "web").main("startupProbe", startup));
+    node.wait_until("it was started again", |status| {
+        status.pod("web").is_some_and(|pod| pod.restarts == 1)
+    });
+    fs::write(node.host().join("up"), "").unwrap();
+    let web = node.wait_for_running("web");
+    let killing = web.events("Killing");
+    assert_eq!(killing[0].message, "Container main failed startup probe, will be restarted");
+    assert!(web.events("Unhealthy")[0].message.starts_with("Startup probe failed: cat: "));
+}
+
+#[test]
+fn a_pod_with_a_gate_is_ready_when_somebody_opens_it() {
+    let Some(node) = Node::start() else { return };
+    let gates = json!([{ "conditionType": "example.com/open" }]);
+    let web = pod("web").set("spec.nodeName", "n1").set("spec.readinessGates", gates);
+    let file = node.stage("web.yaml", &web);
+    kubectl(&node, &["create", "-f", file.to_str().unwrap()]).success();
+    let ready = || {
+        let path = "-o=jsonpath={.status.phase} {.status.conditions[?(@.type=='Ready')]['status','reason']}";
+        kubectl(&node, &["get", "pod", "web", path]).stdout
+    };
+    let closed = wait_for(|| Some(ready()).filter(|it| it.starts_with("Running")));
+    assert_eq!(closed.as_deref(), Some("Running False ReadinessGatesNotReady"));
+    let open = r#"{"status":{"conditions":[{"type":"example.com/open","status":"True"}]}}"#;
+    kubectl(&node, &["patch", "pod", "web", "--subresource=status", "-p", open]).success();
+    let opened = wait_for(|| Some(ready()).filter(|it| it.starts_with("Running True")));
+    assert!(opened.is_some(), "{}", ready());
 }

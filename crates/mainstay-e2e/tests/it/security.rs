@@ -229,6 +229,45 @@ fn who_may_not_be_root_is_not() {
     let root = node.wait_for_state("root", "CreateContainerConfigError");
     let problem = root.problem.unwrap();
     assert!(problem.contains("runAsNonRoot"), "{problem}");
+    // The image's own user: a number is one or is not, and of a name it cannot be told.
+    for (name, user, refused) in [
+        ("number", "7", None),
+        ("zero", "0", Some("image will run as root")),
+        ("name", "app", Some("image has non-numeric user (app), cannot verify user is non-root")),
+    ] {
+        let file = node.path(&format!("{name}.tar"));
+        let image = Image::busybox().with_file("etc/passwd", "app:x:7:7::/:/bin/sh\n");
+        let reference = format!("local/{name}:1");
+        image.set("User", user).docker_archive(&reference, &file);
+        node.import(&file);
+        let pod = with_context(name, json!({ "runAsNonRoot": true })).main("image", reference);
+        node.put(&format!("{name}.yaml"), &pod);
+        match refused {
+            None => drop(node.wait_for_running(name)),
+            Some(why) => {
+                let refused = node.wait_for_state(name, "CreateContainerConfigError");
+                let problem = refused.problem.unwrap();
+                assert!(problem.contains(why), "{problem}");
+            }
+        }
+    }
+}
+
+#[test]
+fn what_tells_of_the_machine_is_covered() {
+    let Some(node) = Node::start() else { return };
+    node.put("plain.yaml", &pod("plain"));
+    node.put("privileged.yaml", &with_context("privileged", json!({ "privileged": true })));
+    let script = "for it in /proc/kcore /proc/keys /proc/timer_list /proc/sched_debug; do \
+                  [ ! -e $it ] || [ -c $it ] || echo $it; done; \
+                  for it in /sys/firmware /proc/acpi /proc/scsi; do ls -A $it 2> /dev/null; done; \
+                  cat /proc/self/oom_score_adj";
+    node.wait_for_running("plain");
+    // Nobody asked for memory, so it goes first when there is none left.
+    assert_eq!(node.sh("plain", "main", script), "1000\n");
+    node.wait_for_running("privileged");
+    let seen = node.sh("privileged", "main", script);
+    assert!(seen.contains("/proc/keys\n"), "{seen}");
 }
 
 #[test]
