@@ -443,7 +443,8 @@ async fn merge_all(
         if merge.is_ready() {
             // First what pods refer to, which is there then when they are started.
             let objects = merge.objects();
-            shelf.replace(objects.iter().map(|(name, it)| (name.clone(), it.0.clone())).collect());
+            let found = objects.iter().map(|(name, it)| (name.clone(), it.0.clone())).collect();
+            shelf.replace(found, merge.unread());
             lying.send_if_modified(|known| {
                 let news = known.as_deref() != Some(&objects);
                 if news {

@@ -11,6 +11,7 @@
 //! - What is in an object is in memory once, however many pods refer to it.
 //! - Static pods are never given objects of an API, nor pods of an API those of the disk.
 //! - While the API is away, what was known counts.
+//! - What was not found beside manifests is missing only once all of them have been read.
 
 pub(crate) mod api;
 pub(crate) mod services;
@@ -42,8 +43,8 @@ pub(crate) struct Shelf {
 #[derive(Default)]
 struct State {
     known: BTreeMap<ObjectName, Known>,
-    /// Whether what is not known is not there.
-    complete: bool,
+    /// What is to be said of all others: that they are awaited, until the shelf is filled at once.
+    others: Known,
     followers: BTreeMap<u64, Follower>,
     next: u64,
 }
@@ -100,10 +101,10 @@ impl Shelf {
         self.wanted.subscribe()
     }
 
-    /// Takes in all objects that there are.
-    pub(crate) fn replace(&self, all: BTreeMap<ObjectName, Arc<Object>>) {
+    /// Takes in all objects that were found, and why there may be `more`; `None` if there are none.
+    pub(crate) fn replace(&self, all: BTreeMap<ObjectName, Arc<Object>>, more: Option<String>) {
         let mut state = self.lock();
-        state.complete = true;
+        state.others = more.map_or(Known::Missing, |why| Known::Unreadable(why.into()));
         let all = all.into_iter().map(|(name, object)| (name, Known::Found(object)));
         state.known = all.collect();
         state.tell(|_| true);
@@ -140,8 +141,7 @@ impl State {
     }
 
     fn look(&self, names: &BTreeSet<ObjectName>) -> Referenced {
-        let unknown = || if self.complete { Known::Missing } else { Known::Awaited };
-        let known = |name: &ObjectName| self.known.get(name).cloned().unwrap_or_else(unknown);
+        let known = |name: &ObjectName| self.known.get(name).unwrap_or(&self.others).clone();
         Referenced(names.iter().map(|name| (name.clone(), known(name))).collect())
     }
 
@@ -188,7 +188,7 @@ impl Drop for Following {
         let mut state = self.shelf.lock();
         let Some(Follower { mut names, .. }) = state.followers.remove(&self.id) else { return };
         names.retain(|name| !state.is_wanted(name));
-        if !state.complete {
+        if state.others == Known::Awaited {
             for name in &names {
                 state.known.remove(name);
             }

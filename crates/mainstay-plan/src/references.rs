@@ -75,9 +75,10 @@ impl Found<'_> {
 }
 
 /// What is known of an object.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub enum Known {
     /// Nothing yet; it has been asked for.
+    #[default]
     Awaited,
     /// There is none.
     Missing,

@@ -172,6 +172,60 @@ fn static_pods_take_what_lies_beside_them() {
     node.wait_for_gone("web");
 }
 
+/// What cannot be read when an agent starts is not missing: pods that run keep what they have, others wait.
+#[test]
+fn what_is_broken_when_an_agent_starts_is_not_missing() {
+    let Some(mut node) = Node::start() else { return };
+    let script = format!("{FOLLOW}follow /map/k map &");
+    let web = pod("web").with_host_directory(&node.host()).script(&script);
+    let volume = json!({ "name": "map", "configMap": { "name": "app", "optional": true } });
+    node.put("app.yaml", &config_map("app", &json!({ "k": "one" })));
+    node.put("web.yaml", &with_volume(web, 1, volume));
+    let running = node.wait_for_running("web");
+    wait_for_text(&node, "map", "one");
+
+    node.kill();
+    node.put("app.yaml", &"apiVersion: v1\nkind: ConfigMap\nmetadata: {name: app\n");
+    let late = |name: &str, map: &str| {
+        let optional = json!({ "name": map, "key": "k", "optional": true });
+        let k = json!([{ "name": "K", "valueFrom": { "configMapKeyRef": optional } }]);
+        let tells = format!("echo \"[$K]\" > /host/{name}");
+        pod(name).with_host_directory(&node.host()).script(&tells).main("env", k)
+    };
+    node.put("late.yaml", &late("late", "app"));
+    node.put("other.yaml", &late("other", "none"));
+    node.launch();
+    let broken = node.manifests().join("app.yaml");
+    let why = format!("{} could not: it is not valid", broken.display());
+    let waiting = node.wait_for_state("late", "CreateContainerConfigError").problem.unwrap();
+    assert!(waiting.contains("cannot read ConfigMap default/app"), "{waiting}");
+    assert!(waiting.contains(&why), "{waiting}");
+    node.wait_for_state("other", "CreateContainerConfigError");
+    node.wait_until("the pod that runs is told of", |status| {
+        let told = status.pod("web").map(|web| web.events("FailedMount"));
+        told.is_some_and(|told| told.iter().any(|event| event.message.contains(&why)))
+    });
+    assert_eq!(node.sh("web", "main", "cat /map/k"), "one");
+
+    node.put("app.yaml", &config_map("app", &json!({ "k": "two" })));
+    wait_for_text(&node, "map", "two");
+    node.wait_for_running("late");
+    node.wait_for_running("other");
+    assert_eq!(
+        (node.wait_for_told("late", 1), node.wait_for_told("other", 1)),
+        (vec!["[two]".to_owned()], vec!["[]".to_owned()],)
+    );
+    let after = node.wait_for_running("web");
+    assert_eq!(after.container("main").container_id, running.container("main").container_id);
+    // Now it is all known, and what is broken keeps what it had; what is taken away is missing.
+    node.put("app.yaml", &"apiVersion: v1\nkind: ConfigMap\nmetadata: {name: app\n");
+    node.wait_until("the file is told of", |status| !status.notes("app.yaml").is_empty());
+    assert_eq!(node.sh("web", "main", "cat /map/k"), "two");
+    node.take("app.yaml");
+    let gone = wait_for(|| node.sh("web", "main", "ls /map").is_empty().then_some(()));
+    assert!(gone.is_some(), "{}", node.log());
+}
+
 #[test]
 fn the_mirror_is_shown_and_a_secret_that_all_can_read_is_told_of() {
     let Some(node) = Node::start() else { return };

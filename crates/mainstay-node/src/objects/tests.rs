@@ -38,15 +38,21 @@ fn followers_hear_of_what_they_refer_to_and_of_nothing_else() {
     let mut other = objects.follow(&refers("b")).unwrap();
     assert_eq!(known(&following, "a"), "awaited");
     let shelf = &objects.manifests;
-    shelf.replace([(name("a"), object("1"))].into());
+    shelf.replace([(name("a"), object("1"))].into(), Some("no b.yaml".into()));
+    let unread = "unreadable: no b.yaml";
+    assert_eq!((known(&following, "a"), known(&other, "b")), ("1".into(), unread.into()));
+    other.seen.mark_unchanged();
+    // Nothing of it is forgotten with the last that refers to it.
+    drop(objects.follow(&refers("a")).unwrap());
+    shelf.replace([(name("a"), object("1"))].into(), None);
     assert_eq!((known(&following, "a"), known(&other, "b")), ("1".into(), "missing".into()));
     assert!(following.seen.has_changed().unwrap() && other.seen.has_changed().unwrap());
     following.seen.mark_unchanged();
     other.seen.mark_unchanged();
     // The same again is no news.
-    shelf.replace([(name("a"), object("1")), (name("c"), object("3"))].into());
+    shelf.replace([(name("a"), object("1")), (name("c"), object("3"))].into(), None);
     assert!(!following.seen.has_changed().unwrap() && !other.seen.has_changed().unwrap());
-    shelf.replace([(name("a"), object("2"))].into());
+    shelf.replace([(name("a"), object("2"))].into(), None);
     assert!(following.seen.has_changed().unwrap() && !other.seen.has_changed().unwrap());
     assert_eq!(known(&following, "a"), "2");
     drop((following, other));

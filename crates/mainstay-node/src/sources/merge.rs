@@ -9,6 +9,8 @@
 //! - Of several manifests for one pod, the one whose version runs counts, also over restarts of the
 //!   agent; at a first start the one with the lower path. When it goes, the next one counts.
 //! - What is in the ledger counts from the first moment on, until its file says otherwise.
+//! - What pods may refer to is not in the ledger. Until all manifests have been read once, one that
+//!   is in none of them is not known to be missing.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -98,6 +100,9 @@ pub(crate) struct Merge {
     patient: bool,
     /// Whether the server's manifests have come once. Nothing waits for them.
     heard: bool,
+    /// Whether there was a moment at which everything had been read. From then on what is known is all
+    /// that there is: what cannot be read any more keeps what it had.
+    all_read: bool,
 }
 
 /// What is known of one file.
@@ -108,6 +113,8 @@ struct File {
     /// The last good version of what pods may refer to.
     objects: BTreeMap<ObjectName, Arc<Object>>,
     notes: Vec<Note>,
+    /// Whether this agent has read all of it once, and so knows what pods may refer to in it.
+    was_read: bool,
     /// The directories that it was seen in.
     place: Place,
     /// The bytes that were read last; `None` when they are from the ledger only, or hold what is in
@@ -170,6 +177,7 @@ impl Merge {
             awaited: manifests.paths.iter().cloned().collect(),
             patient: true,
             heard: false,
+            all_read: false,
             manifests,
             files: BTreeMap::new(),
             winners: BTreeMap::new(),
@@ -219,6 +227,7 @@ impl Merge {
         for path in gone {
             self.files.remove(&path);
         }
+        self.all_read = self.unread().is_none();
         // In which order paths are looked at does not count.
         if self.is_ready() {
             self.elect();
@@ -312,6 +321,8 @@ impl Merge {
         }
         self.heard |= self.manifests.is_url(&path);
         let file = self.files.entry(path).or_default();
+        let is_whole = nameless.is_none() && !nameless_object && refused_objects.is_empty();
+        let was_read = file.was_read || is_whole;
         for (name, before) in std::mem::take(&mut file.objects) {
             match objects.get_mut(&name) {
                 // It is in memory once.
@@ -335,7 +346,7 @@ impl Merge {
                 pods.insert(key, Claim { invalid: Some(why.clone()), ..claim });
             }
         }
-        *file = File { pods, objects, notes, place, bytes };
+        *file = File { pods, objects, notes, was_read, place, bytes };
     }
 
     /// A valid pod of a file. The same version as before stays what it was.
@@ -420,6 +431,34 @@ impl Merge {
             Some((key.clone(), goal))
         };
         self.winners.iter().filter_map(goal).collect()
+    }
+
+    /// Why what pods refer to may be there though it has not been found; `None` when all that there is
+    /// is known.
+    pub(crate) fn unread(&self) -> Option<String> {
+        if self.all_read {
+            return None;
+        }
+        let not_looked_at = || self.awaited.first().map(|path| (path, HANGING.to_owned()));
+        let away = || self.unreadable.first_key_value().map(|(path, why)| (path, why.clone()));
+        let unheard = || {
+            let url = self.manifests.url.as_ref().filter(|_| !self.heard)?;
+            Some((url, "it has not answered yet".to_owned()))
+        };
+        let broken = || {
+            let (path, file) = self.files.iter().find(|(_, file)| !file.was_read)?;
+            let why = match file.notes.first() {
+                Some(Note::Unreadable(error)) => error.clone(),
+                Some(Note::Diagnostic(_) | Note::Shadowed { .. }) => "it is not valid".to_owned(),
+                None => "it is not there yet".to_owned(),
+            };
+            Some((path, why))
+        };
+        let (path, why) = not_looked_at().or_else(away).or_else(broken).or_else(unheard)?;
+        let path = path.display();
+        Some(format!(
+            "no manifest that could be read since the agent began has it, and {path} could not: {why}"
+        ))
     }
 
     /// Whether all paths that are waited for have been looked at once. Until then nothing is known

@@ -362,6 +362,63 @@ fn what_pods_refer_to_is_kept_as_they_are() {
     "#]]);
 }
 
+/// Until all has been read once, nothing is known to be missing; from then on everything is known.
+#[test]
+fn what_has_not_been_read_may_have_what_pods_refer_to() {
+    const BROKEN: &str = "apiVersion: v1\nkind: ConfigMap\nmetadata: {";
+    let map = |more: &str| {
+        format!("apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: m}}\ndata: {{k: v{more}}}\n")
+    };
+    let directory = |error: Option<&str>| {
+        let error = error.map(str::to_owned);
+        Change::Directory { path: "/m".into(), error }
+    };
+    let unreadable = || {
+        let error = io::Error::from(io::ErrorKind::PermissionDenied);
+        Change::Unreadable { path: "/m/a.yaml".into(), error }
+    };
+    let no_pods = || served("apiVersion: v1\nkind: PodList\nitems: []\n");
+    // What comes, what could not be read then, and what mends it.
+    let rows = [
+        (vec![read("a.yaml", BROKEN)], "/m/a.yaml", vec![read("a.yaml", &map(""))]),
+        (vec![read("a.yaml", &map(", a b: c"))], "/m/a.yaml", vec![read("a.yaml", &map(""))]),
+        (vec![read("a.yaml", BROKEN)], "/m/a.yaml", vec![gone("a.yaml")]),
+        (vec![unreadable()], "/m/a.yaml", vec![read("a.yaml", &map(""))]),
+        (vec![directory(Some("away"))], "/m", vec![directory(None), read("a.yaml", &map(""))]),
+    ];
+    for (changes, place, mended) in rows {
+        let what = format!("{changes:?}");
+        let mut story = Story::new();
+        assert!(story.merge.unread().unwrap().contains("/m could not: "), "{what}");
+        story.then([no_pods(), ready()].into_iter().chain(changes));
+        let why = story.merge.unread().unwrap();
+        assert!(why.contains(&format!("{place} could not: ")), "{what}: {why}");
+        story.then(mended);
+        assert_eq!(story.merge.unread(), None, "{what}");
+        // What breaks now keeps what it had.
+        story.then([read("a.yaml", BROKEN), read("b.yaml", BROKEN), directory(Some("away"))]);
+        assert_eq!(story.merge.unread(), None, "{what}");
+    }
+    // Of pods that are refused it is known that they are no objects.
+    let mut story = Story::new();
+    story.then([read("a.yaml", &manifest("a", "i").replace("image", "imaeg")), ready()]);
+    assert!(story.merge.unread().unwrap().contains(URL));
+    story.then([no_pods()]);
+    assert_eq!(story.merge.unread(), None);
+    // What the ledger has of a directory in whose place another one is may have lain beside more.
+    let mut story = Story::remembering([("/m/a.yaml", manifest("a", "i"))]);
+    story.then([no_pods(), ready()]);
+    assert!(story.merge.unread().unwrap().contains("/m/a.yaml"));
+    story.then([read("a.yaml", &manifest("a", "i"))]);
+    assert_eq!(story.merge.unread(), None);
+    // Also when it is not waited for any longer.
+    let mut story = Story::new();
+    story.then([no_pods(), read("a.yaml", &map(""))]).merge.go_without();
+    assert!(story.merge.unread().unwrap().contains("it does not answer"));
+    story.then([ready()]);
+    assert_eq!(story.merge.unread(), None);
+}
+
 /// What a server has.
 fn served(text: &str) -> Change {
     let bytes = text.as_bytes().to_vec();
