@@ -326,9 +326,13 @@ impl Agent {
         let eviction = Eviction {
             performer: performer.clone(),
             board: board_seen.clone(),
-            thresholds: config.eviction,
+            thresholds: match config.node.allocation.enforced {
+                true => config.eviction.with_allocatable(),
+                false => config.eviction,
+            },
             limits_storage: config.node.allocation.has_storage,
             directory: config.ledger_directory.clone(),
+            pods: (performer.facts.cgroup_root.clone(), limits.memory),
             pressure,
             images: image_gc,
             requests: requests.clone(),

@@ -29,6 +29,8 @@ pub use thresholds::{Amount, Threshold, Thresholds};
 pub enum Signal {
     /// `memory.available`
     MemoryAvailable,
+    /// `allocatableMemory.available`
+    AllocatableMemoryAvailable,
     /// `nodefs.available`
     NodefsAvailable,
     /// `nodefs.inodesFree`
@@ -55,8 +57,9 @@ pub enum Resource {
 }
 
 impl Signal {
-    const ALL: [Self; 6] = [
+    const ALL: [Self; 7] = [
         Self::MemoryAvailable,
+        Self::AllocatableMemoryAvailable,
         Self::NodefsAvailable,
         Self::NodefsInodesFree,
         Self::ImagefsAvailable,
@@ -68,6 +71,7 @@ impl Signal {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::MemoryAvailable => "memory.available",
+            Self::AllocatableMemoryAvailable => "allocatableMemory.available",
             Self::NodefsAvailable => "nodefs.available",
             Self::NodefsInodesFree => "nodefs.inodesFree",
             Self::ImagefsAvailable => "imagefs.available",
@@ -84,7 +88,7 @@ impl Signal {
     /// What it is about.
     pub fn resource(self) -> Resource {
         match self {
-            Self::MemoryAvailable => Resource::Memory,
+            Self::MemoryAvailable | Self::AllocatableMemoryAvailable => Resource::Memory,
             Self::NodefsAvailable | Self::ImagefsAvailable => Resource::EphemeralStorage,
             Self::NodefsInodesFree | Self::ImagefsInodesFree => Resource::Inodes,
             Self::PidAvailable => Resource::Pids,
@@ -125,6 +129,8 @@ pub struct Level {
 pub struct Levels {
     /// Bytes of memory.
     pub memory: Option<Level>,
+    /// Bytes of the memory that all pods may have together.
+    pub allocatable_memory: Option<Level>,
     /// Bytes of the root directory's file system.
     pub disk: Option<Level>,
     /// Files of the root directory's file system.
@@ -136,11 +142,12 @@ pub struct Levels {
 impl Levels {
     /// What a signal shows.
     pub fn of(&self, signal: Signal) -> Option<Level> {
-        match signal.resource() {
-            Resource::Memory => self.memory,
-            Resource::EphemeralStorage => self.disk,
-            Resource::Inodes => self.inodes,
-            Resource::Pids => self.processes,
+        match signal {
+            Signal::MemoryAvailable => self.memory,
+            Signal::AllocatableMemoryAvailable => self.allocatable_memory,
+            Signal::NodefsAvailable | Signal::ImagefsAvailable => self.disk,
+            Signal::NodefsInodesFree | Signal::ImagefsInodesFree => self.inodes,
+            Signal::PidAvailable => self.processes,
         }
     }
 }

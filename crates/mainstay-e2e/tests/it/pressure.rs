@@ -190,3 +190,42 @@ fn when_memory_is_short_pods_of_both_kinds_end_and_static_ones_come_back_under_a
     assert_eq!(node.told("critical"), ["start"]);
     wait_for_phase(&node, "ours-n1", "Failed");
 }
+
+#[test]
+fn what_is_kept_from_pods_is_kept_by_ending_one_and_not_by_the_kernel() {
+    let Some(mut node) = Node::prepare() else { return };
+    let machine = std::fs::read_to_string("/proc/meminfo").unwrap();
+    let total = machine.lines().find_map(|line| line.strip_prefix("MemTotal:")).unwrap();
+    let total: u64 = total.trim().trim_end_matches(" kB").parse().unwrap();
+    // All pods together may have 400 MiB, and there should always be 250 of them.
+    let kept = total - 400 * 1024;
+    node.configure(&format!(
+        "systemReserved: {{memory: {kept}Ki}}\nevictionHard: {{memory.available: 250Mi}}\n\
+         evictionPressureTransitionPeriod: 1ms"
+    ));
+    node.launch();
+    let holds = |name: &str, mebibytes: u32| {
+        pod(name)
+            .with_host_directory(&node.host())
+            .set("spec.volumes.1", json!({ "name": "memory", "emptyDir": { "medium": "Memory" } }))
+            .main("volumeMounts.1", json!({ "name": "memory", "mountPath": "/memory" }))
+            .script(&format!(
+                "test -e /host/{name} || dd if=/dev/zero of=/memory/file bs=1M count={mebibytes}; \
+                 echo start >> /host/{name}"
+            ))
+    };
+    node.put("important.yaml", &holds("important", 30).set("spec.priority", 7));
+    node.put("idle.yaml", &holds("idle", 0).set("spec.priority", 1));
+    let before = ["important", "idle"].map(|name| node.wait_for_running(name));
+    node.put("cheap.yaml", &holds("cheap", 125));
+    // It comes back, and takes nothing this time.
+    assert_eq!(node.wait_for_told("cheap", 2), ["start", "start"]);
+    let back = node.wait_for_running("cheap");
+    let [evicted] = back.events("Evicted")[..] else { panic!("{back:#?}") };
+    let beginning = "The node was low on resource: memory. Threshold quantity: 250Mi, available: ";
+    assert!(evicted.message.starts_with(beginning), "{}", evicted.message);
+    for pod in before {
+        let now = node.wait_for_running(&pod.name);
+        assert_eq!((now.id(), now.restarts), (pod.id(), 0), "{now:#?}");
+    }
+}

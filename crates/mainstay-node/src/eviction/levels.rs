@@ -8,12 +8,22 @@ use mainstay_linux::machine;
 use mainstay_plan::pressure::{Level, Levels};
 use rustix::fs::statvfs;
 
-/// Reads some small files that the kernel makes up, and asks the file system of a directory.
-pub(super) fn levels(directory: &Path, hierarchies: &Hierarchies) -> Levels {
+/// Reads some small files that the kernel makes up, and asks the file system of a directory. All pods together may
+/// have `allocatable` bytes of memory, and are in the group of this name.
+pub(super) fn levels(
+    directory: &Path,
+    hierarchies: &Hierarchies,
+    (pods, allocatable): (&str, u64),
+) -> Levels {
     let disk = statvfs(directory).ok();
     let level = |available, capacity| Level { available, capacity };
     Levels {
         memory: memory(hierarchies),
+        allocatable_memory: hierarchies
+            .at(pods)
+            .usage()
+            .memory
+            .map(|memory| level(allocatable.saturating_sub(memory.working_set()), allocatable)),
         disk: disk.as_ref().map(|it| {
             let bytes = |blocks: u64| blocks.saturating_mul(it.f_frsize);
             level(bytes(it.f_bavail), bytes(it.f_blocks))
@@ -65,7 +75,7 @@ mod tests {
 
     #[test]
     fn this_machine_is_looked_at() {
-        let levels = levels(Path::new("/"), &Hierarchies::mounted().unwrap());
+        let levels = levels(Path::new("/"), &Hierarchies::mounted().unwrap(), ("/none", 1 << 30));
         for level in [levels.memory, levels.disk, levels.processes] {
             let level = level.unwrap();
             assert!(level.available <= level.capacity && level.capacity > 0, "{level:?}");
@@ -82,9 +92,18 @@ mod tests {
         // The root of version 2.
         fs::write(mount_point.join("memory.stat"), "inactive_file 5\n").unwrap();
         let machine = machine::machine().unwrap();
-        let level = memory(&Hierarchies::of(vec![unified])).unwrap();
+        let level = memory(&Hierarchies::of(vec![unified.clone()])).unwrap();
         assert_eq!(level.capacity, machine.memory);
         assert!(level.available >= machine.memory.saturating_sub(machine.memory_usage) / 2);
+        // What pods may have and do not.
+        let pods = mount_point.join("pods");
+        fs::create_dir(&pods).unwrap();
+        fs::write(pods.join("memory.current"), "16384\n").unwrap();
+        fs::write(pods.join("memory.stat"), "inactive_file 4096\n").unwrap();
+        let hierarchies = Hierarchies::of(vec![unified]);
+        let of_pods = |most| levels(&mount_point, &hierarchies, ("/pods", most)).allocatable_memory;
+        assert_eq!(of_pods(20480), Some(Level { available: 8192, capacity: 20480 }));
+        assert_eq!(of_pods(8192).unwrap().available, 0);
         // Version 1 has numbers there too.
         fs::write(mount_point.join("memory.stat"), "total_inactive_file 4096\n").unwrap();
         fs::write(mount_point.join("memory.usage_in_bytes"), "12288\n").unwrap();

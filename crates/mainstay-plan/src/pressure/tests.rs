@@ -28,6 +28,7 @@ fn a_level_below_its_threshold_is_short() {
     let thresholds = Thresholds::default();
     let fine = Levels {
         memory: level(100 * MI, GI),
+        allocatable_memory: level(0, GI),
         disk: level(150, 1000),
         inodes: level(50, 1000),
         processes: level(0, 1000),
@@ -55,6 +56,12 @@ fn a_level_below_its_threshold_is_short() {
         assert_eq!(crossed(&thresholds, &levels), expected, "{levels:?}");
     }
     assert!(crossed(&Thresholds::none(), &none).is_empty());
+    // What pods may have is looked at where they are held to it, and has the threshold of the machine.
+    let thresholds = thresholds.with_allocatable();
+    assert_eq!(crossed(&thresholds, &fine), ["allocatableMemory.available"]);
+    let enough = Levels { allocatable_memory: level(100 * MI, GI), ..fine };
+    assert!(crossed(&thresholds, &enough).is_empty());
+    assert!(crossed(&Thresholds::none().with_allocatable(), &fine).is_empty());
 }
 
 #[test]
@@ -261,6 +268,7 @@ fn a_pod_is_told_what_was_short_and_who_used_it() {
     };
     let levels = Levels {
         memory: level(1_234_944, GI),
+        allocatable_memory: None,
         disk: level(3 * MI, 100 * MI),
         inodes: level(2_000, 100_000),
         processes: level(10, 30_000),

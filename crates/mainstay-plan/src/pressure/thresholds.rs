@@ -98,6 +98,18 @@ impl Thresholds {
         self.set(signal, text, grace)
     }
 
+    /// Has the hard threshold of memory count for what all pods may have too: before the kernel ends something of
+    /// theirs for want of it, a pod is ended. Source: `addAllocatableThresholds`.
+    #[must_use]
+    pub fn with_allocatable(mut self) -> Self {
+        let hard = self.list.iter().find(|it| it.signal == Signal::MemoryAvailable && it.is_hard());
+        let signal = Signal::AllocatableMemoryAvailable;
+        let own = hard.map(|hard| Threshold { signal, ..*hard });
+        self.list.extend(own);
+        self.list.sort_by_key(|it| (it.signal, it.grace));
+        self
+    }
+
     /// Sets how much more there has to be of a signal before it is not short any more.
     ///
     /// # Errors
