@@ -40,6 +40,7 @@ pub mod addresses;
 mod agent;
 mod dns;
 mod eviction;
+mod host_ports;
 pub mod http;
 mod image_gc;
 mod ledger;

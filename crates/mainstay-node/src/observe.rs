@@ -16,6 +16,7 @@ use futures_util::StreamExt;
 use mainstay_cri::{
     ContainerEventKind, ErrorKind, PodSandboxFilter, PodSandboxStatus, Result, Runtime, SandboxId,
 };
+use mainstay_plan::host_ports::HostPort;
 use mainstay_plan::labels;
 use mainstay_plan::pod::{PodKey, SeenPod, SeenSandbox, SourceKind};
 use mainstay_plan::termination_message::places;
@@ -42,6 +43,8 @@ pub(crate) struct Observer {
     looked: watch::Sender<bool>,
     /// Told when a pod appears that nobody has asked for yet.
     appeared: watch::Sender<u64>,
+    /// Told when ports of the host may be free that were not.
+    ports: watch::Sender<u64>,
     /// One look after the other, so that an older one never comes in later. Whatever happens is
     /// followed by an event and a look that began after it.
     looking: tokio::sync::Mutex<()>,
@@ -56,6 +59,7 @@ impl Observer {
             pods: Mutex::default(),
             looked: watch::Sender::new(false),
             appeared: watch::Sender::new(0),
+            ports: watch::Sender::new(0),
             looking: tokio::sync::Mutex::default(),
         }
     }
@@ -104,6 +108,28 @@ impl Observer {
     /// Changes when a pod appears.
     pub(crate) fn appeared(&self) -> watch::Receiver<u64> {
         self.appeared.subscribe()
+    }
+
+    /// The ports of the host that pods have of which something may still run.
+    pub(crate) fn ports(&self) -> Vec<(PodKey, Vec<HostPort>)> {
+        let pods = self.lock();
+        let mut ports = Vec::new();
+        for (key, pod) in &*pods {
+            let seen = pod.borrow();
+            let alive = seen.sandboxes.iter().filter(|sandbox| has_ports(sandbox));
+            ports.extend(alive.map(|sandbox| (key.clone(), sandbox.host_ports.clone())));
+        }
+        ports
+    }
+
+    /// Changes when ports of the host may be free that were not.
+    pub(crate) fn ports_freed(&self) -> watch::Receiver<u64> {
+        self.ports.subscribe()
+    }
+
+    /// Tells those that wait for ports of the host to look again.
+    pub(crate) fn tell_of_ports(&self) {
+        self.ports.send_modify(|count| *count += 1);
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<PodKey, watch::Sender<Arc<SeenPod>>>> {
@@ -193,11 +219,15 @@ impl Observer {
         let mut pods = self.lock();
         let pod = pods.entry(key.clone()).or_insert_with(|| watch::Sender::new(Arc::default()));
         let appeared = pod.borrow().sandboxes.is_empty();
+        let mut freed = false;
         pod.send_if_modified(|seen| {
             let mut sandboxes = seen.sandboxes.clone();
             match sandboxes.iter_mut().find(|known| known.id == sandbox.id) {
                 Some(known) if *known == sandbox => return false,
-                Some(known) => *known = sandbox,
+                Some(known) => {
+                    freed = has_ports(known) && !has_ports(&sandbox);
+                    *known = sandbox;
+                }
                 None => sandboxes.push(sandbox),
             }
             // Of one version the attempts count up; clocks may go back.
@@ -206,24 +236,37 @@ impl Observer {
             true
         });
         drop(pods);
+        if freed {
+            self.tell_of_ports();
+        }
         if appeared {
             self.appeared.send_modify(|count| *count += 1);
         }
     }
 
     fn drop(&self, id: &SandboxId) {
+        let mut freed = false;
         for pod in self.lock().values() {
             pod.send_if_modified(|seen| {
                 let without = |sandbox: &&SeenSandbox| sandbox.id != *id;
-                if seen.sandboxes.iter().all(|sandbox| without(&sandbox)) {
+                let Some(gone) = seen.sandboxes.iter().find(|it| it.id == *id) else {
                     return false;
-                }
+                };
+                freed |= has_ports(gone);
                 let sandboxes = seen.sandboxes.iter().filter(without).cloned().collect();
                 *seen = Arc::new(SeenPod { sandboxes });
                 true
             });
         }
+        if freed {
+            self.tell_of_ports();
+        }
     }
+}
+
+/// Whether a sandbox keeps ports of the host from others.
+fn has_ports(sandbox: &SeenSandbox) -> bool {
+    !sandbox.host_ports.is_empty() && sandbox.is_alive()
 }
 
 /// Whose sandbox it is; `None` if it is not one of ours.

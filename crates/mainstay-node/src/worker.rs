@@ -113,6 +113,7 @@ impl Worker {
         let (mut ends, mut grace) = (false, None);
         self.remember_health().await;
         let mut evictions = self.performer.evictions();
+        let mut ports = self.performer.observer.ports_freed();
         let mut sources = Sources::default();
         loop {
             if let Some(known) = self.probes.news() {
@@ -183,6 +184,9 @@ impl Worker {
                 (Goal::Run(run), Some(grace)) => Goal::Stop { run: run.clone(), grace },
                 (other, _) => other.clone(),
             };
+            if !matches!(&wanted, Goal::Run(run) if !self.memory.has_finished(run)) {
+                self.performer.host_ports.release(&self.key);
+            }
             let plan = plan(&wanted, &seen, &self.memory, now);
             // First what is, then what is done about it: an end that is written down is this one.
             let done = (plan.waiting, plan.done);
@@ -204,7 +208,8 @@ impl Worker {
                 return;
             }
             self.tell_probes(&wanted, &seen);
-            let cause = self.wait(&mut in_flight, &mut evictions, &mut sources, plan.wake_at).await;
+            let changes = (&mut evictions, &mut ports);
+            let cause = self.wait(&mut in_flight, changes, &mut sources, plan.wake_at).await;
             tracing::trace!(pod = %self.key, cause, "wakes");
         }
     }
@@ -251,7 +256,7 @@ impl Worker {
     async fn wait(
         &mut self,
         in_flight: &mut InFlight,
-        evictions: &mut watch::Receiver<Evictions>,
+        (evictions, ports): (&mut watch::Receiver<Evictions>, &mut watch::Receiver<u64>),
         sources: &mut Sources,
         wake_at: Option<Timestamp>,
     ) -> &'static str {
@@ -271,6 +276,11 @@ impl Worker {
             }
             // As above; the sender is the performer's.
             _ = evictions.changed() => "evictions",
+            // As above; the observer outlives the workers.
+            _ = ports.changed(), if self.memory.waits_for_ports() => {
+                self.memory.retry_ports(Timestamp::now());
+                "ports"
+            }
             _ = self.images.changed() => {
                 self.memory.retry_images(Timestamp::now());
                 "images"
@@ -409,14 +419,22 @@ impl Worker {
     fn remember_failure(&mut self, key: &Key, error: PerformError) {
         let before = self.memory.failures.get(key);
         let count = before.map_or(1, |failure| failure.count.saturating_add(1));
+        // Whoever waits for a port looks again whenever any is free, and mostly finds what it found.
+        let waits_on = error.retry == perform::Retry::WhenChanged
+            && *key == Key::Sandbox
+            && before.is_some_and(|before| before.message == error.message);
         if *key == Key::Resize {
             if let Some(run) = self.goal.borrow().goal.pod() {
                 self.performer.note_resize_error(run, &error.message);
             }
-        } else {
+        } else if !waits_on {
             let (reason, message) = error.event();
             self.performer.events.tell(&self.key, EventKind::Warning, reason, message);
             self.show_failure(key, &error);
+        }
+        if let Key::Host(_) = key {
+            // Nobody has to wait for it.
+            self.performer.host_ports.release(&self.key);
         }
         if let Key::Container(name) = key {
             // The image may be what was wrong.

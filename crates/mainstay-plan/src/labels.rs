@@ -35,6 +35,9 @@ pub const CONTAINERS: &str = "mainstay.dev/containers";
 /// The names of the pod's sidecars in their order, with commas between, as an annotation of sandboxes:
 /// they are ended last, also when there is no manifest any more.
 pub const SIDECARS: &str = "mainstay.dev/sidecars";
+/// The ports of the host that the pod occupies, with commas between, as an annotation of sandboxes: they are its
+/// own for as long as something of it runs, also when there is no manifest any more.
+pub const HOST_PORTS: &str = "mainstay.dev/host-ports";
 /// The first of the machine's users that the pod has for itself, as an annotation of sandboxes.
 pub const USERS: &str = "mainstay.dev/users";
 /// The pod's incarnation, as an annotation of sandboxes.

@@ -53,6 +53,92 @@ fn a_pod_of_its_own_network_is_reached_by_its_address_and_by_ports_of_the_host()
     assert!(get(&format!("127.0.0.1:{port}")).is_err());
 }
 
+/// Whatever its network, and whoever has the port: a pod waits for it, and begins when it is free.
+#[test]
+fn a_pod_waits_for_ports_of_the_host_that_another_one_has() {
+    let Some(mut node) = Node::start() else { return };
+    let (port, host) = (http::free_port(), node.host());
+    let web = |name: &str| {
+        let ports = json!([{ "containerPort": port }]);
+        pod(name)
+            .main("ports", ports)
+            .with_host_directory(&host)
+            .script(&format!("httpd -p {port} -h / && echo {name} >> /host/served"))
+    };
+    node.put("a.yaml", &web("a"));
+    node.wait_for_running("a");
+    node.put("b.yaml", &web("b"));
+    let in_network = json!([{ "containerPort": 80, "hostPort": port }]);
+    node.put("c.yaml", &pod("c").set("spec.hostNetwork", false).main("ports", in_network));
+    // Another protocol is another port.
+    let udp = json!([{ "containerPort": port, "protocol": "UDP" }]);
+    node.put("udp.yaml", &pod("udp").main("ports", udp));
+    node.wait_for_running("udp");
+    let in_use = format!("host port {port}/TCP is in use by pod default/a-n1");
+    for name in ["b", "c"] {
+        let waiting = node.wait_for_state(name, "FailedCreatePodSandBox").problem.unwrap();
+        assert!(waiting.contains(&in_use), "{waiting}");
+    }
+    assert_eq!(node.told("served"), ["a"]);
+    // Another agent finds it as it was.
+    node.kill();
+    node.launch();
+    for name in ["b", "c"] {
+        let waiting = node.wait_for_state(name, "FailedCreatePodSandBox").problem.unwrap();
+        assert!(waiting.contains(&in_use), "{waiting}");
+    }
+    node.take("c.yaml");
+    node.wait_for_gone("c");
+    node.take("a.yaml");
+    let b = node.wait_for_running("b");
+    assert_eq!(b.container("main").restart_count, 0);
+    assert_eq!(node.wait_for_told("served", 2), ["a", "b"]);
+
+    // One that is called otherwise waits for the end of the one before, also when its manifest is gone for good.
+    let slow = format!(
+        "trap 'while [ ! -e /host/go ]; do sleep 0.05; done; exit' TERM\nhttpd -p {port} -h /\n\
+         echo old >> /host/served\nsleep infinity & wait"
+    );
+    node.put("b.yaml", &web("old").exactly(&slow));
+    node.wait_for_told("served", 3);
+    node.put("b.yaml", &web("new"));
+    let in_use = format!("host port {port}/TCP is in use by pod default/old-n1");
+    for _ in 0..2 {
+        let waiting = node.wait_for_state("new", "FailedCreatePodSandBox").problem.unwrap();
+        assert!(waiting.contains(&in_use), "{waiting}");
+        node.kill();
+        node.launch();
+    }
+    std::fs::write(node.host().join("go"), "").unwrap();
+    let new = node.wait_for_running("new");
+    assert_eq!(new.container("main").restart_count, 0);
+    node.wait_for_gone("old");
+    assert_eq!(node.wait_for_told("served", 4), ["a", "b", "old", "new"]);
+}
+
+/// Of two that come together the first one by name begins, and both when each has what it needs.
+#[test]
+fn two_pods_with_one_port_of_the_host_never_wait_for_each_other() {
+    let Some(mut node) = Node::prepare() else { return };
+    let (one, two) = (http::free_port(), http::free_port());
+    let pods = [("a", json!([one, two])), ("b", json!([two, one])), ("c", json!([two]))];
+    for (name, ports) in pods {
+        let ports = ports.as_array().unwrap().iter();
+        let ports: Vec<_> = ports.map(|port| json!({ "containerPort": port })).collect();
+        node.put(&format!("{name}.yaml"), &pod(name).main("ports", ports));
+    }
+    node.launch();
+    node.wait_for_running("a");
+    for name in ["b", "c"] {
+        let waiting = node.wait_for_state(name, "FailedCreatePodSandBox").problem.unwrap();
+        assert!(waiting.ends_with("/TCP is in use by pod default/a-n1"), "{waiting}");
+    }
+    node.take("a.yaml");
+    node.wait_for_running("b");
+    node.take("b.yaml");
+    node.wait_for_running("c");
+}
+
 #[test]
 fn a_pod_has_names_files_and_a_loopback_of_its_own() {
     let Some(mut node) = Node::prepare() else { return };

@@ -38,6 +38,7 @@ use super::evictions::Evictions;
 use super::pulls::Pulls;
 use crate::agent::AgentConfig;
 use crate::dns as host_dns;
+use crate::host_ports::HostPorts;
 use crate::ledger::{Ledger, Record};
 use crate::logs;
 use crate::objects::Objects;
@@ -60,6 +61,7 @@ pub(crate) struct Performer {
     pub(crate) runtime: Arc<dyn Runtime>,
     pub(crate) images: Arc<dyn Images>,
     pub(crate) observer: Arc<Observer>,
+    pub(crate) host_ports: HostPorts,
     pub(crate) facts: NodeFacts,
     /// What the node says of itself.
     labels: BTreeMap<String, String>,
@@ -208,6 +210,7 @@ impl Performer {
         Self {
             runtime,
             images,
+            host_ports: HostPorts::new(observer.clone()),
             observer,
             facts: config.facts.clone(),
             labels: config.node.labels(&config.facts.name, architecture()),
@@ -459,6 +462,12 @@ impl Performer {
 
     async fn run_sandbox(&self, run: &RunGoal, attempt: u32) -> Result<Done, PerformError> {
         let _turn = self.starts.acquire().await;
+        let key = key_of(&run.pod);
+        let making = self.host_ports.claim(&key, &run.pod).map_err(|conflict| PerformError {
+            reason: "FailedCreatePodSandBox",
+            message: conflict.to_string(),
+            retry: Retry::WhenChanged,
+        })?;
         if attempt > 0 {
             let message = "Pod sandbox changed, it will be killed and re-created.";
             self.events.show(about(&run.pod, None), EventKind::Normal, "SandboxChanged", message);
@@ -466,7 +475,7 @@ impl Performer {
         let cluster_dns = self.cluster_dns(&run.pod).await;
         let (config, omitted) = self.sandbox_config(run, attempt, &cluster_dns)?;
         for message in omitted {
-            let (key, about) = (key_of(&run.pod), about(&run.pod, None));
+            let about = about(&run.pod, None);
             self.events.announce(&key, about, EventKind::Warning, "DNSConfigForming", message);
         }
         self.tell_of_shadowed(&run.pod).await;
@@ -480,6 +489,7 @@ impl Performer {
             PerformError::new(reason, &error)
         })?;
         self.refresh(&id).await;
+        making.made();
         Ok(Done::AsAsked)
     }
 

@@ -83,6 +83,7 @@ mod tests {
             created_at: at,
             ips: vec![],
             grace: Duration::ZERO,
+            host_ports: Vec::new(),
             sidecars: vec![],
             containers: vec![container],
         };

@@ -80,6 +80,7 @@ fn a_sandbox_is_named_placed_and_labelled() {
     assert_eq!(config.annotations[labels::GRACE_PERIOD], "7");
     assert_eq!(config.annotations[labels::NODE_NAME], "n1");
     assert_eq!(config.annotations[labels::CONTAINERS], "c,a");
+    assert_eq!(config.annotations[labels::HOST_PORTS], "8080/TCP,53/UDP@10.0.0.1");
     check(
         &config.port_mappings,
         &expect![[r#"
@@ -498,6 +499,7 @@ fn a_container_that_was_added_sees_the_processes_of_its_target() {
         created_at: jiff::Timestamp::UNIX_EPOCH,
         ips: vec![],
         grace: std::time::Duration::ZERO,
+        host_ports: Vec::new(),
         sidecars: vec![],
         containers: vec![SeenContainer {
             id: ContainerId(format!("c of {id}")),

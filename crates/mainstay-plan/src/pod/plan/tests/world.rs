@@ -512,6 +512,7 @@ impl World {
                     created_at: now,
                     ips: vec![],
                     grace: Duration::from_secs(5),
+                    host_ports: Vec::new(),
                     sidecars: run
                         .pod
                         .containers()

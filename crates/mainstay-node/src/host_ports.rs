@@ -1,0 +1,187 @@
+//! Which pods need ports of the host, for as long as none of them has a sandbox that says so.
+//!
+//! Who may have them is decided by [`mainstay_plan::host_ports`]; what has a sandbox is known to the
+//! [`Observer`].
+//!
+//! # Flow
+//!
+//! The supervisor tells of the pods that it accepts ([`HostPorts::expect`]) before any of them is begun, so that
+//! their order counts and not who is faster. Before a sandbox is made, the ports are claimed
+//! ([`HostPorts::claim`]); until it is seen they are those of the [`Making`]. A pod that cannot begin for
+//! another reason is in nobody's way ([`HostPorts::release`]). Those that wait hear of each change
+//! ([`Observer::ports_freed`]).
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use jiff::Timestamp;
+use mainstay_plan::host_ports::{Claim, Conflict, HostPort, Standing, accepted, admit};
+use mainstay_plan::pod::PodKey;
+use mainstay_pod::Pod;
+
+use crate::observe::Observer;
+
+/// The pods that need ports of the host.
+pub(crate) struct HostPorts {
+    observer: Arc<Observer>,
+    wants: Mutex<BTreeMap<PodKey, Want>>,
+}
+
+struct Want {
+    ports: Vec<HostPort>,
+    /// When the pod was accepted, if that is known.
+    since: Option<Timestamp>,
+    /// Whether its sandbox is being made.
+    is_making: bool,
+}
+
+/// A sandbox that is being made. Dropped, it has failed, and the pod is in nobody's way any more.
+pub(crate) struct Making<'a> {
+    all: &'a HostPorts,
+    key: &'a PodKey,
+    is_made: bool,
+}
+
+impl HostPorts {
+    pub(crate) fn new(observer: Arc<Observer>) -> Self {
+        Self { observer, wants: Mutex::default() }
+    }
+
+    /// A pod is to begin.
+    pub(crate) fn expect(&self, key: &PodKey, pod: &Pod) {
+        let (ports, since) = (HostPort::of(pod), accepted(pod));
+        if ports.is_empty() {
+            return self.release(key);
+        }
+        self.lock().insert(key.clone(), Want { ports, since, is_making: false });
+        // What it had is not what it has now.
+        self.observer.tell_of_ports();
+    }
+
+    /// Takes the ports for a sandbox that is made next.
+    ///
+    /// # Errors
+    ///
+    /// When one of them is another pod's; then it is this one's turn later.
+    pub(crate) fn claim<'a>(&'a self, key: &'a PodKey, pod: &Pod) -> Result<Making<'a>, Conflict> {
+        let (ports, since) = (HostPort::of(pod), accepted(pod));
+        if ports.is_empty() {
+            return Ok(Making { all: self, key, is_made: false });
+        }
+        let mut wants = self.lock();
+        let had = self.observer.ports();
+        let had = had.iter().map(|(key, ports)| Claim { key, ports, standing: Standing::Has });
+        let wanted = wants.iter().map(|(key, want)| {
+            let standing = if want.is_making { Standing::Has } else { Standing::Wants(want.since) };
+            Claim { key, ports: &want.ports, standing }
+        });
+        let others: Vec<Claim<'_>> = had.chain(wanted).collect();
+        let admitted = admit(key, since, &ports, &others);
+        let is_making = admitted.is_ok();
+        wants.insert(key.clone(), Want { ports, since, is_making });
+        admitted.map(|()| Making { all: self, key, is_made: false })
+    }
+
+    /// A pod does not begin, or has gone. What it has a sandbox for stays its own.
+    pub(crate) fn release(&self, key: &PodKey) {
+        if self.lock().remove(key).is_some() {
+            self.observer.tell_of_ports();
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<PodKey, Want>> {
+        self.wants.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Making<'_> {
+    /// The sandbox is there, and is seen. If it goes, its pod is still to have another one.
+    pub(crate) fn made(mut self) {
+        self.is_made = true;
+    }
+}
+
+impl Drop for Making<'_> {
+    fn drop(&mut self) {
+        let mut wants = self.all.lock();
+        match wants.get_mut(self.key) {
+            Some(want) if self.is_made => want.is_making = false,
+            Some(_) => drop(wants.remove(self.key)),
+            None => return,
+        }
+        drop(wants);
+        self.all.observer.tell_of_ports();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use mainstay_cri::Runtime;
+    use mainstay_plan::labels;
+    use mainstay_plan::translate::NodeFacts;
+    use mainstay_testkit::contract::Sample;
+    use mainstay_testkit::pods::pod;
+    use mainstay_testkit::runtime::FakeRuntime;
+
+    use super::*;
+    use crate::sources::merge::key_of;
+
+    fn with_port(name: &str) -> Arc<Pod> {
+        pod(&format!(
+            "apiVersion: v1\nkind: Pod\nmetadata: {{name: {name}}}\nspec:\n  hostNetwork: true\n  \
+             containers: [{{name: c, image: i, ports: [{{containerPort: 80}}]}}]\n"
+        ))
+    }
+
+    fn hears(changes: &mut tokio::sync::watch::Receiver<u64>) -> bool {
+        let heard = changes.has_changed().unwrap();
+        changes.mark_unchanged();
+        heard
+    }
+
+    #[tokio::test]
+    async fn a_port_is_that_of_whoever_makes_a_sandbox_and_then_of_the_sandbox() {
+        let root = tempfile::tempdir().unwrap();
+        let runtime = FakeRuntime::default();
+        let observer = Arc::new(Observer::new(Arc::new(runtime.clone()), NodeFacts::default()));
+        let ports = HostPorts::new(observer.clone());
+        let (a, b) = (with_port("a"), with_port("b"));
+        let (key_a, key_b) = (key_of(&a), key_of(&b));
+        let why = |claimed: Result<Making<'_>, Conflict>| claimed.err().map(|it| it.to_string());
+        let mut changes = observer.ports_freed();
+        ports.expect(&key_a, &a);
+        ports.expect(&key_b, &b);
+        let first = "host port 80/TCP is for pod default/a-n1, which was accepted first";
+        assert_eq!(why(ports.claim(&key_b, &b)).as_deref(), Some(first));
+        // One that cannot begin is in nobody's way, and comes back when it can.
+        hears(&mut changes);
+        ports.release(&key_a);
+        assert!(hears(&mut changes));
+        drop(ports.claim(&key_b, &b).unwrap());
+        assert!(hears(&mut changes));
+        let making = ports.claim(&key_a, &a).unwrap();
+        let in_use = "host port 80/TCP is in use by pod default/a-n1";
+        assert_eq!(why(ports.claim(&key_b, &b)).as_deref(), Some(in_use));
+        // As it is made.
+        let mut sample = Sample::new("t", root.path());
+        sample.sandbox.metadata.name = key_a.name.clone();
+        sample.sandbox.metadata.namespace = key_a.namespace.clone();
+        sample.sandbox.labels.insert(labels::SOURCE.into(), "file".into());
+        sample.sandbox.annotations.insert(labels::HOST_PORTS.into(), "80/TCP".into());
+        let id = runtime.run_pod_sandbox(&sample.sandbox).await.unwrap();
+        observer.refresh(&id).await.unwrap();
+        making.made();
+        // Its manifest goes, and it does later.
+        ports.release(&key_a);
+        hears(&mut changes);
+        assert_eq!(why(ports.claim(&key_b, &b)).as_deref(), Some(in_use));
+        runtime.stop_pod_sandbox(&id).await.unwrap();
+        observer.refresh(&id).await.unwrap();
+        assert!(hears(&mut changes));
+        ports.claim(&key_b, &b).unwrap().made();
+        // If that goes again, it is still before one that was accepted later.
+        let first = first.replace("default/a", "default/b");
+        let later = a.as_ref().clone().with_config_seen("2100-01-01T00:00:00Z");
+        assert_eq!(why(ports.claim(&key_a, &later)), Some(first));
+    }
+}
