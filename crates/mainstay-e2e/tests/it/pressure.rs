@@ -216,7 +216,7 @@ fn what_is_kept_from_pods_is_kept_by_ending_one_and_not_by_the_kernel() {
     };
     node.put("important.yaml", &holds("important", 30).set("spec.priority", 7));
     node.put("idle.yaml", &holds("idle", 0).set("spec.priority", 1));
-    let before = ["important", "idle"].map(|name| node.wait_for_running(name));
+    let others = ["important", "idle"].map(|name| (name, node.wait_for_running(name)));
     node.put("cheap.yaml", &holds("cheap", 125));
     // It comes back, and takes nothing this time.
     assert_eq!(node.wait_for_told("cheap", 2), ["start", "start"]);
@@ -224,8 +224,8 @@ fn what_is_kept_from_pods_is_kept_by_ending_one_and_not_by_the_kernel() {
     let [evicted] = back.events("Evicted")[..] else { panic!("{back:#?}") };
     let beginning = "The node was low on resource: memory. Threshold quantity: 250Mi, available: ";
     assert!(evicted.message.starts_with(beginning), "{}", evicted.message);
-    for pod in before {
-        let now = node.wait_for_running(&pod.name);
-        assert_eq!((now.id(), now.restarts), (pod.id(), 0), "{now:#?}");
+    for (name, before) in others {
+        let now = node.wait_for_running(name);
+        assert_eq!((now.id(), now.restarts), (before.id(), 0), "{now:#?}");
     }
 }
