@@ -447,8 +447,10 @@ async fn merge_all(
         if merge.is_ready() {
             // First what pods refer to, which is there then when they are started.
             let objects = merge.objects();
-            let found = objects.iter().map(|(name, it)| (name.clone(), it.0.clone())).collect();
-            shelf.replace(found, merge.unread());
+            let all = objects.iter().map(|(name, it)| (name.clone(), it.0.clone())).collect();
+            let unread = merge.unread();
+            let objects = StaticObjects { found: objects, is_all: unread.is_none() };
+            shelf.replace(all, unread);
             lying.send_if_modified(|known| {
                 let news = known.as_deref() != Some(&objects);
                 if news {

@@ -35,8 +35,14 @@ const WATCH: Duration = Duration::from_secs(600);
 /// How long an API that lets nodes have no such objects is left alone.
 const REFUSED: Duration = Duration::from_secs(600);
 
-/// What lies beside manifests, and in which file; by what pods know it by.
-pub(crate) type StaticObjects = BTreeMap<ObjectName, (Arc<Object>, PathBuf)>;
+/// What lies beside manifests.
+#[derive(Debug, PartialEq)]
+pub(crate) struct StaticObjects {
+    /// What was found, and in which file; by what pods know it by.
+    pub(crate) found: BTreeMap<ObjectName, (Arc<Object>, PathBuf)>,
+    /// Whether there is no more. What may be there and has not been read is shown on.
+    pub(crate) is_all: bool,
+}
 
 /// What mirrors of objects are kept with.
 pub(crate) struct ObjectMirrors {
@@ -90,19 +96,20 @@ impl ObjectMirrors {
     }
 
     async fn run(mut self, shown: Arc<Shown>) {
-        let mut mirrors: Option<BTreeMap<ObjectName, Mirror>> = None;
+        let mut mirrors: Option<(BTreeMap<ObjectName, Mirror>, bool)> = None;
         let mut stale = true;
         let mut memories: BTreeMap<ObjectName, Memory> = BTreeMap::new();
         let mut told = BTreeSet::new();
         loop {
             if std::mem::take(&mut stale) {
                 let objects = self.objects.borrow_and_update().clone();
-                mirrors = objects.map(|objects| self.mirrors(&objects, &mut told));
+                mirrors = objects.map(|it| (self.mirrors(&it, &mut told), it.is_all));
             }
             let node = self.node.borrow_and_update().clone();
             let mut wake: Option<Instant> = None;
             if let Some(mirrors) = &mirrors {
-                let work = shown.work(mirrors, (&self.node_name, node.as_deref()));
+                let (mirrors, is_all) = (&mirrors.0, mirrors.1);
+                let work = shown.work(mirrors, is_all, (&self.node_name, node.as_deref()));
                 memories.retain(|name, _| work.contains_key(name));
                 for (name, action) in work {
                     let memory = memories.entry(name.clone()).or_default();
@@ -137,7 +144,7 @@ impl ObjectMirrors {
     ) -> BTreeMap<ObjectName, Mirror> {
         let mut why = BTreeSet::new();
         let mut mirrors = BTreeMap::new();
-        for (name, (object, path)) in objects {
+        for (name, (object, path)) in &objects.found {
             match Mirror::new(name, object, &path.to_string_lossy(), &self.node_name) {
                 Ok(mirror) => drop(mirrors.insert(mirror.name.clone(), mirror)),
                 Err(error) => drop(why.insert(error)),
@@ -225,6 +232,7 @@ impl Shown {
     fn work(
         &self,
         mirrors: &BTreeMap<ObjectName, Mirror>,
+        is_all: bool,
         node: (&str, Option<&str>),
     ) -> BTreeMap<ObjectName, Action> {
         let state = self.lock();
@@ -234,6 +242,7 @@ impl Shown {
             let action = object_mirror::next(mirrors.get(name), state.held.get(name), node)?;
             Some((name.clone(), action))
         };
+        let known = known.filter(|name| is_all || mirrors.contains_key(*name));
         known.filter(|name| !state.asked.contains(*name)).filter_map(next).collect()
     }
 }
@@ -272,7 +281,7 @@ impl Heard {
     /// Whether there is something of this kind that an API could show.
     fn is_wanted(&self) -> bool {
         let objects = self.objects.borrow();
-        objects.iter().flat_map(|it| it.keys()).any(|name| name.kind == self.kind)
+        objects.iter().flat_map(|it| it.found.keys()).any(|name| name.kind == self.kind)
     }
 
     fn of(&self, object: &Partial) -> (ObjectName, Held) {

@@ -40,6 +40,11 @@ impl World {
 
     /// These lie beside the manifests: kind, name, the value of `k`.
     fn lie(&self, objects: &[(ObjectKind, &str, &str)]) {
+        self.lie_with(objects, true);
+    }
+
+    /// The same, and perhaps more.
+    fn lie_with(&self, objects: &[(ObjectKind, &str, &str)], is_all: bool) {
         let object = |(kind, name, value): &(ObjectKind, &str, &str)| {
             let name = ObjectName {
                 kind: *kind,
@@ -53,7 +58,8 @@ impl World {
             let values = [("k".to_owned(), value)].into();
             (name, (Arc::new(Object { values, ..Object::default() }), "/m/f.yaml".into()))
         };
-        self.objects.send_replace(Some(Arc::new(objects.iter().map(object).collect())));
+        let found = objects.iter().map(object).collect();
+        self.objects.send_replace(Some(Arc::new(StaticObjects { found, is_all })));
     }
 
     async fn until(&self, path: &str, value: Option<&str>) {
@@ -115,6 +121,11 @@ async fn what_somebody_deletes_is_back_and_what_an_earlier_agent_showed_goes() {
     // Before it is known what lies on disk nothing is asked for.
     tokio::time::sleep(Duration::from_secs(60)).await;
     assert_eq!(world.api.requests(), Vec::<String>::new());
+    // It may lie in what has not been read.
+    world.lie_with(&[WEB], false);
+    world.until(MAP, Some("1")).await;
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    world.until(orphan, Some("old")).await;
     world.lie(&[WEB]);
     world.until(orphan, None).await;
     world.until(MAP, Some("1")).await;
