@@ -332,7 +332,7 @@ impl Agent {
             },
             limits_storage: config.node.allocation.has_storage,
             directory: config.ledger_directory.clone(),
-            pods: (performer.facts.cgroup_root.clone(), limits.memory),
+            allocatable: limits.memory,
             pressure,
             images: image_gc,
             requests: requests.clone(),

@@ -65,8 +65,8 @@ pub(crate) struct Eviction {
     pub(crate) limits_storage: bool,
     /// A directory of the file system whose space is the node's.
     pub(crate) directory: PathBuf,
-    /// The control group above all pods, and how many bytes of memory they may have together.
-    pub(crate) pods: (String, u64),
+    /// How many bytes of memory all pods may have together.
+    pub(crate) allocatable: u64,
     /// What is short.
     pub(crate) pressure: watch::Sender<Pressure>,
     pub(crate) images: Arc<ImageGc>,
@@ -115,10 +115,11 @@ impl Eviction {
 
     async fn levels(&self) -> Levels {
         let (directory, performer) = (self.directory.clone(), self.performer.clone());
-        let (group, allocatable) = self.pods.clone();
+        let allocatable = self.allocatable;
         let read = tokio::task::spawn_blocking(move || {
             crate::volumes::cover_memory(&performer.facts, &performer.hierarchies);
-            levels::levels(&directory, &performer.hierarchies, (&group, allocatable))
+            let pods = (performer.facts.cgroup_root.as_str(), allocatable);
+            levels::levels(&directory, &performer.hierarchies, pods)
         });
         read.await.unwrap_or_else(|error| {
             tracing::error!(%error, "cannot look how much there is on this machine");

@@ -300,6 +300,11 @@ pub(crate) fn write_hosts(
 /// the kubelet, 1, beside the newest.
 const KNOWN_RUNS: u32 = 2;
 
+/// The last run that is not known any more when the one with this number is made.
+fn last_forgotten(number: u32) -> Option<u32> {
+    number.checked_sub(KNOWN_RUNS + 1)
+}
+
 /// Removes what runs of a container have left that is not known any more: their logs.
 pub(crate) fn forget_runs(
     pod: &Pod,
@@ -307,9 +312,9 @@ pub(crate) fn forget_runs(
     number: u32,
     facts: &NodeFacts,
 ) -> Result<(), VolumeError> {
+    let Some(forgotten) = last_forgotten(number) else { return Ok(()) };
     let path = facts.pod_log_directory(pod.namespace(), pod.name(), pod.uid()).join(container);
-    let forgotten = logs::forget(&path, number.saturating_sub(KNOWN_RUNS));
-    forgotten.map_err(|source| VolumeError::File {
+    logs::forget(&path, forgotten + 1).map_err(|source| VolumeError::File {
         step: "remove what earlier runs logged in",
         path,
         source,
@@ -324,7 +329,7 @@ pub(crate) fn make_termination_message(
     facts: &NodeFacts,
 ) -> Result<(), VolumeError> {
     let file = |number| facts.termination_message_file(pod.uid(), container, number);
-    let (path, outdated) = (file(number), number.checked_sub(KNOWN_RUNS + 1).map(file));
+    let (path, outdated) = (file(number), last_forgotten(number).map(file));
     termination_message::make(&path, outdated.as_deref()).map_err(|source| VolumeError::File {
         step: "make",
         path,

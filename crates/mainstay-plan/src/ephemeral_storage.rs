@@ -64,7 +64,7 @@ pub fn exceeded(spec: &PodSpec, usage: &Usage) -> Option<String> {
     None
 }
 
-/// Of memory the kernel takes no more than its size.
+/// Of memory and of huge pages the kernel takes no more than their size.
 fn limit_of(volume: &Volume) -> Option<(u64, String)> {
     let limit = volume.empty_dir.as_ref().and_then(|it| it.size_limit.as_ref())?;
     amount(&limit.0).filter(|_| is_on_disk(volume))
@@ -81,7 +81,7 @@ fn limit_of_pod(spec: &PodSpec) -> Option<(u64, String)> {
 }
 
 /// Bytes, and as Kubernetes writes them; none is no limit.
-fn amount(text: &str) -> Option<(u64, String)> {
+pub(crate) fn amount(text: &str) -> Option<(u64, String)> {
     let quantity = Quantity::parse(text).ok()?;
     let bytes = u64::try_from(quantity.units()).ok().filter(|bytes| *bytes > 0)?;
     Some((bytes, quantity.canonical()))

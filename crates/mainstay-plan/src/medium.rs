@@ -9,6 +9,7 @@ use k8s_openapi::api::core::v1::{EmptyDirVolumeSource, ResourceRequirements};
 use mainstay_pod::resources::{Amounts, huge_pages, parse};
 use mainstay_pod::{Pod, Quantity};
 
+use crate::ephemeral_storage::amount;
 use crate::resources::{CpuQuotas, Limits};
 
 const MEMORY: &str = "Memory";
@@ -101,15 +102,15 @@ impl Medium {
         pod: &Pod,
         allocatable: Amounts,
     ) -> Option<u64> {
-        let own = volume.size_limit.as_ref().and_then(|size| Quantity::parse(&size.0).ok());
-        let own = own.and_then(|size| u64::try_from(size.units()).ok());
-        let of_pod = || Limits::of_pod(pod, CpuQuotas::default()).memory;
+        let own = || Some(amount(&volume.size_limit.as_ref()?.0)?.0);
         let bounds = match self {
             Self::Disk => [None; 3],
-            Self::Memory => [own, of_pod(), allocatable.memory_bytes],
-            Self::HugePages { .. } => [own, None, None],
+            Self::Memory => {
+                [own(), Limits::of_pod(pod, CpuQuotas::default()).memory, allocatable.memory_bytes]
+            }
+            Self::HugePages { .. } => [own(), None, None],
         };
-        // None of them says anything with 0.
+        // A node that has none to give says nothing with it.
         bounds.into_iter().flatten().filter(|bytes| *bytes > 0).min()
     }
 }

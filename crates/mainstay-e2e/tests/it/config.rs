@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use crate::api::{create, kubectl, shown, wait_for_event, wait_for_phase};
 use crate::bad_input::wait_for_problem;
-use crate::manifest::{Manifest, pod};
+use crate::manifest::pod;
 use crate::node::{Node, wait_for};
 
 fn config_map(name: &str, data: &Value) -> Value {
@@ -31,13 +31,6 @@ fn wait_for_text(node: &Node, file: &str, expected: &str) {
     let read = || fs::read_to_string(&path).unwrap_or_default();
     let told = wait_for(|| (read() == expected).then_some(()));
     assert!(told.is_some(), "{file}: {:?} instead of {expected:?}\n{}", read(), node.log());
-}
-
-/// Adds a volume and its mount at `/<name>`.
-fn with_volume(manifest: Manifest, at: usize, volume: Value) -> Manifest {
-    let name = volume["name"].as_str().unwrap().to_owned();
-    let mount = json!({ "name": name, "mountPath": format!("/{name}") });
-    manifest.set(&format!("spec.volumes.{at}"), volume).main(&format!("volumeMounts.{at}"), mount)
 }
 
 /// Copies what a file of the container says to one of the host, whenever it changes.
@@ -79,15 +72,15 @@ fn static_pods_take_what_lies_beside_them() {
         )
         .main("resources", json!({ "limits": { "memory": "64Mi" } }))
         .main("envFrom", json!([{ "prefix": "ALL_", "configMapRef": { "name": "app" } }]));
-    let web = with_volume(web, 1, json!({ "name": "map", "configMap": { "name": "app" } }));
+    let web = web.with_volume(json!({ "name": "map", "configMap": { "name": "app" } }));
     let mode = json!({ "secretName": "db", "defaultMode": 0o400 });
-    let web = with_volume(web, 2, json!({ "name": "secret", "secret": mode }));
+    let web = web.with_volume(json!({ "name": "secret", "secret": mode }));
     let sources = json!([
         { "secret": { "name": "db", "items": [{ "key": "password", "path": "pass" }] } },
         { "downwardAPI": { "items":
             [{ "path": "d/note", "fieldRef": { "fieldPath": "metadata.labels" } }] } },
     ]);
-    let web = with_volume(web, 3, json!({ "name": "all", "projected": { "sources": sources } }));
+    let web = web.with_volume(json!({ "name": "all", "projected": { "sources": sources } }));
     node.put("web.yaml", &web);
     let waiting = node.wait_for_state("web", "FailedMount");
     let problem = waiting.problem.unwrap();
@@ -180,7 +173,7 @@ fn what_is_broken_when_an_agent_starts_is_not_missing() {
     let web = pod("web").with_host_directory(&node.host()).script(&script);
     let volume = json!({ "name": "map", "configMap": { "name": "app", "optional": true } });
     node.put("app.yaml", &config_map("app", &json!({ "k": "one" })));
-    node.put("web.yaml", &with_volume(web, 1, volume));
+    node.put("web.yaml", &web.with_volume(volume));
     let running = node.wait_for_running("web");
     wait_for_text(&node, "map", "one");
 
@@ -307,9 +300,9 @@ fn pods_of_the_api_take_what_the_api_has() {
         .set("spec.nodeName", "n1")
         .main("imagePullPolicy", "Never")
         .main("envFrom", json!([{ "secretRef": { "name": "db" } }]));
-    let web = with_volume(web, 1, json!({ "name": "map", "configMap": { "name": "app" } }));
+    let web = web.with_volume(json!({ "name": "map", "configMap": { "name": "app" } }));
     let items = json!([{ "path": "labels", "fieldRef": { "fieldPath": "metadata.labels" } }]);
-    let web = with_volume(web, 2, json!({ "name": "down", "downwardAPI": { "items": items } }));
+    let web = web.with_volume(json!({ "name": "down", "downwardAPI": { "items": items } }));
     // What lies beside manifests is not for it.
     node.put("app.yaml", &config_map("app", &json!({ "k": "of the disk" })));
     create(&node, &web);
@@ -389,7 +382,7 @@ fn a_pod_of_the_api_has_a_token_where_it_asks_for_one() {
         .set("spec.securityContext", json!({ "runAsUser": 0 }))
         .main("imagePullPolicy", "Never");
     let volume = json!({ "name": "access", "projected": { "sources": sources } });
-    let web = with_volume(web, 1, volume);
+    let web = web.with_volume(volume);
     create(&node, &web);
     wait_for_phase(&node, "web", "Running");
     assert_eq!(node.wait_for_told("rights", 1), ["600 0"]);

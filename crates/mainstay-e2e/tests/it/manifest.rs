@@ -80,6 +80,18 @@ impl Manifest {
         self
     }
 
+    /// Has one more volume, which is at `/<its name>` in the container.
+    pub(crate) fn with_volume(self, volume: Value) -> Self {
+        let name = volume["name"].as_str().unwrap().to_owned();
+        let mount = json!({ "name": name, "mountPath": format!("/{name}") });
+        let count = |list: &Value| list.as_array().map_or(0, Vec::len);
+        let spec = &self.0["spec"];
+        let (volumes, mounts) = (&spec["volumes"], &spec["containers"][0]["volumeMounts"]);
+        let (volumes, mounts) = (count(volumes), count(mounts));
+        self.set(&format!("spec.volumes.{volumes}"), volume)
+            .main(&format!("volumeMounts.{mounts}"), mount)
+    }
+
     /// Has a directory of the host at `/host` in the container.
     pub(crate) fn with_host_directory(self, path: &Path) -> Self {
         self.set("spec.volumes", json!([{ "name": "host", "hostPath": { "path": path } }]))

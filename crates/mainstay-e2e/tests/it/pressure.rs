@@ -18,8 +18,7 @@ const MI: u64 = 1 << 20;
 fn writes(node: &Node, name: &str, mebibytes: u32) -> Manifest {
     pod(name)
         .with_host_directory(&node.host())
-        .set("spec.volumes.1", json!({ "name": "cache", "emptyDir": {} }))
-        .main("volumeMounts.1", json!({ "name": "cache", "mountPath": "/cache" }))
+        .with_volume(json!({ "name": "cache", "emptyDir": {} }))
         .script(&format!(
             "found=$(ls /cache | wc -l); dd if=/dev/zero of=/cache/file bs=1M count={mebibytes}; \
              echo $found files >> /host/{name}"
@@ -207,8 +206,7 @@ fn what_is_kept_from_pods_is_kept_by_ending_one_and_not_by_the_kernel() {
     let holds = |name: &str, mebibytes: u32| {
         pod(name)
             .with_host_directory(&node.host())
-            .set("spec.volumes.1", json!({ "name": "memory", "emptyDir": { "medium": "Memory" } }))
-            .main("volumeMounts.1", json!({ "name": "memory", "mountPath": "/memory" }))
+            .with_volume(json!({ "name": "memory", "emptyDir": { "medium": "Memory" } }))
             .script(&format!(
                 "test -e /host/{name} || dd if=/dev/zero of=/memory/file bs=1M count={mebibytes}; \
                  echo start >> /host/{name}"

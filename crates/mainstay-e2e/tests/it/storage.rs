@@ -12,8 +12,7 @@ fn writes(node: &Node, name: &str, mebibytes: u32, file: &str) -> Manifest {
     pod(name)
         .set("spec.restartPolicy", "Never")
         .with_host_directory(&node.host())
-        .set("spec.volumes.1", json!({ "name": "cache", "emptyDir": {} }))
-        .main("volumeMounts.1", json!({ "name": "cache", "mountPath": "/cache" }))
+        .with_volume(json!({ "name": "cache", "emptyDir": {} }))
         .script(&format!(
             "echo start >> /host/{name}; dd if=/dev/zero of={file} bs=1M count={mebibytes}"
         ))

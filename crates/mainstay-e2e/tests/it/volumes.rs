@@ -2,23 +2,16 @@
 
 use std::fs;
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::manifest::{Manifest, pod};
 use crate::node::Node;
 
-/// A pod with this volume mounted at `path`, which tells what `script` prints, and runs.
-fn showing(
-    node: &Node,
-    name: &str,
-    volume: serde_json::Value,
-    path: &str,
-    script: &str,
-) -> Manifest {
+/// A pod with this volume, which tells what `script` prints, and runs.
+fn showing(node: &Node, name: &str, volume: Value, script: &str) -> Manifest {
     pod(name)
         .with_host_directory(&node.host())
-        .set("spec.volumes.1", volume)
-        .main("volumeMounts.1", json!({ "name": "volume", "mountPath": path }))
+        .with_volume(volume)
         .script(&format!("{script} >> /host/{name}"))
 }
 
@@ -26,10 +19,10 @@ fn showing(
 fn a_directory_of_the_host_that_has_gone_is_there_for_the_next_run() {
     let Some(node) = Node::start() else { return };
     let directory = node.path("gone/inner");
-    let volume = json!({ "name": "volume", "hostPath": { "path": directory } });
+    let volume = json!({ "name": "data", "hostPath": { "path": directory } });
     let script =
         "ls -d /data >> /host/web; until [ -e /host/end ]; do sleep 0.02; done; rm /host/end";
-    let web = showing(&node, "web", volume, "/data", "true")
+    let web = showing(&node, "web", volume, "true")
         .set("spec.terminationGracePeriodSeconds", 0)
         .exactly(script);
     node.put("web.yaml", &web);
@@ -51,9 +44,9 @@ fn memory_is_no_larger_than_its_pod_may_be() {
         ("own", json!({ "medium": "Memory", "sizeLimit": "1Mi" }), 1 << 20),
         ("more", json!({ "medium": "Memory", "sizeLimit": "1Gi" }), 64 << 20),
     ] {
-        let volume = json!({ "name": "volume", "emptyDir": volume });
+        let volume = json!({ "name": "memory", "emptyDir": volume });
         let limits = json!({ "limits": { "memory": "64Mi" } });
-        let pod = showing(&node, name, volume, "/memory", &format!("({size})"));
+        let pod = showing(&node, name, volume, &format!("({size})"));
         node.put(&format!("{name}.yaml"), &pod.main("resources", limits));
         assert_eq!(node.wait_for_told(name, 1), [expected.to_string()], "{name}");
     }
@@ -63,8 +56,8 @@ fn memory_is_no_larger_than_its_pod_may_be() {
 fn a_volume_in_the_place_of_a_directory_leaves_the_pod_its_own_files() {
     let Some(node) = Node::start() else { return };
     let script = "(cat /etc/resolv.conf; cat /etc/hostname; grep -c . /etc/hosts; ls /etc)";
-    let volume = json!({ "name": "volume", "emptyDir": {} });
-    let web = showing(&node, "web", volume, "/etc", script)
+    let volume = json!({ "name": "etc", "emptyDir": {} });
+    let web = showing(&node, "web", volume, script)
         .set("spec.hostNetwork", false)
         .set("spec.dnsPolicy", "None")
         .set("spec.dnsConfig", json!({ "nameservers": ["192.0.2.1"] }));

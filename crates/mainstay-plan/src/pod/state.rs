@@ -373,14 +373,12 @@ impl Memory {
         }
     }
 
-    /// Ports of the host may be free that the pod has waited for: only for those it waits without end.
+    /// Ports of the host may be free that the pod has waited for.
     pub fn retry_ports(&mut self, now: Timestamp) {
-        if self.waits_for_ports() {
-            self.retry(now, |key| *key == Key::Sandbox);
-        }
+        self.retry(now, |key| *key == Key::Sandbox);
     }
 
-    /// Whether the pod waits for ports of the host that another one has.
+    /// Whether the pod may wait for ports of the host that another one has: only for those it waits without end.
     pub fn waits_for_ports(&self) -> bool {
         self.failures.get(&Key::Sandbox).is_some_and(|failure| failure.retry_at.is_none())
     }
