@@ -34,6 +34,7 @@ use crate::probe::{self, Counts, Line, Prober};
 use crate::publish::api::ApiPods;
 use crate::publish::object_mirrors::StaticObjects;
 use crate::publish::{self, ApiAccess, Board, NodeTimes, PodNetwork, Shown};
+use crate::qos;
 use crate::sources::manifest_dir::{self, Batch, ManifestPaths};
 use crate::sources::merge::{Goals, Merge, Note, Notes, Reading, Remembered};
 use crate::sources::url::{self, ManifestUrl};
@@ -338,6 +339,7 @@ impl Agent {
             requests: requests.clone(),
         };
         tasks.spawn(eviction.run());
+        tasks.spawn(qos::keep(performer.clone(), board_seen.clone()));
         let (shutting_down, goes_down) = watch::channel(false);
         // Where nobody listens, it never is.
         if let Some(graceful) = config.graceful_shutdown {

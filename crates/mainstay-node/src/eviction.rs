@@ -44,7 +44,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 
 use crate::image_gc::ImageGc;
-use crate::publish::{Board, EventKind, PodReport, about};
+use crate::publish::{Board, EventKind, about};
 use crate::supervise::Request;
 use crate::worker::{EvictionOrder, Performer};
 
@@ -213,7 +213,8 @@ impl Eviction {
     async fn bring_back(&self, short: Pressure) {
         let is_enough = |status| resource_of(status).is_some_and(|it| !short.is_of(it));
         let board = self.board.borrow().clone();
-        let ended: BTreeMap<&str, (&PodKey, &Arc<Pod>)> = reports(&board)
+        let ended: BTreeMap<&str, (&PodKey, &Arc<Pod>)> = board
+            .reports()
             .filter(|it| it.key.source.is_static() && !it.stopping && is_enough(&it.status))
             .map(|it| (it.pod.uid(), (&it.key, &it.pod)))
             .collect();
@@ -227,7 +228,8 @@ impl Eviction {
     async fn start_anew(&self, returns: &mut Returns) {
         let board = self.board.borrow().clone();
         let is_gone = |pod: &Pod| !self.performer.facts.pod_directory(pod.uid()).exists();
-        let ended: BTreeMap<&str, (&PodKey, &Pod)> = reports(&board)
+        let ended: BTreeMap<&str, (&PodKey, &Pod)> = board
+            .reports()
             .filter(|it| is_exceeded(&it.status) && comes_back(&it.pod) && !it.stopping)
             .filter(|it| is_gone(&it.pod))
             .map(|it| (it.pod.uid(), (&it.key, &*it.pod)))
@@ -251,14 +253,13 @@ impl Eviction {
     /// The pods that may run.
     fn active(&self) -> Vec<(PodKey, Arc<Pod>)> {
         let board = self.board.borrow();
-        let active = reports(&board).filter(|it| !it.stopping && !is_over(&it.status));
-        active.map(|report| (report.key.clone(), report.pod.clone())).collect()
+        board.active().map(|report| (report.key.clone(), report.pod.clone())).collect()
     }
 
     /// The pods that have come to their end for good.
     fn over(&self) -> Vec<(PodKey, Arc<Pod>)> {
         let board = self.board.borrow();
-        let over = reports(&board).filter(|it| !it.stopping && is_over(&it.status));
+        let over = board.reports().filter(|it| !it.stopping && is_over(&it.status));
         over.map(|report| (report.key.clone(), report.pod.clone())).collect()
     }
 
@@ -303,9 +304,4 @@ fn tell(threshold: Option<&Threshold>, levels: &Levels) {
 /// Whether a pod has ended because it took more of the disk than it may.
 fn is_exceeded(status: &PodStatus) -> bool {
     is_over(status) && EvictionCause::of(status) == Some(EvictionCause::Limit)
-}
-
-fn reports(board: &Board) -> impl Iterator<Item = &PodReport> {
-    let present = board.pods.values().filter(|entry| entry.leaving.is_none());
-    present.filter_map(|entry| entry.report.as_deref())
 }

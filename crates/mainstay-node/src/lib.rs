@@ -25,6 +25,7 @@
 //! | [`node_shutdown::NodeShutdown`], with the thread `logind`, if pods end in an order | logind, the board, time | whose turn it is to end → workers; that the node goes → the Node, new pods |
 //! | [`addresses::keep`] | time | the node's addresses (`watch`) → workers, when they report |
 //! | [`pods_group::keep`] | time | the limits of all pods together |
+//! | [`qos::keep`] | the board, time | what the classes of pods weigh |
 //! | `ask_runtime` ([`agent`]) | time, changes of images | how the runtime is (`watch`) → board |
 //! | [`publish::show`], with an API: several | the board, the API's pods of this node, what lies beside manifests, time | mirror pods and objects, the state of its own pods, the Node, its lease, events → the API |
 //! | thread `ledger` ([`ledger`]) | changes | files in the root directory |
@@ -53,6 +54,7 @@ mod percent;
 mod pods_group;
 mod probe;
 mod publish;
+mod qos;
 mod sources;
 mod supervise;
 mod tokens;

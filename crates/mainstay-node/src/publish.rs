@@ -24,6 +24,7 @@ use k8s_openapi::api::core::v1::PodStatus;
 use mainstay_cri::RuntimeCondition;
 use mainstay_plan::mirror::Ending;
 use mainstay_plan::pod::{PodKey, SeenPod, Waiting};
+use mainstay_plan::status::is_over;
 use mainstay_pod::{Diagnostic, Pod};
 use tokio::sync::{mpsc, watch};
 
@@ -151,6 +152,17 @@ impl Board {
     /// Whether a pod that was there at the start has not been told of yet.
     pub(crate) fn is_awaited(&self, key: &PodKey) -> bool {
         self.awaited.as_ref().is_none_or(|awaited| awaited.contains(key))
+    }
+
+    /// The pods that were told of and are not being taken away.
+    pub(crate) fn reports(&self) -> impl Iterator<Item = &PodReport> {
+        let present = self.pods.values().filter(|entry| entry.leaving.is_none());
+        present.filter_map(|entry| entry.report.as_deref())
+    }
+
+    /// Those of them that may run.
+    pub(crate) fn active(&self) -> impl Iterator<Item = &PodReport> {
+        self.reports().filter(|it| !it.stopping && !is_over(&it.status))
     }
 
     fn tell(&mut self, key: &PodKey) {

@@ -24,6 +24,7 @@ use mainstay_linux::path::remove_all;
 use mainstay_plan::downward::Surroundings;
 use mainstay_plan::medium::Medium;
 use mainstay_plan::projection::{Projection, nested_mount_points};
+use mainstay_plan::qos;
 use mainstay_plan::references::SourceError;
 use mainstay_plan::resize::{Part, Requirements};
 use mainstay_plan::resources;
@@ -117,7 +118,7 @@ pub(crate) fn prepare(
             other => other?,
         }
     }
-    let group = hierarchies.at(&resources::cgroup(&facts.cgroup_root, pod.uid()));
+    let group = hierarchies.at(&qos::cgroup(&facts.cgroup_root, pod));
     group.create().map_err(VolumeError::Cgroup)?;
     if !is_limited {
         let all = Limits {
@@ -158,7 +159,7 @@ pub(crate) fn resize(
         Part::CpuLimit => Limits { cpu_quota: all.cpu_quota, ..Limits::default() },
         Part::CpuRequest => Limits { cpu_shares: all.cpu_shares, ..Limits::default() },
     };
-    let group = hierarchies.at(&resources::cgroup(&facts.cgroup_root, pod.uid()));
+    let group = hierarchies.at(&qos::cgroup(&facts.cgroup_root, pod));
     if part == Part::CpuLimit {
         group.lift_empty().map_err(VolumeError::Resize)?;
     }
@@ -172,7 +173,7 @@ pub(crate) fn keep_memory(
     hierarchies: &Hierarchies,
 ) -> Result<(), VolumeError> {
     let Some(kept) = facts.memory_qos.and_then(|qos| qos.of_pod(pod)) else { return Ok(()) };
-    let group = hierarchies.at(&resources::cgroup(&facts.cgroup_root, pod.uid()));
+    let group = hierarchies.at(&qos::cgroup(&facts.cgroup_root, pod));
     let limits = Limits { unified: vec![kept], ..Limits::default() };
     group.limit(&limits).map_err(VolumeError::Resize)?;
     cover_memory(facts, hierarchies);
@@ -343,8 +344,9 @@ pub(crate) fn clean_up(
     facts: &NodeFacts,
     hierarchies: &Hierarchies,
 ) -> Result<(), VolumeError> {
-    let group = hierarchies.at(&resources::cgroup(&facts.cgroup_root, uid));
-    group.remove().map_err(VolumeError::Cgroup)?;
+    for group in qos::cgroups(&facts.cgroup_root, uid) {
+        hierarchies.at(&group).remove().map_err(VolumeError::Cgroup)?;
+    }
     cover_memory(facts, hierarchies);
     let of_pod = |name: &str| name.ends_with(&format!("_{uid}"));
     for log_directory in matching(&facts.log_directory, of_pod)? {

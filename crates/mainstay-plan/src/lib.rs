@@ -32,6 +32,7 @@ pub mod pressure;
 pub mod probe;
 pub mod projection;
 pub mod pull_secrets;
+pub mod qos;
 pub mod rate;
 pub mod references;
 pub mod resize;

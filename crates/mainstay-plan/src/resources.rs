@@ -165,16 +165,5 @@ fn share_of_rest(pod: &Pod) -> u64 {
     u64::try_from(containers).ok().and_then(|count| rest.checked_div(count)).unwrap_or(0)
 }
 
-/// The control group of a version of a pod, right below the instance's own.
-///
-/// A kubelet has a group for each class between them (`pkg/kubelet/cm/qos_container_manager_linux.go`),
-/// and keeps the sum of its pods' requests as its weight. Without such a group the kernel weighs each pod
-/// by its own request, which comes to the same shares; with one that had no weight of its own, all
-/// best-effort pods together would weigh as much as a whole CPU of requests. Groups for classes are worth
-/// their upkeep when the classes have limits of their own.
-pub fn cgroup(root: &str, uid: &str) -> String {
-    format!("{}/pod{uid}", root.trim_end_matches('/'))
-}
-
 #[cfg(test)]
 mod tests;

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use crate::bad_input::{problem, wait_for_problem};
 use crate::image::Image;
 use crate::manifest::{command, pod};
-use crate::node::{Node, Pod, Status};
+use crate::node::{Node, Pod, Status, wait_for};
 
 #[test]
 fn commands_arguments_and_variables_reach_the_program() {
@@ -255,12 +255,38 @@ fn requests_and_limits_are_the_kernels() {
     let quota = limit(&node, "whole", ["cpu.cfs_quota_us", "cpu.max"]);
     assert!(["50000", "50000 100000"].contains(&&*quota), "{quota}");
     assert_eq!(whole.status.qos_class.as_deref(), Some("Burstable"));
-    let group = format!("{}/pod{}", node.names().table, whole.uid);
-    let hierarchies = Hierarchies::mounted().unwrap();
-    let of_pod = hierarchies.at(&group).directory_of("memory").unwrap();
-    let read = |name: &str| fs::read_to_string(of_pod.join(name)).ok();
-    let memory = read("memory.max").or_else(|| read("memory.limit_in_bytes")).unwrap();
-    assert_eq!(memory.trim(), "33554432");
+    assert_eq!(in_group(&node, &format!("burstable/pod{}", whole.uid), MEMORY), "33554432");
+}
+
+#[test]
+fn pods_of_a_class_weigh_together_what_they_ask_for() {
+    let Some(node) = Node::start() else { return };
+    let burstable = |name, cpu: &str| pod(name).main("resources.requests.cpu", cpu);
+    node.put("web.yaml", &burstable("web", "250m"));
+    node.put("more.yaml", &burstable("more", "500m"));
+    node.put("idle.yaml", &pod("idle"));
+    let all = json!({ "limits": { "cpu": "1", "memory": "32Mi" } });
+    node.put("whole.yaml", &pod("whole").main("resources", all));
+    let shares = |group: &str| in_group(&node, group, ["cpu.shares", "cpu.weight"]);
+    // As shares, or as the kernel weighs them.
+    for (name, class, own) in [
+        ("web", "burstable/", ["256", "10"]),
+        ("more", "burstable/", ["512", "20"]),
+        ("idle", "besteffort/", ["2", "1"]),
+        ("whole", "", ["1024", "39"]),
+    ] {
+        let group = format!("{}/{class}pod{}", node.names().table, node.wait_for_running(name).uid);
+        assert!(own.contains(&&*shares(&group)), "{name}: {}", shares(&group));
+    }
+    let weigh = |classes: [[&str; 2]; 2]| {
+        let are =
+            ["burstable", "besteffort"].map(|class| format!("{}/{class}", node.names().table));
+        let is = || are.iter().zip(classes).all(|(group, own)| own.contains(&&*shares(group)));
+        assert!(wait_for(|| is().then_some(())).is_some(), "{:?}", are.map(|it| shares(&it)));
+    };
+    weigh([["768", "30"], ["2", "1"]]);
+    node.take("more.yaml");
+    weigh([["256", "10"], ["2", "1"]]);
 }
 
 #[test]

@@ -1,29 +1,36 @@
 //! Memory that is kept for pods, in the groups above theirs.
 //!
-//! The kernel keeps for a group no more than is kept for the one above it. A kubelet has a group for each class of
-//! service and writes its pods' sum there (`setMemoryQoS` in `pkg/kubelet/cm/qos_container_manager_linux.go`);
-//! here that are the groups that all pods are in, up to the root. systemd takes some of them for its own and writes
-//! what its units say, so this is done again now and then.
+//! The kernel keeps for a group no more than is kept for the one above it: that of the pod's class, for which a
+//! kubelet does the same (`setMemoryQoS` in `pkg/kubelet/cm/qos_container_manager_linux.go`), and all those above
+//! that, up to the root. systemd takes some of them for its own and writes what its units say, so this is done
+//! again now and then.
 
 use std::fs;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
 use mainstay_linux::cgroup::Hierarchies;
 use mainstay_plan::memory_qos::{LOW, MIN};
+use mainstay_plan::qos;
 
 /// Pods come and go beside each other; the last one to count has counted all.
 static TURN: Mutex<()> = Mutex::new(());
 
-/// Writes what the groups in `root` have together into it and those above it, each with what is in it.
+/// Writes what the groups of a class have together into its group, and into `root` and those above it, each with
+/// what is in it.
 pub(crate) fn cover(hierarchies: &Hierarchies, root: &str) -> io::Result<()> {
     let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
     let with_memory =
         |it: &&mainstay_linux::cgroup::Hierarchy| it.unified && it.controllers.contains("memory");
     for hierarchy in hierarchies.iter().filter(with_memory) {
-        let group = hierarchy.mount_point.join(root.trim_start_matches('/'));
-        for group in group.ancestors().take_while(|group| *group != hierarchy.mount_point) {
+        let of = |group: &str| hierarchy.mount_point.join(group.trim_start_matches('/'));
+        // That of a class comes with its first pod.
+        let classes: Vec<PathBuf> =
+            qos::class_groups(root).map(|it| of(&it)).filter(|it| it.exists()).collect();
+        let root = of(root);
+        let above = root.ancestors().take_while(|group| *group != hierarchy.mount_point);
+        for group in classes.iter().map(PathBuf::as_path).chain(above) {
             for file in [MIN, LOW] {
                 let sum = sum(group, file)?.to_string();
                 let path = group.join(file);
@@ -68,7 +75,8 @@ mod tests {
             ("slice/other", "5", "0"),
             ("slice/pods", "1", "1"),
             ("slice/pods/a", "10", "0"),
-            ("slice/pods/b", "20", "7"),
+            ("slice/pods/burstable", "0", "90"),
+            ("slice/pods/burstable/b", "20", "7"),
         ] {
             fs::create_dir_all(at(group)).unwrap();
             fs::write(at(group).join(MIN), format!("{min}\n")).unwrap();
@@ -81,7 +89,9 @@ mod tests {
         }]);
         cover(&hierarchies, "/slice/pods").unwrap();
         let has = |group: &str, file| fs::read_to_string(at(group).join(file)).unwrap();
-        for (group, min, low) in [("slice/pods", "30", "7"), ("slice", "35", "7")] {
+        for (group, min, low) in
+            [("slice/pods/burstable", "20", "7"), ("slice/pods", "30", "7"), ("slice", "35", "7")]
+        {
             assert_eq!((has(group, MIN).as_str(), has(group, LOW).as_str()), (min, low), "{group}");
         }
         assert!(!at(MIN).exists());

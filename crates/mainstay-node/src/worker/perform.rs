@@ -24,9 +24,9 @@ use mainstay_plan::lifecycle;
 use mainstay_plan::pod::{
     Action, ContainerPlan, Finished, Goal, PodKey, RunGoal, SeenPod, StopReason,
 };
+use mainstay_plan::qos;
 use mainstay_plan::references::{Referenced, SourceError};
 use mainstay_plan::resize::Requirements;
-use mainstay_plan::resources;
 use mainstay_plan::status::NodeAddresses;
 use mainstay_plan::tokens;
 use mainstay_plan::translate::{self, EnvFile, Given, NodeFacts};
@@ -407,7 +407,7 @@ impl Performer {
         attempt: u32,
         cluster_dns: &ClusterDns,
     ) -> Result<(PodSandboxConfig, Vec<String>), PerformError> {
-        let cgroup = resources::cgroup(&self.facts.cgroup_root, run.pod.uid());
+        let cgroup = qos::cgroup(&self.facts.cgroup_root, &run.pod);
         let source = run.pod.source();
         let host = host_dns::of_host(&self.resolv_conf, !run.pod.is_host_network());
         let PodDns { config: dns, omitted } = dns::of_pod(&run.pod, host, cluster_dns);

@@ -108,13 +108,6 @@ fn a_sidecar_is_not_killed_before_those_that_it_is_there_for() {
     assert_eq!(scores, [("i", 999), ("s", 750), ("a", 750), ("b", 500)]);
 }
 
-/// A group between them would have to be given a weight, or its pods would outweigh others.
-#[test]
-fn pods_of_all_classes_are_side_by_side() {
-    assert_eq!(cgroup("/mainstay", "u1"), "/mainstay/podu1");
-    assert_eq!(cgroup("/a/b/", "u1"), "/a/b/podu1");
-}
-
 #[test]
 fn huge_pages_are_limited_to_what_was_asked_for() {
     let pod = mainstay_testkit::pods::pod(

@@ -66,7 +66,7 @@ pub(super) const FIELDS: &[Field] = &[
     named(
         "cgroupsPerQOS",
         &["true"],
-        "pods are side by side; their own groups have a kubelet's limits and weights",
+        "pods are in the groups of their classes, whose weights are a kubelet's",
     ),
     taken(
         "clusterDNS",

@@ -342,7 +342,7 @@ spec:
     let (kept, liked) = (guest.cgroup_of("kept", "main")?, guest.cgroup_of("liked", "main")?);
     let above = |group: &str| group.rsplit_once('/').map_or("", |(above, _)| above).to_owned();
     let (kept_pod, liked_pod) = (above(&kept), above(&liked));
-    let all = above(&kept_pod);
+    let (class, all) = (above(&liked_pod), above(&kept_pod));
     let slice = above(&all);
     let expected = [
         (&kept, "memory.min", "33554432"),
@@ -358,14 +358,17 @@ spec:
         ensure!(found == value, "{group}/{file} is {found}, not {value}");
     }
     for (file, least) in [("memory.min", 33_554_432_u64), ("memory.low", 16_777_216)] {
-        let sum = guest.sh(&format!(
-            "set -e; sum=0; for pod in {all}/pod*; do sum=$((sum + $(cat $pod/{file}))); done; \
-             echo $sum"
-        ))?;
-        ensure!(sum.parse::<u64>()? >= least, "the pods' {file} is {sum} together");
+        let mut sum_in = |group: &str| {
+            guest.sh(&format!(
+                "set -e; sum=0; for pod in $(find {group} -maxdepth 2 -name 'pod*'); do \
+                 sum=$((sum + $(cat $pod/{file}))); done; echo $sum"
+            ))
+        };
+        let (of_class, of_all) = (sum_in(&class)?, sum_in(&all)?);
+        ensure!(of_all.parse::<u64>()? >= least, "the pods' {file} is {of_all} together");
         // systemd writes what it thinks of them whenever it likes; they are looked after.
         guest.sh("systemctl daemon-reload")?;
-        for group in [&all, &slice] {
+        for (group, sum) in [(&class, &of_class), (&all, &of_all), (&slice, &of_all)] {
             let covers = format!("test $(cat {group}/{file}) = {sum}");
             guest.wait_for(&format!("{group}/{file} covers its pods"), &covers)?;
         }
