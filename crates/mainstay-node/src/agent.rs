@@ -214,6 +214,7 @@ impl Agent {
                 performer: self.performer.clone(),
                 probes,
                 reports: reports.clone(),
+                waits_for_others: false,
             };
             workers.spawn(async move { worker.run().await });
         }

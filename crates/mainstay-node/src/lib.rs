@@ -41,7 +41,7 @@ pub mod addresses;
 mod agent;
 mod dns;
 mod eviction;
-mod host_ports;
+mod exclusive;
 pub mod http;
 mod image_gc;
 mod ledger;

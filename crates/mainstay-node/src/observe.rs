@@ -16,7 +16,7 @@ use futures_util::StreamExt;
 use mainstay_cri::{
     ContainerEventKind, ErrorKind, PodSandboxFilter, PodSandboxStatus, Result, Runtime, SandboxId,
 };
-use mainstay_plan::host_ports::HostPort;
+use mainstay_plan::exclusive::Exclusive;
 use mainstay_plan::labels;
 use mainstay_plan::pod::{PodKey, SeenPod, SeenSandbox, SourceKind};
 use mainstay_plan::termination_message::places;
@@ -43,8 +43,8 @@ pub(crate) struct Observer {
     looked: watch::Sender<bool>,
     /// Told when a pod appears that nobody has asked for yet.
     appeared: watch::Sender<u64>,
-    /// Told when ports of the host may be free that were not.
-    ports: watch::Sender<u64>,
+    /// Told when something may be free that pods wait for.
+    freed: watch::Sender<u64>,
     /// One look after the other, so that an older one never comes in later. Whatever happens is
     /// followed by an event and a look that began after it.
     looking: tokio::sync::Mutex<()>,
@@ -59,7 +59,7 @@ impl Observer {
             pods: Mutex::default(),
             looked: watch::Sender::new(false),
             appeared: watch::Sender::new(0),
-            ports: watch::Sender::new(0),
+            freed: watch::Sender::new(0),
             looking: tokio::sync::Mutex::default(),
         }
     }
@@ -110,26 +110,26 @@ impl Observer {
         self.appeared.subscribe()
     }
 
-    /// The ports of the host that pods have of which something may still run.
-    pub(crate) fn ports(&self) -> Vec<(PodKey, Vec<HostPort>)> {
+    /// What pods have for themselves of which something may still run.
+    pub(crate) fn exclusives(&self) -> Vec<(PodKey, Exclusive)> {
         let pods = self.lock();
-        let mut ports = Vec::new();
+        let mut all = Vec::new();
         for (key, pod) in &*pods {
             let seen = pod.borrow();
-            let alive = seen.sandboxes.iter().filter(|sandbox| has_ports(sandbox));
-            ports.extend(alive.map(|sandbox| (key.clone(), sandbox.host_ports.clone())));
+            let alive = seen.sandboxes.iter().filter(|sandbox| keeps_others_out(sandbox));
+            all.extend(alive.map(|sandbox| (key.clone(), sandbox.exclusive.clone())));
         }
-        ports
+        all
     }
 
-    /// Changes when ports of the host may be free that were not.
-    pub(crate) fn ports_freed(&self) -> watch::Receiver<u64> {
-        self.ports.subscribe()
+    /// Changes when something may be free that pods wait for.
+    pub(crate) fn freed(&self) -> watch::Receiver<u64> {
+        self.freed.subscribe()
     }
 
-    /// Tells those that wait for ports of the host to look again.
-    pub(crate) fn tell_of_ports(&self) {
-        self.ports.send_modify(|count| *count += 1);
+    /// Tells those that wait for what others have to look again.
+    pub(crate) fn tell_of_freed(&self) {
+        self.freed.send_modify(|count| *count += 1);
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<PodKey, watch::Sender<Arc<SeenPod>>>> {
@@ -225,7 +225,7 @@ impl Observer {
             match sandboxes.iter_mut().find(|known| known.id == sandbox.id) {
                 Some(known) if *known == sandbox => return false,
                 Some(known) => {
-                    freed = has_ports(known) && !has_ports(&sandbox);
+                    freed = keeps_others_out(known) && !keeps_others_out(&sandbox);
                     *known = sandbox;
                 }
                 None => sandboxes.push(sandbox),
@@ -237,7 +237,7 @@ impl Observer {
         });
         drop(pods);
         if freed {
-            self.tell_of_ports();
+            self.tell_of_freed();
         }
         if appeared {
             self.appeared.send_modify(|count| *count += 1);
@@ -252,21 +252,21 @@ impl Observer {
                 let Some(gone) = seen.sandboxes.iter().find(|it| it.id == *id) else {
                     return false;
                 };
-                freed |= has_ports(gone);
+                freed |= keeps_others_out(gone);
                 let sandboxes = seen.sandboxes.iter().filter(without).cloned().collect();
                 *seen = Arc::new(SeenPod { sandboxes });
                 true
             });
         }
         if freed {
-            self.tell_of_ports();
+            self.tell_of_freed();
         }
     }
 }
 
-/// Whether a sandbox keeps ports of the host from others.
-fn has_ports(sandbox: &SeenSandbox) -> bool {
-    !sandbox.host_ports.is_empty() && sandbox.is_alive()
+/// Whether a sandbox keeps something from others.
+fn keeps_others_out(sandbox: &SeenSandbox) -> bool {
+    !sandbox.exclusive.is_empty() && sandbox.is_alive()
 }
 
 /// Whose sandbox it is; `None` if it is not one of ours.

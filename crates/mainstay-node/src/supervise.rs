@@ -263,7 +263,7 @@ impl Supervisor {
         for (key, goal) in goals.iter().filter(|(_, goal)| goal.stop.is_none()) {
             let known = self.goals.get(key).is_some_and(|it| it.pod.uid() == goal.pod.uid());
             if !known && self.performer.record(key).is_none_or(|it| it.finished.is_none()) {
-                self.performer.host_ports.expect(key, &goal.pod);
+                self.performer.exclusives.expect(key, &goal.pod);
             }
         }
     }
@@ -425,6 +425,7 @@ impl Supervisor {
             performer: self.performer.clone(),
             probes: Line::new(self.prober.clone(), key.clone()),
             reports: self.reports.clone(),
+            waits_for_others: false,
         };
         let name = key.clone();
         let handle = self.tasks.spawn(async move {

@@ -53,6 +53,8 @@ use crate::publish::{EventKind, PodReport, Publication, about, of_failure, waits
 
 /// The longest time between two attempts at the same action.
 const LONGEST_RETRY: Duration = Duration::from_secs(30);
+/// How often whoever waits for what others have looks whether there is more of it by itself.
+const LOOK_AGAIN: Duration = Duration::from_secs(10);
 /// The same for images. Source: `MaxImageBackOff` of the kubelet, 300 s.
 const LONGEST_IMAGE_RETRY: Duration = Duration::from_secs(300);
 
@@ -70,6 +72,8 @@ pub(crate) struct Worker {
     pub(crate) performer: Arc<Performer>,
     pub(crate) probes: Line,
     pub(crate) reports: mpsc::UnboundedSender<Publication>,
+    /// Whether it waits for what other pods have.
+    pub(crate) waits_for_others: bool,
 }
 
 /// A goal, and what is to be told with it.
@@ -113,7 +117,7 @@ impl Worker {
         let (mut ends, mut grace) = (false, None);
         self.remember_health().await;
         let mut evictions = self.performer.evictions();
-        let mut ports = self.performer.observer.ports_freed();
+        let mut freed = self.performer.observer.freed();
         let mut sources = Sources::default();
         loop {
             if let Some(known) = self.probes.news() {
@@ -126,7 +130,7 @@ impl Worker {
             };
             let goal = self.goal.borrow_and_update().clone();
             let pod = goal.goal.pod().map(|run| &run.pod);
-            let renewed = sources.turn_to(&self.key, pod, &self.performer);
+            let renewed = sources.turn_to(pod, &self.performer);
             let seen = self.seen.borrow_and_update().clone();
             let now = Timestamp::now();
             let version = self.memory.version.clone();
@@ -185,7 +189,7 @@ impl Worker {
                 (other, _) => other.clone(),
             };
             if !matches!(&wanted, Goal::Run(run) if !self.memory.has_finished(run)) {
-                self.performer.host_ports.release(&self.key);
+                self.performer.exclusives.release(&self.key);
             }
             let plan = plan(&wanted, &seen, &self.memory, now);
             // First what is, then what is done about it: an end that is written down is this one.
@@ -208,7 +212,7 @@ impl Worker {
                 return;
             }
             self.tell_probes(&wanted, &seen);
-            let changes = (&mut evictions, &mut ports);
+            let changes = (&mut evictions, &mut freed);
             let cause = self.wait(&mut in_flight, changes, &mut sources, plan.wake_at).await;
             tracing::trace!(pod = %self.key, cause, "wakes");
         }
@@ -256,7 +260,7 @@ impl Worker {
     async fn wait(
         &mut self,
         in_flight: &mut InFlight,
-        (evictions, ports): (&mut watch::Receiver<Evictions>, &mut watch::Receiver<u64>),
+        (evictions, freed): (&mut watch::Receiver<Evictions>, &mut watch::Receiver<u64>),
         sources: &mut Sources,
         wake_at: Option<Timestamp>,
     ) -> &'static str {
@@ -277,9 +281,9 @@ impl Worker {
             // As above; the sender is the performer's.
             _ = evictions.changed() => "evictions",
             // As above; the observer outlives the workers.
-            _ = ports.changed(), if self.memory.waits_for_ports() => {
-                self.memory.retry_ports(Timestamp::now());
-                "ports"
+            _ = freed.changed(), if self.waits_for_others => {
+                self.memory.retry_exclusive(Timestamp::now());
+                "freed"
             }
             _ = self.images.changed() => {
                 self.memory.retry_images(Timestamp::now());
@@ -419,10 +423,13 @@ impl Worker {
     fn remember_failure(&mut self, key: &Key, error: PerformError) {
         let before = self.memory.failures.get(key);
         let count = before.map_or(1, |failure| failure.count.saturating_add(1));
-        // Whoever waits for a port looks again whenever any is free, and mostly finds what it found.
-        let waits_on = error.retry == perform::Retry::WhenChanged
-            && *key == Key::Sandbox
-            && before.is_some_and(|before| before.message == error.message);
+        // Whoever waits for what others have looks again whenever any is free, and mostly finds what it found.
+        let waits_for_others = error.retry == perform::Retry::WhenFreed;
+        let waits_on =
+            waits_for_others && before.is_some_and(|before| before.message == error.message);
+        if *key == Key::Sandbox {
+            self.waits_for_others = waits_for_others;
+        }
         if *key == Key::Resize {
             if let Some(run) = self.goal.borrow().goal.pod() {
                 self.performer.note_resize_error(run, &error.message);
@@ -434,7 +441,7 @@ impl Worker {
         }
         if let Key::Host(_) = key {
             // Nobody has to wait for it.
-            self.performer.host_ports.release(&self.key);
+            self.performer.exclusives.release(&self.key);
         }
         if let Key::Container(name) = key {
             // The image may be what was wrong.
@@ -460,6 +467,7 @@ impl Worker {
                 Some(doubled.min(longest))
             }
             perform::Retry::WhenChanged => None,
+            perform::Retry::WhenFreed => Some(LOOK_AGAIN),
         };
         let retry_at = wait.and_then(|wait| Timestamp::now().checked_add(wait).ok());
         let PerformError { reason, message, .. } = error;
@@ -624,7 +632,7 @@ fn is_late(status: &PodStatus) -> bool {
 impl Sources {
     /// Turns to a goal's pod. Answers whether its volumes may have to show something else, since the pod
     /// itself has changed.
-    fn turn_to(&mut self, key: &PodKey, pod: Option<&Arc<Pod>>, performer: &Performer) -> bool {
+    fn turn_to(&mut self, pod: Option<&Arc<Pod>>, performer: &Performer) -> bool {
         let before = match (&self.pod, pod) {
             (Some(before), Some(pod)) if Arc::ptr_eq(before, pod) => return false,
             (None, None) => return false,
@@ -633,7 +641,7 @@ impl Sources {
         // Before the old ones are let go, so that what both refer to stays known.
         self.following = pod.and_then(|pod| performer.objects.follow(pod));
         self.has_volumes = pod.is_some_and(|pod| projection::has_any(pod));
-        self.rejection = pod.and_then(|pod| performer.rejection(key, pod));
+        self.rejection = pod.and_then(|pod| performer.rejection(pod));
         self.pod = pod.cloned();
         let same = before.as_deref() == pod.map(|pod| pod.uid());
         if !same {

@@ -10,13 +10,13 @@ use k8s_openapi::api::core::v1::{
     Container, EphemeralContainer, Node, PodSpec, PodStatus, SELinuxOptions, SecurityContext, Taint,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use mainstay_pod::resources::{is_huge_page, requests_of};
 use mainstay_pod::scheduling::host_ports::conflict;
 use mainstay_pod::scheduling::{node_affinity, taints};
 use mainstay_pod::{Amounts, Pod, QosClass, Quantity};
 
 use crate::apparmor;
 use crate::ephemeral_storage::EVICTED;
+use crate::exclusive::{huge_pages_of, not_enough};
 use crate::pressure::Pressure;
 use crate::status::Phase;
 use crate::sysctls::AllowedSysctls;
@@ -57,10 +57,7 @@ impl Rejection {
 
     /// Of a pod that requests more of a resource than is left.
     fn insufficient(name: &str, requested: i64, used: i64, capacity: i64) -> Self {
-        let message = format!(
-            "Node didn't have enough resource: {name}, requested: {requested}, used: {used}, \
-             capacity: {capacity}"
-        );
+        let message = not_enough(name, requested, used, capacity);
         Self::new(&format!("OutOf{name}"), message)
     }
 
@@ -152,9 +149,8 @@ fn label_of(spec: &PodSpec) -> Option<String> {
 }
 
 /// Judges a static pod, on a node with these labels. They are what the node says of itself: whatever
-/// an API has beside them, no static pod waits for it. Of what a machine can have more or less of, huge pages
-/// alone are looked at, in bytes that are set aside by the size of the page (`2Mi`): a program that has none
-/// does not run slower, it fails.
+/// an API has beside them, no static pod waits for it. Of what a machine can have more or less of nothing is looked
+/// at: a pod runs slower then, or waits ([`crate::exclusive`]).
 ///
 /// # Errors
 ///
@@ -163,18 +159,9 @@ pub fn admit_static(
     pod: &Pod,
     labels: &BTreeMap<String, String>,
     kernel: &Kernel,
-    huge_pages: Option<&BTreeMap<String, u64>>,
 ) -> Result<(), Rejection> {
     kernel.admit(pod)?;
     fits_system(pod)?;
-    for (name, requested) in huge_pages_of(pod) {
-        let Some(huge_pages) = huge_pages else { break };
-        let pages = name.strip_prefix("hugepages-").and_then(|size| huge_pages.get(size));
-        let capacity = i64::try_from(pages.copied().unwrap_or(0)).unwrap_or(i64::MAX);
-        if requested > capacity {
-            return Err(Rejection::insufficient(&name, requested, 0, capacity));
-        }
-    }
     let name = labels.get(HOSTNAME_LABEL).cloned();
     let metadata = ObjectMeta { name, labels: Some(labels.clone()), ..ObjectMeta::default() };
     fits_affinity(pod, &Node { metadata, ..Node::default() })
@@ -323,12 +310,6 @@ fn amounts(pod: &Pod) -> [i64; 3] {
     let amounts = Amounts::requested_by_pod(pod.spec());
     let list = [amounts.cpu_milli, amounts.memory_bytes, amounts.ephemeral_storage_bytes];
     list.map(|amount| i64::try_from(amount.unwrap_or(0)).unwrap_or(i64::MAX))
-}
-
-/// What a pod requests of huge pages in bytes, by the name of the resource.
-pub fn huge_pages_of(pod: &Pod) -> impl Iterator<Item = (String, i64)> {
-    let requests = requests_of(pod.spec()).into_iter();
-    requests.filter(|(name, _)| is_huge_page(name)).map(|(name, amount)| (name, amount.units()))
 }
 
 #[cfg(test)]

@@ -38,6 +38,9 @@ pub const SIDECARS: &str = "mainstay.dev/sidecars";
 /// The ports of the host that the pod occupies, with commas between, as an annotation of sandboxes: they are its
 /// own for as long as something of it runs, also when there is no manifest any more.
 pub const HOST_PORTS: &str = "mainstay.dev/host-ports";
+/// The bytes of huge pages that the pod may have, by resource and with commas between, as an annotation of sandboxes,
+/// like its ports.
+pub const HUGE_PAGES: &str = "mainstay.dev/huge-pages";
 /// The first of the machine's users that the pod has for itself, as an annotation of sandboxes.
 pub const USERS: &str = "mainstay.dev/users";
 /// The pod's incarnation, as an annotation of sandboxes.

@@ -14,6 +14,7 @@ pub mod backoff;
 pub mod dns;
 pub mod downward;
 pub mod ephemeral_storage;
+pub mod exclusive;
 pub mod host_ports;
 pub mod image;
 pub mod image_gc;

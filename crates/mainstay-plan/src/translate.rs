@@ -32,7 +32,7 @@ pub use security::{RunsAsRoot, verify_non_root};
 
 use crate::admission::Kernel;
 use crate::dns::{self, ClusterDns};
-use crate::host_ports::HostPort;
+use crate::exclusive::Exclusive;
 use crate::labels;
 use crate::lifecycle;
 use crate::memory_qos::MemoryQos;
@@ -219,12 +219,7 @@ pub fn sandbox(
     if !sidecars.is_empty() {
         annotations.insert(labels::SIDECARS.to_owned(), sidecars.join(","));
     }
-    // Whatever the pod says of itself.
-    annotations.remove(labels::HOST_PORTS);
-    let host_ports: Vec<String> = HostPort::of(pod).iter().map(ToString::to_string).collect();
-    if !host_ports.is_empty() {
-        annotations.insert(labels::HOST_PORTS.to_owned(), host_ports.join(","));
-    }
+    Exclusive::of(pod).note(&mut annotations);
     // Nobody says by himself what he is called.
     annotations.remove(DNS_NAMES);
     if facts.pod_domain.is_some() {

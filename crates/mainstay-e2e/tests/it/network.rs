@@ -116,6 +116,24 @@ fn a_pod_waits_for_ports_of_the_host_that_another_one_has() {
     assert_eq!(node.wait_for_told("served", 4), ["a", "b", "old", "new"]);
 }
 
+/// One that waits for what the machine does not have is in nobody's way.
+#[test]
+fn a_pod_waits_for_huge_pages_and_keeps_no_port_from_others() {
+    let Some(node) = Node::start() else { return };
+    let ports = json!([{ "containerPort": http::free_port() }]);
+    let limits = json!({ "cpu": "1", "hugepages-2Mi": "1Pi" });
+    let big = pod("big").main("resources.limits", limits).main("ports", ports.clone());
+    node.put("big.yaml", &big);
+    let waiting = node.wait_for_state("big", "FailedCreatePodSandBox");
+    assert_eq!(waiting.status.phase.as_deref(), Some("Pending"));
+    let problem = waiting.problem.unwrap();
+    let few =
+        "Node didn't have enough resource: hugepages-2Mi, requested: 1125899906842624, used: 0, ";
+    assert!(problem.contains(few), "{problem}");
+    node.put("web.yaml", &pod("web").main("ports", ports));
+    node.wait_for_running("web");
+}
+
 /// Of two that come together the first one by name begins, and both when each has what it needs.
 #[test]
 fn two_pods_with_one_port_of_the_host_never_wait_for_each_other() {

@@ -17,7 +17,7 @@ use mainstay_cri::{
     Runtime, START_ERROR, SandboxId,
 };
 use mainstay_linux::cgroup::Hierarchies;
-use mainstay_plan::admission::{Rejection, admit_static, huge_pages_of};
+use mainstay_plan::admission::{Rejection, admit_static};
 use mainstay_plan::dns::{self, ClusterDns, PodDns};
 use mainstay_plan::downward::Surroundings;
 use mainstay_plan::lifecycle;
@@ -38,13 +38,14 @@ use super::evictions::Evictions;
 use super::pulls::Pulls;
 use crate::agent::AgentConfig;
 use crate::dns as host_dns;
-use crate::host_ports::HostPorts;
+use crate::exclusive::Exclusives;
+
 use crate::ledger::{Ledger, Record};
 use crate::logs;
 use crate::objects::Objects;
 use crate::objects::services::Services;
 use crate::observe::Observer;
-use crate::publish::node::{architecture, huge_pages};
+use crate::publish::node::architecture;
 use crate::publish::{self, EventKind, Events, PodNetwork, about, about_seen};
 use crate::sources::merge::key_of;
 use crate::tokens::Tokens;
@@ -61,7 +62,7 @@ pub(crate) struct Performer {
     pub(crate) runtime: Arc<dyn Runtime>,
     pub(crate) images: Arc<dyn Images>,
     pub(crate) observer: Arc<Observer>,
-    pub(crate) host_ports: HostPorts,
+    pub(crate) exclusives: Exclusives,
     pub(crate) facts: NodeFacts,
     /// What the node says of itself.
     labels: BTreeMap<String, String>,
@@ -132,6 +133,9 @@ pub(super) enum Retry {
     Backoff,
     /// When something changed that may help.
     WhenChanged,
+    /// When another pod has let go of what this one needs; and every ten seconds, since there may be more of it by
+    /// itself.
+    WhenFreed,
 }
 
 impl PerformError {
@@ -210,7 +214,7 @@ impl Performer {
         Self {
             runtime,
             images,
-            host_ports: HostPorts::new(observer.clone()),
+            exclusives: Exclusives::new(observer.clone()),
             observer,
             facts: config.facts.clone(),
             labels: config.node.labels(&config.facts.name, architecture()),
@@ -235,15 +239,12 @@ impl Performer {
         }
     }
 
-    /// Why the node does not take a static pod. One of an API is judged where it comes from. What one has that is
-    /// here already is not counted anew: there may be less by now.
-    pub(super) fn rejection(&self, key: &PodKey, pod: &Pod) -> Option<Rejection> {
+    /// Why the node does not take a static pod. One of an API is judged where it comes from.
+    pub(super) fn rejection(&self, pod: &Pod) -> Option<Rejection> {
         if !pod.source().is_static() {
             return None;
         }
-        let asks = huge_pages_of(pod).next().is_some() && !self.observer.has(key, pod.uid());
-        let pages = asks.then(huge_pages);
-        admit_static(pod, &self.labels, &self.facts.kernel, pages.as_ref()).err()
+        admit_static(pod, &self.labels, &self.facts.kernel).err()
     }
 
     pub(super) fn node_addresses(&self) -> NodeAddresses {
@@ -463,10 +464,10 @@ impl Performer {
     async fn run_sandbox(&self, run: &RunGoal, attempt: u32) -> Result<Done, PerformError> {
         let _turn = self.starts.acquire().await;
         let key = key_of(&run.pod);
-        let making = self.host_ports.claim(&key, &run.pod).map_err(|conflict| PerformError {
+        let making = self.exclusives.claim(&key, &run.pod).map_err(|conflict| PerformError {
             reason: "FailedCreatePodSandBox",
             message: conflict.to_string(),
-            retry: Retry::WhenChanged,
+            retry: Retry::WhenFreed,
         })?;
         if attempt > 0 {
             let message = "Pod sandbox changed, it will be killed and re-created.";

@@ -186,7 +186,7 @@ fn what_runs_and_is_not_wanted_is_ending() {
         created_at: at(0),
         ips: Vec::new(),
         grace: Duration::from_secs(grace),
-        host_ports: Vec::new(),
+        exclusive: crate::exclusive::Exclusive::default(),
         sidecars: vec![],
         containers: vec![SeenContainer {
             id: ContainerId("c".into()),

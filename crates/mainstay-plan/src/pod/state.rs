@@ -16,7 +16,7 @@ use mainstay_pod::Pod;
 use super::health::Health;
 use crate::backoff::Backoff;
 use crate::ephemeral_storage::EVICTED;
-use crate::host_ports::HostPort;
+use crate::exclusive::Exclusive;
 use crate::labels;
 use crate::node_shutdown::TERMINATED;
 use crate::pressure::resource_of;
@@ -125,8 +125,8 @@ pub struct SeenSandbox {
     pub grace: Duration,
     /// The names of that pod's sidecars, in the order in which they start.
     pub sidecars: Vec<String>,
-    /// The ports of the host that the pod occupies.
-    pub host_ports: Vec<HostPort>,
+    /// What of the machine the pod has for itself.
+    pub exclusive: Exclusive,
     /// Its containers.
     pub containers: Vec<SeenContainer>,
 }
@@ -169,8 +169,6 @@ impl SeenSandbox {
         let grace = grace.and_then(|seconds| seconds.parse().ok()).unwrap_or(DEFAULT_GRACE);
         let sidecars = sandbox.annotations.get(labels::SIDECARS).map_or("", String::as_str);
         let sidecars = sidecars.split_terminator(',');
-        let host_ports = sandbox.annotations.get(labels::HOST_PORTS).map_or("", String::as_str);
-        let host_ports = host_ports.split_terminator(',').filter_map(|text| text.parse().ok());
         let container = |status: &mainstay_cri::ContainerStatus| {
             let note = |name: &str| status.annotations.get(name);
             let count = note(labels::RESTART_COUNT).and_then(|count| count.parse().ok());
@@ -202,7 +200,7 @@ impl SeenSandbox {
             ips: status.ips.clone(),
             grace: Duration::from_secs(grace),
             sidecars: sidecars.map(str::to_owned).collect(),
-            host_ports: host_ports.collect(),
+            exclusive: Exclusive::noted(&sandbox.annotations),
             containers: status.containers.iter().map(container).collect(),
         }
     }
@@ -373,14 +371,9 @@ impl Memory {
         }
     }
 
-    /// Ports of the host may be free that the pod has waited for.
-    pub fn retry_ports(&mut self, now: Timestamp) {
+    /// What the pod has waited for may be free: ports of the host, huge pages.
+    pub fn retry_exclusive(&mut self, now: Timestamp) {
         self.retry(now, |key| *key == Key::Sandbox);
-    }
-
-    /// Whether the pod may wait for ports of the host that another one has: only for those it waits without end.
-    pub fn waits_for_ports(&self) -> bool {
-        self.failures.get(&Key::Sandbox).is_some_and(|failure| failure.retry_at.is_none())
     }
 
     /// Images came or went, so those that were missed may be there now.

@@ -83,7 +83,7 @@ mod tests {
             created_at: at,
             ips: vec![],
             grace: Duration::ZERO,
-            host_ports: Vec::new(),
+            exclusive: crate::exclusive::Exclusive::default(),
             sidecars: vec![],
             containers: vec![container],
         };

@@ -61,7 +61,7 @@ fn sandbox(names: &[&str]) -> SeenSandbox {
         created_at: at(1),
         ips: Vec::new(),
         grace: std::time::Duration::from_secs(1),
-        host_ports: Vec::new(),
+        exclusive: crate::exclusive::Exclusive::default(),
         sidecars: Vec::new(),
         containers: names.iter().map(container).collect(),
     }

@@ -64,7 +64,7 @@ fn seen(pod: &Pod, containers: &[(&str, u32, ContainerState)]) -> SeenPod {
             ready: true,
             created_at: at(9),
             grace: std::time::Duration::from_secs(30),
-            host_ports: Vec::new(),
+            exclusive: crate::exclusive::Exclusive::default(),
             sidecars: vec![],
             ips: vec!["10.0.0.2".parse().unwrap()],
             containers: containers.iter().map(container).collect(),

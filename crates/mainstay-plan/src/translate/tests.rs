@@ -499,7 +499,7 @@ fn a_container_that_was_added_sees_the_processes_of_its_target() {
         created_at: jiff::Timestamp::UNIX_EPOCH,
         ips: vec![],
         grace: std::time::Duration::ZERO,
-        host_ports: Vec::new(),
+        exclusive: crate::exclusive::Exclusive::default(),
         sidecars: vec![],
         containers: vec![SeenContainer {
             id: ContainerId(format!("c of {id}")),

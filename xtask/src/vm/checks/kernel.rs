@@ -53,7 +53,11 @@ spec:
 "#
         ),
     )?;
-    guest.wait_for_pods(&[("huge", "Running"), ("toomuch", "OutOfhugepages-2Mi")])?;
+    guest.wait_for_pods(&[("huge", "Running")])?;
+    let too_few =
+        |used: u32| format!("hugepages-2Mi, requested: 33554432, used: {used}, capacity: 16777216");
+    let says = |used| format!("mainstay status toomuch | grep -q '{}'", too_few(used));
+    guest.wait_for("a pod waits for more of them", &says(4 << 20))?;
 
     let (some, none) = (guest.cgroup_of("huge", "some")?, guest.cgroup_of("huge", "none")?);
     let pod = some.rsplit_once('/').map_or("", |(pod, _)| pod).to_owned();
@@ -77,11 +81,16 @@ spec:
         let answer = guest.run(&exec)?;
         ensure!((answer.status == 0) == works, "{container}: `{script}` ended so: {answer:?}");
     }
-    guest.sh(&format!("rm {MANIFESTS}/huge.yaml {MANIFESTS}/toomuch.yaml"))?;
-    guest.wait_for("they are gone", "! mainstay status | grep -e huge -e toomuch")?;
+    guest.sh(&format!("rm {MANIFESTS}/huge.yaml"))?;
+    guest.wait_for("those of another pod are free", &says(0))?;
     guest.wait_for("the pages are free", "grep -E 'HugePages_Free: +8' /proc/meminfo")?;
+    let more = guest.sh("sysctl -q -w vm.nr_hugepages=16; cat /proc/sys/vm/nr_hugepages")?;
+    ensure!(more == "16", "of 16 huge pages {more} could be had");
+    guest.wait_for_pods(&[("toomuch", "Running")])?;
+    guest.sh(&format!("rm {MANIFESTS}/toomuch.yaml"))?;
+    guest.wait_for("they are gone", "! mainstay status | grep -e huge -e toomuch")?;
     guest.sh("sysctl -q -w vm.nr_hugepages=0")?;
-    Ok("8 pages of 2 MiB".to_owned())
+    Ok("8 pages of 2 MiB, then 16".to_owned())
 }
 
 /// The profile of the guest's own, and what it refuses beside what the rights of files do.

@@ -53,7 +53,7 @@ fn turn(seen: &str) -> String {
         created_at: at,
         ips: vec![],
         grace: Duration::ZERO,
-        host_ports: Vec::new(),
+        exclusive: crate::exclusive::Exclusive::default(),
         sidecars: vec![],
         containers: seen.split_whitespace().enumerate().map(container).collect(),
     };

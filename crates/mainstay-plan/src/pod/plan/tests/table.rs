@@ -86,7 +86,7 @@ pub(super) fn sandbox(id: &str, uid: &str, ready: bool, containers: &[&str]) -> 
         created_at: at(40),
         ips: vec![],
         grace: Duration::from_secs(30),
-        host_ports: Vec::new(),
+        exclusive: crate::exclusive::Exclusive::default(),
         sidecars: vec![],
         containers: containers.iter().map(|text| container(text)).collect(),
     }

@@ -512,7 +512,7 @@ impl World {
                     created_at: now,
                     ips: vec![],
                     grace: Duration::from_secs(5),
-                    host_ports: Vec::new(),
+                    exclusive: crate::exclusive::Exclusive::default(),
                     sidecars: run
                         .pod
                         .containers()

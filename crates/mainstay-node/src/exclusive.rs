@@ -1,34 +1,33 @@
-//! Which pods need ports of the host, for as long as none of them has a sandbox that says so.
+//! Which pods need something of the machine for themselves, for as long as none of them has a sandbox that says so.
 //!
-//! Who may have them is decided by [`mainstay_plan::host_ports`]; what has a sandbox is known to the
-//! [`Observer`].
+//! Who may have it is decided by [`mainstay_plan::exclusive`]; what has a sandbox is known to the [`Observer`].
 //!
 //! # Flow
 //!
-//! The supervisor tells of the pods that it accepts ([`HostPorts::expect`]) before any of them is begun, so that
-//! their order counts and not who is faster. Before a sandbox is made, the ports are claimed
-//! ([`HostPorts::claim`]); until it is seen they are those of the [`Making`]. A pod that cannot begin for
-//! another reason is in nobody's way ([`HostPorts::release`]). Those that wait hear of each change
-//! ([`Observer::ports_freed`]).
+//! The supervisor tells of the pods that it accepts ([`Exclusives::expect`]) before any of them is begun, so that
+//! their order counts and not who is faster. Before a sandbox is made, what it needs is claimed
+//! ([`Exclusives::claim`]); until it is seen that is the [`Making`]'s. A pod that cannot begin for another reason
+//! is in nobody's way ([`Exclusives::release`]). Those that wait hear of each change ([`Observer::freed`]).
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use jiff::Timestamp;
-use mainstay_plan::host_ports::{Claim, Conflict, HostPort, Standing, accepted, admit};
+use mainstay_plan::exclusive::{Claim, Conflict, Exclusive, Standing, accepted, admit};
 use mainstay_plan::pod::PodKey;
 use mainstay_pod::Pod;
 
 use crate::observe::Observer;
+use crate::publish::node::huge_pages;
 
-/// The pods that need ports of the host.
-pub(crate) struct HostPorts {
+/// The pods that need something for themselves.
+pub(crate) struct Exclusives {
     observer: Arc<Observer>,
     wants: Mutex<BTreeMap<PodKey, Want>>,
 }
 
 struct Want {
-    ports: Vec<HostPort>,
+    what: Exclusive,
     /// When the pod was accepted, if that is known.
     since: Option<Timestamp>,
     /// Whether its sandbox is being made.
@@ -37,55 +36,61 @@ struct Want {
 
 /// A sandbox that is being made. Dropped, it has failed, and the pod is in nobody's way any more.
 pub(crate) struct Making<'a> {
-    all: &'a HostPorts,
+    all: &'a Exclusives,
     key: &'a PodKey,
     is_made: bool,
 }
 
-impl HostPorts {
+impl Exclusives {
     pub(crate) fn new(observer: Arc<Observer>) -> Self {
         Self { observer, wants: Mutex::default() }
     }
 
     /// A pod is to begin.
     pub(crate) fn expect(&self, key: &PodKey, pod: &Pod) {
-        let (ports, since) = (HostPort::of(pod), accepted(pod));
-        if ports.is_empty() {
+        let (what, since) = (Exclusive::of(pod), accepted(pod));
+        if what.is_empty() {
             return self.release(key);
         }
-        self.lock().insert(key.clone(), Want { ports, since, is_making: false });
+        self.lock().insert(key.clone(), Want { what, since, is_making: false });
         // What it had is not what it has now.
-        self.observer.tell_of_ports();
+        self.observer.tell_of_freed();
     }
 
-    /// Takes the ports for a sandbox that is made next.
+    /// Takes what a sandbox needs that is made next. Looks how many huge pages there are, if it needs some.
     ///
     /// # Errors
     ///
-    /// When one of them is another pod's; then it is this one's turn later.
+    /// When some of it is another pod's, or not there; then it is this one's turn later.
     pub(crate) fn claim<'a>(&'a self, key: &'a PodKey, pod: &Pod) -> Result<Making<'a>, Conflict> {
-        let (ports, since) = (HostPort::of(pod), accepted(pod));
-        if ports.is_empty() {
+        let (what, since) = (Exclusive::of(pod), accepted(pod));
+        if what.is_empty() {
             return Ok(Making { all: self, key, is_made: false });
         }
+        let pages = if what.huge_pages.is_empty() { BTreeMap::new() } else { huge_pages() };
         let mut wants = self.lock();
-        let had = self.observer.ports();
-        let had = had.iter().map(|(key, ports)| Claim { key, ports, standing: Standing::Has });
+        let had = self.observer.exclusives();
+        let had = had.iter().map(|(key, what)| Claim { key, what, standing: Standing::Has });
         let wanted = wants.iter().map(|(key, want)| {
             let standing = if want.is_making { Standing::Has } else { Standing::Wants(want.since) };
-            Claim { key, ports: &want.ports, standing }
+            Claim { key, what: &want.what, standing }
         });
         let others: Vec<Claim<'_>> = had.chain(wanted).collect();
-        let admitted = admit(key, since, &ports, &others);
+        let admitted = admit(key, since, &what, &others, &pages);
         let is_making = admitted.is_ok();
-        wants.insert(key.clone(), Want { ports, since, is_making });
+        wants.insert(key.clone(), Want { what, since, is_making });
+        drop(wants);
+        if let Err(Conflict::HugePages { .. }) = admitted {
+            // It may wait for ever, and nobody has to wait for its ports until then.
+            self.release(key);
+        }
         admitted.map(|()| Making { all: self, key, is_made: false })
     }
 
     /// A pod does not begin, or has gone. What it has a sandbox for stays its own.
     pub(crate) fn release(&self, key: &PodKey) {
         if self.lock().remove(key).is_some() {
-            self.observer.tell_of_ports();
+            self.observer.tell_of_freed();
         }
     }
 
@@ -110,7 +115,7 @@ impl Drop for Making<'_> {
             None => return,
         }
         drop(wants);
-        self.all.observer.tell_of_ports();
+        self.all.observer.tell_of_freed();
     }
 }
 
@@ -144,11 +149,11 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let runtime = FakeRuntime::default();
         let observer = Arc::new(Observer::new(Arc::new(runtime.clone()), NodeFacts::default()));
-        let ports = HostPorts::new(observer.clone());
+        let ports = Exclusives::new(observer.clone());
         let (a, b) = (with_port("a"), with_port("b"));
         let (key_a, key_b) = (key_of(&a), key_of(&b));
         let why = |claimed: Result<Making<'_>, Conflict>| claimed.err().map(|it| it.to_string());
-        let mut changes = observer.ports_freed();
+        let mut changes = observer.freed();
         ports.expect(&key_a, &a);
         ports.expect(&key_b, &b);
         let first = "host port 80/TCP is for pod default/a-n1, which was accepted first";
