@@ -2,6 +2,8 @@
 
 use std::fs;
 
+use jiff::Timestamp;
+use mainstay_pki::{Pki, Wanted};
 use mainstay_testkit::tools;
 use serde_json::json;
 
@@ -202,6 +204,51 @@ fn a_server_is_asked_with_the_headers_that_are_written() {
             pod.is_some_and(|it| it.events("Unhealthy").iter().any(|it| it.message == expected))
         });
     }
+}
+
+/// nginx, which speaks TLS, with a certificate of an authority that nobody knows.
+const SEALED: &str = "events {}
+pid /tmp/nginx.pid;
+http {
+  access_log off;
+  server {
+    listen 8443 ssl;
+    ssl_certificate /host/tls.crt;
+    ssl_certificate_key /host/tls.key;
+    location / { return 200; }
+  }
+}
+";
+
+#[test]
+fn a_server_is_asked_over_tls_whoever_vouches_for_it() {
+    let Some(mut node) = Node::prepare() else { return };
+    node.provide(&tools::image("nginx"));
+    node.launch();
+    let (pki, _) = Pki::open(&node.path("pki"), &Wanted::default(), Timestamp::now()).unwrap();
+    let identity = pki.api_server();
+    fs::write(node.host().join("tls.crt"), identity.certificate_pem()).unwrap();
+    fs::write(node.host().join("tls.key"), identity.key_pem()).unwrap();
+    fs::write(node.host().join("nginx.conf"), SEALED).unwrap();
+    let nginx = |name: &str, scheme: &str| {
+        let probe = json!({ "httpGet": { "port": 8443, "scheme": scheme }, "periodSeconds": 1 });
+        let manifest = probed(&node, name)
+            .set("spec.hostNetwork", false)
+            .main("image", "local/nginx:1")
+            .main("command", json!(["nginx", "-c", "/host/nginx.conf", "-g", "daemon off;"]))
+            .main("readinessProbe", probe);
+        node.put(&format!("{name}.yaml"), &manifest);
+    };
+    nginx("sealed", "HTTPS");
+    nginx("open", "HTTP");
+    node.wait_for_running("sealed");
+    // This is what nginx says to whoever speaks no TLS.
+    let expected = "Readiness probe failed: HTTP probe failed with statuscode: 400";
+    let status = node.wait_until("the server says no", |status| {
+        let pod = status.pod("open");
+        pod.is_some_and(|it| it.events("Unhealthy").iter().any(|it| it.message == expected))
+    });
+    assert_eq!(status.pod("open").unwrap().ready, 0);
 }
 
 #[test]
