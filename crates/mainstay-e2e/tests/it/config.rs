@@ -10,16 +10,16 @@ use crate::bad_input::wait_for_problem;
 use crate::manifest::pod;
 use crate::node::{Node, wait_for};
 
-fn config_map(name: &str, data: &Value) -> Value {
+pub(crate) fn config_map(name: &str, data: &Value) -> Value {
     json!({ "apiVersion": "v1", "kind": "ConfigMap", "metadata": { "name": name }, "data": data })
 }
 
-fn secret(name: &str, data: &Value) -> Value {
+pub(crate) fn secret(name: &str, data: &Value) -> Value {
     json!({ "apiVersion": "v1", "kind": "Secret", "metadata": { "name": name }, "stringData": data })
 }
 
 /// Puts a file that nobody else may read.
-fn put_secret(node: &Node, file: &str, object: &Value) {
+pub(crate) fn put_secret(node: &Node, file: &str, object: &Value) {
     let staged = node.stage(file, object);
     fs::set_permissions(&staged, fs::Permissions::from_mode(0o600)).unwrap();
     fs::rename(staged, node.manifests().join(file)).unwrap();
@@ -217,6 +217,96 @@ fn what_is_broken_when_an_agent_starts_is_not_missing() {
     node.take("app.yaml");
     let gone = wait_for(|| node.sh("web", "main", "ls /map").is_empty().then_some(()));
     assert!(gone.is_some(), "{}", node.log());
+}
+
+#[test]
+fn what_is_optional_may_be_missing_and_files_are_where_and_as_they_are_asked_for() {
+    let Some(node) = Node::start() else { return };
+    let optional = |kind: &str, name: &str, key: &str| {
+        let value = json!({ kind: { "name": name, "key": key, "optional": true } });
+        json!({ "name": format!("{}_{}", name.to_uppercase(), key.to_uppercase()), "valueFrom": value })
+    };
+    let from = |kind: &str| json!({ kind: { "name": "none", "optional": true } });
+    let items = json!([
+        { "key": "there", "path": "deep/er/file", "mode": 0o440 },
+        { "key": "there", "path": "deep/plain" },
+        { "key": "late", "path": "deep/late", "mode": 0o604 },
+    ]);
+    let part = |kind: &str, name: &str, items: Value| json!({ kind: { "name": name, "items": items, "optional": true } });
+    let sources = json!([
+        part("configMap", "app", items.clone()),
+        part("configMap", "none", json!(null)),
+        part("secret", "none", json!([{ "key": "late", "path": "late" }])),
+    ]);
+    let web = pod("web")
+        .main(
+            "env",
+            json!([
+                optional("configMapKeyRef", "app", "there"),
+                optional("configMapKeyRef", "app", "late"),
+                optional("configMapKeyRef", "none", "late"),
+                optional("secretKeyRef", "none", "secret"),
+            ]),
+        )
+        .main("envFrom", json!([from("configMapRef"), from("secretRef")]))
+        .with_volume(json!({ "name": "map", "configMap":
+            { "name": "app", "items": items, "optional": true, "defaultMode": 0o640 } }))
+        .with_volume(json!({ "name": "none", "configMap": { "name": "none", "optional": true } }))
+        .with_volume(json!({ "name": "secret", "secret":
+            { "secretName": "none", "optional": true, "defaultMode": 0o400 } }))
+        .with_volume(json!({ "name": "all", "projected":
+            { "sources": sources, "defaultMode": 0o600 } }));
+    node.put("app.yaml", &config_map("app", &json!({ "there": "x" })));
+    node.put("web.yaml", &web);
+    let running = node.wait_for_running("web");
+    assert_eq!(node.sh("web", "main", "env | grep -E '^(APP|NONE)_'"), "APP_THERE=x\n");
+    // What the volumes show, and as what; the volumes' own names begin with two dots.
+    let list = "cd /; find map none secret all -follow -type f ! -path '*/..*' | sort | \
+                xargs stat -L -c '%n %a'";
+    let files = || node.sh("web", "main", list);
+    expect_test::expect![[r#"
+        all/deep/er/file 440
+        all/deep/plain 600
+        map/deep/er/file 440
+        map/deep/plain 640
+    "#]]
+    .assert_eq(&files());
+
+    // What comes is shown; variables are those of the start.
+    node.put("app.yaml", &config_map("app", &json!({ "there": "x", "late": "y" })));
+    node.put("none.yaml", &config_map("none", &json!({ "late": "z" })));
+    put_secret(&node, "secret.yaml", &secret("none", &json!({ "late": "s" })));
+    wait_for(|| (files().lines().count() == 9).then_some(()))
+        .unwrap_or_else(|| panic!("{}", files()));
+    expect_test::expect![[r#"
+        all/deep/er/file 440
+        all/deep/late 604
+        all/deep/plain 600
+        all/late 600
+        map/deep/er/file 440
+        map/deep/late 604
+        map/deep/plain 640
+        none/late 644
+        secret/late 400
+    "#]]
+    .assert_eq(&files());
+    // Of two files of one path the later source's is there.
+    assert_eq!(node.sh("web", "main", "cat /all/late; cat /map/deep/late"), "sy");
+    assert_eq!(node.wait_for_running("web").id(), running.id());
+
+    // Without the word it waits.
+    let needs = pod("needs").with_volume(json!({ "name": "map", "configMap":
+        { "name": "app", "items": [{ "key": "other", "path": "other" }] } }));
+    node.put("needs.yaml", &needs);
+    wait_for_problem(&node, "needs", &["references non-existent config key: other"]);
+    let needs = pod("needs").main(
+        "env",
+        json!([{ "name": "A", "valueFrom": { "configMapKeyRef":
+            { "name": "app", "key": "other" } } }]),
+    );
+    node.put("needs.yaml", &needs);
+    let waiting = node.wait_for_state("needs", "CreateContainerConfigError").problem.unwrap();
+    assert!(waiting.contains("couldn't find key other in ConfigMap default/app"), "{waiting}");
 }
 
 #[test]
