@@ -5,7 +5,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 
 use serde_json::{Value, json};
 
-use crate::api::{create, kubectl, shown, wait_for_event, wait_for_phase};
+use crate::api::{create, kubectl, shown, wait_for_event, wait_for_phase, wait_for_shown};
 use crate::bad_input::wait_for_problem;
 use crate::manifest::pod;
 use crate::node::{Node, wait_for};
@@ -307,6 +307,54 @@ fn what_is_optional_may_be_missing_and_files_are_where_and_as_they_are_asked_for
     node.put("needs.yaml", &needs);
     let waiting = node.wait_for_state("needs", "CreateContainerConfigError").problem.unwrap();
     assert!(waiting.contains("couldn't find key other in ConfigMap default/app"), "{waiting}");
+}
+
+/// What systemd decrypts for the service is in the directory that it names.
+#[test]
+fn a_secret_takes_values_from_the_credentials_of_the_service() {
+    let Some(mut node) = Node::prepare() else { return };
+    let credentials = node.path("credentials");
+    fs::create_dir(&credentials).unwrap();
+    fs::set_permissions(&credentials, fs::Permissions::from_mode(0o500)).unwrap();
+    fs::write(credentials.join("db-password"), "of the service").unwrap();
+    node.environment.push(("CREDENTIALS_DIRECTORY", credentials.to_str().unwrap().to_owned()));
+    node.launch();
+    let of = |name: &str, taken: &str, more: Value| {
+        let mut secret = secret(name, &more);
+        secret["metadata"]["annotations"] = json!({ "mainstay.dev/credentials": taken });
+        secret
+    };
+    let web = |name: &str| {
+        let password = json!({ "secretKeyRef": { "name": name, "key": "password" } });
+        pod(name)
+            .main("env", json!([{ "name": "PASSWORD", "valueFrom": password }]))
+            .with_volume(json!({ "name": "db", "secret": { "secretName": name } }))
+    };
+    // There is nothing in the file that has to be kept from others.
+    node.put("db.yaml", &of("db", "password=db-password", json!({})));
+    node.put("web.yaml", &web("db"));
+    node.wait_for_running("db");
+    let read = "echo \"$PASSWORD\"; grep -q ' /db tmpfs ' /proc/mounts; cd /db; head *";
+    assert_eq!(node.sh("db", "main", read), "of the service\nof the service");
+    assert_eq!(node.status().notes("db.yaml"), "");
+    let file = node.manifests().join("db.yaml");
+    let checked = node.mainstay(&["check", file.to_str().unwrap()]).success();
+    assert_eq!(checked, format!("{}: ok (Secret default/db)\n", file.display()));
+
+    let other = |taken: &str| of("other", taken, json!({ "user": "admin" }));
+    put_secret(&node, "other.yaml", &other("password=db-passwort"));
+    node.put("waits.yaml", &web("other"));
+    let status = node.wait_until("it is refused", |status| !status.notes("other.yaml").is_empty());
+    let notes = status.notes("other.yaml");
+    let words = "its key \"password\" is the credential \"db-passwort\", which cannot be read";
+    assert!(notes.contains(words), "{notes}");
+    node.wait_for_state("other", "FailedMount");
+    put_secret(&node, "other.yaml", &other("password=db-password"));
+    node.wait_for_running("other");
+    assert_eq!(node.sh("other", "main", "cat /db/user /db/password"), "adminof the service");
+    // The API shows what stands in the file, and no more.
+    let other = ["secret", "other.mainstay-n1"];
+    wait_for_shown(&node, &other, "{.data}", Some("{\"user\":\"YWRtaW4=\"}"));
 }
 
 #[test]
