@@ -25,8 +25,9 @@ pub(super) struct State {
     /// To be changed only before pods are looked at, or by what does not help or hinder them at once.
     pub(super) snapshot: Snapshot,
     queue: SchedulingQueue,
-    /// The pods, by UID, that the API is being told of why they wait. They are not looked at meanwhile: of two such
-    /// words it could keep the older one, and nothing would correct it.
+    /// The pods, by UID, that the API is being told of why they wait. They are not looked at meanwhile, as in a
+    /// kube-scheduler, where an attempt ends with that (`handleSchedulingFailure`): of two such words the API could
+    /// keep the older one, and nothing would correct it.
     untold: BTreeSet<String>,
     seed: u64,
 }
