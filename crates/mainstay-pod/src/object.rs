@@ -104,13 +104,13 @@ impl ObjectKind {
 // === impl ObjectName ===
 
 impl ObjectName {
-    /// The warning that everybody on the machine may read the file that it is in; `None` if that is no
-    /// secret.
-    pub fn exposure(&self, file: &str) -> Option<Diagnostic> {
+    /// The warning that everybody on the machine may read the file in which `object` of this name stands; `None` if
+    /// nothing there is secret.
+    pub fn exposure(&self, object: &Object, file: &str) -> Option<Diagnostic> {
         let message = format!("{self} can be read by everybody on this machine");
         let hint = format!("chmod 600 {file}");
         let warning = || Diagnostic::warning(file, message, Some(hint));
-        (self.kind == ObjectKind::Secret).then(warning)
+        (self.kind == ObjectKind::Secret && !object.values.is_empty()).then(warning)
     }
 }
 

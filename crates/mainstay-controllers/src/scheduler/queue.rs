@@ -123,11 +123,19 @@ impl SchedulingQueue {
         Some(&waiting.pod)
     }
 
-    /// Takes the pod out that is next to be looked at; it is to be put back or removed.
-    pub(super) fn pop(&mut self, now: Duration) -> Option<Arc<PodInfo>> {
+    /// Takes the pod out that is next to be looked at and is none of these UIDs; it is to be put back or removed.
+    pub(super) fn pop(
+        &mut self,
+        besides: &BTreeSet<String>,
+        now: Duration,
+    ) -> Option<Arc<PodInfo>> {
         self.advance(now);
-        let next = self.active.first().map(|(_, _, number)| *number);
-        let number = next.or_else(|| self.backoff.first().map(|(_, _, number)| *number))?;
+        let active = self.active.iter().map(|(_, _, number)| *number);
+        let backoff = self.backoff.iter().map(|(_, _, number)| *number);
+        let may = |number: &Number| {
+            self.pods.get(number).is_some_and(|waiting| !besides.contains(&waiting.pod.uid))
+        };
+        let number = active.chain(backoff).find(may)?;
         self.take(number);
         self.pods.get(&number).map(|waiting| waiting.pod.clone())
     }

@@ -177,6 +177,7 @@ async fn carry_out(context: &Context, shared: &Shared, step: Step) {
                 if !error.is_of_another() {
                     fail(context, &pod, "SchedulerError", &message, None).await;
                 }
+                shared.change(|state, _| state.told(&pod));
             }
         }
         Step::Wait(wait) => {
@@ -186,6 +187,7 @@ async fn carry_out(context: &Context, shared: &Shared, step: Step) {
             }
             let node = wait.nominated_node.as_deref();
             fail(context, &wait.pod, "Unschedulable", &wait.message, node).await;
+            shared.change(|state, _| state.told(&wait.pod));
         }
     }
 }

@@ -2,11 +2,13 @@
 //!
 //! Source: `pkg/scheduler/{eventhandlers,schedule_one}.go`.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Node;
 
+use super::filter::Plugin;
 use super::pod::{PodInfo, Stage, stage};
 use super::preempt::{Preemption, preempt};
 use super::queue::{Event, SchedulingQueue};
@@ -23,6 +25,10 @@ pub(super) struct State {
     /// To be changed only before pods are looked at, or by what does not help or hinder them at once.
     pub(super) snapshot: Snapshot,
     queue: SchedulingQueue,
+    /// The pods, by UID, that the API is being told of why they wait. They are not looked at meanwhile, as in a
+    /// kube-scheduler, where an attempt ends with that (`handleSchedulingFailure`): of two such words the API could
+    /// keep the older one, and nothing would correct it.
+    untold: BTreeSet<String>,
     seed: u64,
 }
 
@@ -31,7 +37,7 @@ pub(super) struct State {
 pub(super) enum Step {
     /// A pod gets a node, on which it counts already.
     Bind { pod: Arc<PodInfo>, node: String },
-    /// A pod has to wait.
+    /// A pod has to wait. When that has been told, or cannot be, [`State::told`] is to hear of it.
     Wait(Wait),
 }
 
@@ -152,13 +158,13 @@ impl State {
 
     /// Looks at the next pod. None if none is to be looked at now.
     pub(super) fn next(&mut self, now: Duration) -> Option<Step> {
-        let pod = self.queue.pop(now)?;
+        let pod = self.queue.pop(&self.untold, now)?;
         self.seed = mix(self.seed);
         let error = match schedule(&pod, &self.snapshot, self.seed) {
             Outcome::Node(node) => return Some(self.assume(pod, node, now)),
             Outcome::NoNodes => {
-                self.queue.unschedulable(&pod.uid, std::collections::BTreeSet::new(), now);
-                return Some(Step::Wait(Wait::new(pod, NO_NODES.to_owned(), Some(String::new()))));
+                let wait = Wait::new(pod, NO_NODES.to_owned(), Some(String::new()));
+                return Some(self.unschedulable(wait, BTreeSet::new(), now));
             }
             Outcome::Unschedulable(error) => error,
         };
@@ -175,8 +181,18 @@ impl State {
                 self.make_room(wait, victims, now)
             }
         };
-        self.queue.unschedulable(&wait.pod.uid, plugins, now);
-        Some(Step::Wait(wait))
+        Some(self.unschedulable(wait, plugins, now))
+    }
+
+    fn unschedulable(&mut self, wait: Wait, rejectors: BTreeSet<Plugin>, now: Duration) -> Step {
+        self.queue.unschedulable(&wait.pod.uid, rejectors, now);
+        self.untold.insert(wait.pod.uid.clone());
+        Step::Wait(wait)
+    }
+
+    /// The API has been told why a pod waits, or cannot be told.
+    pub(super) fn told(&mut self, pod: &PodInfo) {
+        self.untold.remove(&pod.uid);
     }
 
     /// Has a pod count on a node from now on.
@@ -203,7 +219,7 @@ impl State {
         wait
     }
 
-    /// A pod did not get the node that it was to have.
+    /// A pod did not get the node that it was to have. [`Self::told`] is to hear when that has been told.
     pub(super) fn not_bound(&mut self, pod: &PodInfo, now: Duration) {
         // If it is not waited for, it was bound after all, or is gone.
         if self.queue.get(&pod.uid).is_none() {
@@ -213,6 +229,7 @@ impl State {
             self.queue.happened(&Event::Gone(&gone), &self.snapshot, now);
         }
         self.queue.failed(&pod.uid, now);
+        self.untold.insert(pod.uid.clone());
     }
 
     /// Not all pods that were to make room for one are being deleted.

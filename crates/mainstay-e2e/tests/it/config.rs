@@ -5,21 +5,21 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 
 use serde_json::{Value, json};
 
-use crate::api::{create, kubectl, shown, wait_for_event, wait_for_phase};
+use crate::api::{create, kubectl, shown, wait_for_event, wait_for_phase, wait_for_shown};
 use crate::bad_input::wait_for_problem;
 use crate::manifest::pod;
 use crate::node::{Node, wait_for};
 
-fn config_map(name: &str, data: &Value) -> Value {
+pub(crate) fn config_map(name: &str, data: &Value) -> Value {
     json!({ "apiVersion": "v1", "kind": "ConfigMap", "metadata": { "name": name }, "data": data })
 }
 
-fn secret(name: &str, data: &Value) -> Value {
+pub(crate) fn secret(name: &str, data: &Value) -> Value {
     json!({ "apiVersion": "v1", "kind": "Secret", "metadata": { "name": name }, "stringData": data })
 }
 
 /// Puts a file that nobody else may read.
-fn put_secret(node: &Node, file: &str, object: &Value) {
+pub(crate) fn put_secret(node: &Node, file: &str, object: &Value) {
     let staged = node.stage(file, object);
     fs::set_permissions(&staged, fs::Permissions::from_mode(0o600)).unwrap();
     fs::rename(staged, node.manifests().join(file)).unwrap();
@@ -217,6 +217,144 @@ fn what_is_broken_when_an_agent_starts_is_not_missing() {
     node.take("app.yaml");
     let gone = wait_for(|| node.sh("web", "main", "ls /map").is_empty().then_some(()));
     assert!(gone.is_some(), "{}", node.log());
+}
+
+#[test]
+fn what_is_optional_may_be_missing_and_files_are_where_and_as_they_are_asked_for() {
+    let Some(node) = Node::start() else { return };
+    let optional = |kind: &str, name: &str, key: &str| {
+        let value = json!({ kind: { "name": name, "key": key, "optional": true } });
+        json!({ "name": format!("{}_{}", name.to_uppercase(), key.to_uppercase()), "valueFrom": value })
+    };
+    let from = |kind: &str| json!({ kind: { "name": "none", "optional": true } });
+    let items = json!([
+        { "key": "there", "path": "deep/er/file", "mode": 0o440 },
+        { "key": "there", "path": "deep/plain" },
+        { "key": "late", "path": "deep/late", "mode": 0o604 },
+    ]);
+    let part = |kind: &str, name: &str, items: Value| json!({ kind: { "name": name, "items": items, "optional": true } });
+    let sources = json!([
+        part("configMap", "app", items.clone()),
+        part("configMap", "none", json!(null)),
+        part("secret", "none", json!([{ "key": "late", "path": "late" }])),
+    ]);
+    let web = pod("web")
+        .main(
+            "env",
+            json!([
+                optional("configMapKeyRef", "app", "there"),
+                optional("configMapKeyRef", "app", "late"),
+                optional("configMapKeyRef", "none", "late"),
+                optional("secretKeyRef", "none", "secret"),
+            ]),
+        )
+        .main("envFrom", json!([from("configMapRef"), from("secretRef")]))
+        .with_volume(json!({ "name": "map", "configMap":
+            { "name": "app", "items": items, "optional": true, "defaultMode": 0o640 } }))
+        .with_volume(json!({ "name": "none", "configMap": { "name": "none", "optional": true } }))
+        .with_volume(json!({ "name": "secret", "secret":
+            { "secretName": "none", "optional": true, "defaultMode": 0o400 } }))
+        .with_volume(json!({ "name": "all", "projected":
+            { "sources": sources, "defaultMode": 0o600 } }));
+    node.put("app.yaml", &config_map("app", &json!({ "there": "x" })));
+    node.put("web.yaml", &web);
+    let running = node.wait_for_running("web");
+    assert_eq!(node.sh("web", "main", "env | grep -E '^(APP|NONE)_'"), "APP_THERE=x\n");
+    // What the volumes show, and as what; the volumes' own names begin with two dots.
+    let list = "cd /; find map none secret all -follow -type f ! -path '*/..*' | sort | \
+                xargs stat -L -c '%n %a'";
+    let files = || node.sh("web", "main", list);
+    expect_test::expect![[r#"
+        all/deep/er/file 440
+        all/deep/plain 600
+        map/deep/er/file 440
+        map/deep/plain 640
+    "#]]
+    .assert_eq(&files());
+
+    // What comes is shown; variables are those of the start.
+    node.put("app.yaml", &config_map("app", &json!({ "there": "x", "late": "y" })));
+    node.put("none.yaml", &config_map("none", &json!({ "late": "z" })));
+    put_secret(&node, "secret.yaml", &secret("none", &json!({ "late": "s" })));
+    wait_for(|| (files().lines().count() == 9).then_some(()))
+        .unwrap_or_else(|| panic!("{}", files()));
+    expect_test::expect![[r#"
+        all/deep/er/file 440
+        all/deep/late 604
+        all/deep/plain 600
+        all/late 600
+        map/deep/er/file 440
+        map/deep/late 604
+        map/deep/plain 640
+        none/late 644
+        secret/late 400
+    "#]]
+    .assert_eq(&files());
+    // Of two files of one path the later source's is there.
+    assert_eq!(node.sh("web", "main", "cat /all/late; cat /map/deep/late"), "sy");
+    assert_eq!(node.wait_for_running("web").id(), running.id());
+
+    // Without the word it waits.
+    let needs = pod("needs").with_volume(json!({ "name": "map", "configMap":
+        { "name": "app", "items": [{ "key": "other", "path": "other" }] } }));
+    node.put("needs.yaml", &needs);
+    wait_for_problem(&node, "needs", &["references non-existent config key: other"]);
+    let needs = pod("needs").main(
+        "env",
+        json!([{ "name": "A", "valueFrom": { "configMapKeyRef":
+            { "name": "app", "key": "other" } } }]),
+    );
+    node.put("needs.yaml", &needs);
+    let waiting = node.wait_for_state("needs", "CreateContainerConfigError").problem.unwrap();
+    assert!(waiting.contains("couldn't find key other in ConfigMap default/app"), "{waiting}");
+}
+
+/// What systemd decrypts for the service is in the directory that it names.
+#[test]
+fn a_secret_takes_values_from_the_credentials_of_the_service() {
+    let Some(mut node) = Node::prepare() else { return };
+    let credentials = node.path("credentials");
+    fs::create_dir(&credentials).unwrap();
+    fs::set_permissions(&credentials, fs::Permissions::from_mode(0o500)).unwrap();
+    fs::write(credentials.join("db-password"), "of the service").unwrap();
+    node.environment.push(("CREDENTIALS_DIRECTORY", credentials.to_str().unwrap().to_owned()));
+    node.launch();
+    let of = |name: &str, taken: &str, more: Value| {
+        let mut secret = secret(name, &more);
+        secret["metadata"]["annotations"] = json!({ "mainstay.dev/credentials": taken });
+        secret
+    };
+    let web = |name: &str| {
+        let password = json!({ "secretKeyRef": { "name": name, "key": "password" } });
+        pod(name)
+            .main("env", json!([{ "name": "PASSWORD", "valueFrom": password }]))
+            .with_volume(json!({ "name": "db", "secret": { "secretName": name } }))
+    };
+    // There is nothing in the file that has to be kept from others.
+    node.put("db.yaml", &of("db", "password=db-password", json!({})));
+    node.put("web.yaml", &web("db"));
+    node.wait_for_running("db");
+    let read = "echo \"$PASSWORD\"; grep -q ' /db tmpfs ' /proc/mounts; cd /db; head *";
+    assert_eq!(node.sh("db", "main", read), "of the service\nof the service");
+    assert_eq!(node.status().notes("db.yaml"), "");
+    let file = node.manifests().join("db.yaml");
+    let checked = node.mainstay(&["check", file.to_str().unwrap()]).success();
+    assert_eq!(checked, format!("{}: ok (Secret default/db)\n", file.display()));
+
+    let other = |taken: &str| of("other", taken, json!({ "user": "admin" }));
+    put_secret(&node, "other.yaml", &other("password=db-passwort"));
+    node.put("waits.yaml", &web("other"));
+    let status = node.wait_until("it is refused", |status| !status.notes("other.yaml").is_empty());
+    let notes = status.notes("other.yaml");
+    let words = "its key \"password\" is the credential \"db-passwort\", which cannot be read";
+    assert!(notes.contains(words), "{notes}");
+    node.wait_for_state("other", "FailedMount");
+    put_secret(&node, "other.yaml", &other("password=db-password"));
+    node.wait_for_running("other");
+    assert_eq!(node.sh("other", "main", "cat /db/user /db/password"), "adminof the service");
+    // The API shows what stands in the file, and no more.
+    let other = ["secret", "other.mainstay-n1"];
+    wait_for_shown(&node, &other, "{.data}", Some("{\"user\":\"YWRtaW4=\"}"));
 }
 
 #[test]

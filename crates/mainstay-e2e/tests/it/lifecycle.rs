@@ -120,6 +120,49 @@ fn what_is_done_before_an_end_has_the_grace_period_and_no_longer() {
 }
 
 #[test]
+fn what_is_done_before_the_end_of_sidecars_is_done_at_once_and_they_end_last() {
+    let Some(node) = Node::start() else { return };
+    let stop = |name: &str| exec(&format!("echo stop {name} >> /host/web"));
+    let sidecar = |name: &str| {
+        let mut sidecar = telling(name, "true", &json!({ "preStop": stop(name) }));
+        sidecar["restartPolicy"] = "Always".into();
+        sidecar
+    };
+    let init = json!([sidecar("log"), sidecar("proxy")]);
+    let gate = "until [ -e /host/gate ]; do sleep 0.02; done; echo stop main >> /host/web";
+    let main = telling("main", "true", &json!({ "preStop": exec(gate) }));
+    node.put("web.yaml", &web(&node, &[main]).set("spec.initContainers", init.clone()));
+    node.wait_for_running("web");
+    assert_eq!(node.wait_for_told("web", 3), ["start log", "start proxy", "start main"]);
+    node.take("web.yaml");
+    // All hooks run at the same time, so these two in whatever order; and nothing ends before the main container.
+    let hooks = |told: &[String]| {
+        let mut hooks = told[3..5].to_vec();
+        hooks.sort();
+        assert_eq!(hooks, ["stop log", "stop proxy"], "{told:?}");
+    };
+    hooks(&node.wait_for_told("web", 5));
+    std::fs::write(node.host().join("gate"), "").unwrap();
+    node.wait_for_gone("web");
+    let told = node.told("web");
+    assert_eq!(told[5..], ["stop main", "end main", "end proxy", "end log"]);
+
+    // Where the main container ends by itself, its sidecars' hooks run after it.
+    std::fs::remove_file(node.host().join("web")).unwrap();
+    let script = "echo start main >> /host/web; until [ -e /host/end ]; do sleep 0.02; done";
+    let main = container("main", &exactly(script));
+    let job = web(&node, &[main]).set("spec.restartPolicy", "Never");
+    node.put("web.yaml", &job.set("spec.initContainers", init));
+    node.wait_for_running("web");
+    assert_eq!(node.wait_for_told("web", 3), ["start log", "start proxy", "start main"]);
+    std::fs::write(node.host().join("end"), "").unwrap();
+    node.wait_for_state("web", "Completed");
+    let told = node.told("web");
+    hooks(&told);
+    assert_eq!(told[5..], ["end proxy", "end log"]);
+}
+
+#[test]
 fn a_container_can_name_the_signal_that_ends_it() {
     let Some(node) = Node::start() else { return };
     if node.skips_on_containerd("lifecycle.stopSignal, since 2.2") {

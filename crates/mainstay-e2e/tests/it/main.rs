@@ -53,6 +53,7 @@ mod probes;
 mod pull_secrets;
 mod resize;
 mod restart_rules;
+mod runtime_class;
 mod security;
 mod servers;
 mod shown_objects;

@@ -2,6 +2,8 @@
 
 use std::fs;
 
+use jiff::Timestamp;
+use mainstay_pki::{Pki, Wanted};
 use mainstay_testkit::tools;
 use serde_json::json;
 
@@ -84,6 +86,72 @@ fn a_container_that_its_probe_gives_up_is_ended_and_started_again() {
     let failed = &second.events("Unhealthy")[0].message;
     assert!(failed.starts_with("Liveness probe failed: cat: "), "{failed}");
     fs::write(node.host().join("end"), "").unwrap();
+}
+
+/// A probe that notes in a file of the host's directory that it asked, and fails as the script says; `$n` is how
+/// often it has asked.
+fn counted(file: &str, script: &str) -> serde_json::Value {
+    let script = format!("echo asked >> /host/{file}; n=$(grep -c . /host/{file}); {script}");
+    json!({
+        "exec": { "command": ["sh", "-c", script] }, "periodSeconds": 1, "timeoutSeconds": 60,
+    })
+}
+
+/// Waits for a file of the host's directory, in a script.
+fn gate(name: &str) -> String {
+    format!("until [ -e /host/{name} ]; do sleep 0.02; done")
+}
+
+#[test]
+fn a_pod_becomes_ready_and_unready_by_so_many_answers_in_a_row() {
+    let Some(node) = Node::start() else { return };
+    // Two good ones do not count after a bad one, and one bad one does not after a good one.
+    let script = format!(
+        "case $n in 3|7|9) exit 1;; 6) {};; 10) {}; exit 1;; esac",
+        gate("good"),
+        gate("bad")
+    );
+    let mut readiness = counted("asked", &script);
+    readiness["successThreshold"] = 3.into();
+    readiness["failureThreshold"] = 2.into();
+    node.put("web.yaml", &probed(&node, "web").main("readinessProbe", readiness));
+    node.wait_for_told("asked", 6);
+    let web = node.wait_for_state("web", "Running");
+    assert_eq!(web.ready, 0);
+    assert_eq!(web.events("Unhealthy").iter().map(|it| it.count).sum::<u32>(), 1);
+    fs::write(node.host().join("good"), "").unwrap();
+    let ready = node.wait_for_running("web");
+    node.wait_for_told("asked", 10);
+    let web = node.wait_for_running("web");
+    assert_eq!(web.events("Unhealthy").iter().map(|it| it.count).sum::<u32>(), 3);
+    let since = |pod: &Pod| pod.condition("Ready").last_transition_time.clone();
+    assert_eq!(since(&web), since(&ready), "it was ready all the time");
+    fs::write(node.host().join("bad"), "").unwrap();
+    node.wait_until("it is not ready any more", |status| status.pod("web").unwrap().ready == 0);
+    assert_eq!(node.wait_for_state("web", "Running").restarts, 0);
+}
+
+#[test]
+fn a_container_is_given_up_after_so_many_answers_in_a_row() {
+    let Some(node) = Node::start() else { return };
+    let script = format!("case $n in 1|2|4|5) exit 1;; 6) {}; exit 1;; esac", gate("bad"));
+    let mut liveness = counted("asked", &script);
+    liveness["failureThreshold"] = 3.into();
+    node.put("web.yaml", &probed(&node, "web").main("livenessProbe", liveness));
+    node.wait_for_told("asked", 6);
+    let first = node.wait_for_running("web");
+    let failed = |pod: &Pod| pod.events("Unhealthy").iter().map(|it| it.count).sum::<u32>();
+    assert_eq!((first.restarts, failed(&first), first.events("Killing").len()), (0, 4, 0));
+    fs::write(node.host().join("bad"), "").unwrap();
+    node.wait_until("it was started again", |status| {
+        status.pod("web").is_some_and(|pod| pod.restarts == 1 && pod.runs())
+    });
+    // Of the next one nothing is known yet.
+    node.wait_for_told("asked", 9);
+    let second = node.wait_for_running("web");
+    assert_eq!((second.restarts, failed(&second)), (1, 5));
+    let [killing] = second.events("Killing")[..] else { panic!("{:?}", second.events) };
+    assert_eq!(killing.message, "Container main failed liveness probe, will be restarted");
 }
 
 #[test]
@@ -202,6 +270,51 @@ fn a_server_is_asked_with_the_headers_that_are_written() {
             pod.is_some_and(|it| it.events("Unhealthy").iter().any(|it| it.message == expected))
         });
     }
+}
+
+/// nginx, which speaks TLS, with a certificate of an authority that nobody knows.
+const SEALED: &str = "events {}
+pid /tmp/nginx.pid;
+http {
+  access_log off;
+  server {
+    listen 8443 ssl;
+    ssl_certificate /host/tls.crt;
+    ssl_certificate_key /host/tls.key;
+    location / { return 200; }
+  }
+}
+";
+
+#[test]
+fn a_server_is_asked_over_tls_whoever_vouches_for_it() {
+    let Some(mut node) = Node::prepare() else { return };
+    node.provide(&tools::image("nginx"));
+    node.launch();
+    let (pki, _) = Pki::open(&node.path("pki"), &Wanted::default(), Timestamp::now()).unwrap();
+    let identity = pki.api_server();
+    fs::write(node.host().join("tls.crt"), identity.certificate_pem()).unwrap();
+    fs::write(node.host().join("tls.key"), identity.key_pem()).unwrap();
+    fs::write(node.host().join("nginx.conf"), SEALED).unwrap();
+    let nginx = |name: &str, scheme: &str| {
+        let probe = json!({ "httpGet": { "port": 8443, "scheme": scheme }, "periodSeconds": 1 });
+        let manifest = probed(&node, name)
+            .set("spec.hostNetwork", false)
+            .main("image", "local/nginx:1")
+            .main("command", json!(["nginx", "-c", "/host/nginx.conf", "-g", "daemon off;"]))
+            .main("readinessProbe", probe);
+        node.put(&format!("{name}.yaml"), &manifest);
+    };
+    nginx("sealed", "HTTPS");
+    nginx("open", "HTTP");
+    node.wait_for_running("sealed");
+    // This is what nginx says to whoever speaks no TLS.
+    let expected = "Readiness probe failed: HTTP probe failed with statuscode: 400";
+    let status = node.wait_until("the server says no", |status| {
+        let pod = status.pod("open");
+        pod.is_some_and(|it| it.events("Unhealthy").iter().any(|it| it.message == expected))
+    });
+    assert_eq!(status.pod("open").unwrap().ready, 0);
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::fs;
 
 use serde_json::{Value, json};
 
-use crate::manifest::{command, container, exactly, pod};
+use crate::manifest::{Manifest, command, container, exactly, pod};
 use crate::node::Node;
 
 /// A container that tells that it starts, and does as the script says.
@@ -47,6 +47,73 @@ fn a_container_is_started_again_as_it_says_itself() {
         assert_eq!(count(name), 1, "{name}");
     }
     assert_eq!(pod.status.phase.as_deref(), Some("Running"));
+}
+
+/// A pod of this policy whose only container comes after these.
+fn prepared(node: &Node, policy: &str, init: &[Value]) -> Manifest {
+    pod("web")
+        .with_host_directory(&node.host())
+        .set("spec.restartPolicy", policy)
+        .set("spec.terminationGracePeriodSeconds", 1)
+        .set("spec.initContainers", init)
+        .set("spec.containers", json!([lasting("main")]))
+}
+
+/// Fails once with this code.
+fn fails_once(code: u8) -> String {
+    format!("[ -e /host/failed ] || {{ touch /host/failed; exit {code}; }}")
+}
+
+#[test]
+fn what_prepares_a_pod_is_started_again_as_it_says_itself() {
+    let Some(node) = Node::start() else { return };
+    let fails = |name: &str, code: u8| telling(name, &fails_once(code));
+    let on_failure = with(fails("init", 3), "restartPolicy", "OnFailure".into());
+    let never = |code: u8| with(fails("init", code), "restartPolicy", "Never".into());
+    let ruled = |code: u8| with(never(code), "restartPolicyRules", rule("Restart", 7));
+    for (what, policy, init) in
+        [("policy", "Never", on_failure), ("rule", "Never", ruled(7)), ("rule", "Always", ruled(7))]
+    {
+        node.put("web.yaml", &prepared(&node, policy, &[init]));
+        let told = node.wait_for_told("web", 3);
+        assert_eq!(told, ["init", "init", "main"], "{what} {policy}");
+        assert_eq!(node.wait_for_running("web").init("init").restart_count, 1);
+        clear(&node);
+    }
+    for (what, policy, init) in [("policy", "Always", never(3)), ("rule", "OnFailure", ruled(8))] {
+        node.put("web.yaml", &prepared(&node, policy, &[init]));
+        let web = node.wait_for_state("web", "Init:Error");
+        assert_eq!(web.status.phase.as_deref(), Some("Failed"), "{what} {policy}");
+        assert_eq!(node.told("web"), ["init"]);
+        clear(&node);
+    }
+}
+
+/// Takes the pod away, and what it told.
+fn clear(node: &Node) {
+    node.take("web.yaml");
+    node.wait_for_gone("web");
+    fs::remove_file(node.host().join("web")).unwrap();
+    fs::remove_file(node.host().join("failed")).unwrap();
+}
+
+#[test]
+fn what_prepares_a_pod_can_have_all_containers_started_over() {
+    let Some(node) = Node::start() else { return };
+    let second = with(telling("second", &fails_once(7)), "restartPolicy", "Never".into());
+    let second = with(second, "restartPolicyRules", rule("RestartAllContainers", 7));
+    let sidecar = with(lasting("log"), "restartPolicy", "Always".into());
+    let init = [telling("first", "true"), sidecar, second];
+    node.put("web.yaml", &prepared(&node, "Never", &init));
+    let told = node.wait_for_told("web", 7);
+    assert_eq!(told, ["first", "log", "second", "first", "log", "second", "main"]);
+    let web = node.wait_for_running("web");
+    for (name, code) in [("first", 0), ("log", 143), ("second", 7)] {
+        let status = web.init(name);
+        let last = status.last_state.as_ref().unwrap().terminated.as_ref().unwrap();
+        assert_eq!((status.restart_count, last.exit_code), (1, code), "{name}");
+    }
+    assert_eq!(web.container("main").restart_count, 0);
 }
 
 #[test]

@@ -3,10 +3,12 @@
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 
-use serde_json::json;
+use serde_json::{Value, json};
 
+use crate::api::{create, kubectl, wait_for_phase};
+use crate::config::{config_map, put_secret, secret};
 use crate::manifest::{Manifest, pod};
-use crate::node::Node;
+use crate::node::{Node, wait_for};
 
 /// A pod that may mount, has a directory of the host, and both kinds of volumes that go with it.
 fn web(node: &Node, name: &str) -> Manifest {
@@ -77,6 +79,80 @@ fn other_users_of_a_pod_have_what_the_manifest_gives_them() {
     let far = node.wait_for_state("far", "CreateContainerError");
     let problem = far.problem.unwrap();
     assert!(problem.contains("70000 is not one of its 65536"), "{problem}");
+}
+
+/// Files that the node makes are their owners' also in there, and each user reads what it may.
+#[test]
+fn other_users_of_a_pod_read_what_is_made_for_them() {
+    let Some(node) = Node::start() else { return };
+    node.put("app.yaml", &config_map("app", &json!({ "conf": "c" })));
+    put_secret(&node, "db.yaml", &secret("db", &json!({ "password": "p" })));
+    let sources = json!([
+        { "configMap": { "name": "app" } },
+        { "secret": { "name": "db", "items": [{ "key": "password", "path": "d/password" }] } },
+        { "downwardAPI": { "items":
+            [{ "path": "name", "fieldRef": { "fieldPath": "metadata.name" } }] } },
+    ]);
+    let web = |name: &str, pod: Value, user: u32| {
+        web(&node, name)
+            .set("spec.securityContext", pod)
+            .main("securityContext", json!({ "runAsUser": user }))
+            .with_volume(json!({ "name": "map", "configMap": { "name": "app" } }))
+            .with_volume(json!({ "name": "secret", "secret":
+                { "secretName": "db", "defaultMode": 0o400 } }))
+            .with_volume(json!({ "name": "all", "projected":
+                { "sources": sources, "defaultMode": 0o600 } }))
+    };
+    let files = "cd /; for it in map/conf secret/password all/conf all/d/password all/name; do \
+                 echo $(stat -L -c '%a %u:%g' $it) $(cat $it 2> /dev/null || echo none); done";
+    let grouped = json!({ "fsGroup": 2000 });
+    node.put("root.yaml", &web("root", json!({}), 0));
+    node.put("group.yaml", &web("group", grouped, 1000));
+    node.put("other.yaml", &web("other", json!({}), 1000));
+    let told = |name: &str, user: u32| {
+        root_of(&node, name, user);
+        node.sh(name, "main", files)
+    };
+    expect_test::expect![[r#"
+        644 0:0 c
+        400 0:0 p
+        600 0:0 c
+        600 0:0 p
+        600 0:0 root-n1
+    "#]]
+    .assert_eq(&told("root", 0));
+    expect_test::expect![[r#"
+        644 0:2000 c
+        440 0:2000 p
+        640 0:2000 c
+        640 0:2000 p
+        640 0:2000 group-n1
+    "#]]
+    .assert_eq(&told("group", 1000));
+    expect_test::expect![[r#"
+        644 0:0 c
+        400 0:0 none
+        600 0:0 none
+        600 0:0 none
+        600 0:0 none
+    "#]]
+    .assert_eq(&told("other", 1000));
+}
+
+/// A token is its user's alone.
+#[test]
+fn another_user_of_a_pod_of_the_api_has_its_token() {
+    let Some(node) = Node::start() else { return };
+    let account = ["get", "serviceaccount", "default"];
+    let made = wait_for(|| kubectl(&node, &account).status.success().then_some(()));
+    assert!(made.is_some(), "{}", node.log());
+    let web = web(&node, "web").set("spec.nodeName", "n1").main("imagePullPolicy", "Never");
+    create(&node, &web.main("securityContext", json!({ "runAsUser": 1000 })));
+    wait_for_phase(&node, "web", "Running");
+    let script = "cd /var/run/secrets/kubernetes.io/serviceaccount; stat -L -c '%a %u' token; \
+                  cat namespace; head -c 3 token; head -c 10 ca.crt";
+    let told = kubectl(&node, &["exec", "web", "--", "sh", "-c", script]).success();
+    assert_eq!(told, "600 1000\ndefaulteyJ-----BEGIN");
 }
 
 #[test]

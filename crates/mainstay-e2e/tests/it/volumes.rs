@@ -1,11 +1,13 @@
 //! What containers find of the node's: volumes, files of the pod, logs of earlier runs.
 
 use std::fs;
+use std::os::unix::fs::chown;
 
 use serde_json::{Value, json};
 
+use crate::config::config_map;
 use crate::manifest::{Manifest, pod};
-use crate::node::Node;
+use crate::node::{Node, wait_for};
 
 /// A pod with this volume, which tells what `script` prints, and runs.
 fn showing(node: &Node, name: &str, volume: Value, script: &str) -> Manifest {
@@ -50,6 +52,73 @@ fn memory_is_no_larger_than_its_pod_may_be() {
         node.put(&format!("{name}.yaml"), &pod.main("resources", limits));
         assert_eq!(node.wait_for_told(name, 1), [expected.to_string()], "{name}");
     }
+}
+
+/// Volumes that begin empty are given the pod's group when they are made, those of the host never, and files that
+/// are made for the pod always: `fsGroupChangePolicy` says something of none of these.
+#[test]
+fn the_group_of_files_that_a_pod_has_changed_stays_whatever_is_said_of_it() {
+    let Some(mut node) = Node::start() else { return };
+    node.put("app.yaml", &config_map("app", &json!({ "conf": "c" })));
+    let policies = ["OnRootMismatch", "Always"];
+    let script = "cd /; for it in host/file disk disk/old memory memory/old map/conf; do \
+                  echo $it $(stat -L -c %g $it 2> /dev/null || echo none); done";
+    for policy in policies {
+        let name = policy.to_lowercase();
+        let directory = node.path(&name);
+        fs::create_dir(&directory).unwrap();
+        fs::write(directory.join("file"), "").unwrap();
+        chown(directory.join("file"), None, Some(7)).unwrap();
+        let context = json!({ "fsGroup": 2000, "fsGroupChangePolicy": policy });
+        let web = pod(&name)
+            .with_host_directory(&directory)
+            .set("spec.securityContext", context)
+            .set("spec.terminationGracePeriodSeconds", 0)
+            .with_volume(json!({ "name": "disk", "emptyDir": {} }))
+            .with_volume(json!({ "name": "memory", "emptyDir": { "medium": "Memory" } }))
+            .with_volume(json!({ "name": "map", "configMap": { "name": "app" } }));
+        let told = format!("({script}) > /host/.told; cat /host/.told >> /host/told");
+        // It gives the root of one volume and a file of the other to another group.
+        let changes = "touch /disk/old /memory/old; chgrp 8 /disk /memory/old; \
+                       until [ -e /host/end ]; do sleep 0.02; done; rm /host/end";
+        node.put(&format!("{name}.yaml"), &web.exactly(&format!("{told}; {changes}")));
+    }
+    let told = |node: &Node, lines: usize| {
+        policies.map(|policy| {
+            let path = node.path(&policy.to_lowercase()).join("told");
+            let read = || fs::read_to_string(&path).unwrap_or_default();
+            let told = wait_for(|| Some(read()).filter(|it| it.lines().count() == lines));
+            told.unwrap_or_else(|| panic!("{policy}: {}\n{}", read(), node.log()))
+        })
+    };
+    let [first, same] = told(&node, 6);
+    assert_eq!(first, same);
+    expect_test::expect![[r#"
+        host/file 7
+        disk 2000
+        disk/old none
+        memory 2000
+        memory/old none
+        map/conf 2000
+    "#]]
+    .assert_eq(&first);
+    // Another run, of another agent.
+    node.kill();
+    for policy in policies {
+        fs::write(node.path(&policy.to_lowercase()).join("end"), "").unwrap();
+    }
+    node.launch();
+    let [both, same] = told(&node, 12);
+    assert_eq!(both, same);
+    expect_test::expect![[r#"
+        host/file 7
+        disk 8
+        disk/old 2000
+        memory 2000
+        memory/old 8
+        map/conf 2000
+    "#]]
+    .assert_eq(both.strip_prefix(&first).unwrap());
 }
 
 #[test]

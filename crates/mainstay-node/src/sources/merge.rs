@@ -299,8 +299,7 @@ impl Merge {
                 Entry::Object { name, object, warnings } => {
                     notes.extend(warnings.into_iter().map(Note::Diagnostic));
                     let file = path.to_string_lossy();
-                    let tells = exposed && !object.values.is_empty();
-                    let exposure = name.exposure(&file).filter(|_| tells);
+                    let exposure = name.exposure(&object, &file).filter(|_| exposed);
                     notes.extend(exposure.map(Note::Diagnostic));
                     match credentials::with(object, self.reading.credentials.as_deref()) {
                         Ok(object) => drop(objects.insert(name, object)),

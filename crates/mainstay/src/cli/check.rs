@@ -147,9 +147,10 @@ fn judge(path: &Path, bytes: &[u8], validate: Validate) -> anyhow::Result<Judged
                 pods.push(format!("{}/{name}", pod.namespace()));
                 diagnostics.extend(warnings);
             }
-            Entry::Object { name, warnings, .. } => {
+            Entry::Object { name, object, warnings } => {
                 objects.push(name.to_string());
-                diagnostics.extend(name.exposure(&path.to_string_lossy()).filter(|_| exposed));
+                let exposure = name.exposure(&object, &path.to_string_lossy());
+                diagnostics.extend(exposure.filter(|_| exposed));
                 diagnostics.extend(warnings);
             }
             Entry::Refused { errors, warnings, .. }

@@ -20,7 +20,9 @@ fn queue(pods: &[Arc<PodInfo>]) -> SchedulingQueue {
 }
 
 fn popped(queue: &mut SchedulingQueue, now: Duration) -> Vec<String> {
-    std::iter::from_fn(|| queue.pop(now)).map(|pod| pod.key.name.clone()).collect()
+    std::iter::from_fn(|| queue.pop(&BTreeSet::new(), now))
+        .map(|pod| pod.key.name.clone())
+        .collect()
 }
 
 fn resources() -> BTreeSet<Plugin> {
@@ -39,14 +41,14 @@ fn the_most_important_come_first_then_who_waits_longest() {
     let pods = [with("a", 0), with("b", 5), with("c", 0), with("d", -1), with("e", 5)];
     let mut queue = queue(&pods);
     assert_eq!(popped(&mut queue, SECOND), ["b", "e", "a", "c", "d"]);
-    assert_eq!(queue.pop(SECOND * 1000).map(|pod| pod.uid.clone()), None);
+    assert_eq!(queue.pop(&BTreeSet::new(), SECOND * 1000).map(|pod| pod.uid.clone()), None);
 }
 
 #[test]
 fn a_gated_pod_waits_until_its_gates_are_gone() {
     let gated = |gates: Value| of("a", json!({"spec": {"schedulingGates": gates}}));
     let mut queue = queue(&[gated(json!([{"name": "x/y"}]))]);
-    assert_eq!(queue.pop(SECOND * 1000).map(|pod| pod.uid.clone()), None);
+    assert_eq!(queue.pop(&BTreeSet::new(), SECOND * 1000).map(|pod| pod.uid.clone()), None);
     assert_eq!(queue.due(), None);
     queue.set(&gated(json!([])), &Snapshot::default(), SECOND);
     assert_eq!(popped(&mut queue, SECOND), ["a"]);
@@ -55,7 +57,7 @@ fn a_gated_pod_waits_until_its_gates_are_gone() {
 #[test]
 fn what_nothing_helps_is_looked_at_after_five_minutes() {
     let mut queue = queue(&[of("a", json!({}))]);
-    queue.pop(SECOND);
+    queue.pop(&BTreeSet::new(), SECOND);
     queue.unschedulable("a", resources(), SECOND);
     let due = queue.due().unwrap();
     assert_eq!(due, SECOND * 301);
@@ -67,7 +69,7 @@ fn what_nothing_helps_is_looked_at_after_five_minutes() {
 fn what_may_help_has_it_looked_at_after_a_wait_that_doubles() {
     let waits = |attempts: u32| {
         let mut queue = queue(&[of("a", json!({}))]);
-        queue.pop(SECOND);
+        queue.pop(&BTreeSet::new(), SECOND);
         for _ in 0..attempts {
             queue.unschedulable("a", resources(), SECOND);
             gone(&mut queue, SECOND);
@@ -101,7 +103,7 @@ fn who_waits_after_help_is_looked_at_earlier_if_there_is_nothing_else() {
 #[test]
 fn help_that_came_long_after_helps_at_once() {
     let mut queue = queue(&[of("a", json!({}))]);
-    queue.pop(SECOND);
+    queue.pop(&BTreeSet::new(), SECOND);
     queue.unschedulable("a", resources(), SECOND);
     gone(&mut queue, SECOND * 60);
     assert_eq!(queue.active.first(), Some(&(Reverse(0), SECOND, 1)));
@@ -239,7 +241,7 @@ fn a_pod_that_changes_itself_may_help_itself() {
         of("a", taint)
     };
     let mut queue = queue(&[tolerating(json!([]))]);
-    queue.pop(SECOND);
+    queue.pop(&BTreeSet::new(), SECOND);
     queue.unschedulable("a", BTreeSet::from([Plugin::TaintToleration]), SECOND);
     let snapshot = snapshot([], []);
     queue.set(&tolerating(json!([])), &snapshot, SECOND * 9);

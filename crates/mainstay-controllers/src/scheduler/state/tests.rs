@@ -21,12 +21,13 @@ fn on(node: &str) -> Value {
     json!({"spec": {"nodeName": node}})
 }
 
-/// What is to be done, in words.
+/// What is to be done, in words; what is to be told is told at once.
 fn next(state: &mut State, now: Duration) -> String {
     match state.next(now) {
         None => "nothing".to_owned(),
         Some(Step::Bind { pod, node }) => format!("{} to {node}", pod.key.name),
         Some(Step::Wait(wait)) => {
+            state.told(&wait.pod);
             let names = |pods: &[Arc<PodInfo>]| {
                 pods.iter().map(|pod| pod.key.name.clone()).collect::<Vec<_>>().join(",")
             };
@@ -102,6 +103,7 @@ fn what_was_not_bound_is_tried_again_unless_it_was() {
         panic!("a node is free")
     };
     state.not_bound(&decided, SECOND);
+    state.told(&decided);
     assert!(state.snapshot.pod("p").is_none());
     assert_eq!((next(&mut state, SECOND), state.due()), ("nothing".to_owned(), Some(SECOND * 2)));
     assert_eq!(next(&mut state, SECOND * 2), "p to a");
@@ -110,6 +112,32 @@ fn what_was_not_bound_is_tried_again_unless_it_was() {
     state.not_bound(&decided, SECOND * 2);
     assert!(state.snapshot.pod("p").is_some());
     assert_eq!((next(&mut state, SECOND * 9), state.due()), ("nothing".to_owned(), None));
+}
+
+/// Otherwise the API might keep the older one of two words, however long nothing happens then.
+#[test]
+fn a_pod_is_looked_at_again_when_it_has_been_told_why_it_waits() {
+    let mut state = State::new(1);
+    let taint = json!({"key": "k", "effect": "NoSchedule"});
+    let tainted = node("a", json!({"spec": {"taints": [taint]}}));
+    state.node_changed(None, Some(&tainted), SECOND);
+    state.pod_changed(None, Some(&wanting("p", "9", json!({}))), SECOND);
+    let Step::Wait(first) = step(&mut state, SECOND) else { panic!("the node is tainted") };
+    assert!(first.message.contains("untolerated taint"), "{}", first.message);
+    // What helps it meanwhile is remembered, and others are looked at.
+    state.node_changed(Some(&tainted), Some(&node("a", json!({}))), SECOND * 9);
+    assert_eq!(next(&mut state, SECOND * 9), "nothing");
+    let other = wanting("q", "1", json!({}));
+    state.pod_changed(None, Some(&other), SECOND * 9);
+    let Some(Step::Bind { pod, .. }) = state.next(SECOND * 9) else { panic!("there is room") };
+    state.told(&first.pod);
+    let Step::Wait(second) = step(&mut state, SECOND * 9) else { panic!("there is too little") };
+    assert!(second.message.contains("Insufficient cpu"), "{}", second.message);
+    // Nor is one tried again while it is told that it was not bound.
+    state.not_bound(&pod, SECOND * 9);
+    assert_eq!(next(&mut state, SECOND * 99), "nothing");
+    state.told(&pod);
+    assert_eq!(next(&mut state, SECOND * 99), "q to a");
 }
 
 #[test]
@@ -133,6 +161,7 @@ fn without_nodes_pods_wait_for_the_first_one() {
     state.pod_changed(None, Some(&object("p", json!({}))), SECOND);
     let Step::Wait(wait) = step(&mut state, SECOND) else { panic!("there is no node") };
     assert_eq!(wait.message, "no nodes available to schedule pods");
+    state.told(&wait.pod);
     assert_eq!(next(&mut state, SECOND * 2), "nothing");
     state.node_changed(None, Some(&node("a", json!({}))), SECOND * 2);
     assert_eq!(next(&mut state, SECOND * 2), "p to a");
@@ -202,6 +231,7 @@ fn victims_that_could_not_be_deleted_are_chosen_again() {
     let Step::Wait(wait) = step(&mut state, SECOND) else { panic!("there is no room") };
     assert_eq!(wait.victims.len(), 1);
     state.no_room(&wait, SECOND);
+    state.told(&wait.pod);
     let again = next(&mut state, SECOND * 2);
     assert_eq!(again, "high waits, nominated Some(\"a\"), without low, outdone ");
 }
