@@ -340,7 +340,6 @@ impl Agent {
             requests: requests.clone(),
         };
         tasks.spawn(eviction.run());
-        tasks.spawn(qos::keep(performer.clone(), board_seen.clone()));
         let (shutting_down, goes_down) = watch::channel(false);
         // Where nobody listens, it never is.
         if let Some(graceful) = config.graceful_shutdown {
@@ -382,7 +381,9 @@ impl Agent {
             };
             publish::show(access, shown, &mut tasks);
         }
-        tasks.spawn(pods_group::keep(config.pods_group, limits, performer.events.clone()));
+        let all = config.pods_group;
+        tasks.spawn(qos::keep(performer.clone(), all.clone(), board_seen.clone()));
+        tasks.spawn(pods_group::keep(all, limits, performer.events.clone()));
         tasks.spawn(publish::keep(publications, notes_seen, healths, board));
         let context = http::Context {
             node_name: config.node_name.as_str().to_owned(),

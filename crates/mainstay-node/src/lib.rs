@@ -25,7 +25,7 @@
 //! | [`node_shutdown::NodeShutdown`], with the thread `logind`, if pods end in an order | logind, the board, time | whose turn it is to end → workers; that the node goes → the Node, new pods |
 //! | [`addresses::keep`] | time | the node's addresses (`watch`) → workers, when they report |
 //! | [`pods_group::keep`] | time | the limits of all pods together |
-//! | [`qos::keep`] | the board, time | what the classes of pods weigh |
+//! | [`qos::keep`] | the board, time | what the classes of pods weigh, how long their end takes |
 //! | `ask_runtime` ([`agent`]) | time, changes of images | how the runtime is (`watch`) → board |
 //! | [`publish::show`], with an API: several | the board, the API's pods of this node, what lies beside manifests, time | mirror pods and objects, the state of its own pods, the Node, its lease, events → the API |
 //! | thread `ledger` ([`ledger`]) | changes | files in the root directory |
@@ -63,7 +63,7 @@ mod volumes;
 mod worker;
 
 pub use agent::{Agent, AgentConfig, STOP_PATIENCE};
-pub use logs::{LogBounds, LogOptions, LogReader, LogStream};
+pub use logs::{LogBounds, LogOptions, LogReader, LogStream, links_directory, unlink_pod};
 pub use mainstay_plan::pod::PodKey;
 pub use node_api::NodeApiSettings;
 pub use node_shutdown::GracefulShutdown;

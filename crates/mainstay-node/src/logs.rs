@@ -3,6 +3,7 @@
 //! A container's log is a file of the form that the CRI describes, and older parts of it lie
 //! beside it: `<restart count>.log` and `<restart count>.log.<time of the rotation>`.
 
+mod links;
 mod read;
 mod rotate;
 mod tail;
@@ -11,6 +12,8 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+pub(crate) use links::{link, sweep};
+pub use links::{links_directory, unlink_pod};
 pub use read::{LogOptions, LogReader, LogStream};
 pub use rotate::LogBounds;
 pub(crate) use rotate::rotate_all;

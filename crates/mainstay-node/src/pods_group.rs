@@ -24,6 +24,13 @@ pub trait PodsGroup: Debug + Send + Sync {
     /// Why it cannot.
     fn limit(&self, limits: NodeLimits) -> Result<(), String>;
 
+    /// Hears how long pods have at most to end, for whoever ends them when the machine goes. May block.
+    ///
+    /// # Errors
+    ///
+    /// Why it cannot be kept.
+    fn keep_longest_grace(&self, longest: Duration) -> Result<(), String>;
+
     /// What the group is called.
     fn name(&self) -> String;
 }
@@ -46,6 +53,11 @@ impl PodsGroup for OwnGroup {
             })
         };
         set().map_err(|error| mainstay_cri::chain(&error))
+    }
+
+    /// Nobody ends them then but the machine's own init.
+    fn keep_longest_grace(&self, _: Duration) -> Result<(), String> {
+        Ok(())
     }
 
     fn name(&self) -> String {
@@ -115,6 +127,10 @@ mod tests {
                     Err("busy".to_owned())
                 }
             }
+        }
+
+        fn keep_longest_grace(&self, _: Duration) -> Result<(), String> {
+            Ok(())
         }
 
         fn name(&self) -> String {

@@ -1,4 +1,5 @@
-//! What the control groups of the classes of service weigh, which follows the pods that are in them.
+//! What follows from the pods that may run, for all of them together: what the control groups of the classes of
+//! service weigh, and how long their end takes at most.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,6 +10,7 @@ use tokio::sync::watch;
 use tokio::task::spawn_blocking;
 use tokio::time::{sleep, timeout};
 
+use crate::pods_group::PodsGroup;
 use crate::publish::Board;
 use crate::worker::Performer;
 
@@ -19,22 +21,31 @@ const PACE: Duration = Duration::from_secs(1);
 /// `periodicQOSCgroupUpdateInterval` in `pkg/kubelet/cm/qos_container_manager_linux.go`.
 const AGAIN: Duration = Duration::from_secs(60);
 
-/// Gives the groups their weight in the one of all pods. Never ends.
-pub(crate) async fn keep(performer: Arc<Performer>, mut board: watch::Receiver<Arc<Board>>) {
+/// Gives the groups their weight in the one of all pods, and tells that one. Never ends.
+pub(crate) async fn keep(
+    performer: Arc<Performer>,
+    all: Arc<dyn PodsGroup>,
+    mut board: watch::Receiver<Arc<Board>>,
+) {
     let mut told = None;
     loop {
         let seen = board.borrow_and_update().clone();
         // Before all are known, those that are would weigh for the rest.
         if seen.is_complete() {
-            let performer = performer.clone();
-            let set = spawn_blocking(move || weigh(&performer, &seen)).await;
+            let (performer, all) = (performer.clone(), all.clone());
+            let set = spawn_blocking(move || {
+                weigh(&performer, &seen)?;
+                let graces = seen.active().map(|report| report.pod.termination_grace_period());
+                all.keep_longest_grace(graces.max().unwrap_or_default())
+            });
+            let set = set.await;
             let failed = set.unwrap_or_else(|error| Err(error.to_string())).err();
             if told != failed
                 && let Some(error) = &failed
             {
                 tracing::warn!(
                     error,
-                    "pods of the classes share the processors as before; it is tried again"
+                    "what all pods have together is as it was before; it is tried again"
                 );
             }
             told = failed;

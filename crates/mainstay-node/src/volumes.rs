@@ -118,7 +118,7 @@ pub(crate) fn prepare(
             other => other?,
         }
     }
-    let group = hierarchies.at(&qos::cgroup(&facts.cgroup_root, pod));
+    let group = hierarchies.at(&cgroup(pod, facts, hierarchies));
     group.create().map_err(VolumeError::Cgroup)?;
     if !is_limited {
         let all = Limits {
@@ -134,6 +134,13 @@ pub(crate) fn prepare(
     }
     cover_memory(facts, hierarchies);
     Ok(left)
+}
+
+/// The control group of a pod: where it is already, if an agent has made it that had all pods side by side.
+pub(crate) fn cgroup(pod: &Pod, facts: &NodeFacts, hierarchies: &Hierarchies) -> String {
+    let root = &facts.cgroup_root;
+    let made = qos::cgroups(root, pod.uid()).find(|group| hierarchies.at(group).exists());
+    made.unwrap_or_else(|| qos::cgroup(root, pod))
 }
 
 fn limits(limits: resources::Limits, facts: &NodeFacts) -> Limits {
@@ -159,7 +166,7 @@ pub(crate) fn resize(
         Part::CpuLimit => Limits { cpu_quota: all.cpu_quota, ..Limits::default() },
         Part::CpuRequest => Limits { cpu_shares: all.cpu_shares, ..Limits::default() },
     };
-    let group = hierarchies.at(&qos::cgroup(&facts.cgroup_root, pod));
+    let group = hierarchies.at(&cgroup(pod, facts, hierarchies));
     if part == Part::CpuLimit {
         group.lift_empty().map_err(VolumeError::Resize)?;
     }
@@ -173,7 +180,7 @@ pub(crate) fn keep_memory(
     hierarchies: &Hierarchies,
 ) -> Result<(), VolumeError> {
     let Some(kept) = facts.memory_qos.and_then(|qos| qos.of_pod(pod)) else { return Ok(()) };
-    let group = hierarchies.at(&qos::cgroup(&facts.cgroup_root, pod));
+    let group = hierarchies.at(&cgroup(pod, facts, hierarchies));
     let limits = Limits { unified: vec![kept], ..Limits::default() };
     group.limit(&limits).map_err(VolumeError::Resize)?;
     cover_memory(facts, hierarchies);
@@ -315,11 +322,16 @@ pub(crate) fn forget_runs(
 ) -> Result<(), VolumeError> {
     let Some(forgotten) = last_forgotten(number) else { return Ok(()) };
     let path = facts.pod_log_directory(pod.namespace(), pod.name(), pod.uid()).join(container);
-    logs::forget(&path, forgotten + 1).map_err(|source| VolumeError::File {
-        step: "remove what earlier runs logged in",
-        path,
-        source,
-    })
+    logs::forget(&path, forgotten + 1)
+        .and_then(|()| {
+            let is_gone = |log: &Path| log.starts_with(&path) && !log.exists();
+            logs::sweep(&facts.log_directory, is_gone)
+        })
+        .map_err(|source| VolumeError::File {
+            step: "remove what earlier runs logged in",
+            path,
+            source,
+        })
 }
 
 /// Makes the file that a container leaves its termination message in: the one with this number of its name.
@@ -352,6 +364,11 @@ pub(crate) fn clean_up(
     for log_directory in matching(&facts.log_directory, of_pod)? {
         remove(&log_directory)?;
     }
+    logs::unlink_pod(&facts.log_directory, uid).map_err(|source| VolumeError::File {
+        step: "remove the links to what was logged in",
+        path: facts.log_directory.clone(),
+        source,
+    })?;
     // Last, since by its directory the next agent knows that there is something to clear.
     let directory = facts.pod_directory(uid);
     empty_dir::unmount_below(&directory).map_err(|source| VolumeError::File {

@@ -286,7 +286,7 @@ impl Worker {
                 "freed"
             }
             _ = self.images.changed() => {
-                self.memory.retry_images(Timestamp::now());
+                self.look_for_images().await;
                 "images"
             }
             // Cancel-safe, as it says.
@@ -309,6 +309,19 @@ impl Worker {
             }
             // Dropping a sleep loses nothing: the plan says anew when to wake.
             () = until(wake_at) => "time",
+        }
+    }
+
+    /// Goes on with the containers whose images have come. Of the others each keeps its own back-off: what comes
+    /// is mostly what somebody else has pulled.
+    async fn look_for_images(&mut self) {
+        let missing: Vec<String> = self.memory.without_image().map(str::to_owned).collect();
+        let run = self.goal.borrow().goal.pod().cloned().filter(|_| !missing.is_empty());
+        let Some(run) = run else { return };
+        for container in missing {
+            if self.performer.has_images(&run, &container).await {
+                self.memory.retry_image(&container, Timestamp::now());
+            }
         }
     }
 

@@ -242,7 +242,11 @@ pub fn sandbox(
             namespace: pod.namespace().to_owned(),
             attempt,
         },
-        hostname: HostName::of(pod, &facts.cluster_dns.domain).of_kernel(pod)?,
+        // On the host's network a pod has the host's name.
+        hostname: match pod.is_host_network() {
+            true => String::new(),
+            false => HostName::of(pod, &facts.cluster_dns.domain).of_kernel(pod)?,
+        },
         log_directory: text(&facts.pod_log_directory(pod.namespace(), pod.name(), pod.uid())),
         dns: resolv_conf,
         port_mappings: if pod.is_host_network() { Vec::new() } else { port_mappings(pod)? },

@@ -14,6 +14,7 @@
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
 use mainstay_linux::cgroup::{Hierarchies, weight_of_shares};
@@ -28,8 +29,9 @@ const SLICE: &str = "mainstay.slice";
 /// The group of the process that sleeps, below the one that is handed over.
 const HOLDER: &str = "holder";
 
-/// How long pods have at shutdown, in seconds, before they are killed: the usual grace period.
-const SHUTDOWN_GRACE: u32 = 30;
+/// How long pods have at shutdown before they are killed, as long as nobody says that one has more: the usual grace
+/// period.
+pub(crate) const SHUTDOWN_GRACE: Duration = Duration::from_secs(30);
 
 /// Is there where systemd manages the machine. Source: sd_booted(3).
 const SYSTEMD: &str = "/run/systemd/system";
@@ -59,6 +61,22 @@ fn notify(state: sd_notify::NotifyState<'_>) {
     if let Err(error) = sd_notify::notify(&[state]) {
         tracing::warn!(%error, "cannot tell the service manager how far the start is");
     }
+}
+
+/// Has systemd wait so long for the end of the unit that this process is of. Source: `EXTEND_TIMEOUT_USEC` in
+/// sd_notify(3).
+pub(crate) fn extend_timeout(by: Duration) {
+    let microseconds = u32::try_from(by.as_micros()).unwrap_or(u32::MAX);
+    if let Err(error) =
+        sd_notify::notify(&[sd_notify::NotifyState::ExtendTimeoutUsec(microseconds)])
+    {
+        tracing::warn!(%error, "systemd ends pods earlier than they are to end");
+    }
+}
+
+/// Where the agent leaves for [`crate::cli`], `hold`, how many seconds pods have at most to end.
+fn longest_grace(instance: &Instance) -> PathBuf {
+    instance.run_dir.join("longest-grace")
 }
 
 /// The control group that systemd hands over to an instance.
@@ -127,7 +145,9 @@ fn start(instance: &Instance, unit: &str) -> anyhow::Result<()> {
     // The process that holds the unit ends them; if it were killed for want of memory, systemd would.
     set("KillMode=mixed");
     set("OOMScoreAdjust=-999");
-    set(&format!("TimeoutStopSec={SHUTDOWN_GRACE}"));
+    set(&format!("TimeoutStopSec={}", SHUTDOWN_GRACE.as_secs()));
+    // It asks for more where pods have more.
+    set("NotifyAccess=main");
     // Units are stopped in the reverse order: the agent, which would start pods again, comes
     // first, and the network stays until the pods have ended.
     set("After=network.target");
@@ -136,6 +156,7 @@ fn start(instance: &Instance, unit: &str) -> anyhow::Result<()> {
     }
     let own = std::env::current_exe().context("cannot find out where mainstay is installed")?;
     arguments.extend([own.display().to_string(), "hold".to_owned(), delegated(instance)]);
+    arguments.push(longest_grace(instance).display().to_string());
     run("systemd-run", &arguments).with_context(|| format!("cannot make the unit {unit}"))?;
     Ok(())
 }
@@ -152,6 +173,14 @@ impl PodsGroup for DelegatedGroup {
         arguments.push(format!("MemoryMax={}", limits.memory));
         arguments.extend(limits.pids.map(|pids| format!("TasksMax={pids}")));
         run("systemctl", &arguments).map(drop).map_err(|error| format!("{error:#}"))
+    }
+
+    fn keep_longest_grace(&self, longest: Duration) -> Result<(), String> {
+        let (path, text) = (longest_grace(&self.0), longest.as_secs().to_string());
+        if fs::read_to_string(&path).is_ok_and(|known| known == text) {
+            return Ok(());
+        }
+        fs::write(&path, text).map_err(|error| format!("cannot write {}: {error}", path.display()))
     }
 
     fn name(&self) -> String {

@@ -109,6 +109,28 @@ spec:
     )
 }
 
+/// A pod that takes longer to end than is usual, and may.
+pub(super) const SLOW: &str = r#"
+apiVersion: v1
+kind: Pod
+metadata:
+  name: slow
+spec:
+  terminationGracePeriodSeconds: 180
+  containers:
+  - name: main
+    image: local/busybox:1
+    command: [sh, -c]
+    args:
+    - |
+      say() { echo "slow 1 $1 $(cat /proc/sys/kernel/random/boot_id)" >>/observed/log; }
+      trap 'sleep 40; say ended; exit' TERM
+      say started
+      sleep infinity & wait
+    volumeMounts: [{ name: observed, mountPath: /observed }]
+  volumes: [{ name: observed, hostPath: { path: /observed } }]
+"#;
+
 /// What a pod that runs on does.
 pub(super) const RUN_ON: &str = "sleep infinity & wait";
 

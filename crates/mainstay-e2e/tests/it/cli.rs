@@ -174,6 +174,41 @@ fn rotated_logs_are_read_as_one() {
 }
 
 #[test]
+fn those_who_collect_logs_find_that_of_each_run_by_its_name() {
+    let Some(mut node) = Node::start() else { return };
+    let script =
+        "echo start >> /host/web; wc -l < /host/web; until [ -e /host/go ]; do sleep 0.02; done";
+    node.put("web.yaml", &pod("web").with_host_directory(&node.host()).exactly(script));
+    let containers = node.path("root/log/containers");
+    let collected = || -> Vec<String> {
+        let links = fs::read_dir(&containers).into_iter().flatten();
+        let mut logs: Vec<String> = links
+            .filter_map(|link| {
+                let name = link.ok()?.file_name().into_string().ok()?;
+                name.strip_prefix("web-n1_default_main-")?.strip_suffix(".log")?;
+                fs::read_to_string(containers.join(name)).ok()
+            })
+            .collect();
+        logs.sort();
+        logs
+    };
+    let says = |run: u32| {
+        let line = format!(" stdout F {run}\n");
+        wait_for(|| collected().iter().any(|log| log.ends_with(&line)).then_some(()))
+    };
+    assert!(says(1).is_some(), "{:?}", collected());
+    fs::write(node.host().join("go"), "").unwrap();
+    assert!(says(2).is_some(), "{:?}", collected());
+    assert!(collected().len() >= 2);
+    // They go with the logs, by whatever agent.
+    node.kill();
+    node.take("web.yaml");
+    node.launch();
+    node.wait_for_gone("web");
+    assert!(fs::read_dir(&containers).unwrap().next().is_none());
+}
+
+#[test]
 fn exec_passes_on_input_output_and_how_the_command_ended() {
     let Some(mut node) = Node::start() else { return };
     node.put("web.yaml", &pod("web"));

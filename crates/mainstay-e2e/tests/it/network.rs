@@ -53,6 +53,32 @@ fn a_pod_of_its_own_network_is_reached_by_its_address_and_by_ports_of_the_host()
     assert!(get(&format!("127.0.0.1:{port}")).is_err());
 }
 
+/// Whoever it runs as: it is the pod's own port.
+#[test]
+fn whoever_is_not_root_binds_any_port_of_a_network_of_the_pods_own_and_pings() {
+    let Some(node) = Node::start() else { return };
+    if node.skips_on_containerd("ports below 1024 for whoever is not root") {
+        return;
+    }
+    let nobody =
+        json!({ "runAsUser": 1000, "runAsGroup": 1000, "capabilities": { "drop": ["ALL"] } });
+    let web = pod("web").set("spec.hostNetwork", false).main("securityContext", nobody);
+    let web = web.set("spec.terminationGracePeriodSeconds", 0);
+    let serves = "exec httpd -f -p 80 -h /";
+    node.put("web.yaml", &web.clone().exactly(serves));
+    let ip = node.wait_for_running("web").status.pod_ip.unwrap();
+    let address: SocketAddr = format!("{ip}:80").parse().unwrap();
+    assert!(wait_for(|| http::get(address).ok()).is_some(), "nobody listens on {address}");
+    // The program that pings here knows raw sockets only.
+    let pings = node.sh("web", "main", "cat /proc/sys/net/ipv4/ping_group_range");
+    assert_eq!(pings.split_whitespace().collect::<Vec<_>>(), ["0", "2147483647"]);
+    // A pod that says otherwise has it so.
+    let first = json!([{ "name": "net.ipv4.ip_unprivileged_port_start", "value": "1024" }]);
+    let asks = web.set("metadata.name", "asks").set("spec.securityContext.sysctls", first);
+    node.put("asks.yaml", &asks.set("spec.restartPolicy", "Never").exactly(serves));
+    node.wait_for_state("asks", "Error");
+}
+
 /// Whatever its network, and whoever has the port: a pod waits for it, and begins when it is free.
 #[test]
 fn a_pod_waits_for_ports_of_the_host_that_another_one_has() {

@@ -39,8 +39,9 @@ pub(crate) enum UnknownCapability {
 
 /// The sets of a container.
 ///
-/// Added and dropped ones as the CRI says (`ALL` first, then by name). What was added by name has
-/// to be there; what comes by default or with `ALL` is given as far as it is.
+/// Added and dropped ones as the CRI says (`ALL` first, then by name), and with `ALL` in both, nothing but what is
+/// added by name, as containerd has it (`WithCapabilities` in its `internal/cri/opts/spec_opts.go`). What was added
+/// by name has to be there; what comes by default or with `ALL` is given as far as it is.
 pub(crate) fn of(
     security: &LinuxContainerSecurityContext,
     held: Capabilities,
@@ -49,10 +50,12 @@ pub(crate) fn of(
     let named = |name: &String| {
         Capabilities::named(name).ok_or_else(|| UnknownCapability::NoSuch(name.clone()))
     };
-    let mut set = if security.privileged || security.add_capabilities.iter().any(is_all) {
+    let mut set = if security.privileged {
         held
     } else if security.drop_capabilities.iter().any(is_all) {
         Capabilities::default()
+    } else if security.add_capabilities.iter().any(is_all) {
+        held
     } else {
         let default = DEFAULT.iter().filter_map(|name| Capabilities::named(name));
         default.fold(Capabilities::default(), Capabilities::with).and(held)
@@ -94,6 +97,7 @@ mod tests {
         assert_eq!(names(&security(&[], &[]), all).len(), DEFAULT.len());
         assert_eq!(names(&security(&["NET_ADMIN"], &["ALL"]), all), ["NET_ADMIN"]);
         assert_eq!(names(&security(&["ALL"], &["KILL"]), all).len(), 40);
+        assert_eq!(names(&security(&["ALL", "KILL"], &["ALL"]), all), ["KILL"]);
         assert!(!names(&security(&[], &["NET_RAW"]), all).contains(&"NET_RAW"));
         let both = security(&["CAP_SYS_TIME"], &["SYS_TIME"]);
         assert!(!names(&both, all).contains(&"SYS_TIME"));

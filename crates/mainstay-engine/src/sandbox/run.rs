@@ -1,5 +1,6 @@
 //! Making a sandbox.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Read;
 use std::net::IpAddr;
@@ -218,8 +219,33 @@ fn namespaces(
         // On the host's network a pod has the host's name.
         hostname: own_network.then(|| config.hostname.clone()),
         shm: own_ipc.then_some(shm),
-        sysctls: config.sysctls.clone(),
+        sysctls: sysctls(config),
     }
+}
+
+/// The kernel settings of a pod: its own, and in a network of its own those with which whoever is not root can bind
+/// any port and ping. That is what images are used to, and what a port means is a matter of the pod alone.
+///
+/// Source: `EnableUnprivilegedPorts` and `EnableUnprivilegedICMP` in `internal/cri/config/config_unix.go` of
+/// containerd, which are on by default since its version 2.
+fn sysctls(config: &PodSandboxConfig) -> BTreeMap<String, String> {
+    let mut all = config.sysctls.clone();
+    let namespaces = config.security_context.namespaces;
+    if namespaces.network == NamespaceMode::Pod {
+        let mut set = |name: &str, value: &str| {
+            // A pod may write names with slashes.
+            let is_same = |other: &String| other.replace('/', ".") == name;
+            if !all.keys().any(is_same) {
+                all.insert(name.to_owned(), value.to_owned());
+            }
+        };
+        set("net.ipv4.ip_unprivileged_port_start", "0");
+        // Groups beyond a range of the pod's own are not the pod's.
+        if namespaces.users.is_none() {
+            set("net.ipv4.ping_group_range", "0 2147483647");
+        }
+    }
+    all
 }
 
 fn write_files(sandbox: &Sandbox, config: &PodSandboxConfig) -> Result<()> {

@@ -2,11 +2,13 @@
 
 use std::time::{Duration, Instant};
 
+use k8s_openapi::api::core::v1::Container;
 use mainstay_cri::{ErrorKind, Image, ImageId, ImageSpec, PullRequest, PullSecret};
 use mainstay_plan::image::{self, Decision, Presence, PullPolicy};
 use mainstay_plan::pod::{PodKey, RunGoal};
 use mainstay_plan::pull_secrets;
 use mainstay_plan::translate;
+use mainstay_pod::Pod;
 
 use super::perform::{Done, PerformError, Performer, Retry, container};
 use crate::publish::{self, EventKind, about};
@@ -20,22 +22,30 @@ impl Performer {
         name: &str,
     ) -> Result<Done, PerformError> {
         let Some(container) = container(run, name) else { return Ok(Done::AsAsked) };
-        for mount in container.volume_mounts.iter().flatten() {
-            let Some(volume) = run.pod.volume(&mount.name) else { continue };
-            let Some(image) = translate::image_of(volume) else { continue };
-            let written = run.pod.has_written_volume_pull_policy(&volume.name);
-            let policy = volume.image.as_ref().and_then(|it| it.pull_policy.as_deref());
-            let ensured = self.ensure(run, None, image, pull_policy(policy, written)).await;
+        for (volume, image, policy) in images_of_volumes(&run.pod, container) {
+            let ensured = self.ensure(run, None, image, policy).await;
             ensured.map_err(|error| PerformError {
-                message: format!("the image of volume {:?}: {}", volume.name, error.message),
+                message: format!("the image of volume {volume:?}: {}", error.message),
                 ..error
             })?;
         }
-        let image = container.image.as_deref().unwrap_or_default();
-        let written = run.pod.has_written_pull_policy(name);
-        let policy = pull_policy(container.image_pull_policy.as_deref(), written);
+        let (image, policy) = image_of(&run.pod, container);
         self.ensure(run, Some(name), image, policy).await?;
         Ok(Done::Image { version: run.pod.uid().to_owned(), image: image.to_owned() })
+    }
+
+    /// Whether all that [`Performer::ensure_image`] sees to is here, so that nothing would be pulled.
+    pub(super) async fn has_images(&self, run: &RunGoal, name: &str) -> bool {
+        let Some(container) = container(run, name) else { return false };
+        let of_volumes =
+            images_of_volumes(&run.pod, container).map(|(_, image, policy)| (image, policy));
+        for (image, policy) in of_volumes.chain([image_of(&run.pod, container)]) {
+            let Ok(present) = self.image(image).await else { return false };
+            if image::decide(policy, presence_of(present.as_ref())) != Decision::Use {
+                return false;
+            }
+        }
+        true
     }
 
     /// Sees to it that an image is here, for a container or for the whole pod.
@@ -174,6 +184,27 @@ impl Performer {
         let found = self.images.image_status(&ImageSpec(name.to_owned())).await;
         found.map_err(|error| PerformError::new("ImageInspectError", &error))
     }
+}
+
+/// The image of a container, and when it is pulled.
+fn image_of<'a>(pod: &Pod, container: &'a Container) -> (&'a str, PullPolicy) {
+    let written = pod.has_written_pull_policy(&container.name);
+    let policy = pull_policy(container.image_pull_policy.as_deref(), written);
+    (container.image.as_deref().unwrap_or_default(), policy)
+}
+
+/// The images of the volumes that a container mounts, after the names of the volumes, and when each is pulled.
+fn images_of_volumes<'a>(
+    pod: &'a Pod,
+    container: &'a Container,
+) -> impl Iterator<Item = (&'a str, &'a str, PullPolicy)> {
+    container.volume_mounts.iter().flatten().filter_map(|mount| {
+        let volume = pod.volume(&mount.name)?;
+        let image = translate::image_of(volume)?;
+        let written = pod.has_written_volume_pull_policy(&volume.name);
+        let policy = volume.image.as_ref().and_then(|it| it.pull_policy.as_deref());
+        Some((&*volume.name, image, pull_policy(policy, written)))
+    })
 }
 
 /// What is said of pulling an image, and whether it was `written`.

@@ -24,7 +24,6 @@ use mainstay_plan::lifecycle;
 use mainstay_plan::pod::{
     Action, ContainerPlan, Finished, Goal, PodKey, RunGoal, SeenPod, StopReason,
 };
-use mainstay_plan::qos;
 use mainstay_plan::references::{Referenced, SourceError};
 use mainstay_plan::resize::Requirements;
 use mainstay_plan::status::NodeAddresses;
@@ -408,7 +407,7 @@ impl Performer {
         attempt: u32,
         cluster_dns: &ClusterDns,
     ) -> Result<(PodSandboxConfig, Vec<String>), PerformError> {
-        let cgroup = qos::cgroup(&self.facts.cgroup_root, &run.pod);
+        let cgroup = volumes::cgroup(&run.pod, &self.facts, &self.hierarchies);
         let source = run.pod.source();
         let host = host_dns::of_host(&self.resolv_conf, !run.pod.is_host_network());
         let PodDns { config: dns, omitted } = dns::of_pod(&run.pod, host, cluster_dns);
@@ -563,6 +562,7 @@ impl Performer {
                 self.show(run, name, "Started", "Container started".to_owned());
                 let message = format!("Container started: {name}");
                 self.events.tell(&key_of(&run.pod), EventKind::Normal, "Started", message);
+                self.link_log(&run.pod, name, &id, &config.log_path).await;
                 Ok(Done::Started { id, has_hook: lifecycle::post_start(container).is_some() })
             }
             Err(error) => {
@@ -576,6 +576,27 @@ impl Performer {
                 self.events.announce(&key, about, EventKind::Warning, "Failed", message);
                 Ok(Done::AsAsked)
             }
+        }
+    }
+
+    /// Makes the link by which others find a container's log. Nothing here needs it.
+    async fn link_log(
+        self: &Arc<Self>,
+        pod: &Arc<Pod>,
+        container: &str,
+        id: &ContainerId,
+        log: &str,
+    ) {
+        let (performer, pod) = (self.clone(), pod.clone());
+        let (container, id, log) = (container.to_owned(), id.clone(), log.to_owned());
+        let linked = blocking(move || {
+            let (facts, named) = (&performer.facts, (pod.name(), pod.namespace()));
+            let log = facts.pod_log_directory(named.1, named.0, pod.uid()).join(log);
+            logs::link(&facts.log_directory, named, (&container, &id.0), &log)
+                .map_err(|source| VolumeError::File { step: "link to", path: log, source })
+        });
+        if let Err(error) = linked.await {
+            tracing::warn!(error = error.message, "whoever collects logs misses one");
         }
     }
 

@@ -145,8 +145,10 @@ impl Planner<'_> {
         let restarts = Restarts::AsSaid(&run.pod, &self.memory.resized);
 
         // The newest sandbox of this version tells how its containers ended, until the next one
-        // can tell more.
+        // can tell more; and then what the run before the one of now came to, as long as that is in none other.
         let replaced = current.is_some_and(|current| self.is_complete(run, current));
+        let before = others.iter().find(|other| run.is_own(&other.uid, other.incarnation));
+        let before = before.map(|sandbox| sandbox.id.clone());
         // What was written down of it tells enough, when there is no room for more, or it had to go for room.
         let eviction = self.memory.eviction(run);
         // One that is started anew by itself begins with empty volumes.
@@ -159,7 +161,9 @@ impl Planner<'_> {
         for sandbox in &others {
             let newest = self.seen.sandboxes.iter().find(|other| other.uid == uid);
             let tells = newest.is_some_and(|newest| newest.id == sandbox.id)
-                || (current.is_some() && !replaced && sandbox.uid == uid);
+                || (current.is_some() && !replaced && sandbox.uid == uid)
+                || (before.as_ref() == Some(&sandbox.id)
+                    && current.is_some_and(|current| tells_before(sandbox, current)));
             let is_own = run.is_own(&sandbox.uid, sandbox.incarnation);
             let grace = eviction
                 .filter(|_| is_own)
@@ -548,6 +552,12 @@ impl<'a> History<'a> {
         let next = |it: &&SeenContainer| it.restart_count + u32::from(!it.state.never_ran());
         of_name.map(next).max().unwrap_or(0)
     }
+}
+
+/// Whether some container has run in a sandbox once, so that the run before that is in an older one.
+fn tells_before(older: &SeenSandbox, current: &SeenSandbox) -> bool {
+    let mut ran = older.containers.iter().filter(|it| !it.ephemeral && !it.state.never_ran());
+    ran.any(|before| current.containers.iter().filter(|it| it.name == before.name).count() == 1)
 }
 
 #[cfg(test)]

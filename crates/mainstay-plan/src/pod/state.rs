@@ -376,9 +376,22 @@ impl Memory {
         self.retry(now, |key| *key == Key::Sandbox);
     }
 
-    /// Images came or went, so those that were missed may be there now.
+    /// Images can be had that could not, since there are other credentials for them.
     pub fn retry_images(&mut self, now: Timestamp) {
         self.retry(now, |key| matches!(key, Key::Image(_)));
+    }
+
+    /// The images of a container that were missed are there now.
+    pub fn retry_image(&mut self, container: &str, now: Timestamp) {
+        self.retry(now, |key| matches!(key, Key::Image(name) if name == container));
+    }
+
+    /// The containers whose images are missed.
+    pub fn without_image(&self) -> impl Iterator<Item = &str> {
+        self.failures.keys().filter_map(|key| match key {
+            Key::Image(name) => Some(&**name),
+            _ => None,
+        })
     }
 
     fn retry(&mut self, now: Timestamp, which: impl Fn(&Key) -> bool) {

@@ -380,6 +380,20 @@ fn what_no_manifest_can_say_and_a_stored_pod_does_is_refused() {
 }
 
 #[test]
+fn a_name_that_the_kernel_does_not_take_is_not_asked_for_on_the_hosts_network() {
+    let long = "a".repeat(60);
+    for (host_network, expected) in [(true, Some(String::new())), (false, None)] {
+        let pod = pod_of(&format!(
+            "apiVersion: v1\nkind: Pod\nmetadata: {{name: web}}\nspec: {{hostNetwork: {host_network}, \
+             hostname: {long}, subdomain: s, setHostnameAsFQDN: true, containers: [{{name: c, image: i}}]}}\n"
+        ));
+        let dns = DnsConfig::default();
+        let config = sandbox(&goal(&pod), SourceKind::File, 0, &facts(), dns, "/cg");
+        assert_eq!(config.ok().map(|config| config.hostname), expected, "{host_network}");
+    }
+}
+
+#[test]
 fn bounds_of_the_network_are_plain_numbers_for_the_runtime() {
     let asked = |annotations: &str, host_network: bool| {
         let pod = pod_of(&format!(

@@ -12,7 +12,7 @@ use mainstay_engine::{CniConfig, CredentialProviders};
 use mainstay_linux::cgroup::Hierarchies;
 use mainstay_linux::path::remove_all;
 use mainstay_linux::process::Pidfd;
-use mainstay_node::{ManifestPaths, OwnGroup};
+use mainstay_node::{ManifestPaths, OwnGroup, links_directory, unlink_pod};
 use mainstay_pod::{NodeName, Validation};
 use rustix::process::Signal;
 
@@ -140,18 +140,29 @@ fn remove_logs(instance: &Instance, log_directory: &Path) -> anyhow::Result<()> 
             remove_all(&path).with_context(|| format!("cannot remove {}", path.display()))?;
         }
     }
-    match fs::remove_dir(log_directory) {
-        Err(error)
-            if !matches!(
-                error.kind(),
-                io::ErrorKind::NotFound
-                    | io::ErrorKind::DirectoryNotEmpty
-                    | io::ErrorKind::ResourceBusy
-            ) =>
-        {
-            Err(error).with_context(|| format!("cannot remove {}", log_directory.display()))
-        }
-        // Others may have logs in it, or a file system of its own be mounted there.
-        _ => Ok(()),
+    for uid in &uids {
+        unlink_pod(log_directory, uid).with_context(|| {
+            format!("cannot remove the links to logs in {}", log_directory.display())
+        })?;
     }
+    for directory in
+        [Some(log_directory.to_owned()), links_directory(log_directory)].into_iter().flatten()
+    {
+        match fs::remove_dir(&directory) {
+            Err(error)
+                if !matches!(
+                    error.kind(),
+                    io::ErrorKind::NotFound
+                        | io::ErrorKind::DirectoryNotEmpty
+                        | io::ErrorKind::ResourceBusy
+                ) =>
+            {
+                let failed = || format!("cannot remove {}", directory.display());
+                return Err(error).with_context(failed);
+            }
+            // Others may have logs in it, or a file system of its own be mounted there.
+            _ => {}
+        }
+    }
+    Ok(())
 }

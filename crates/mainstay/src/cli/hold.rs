@@ -1,7 +1,10 @@
 //! `mainstay hold`
 
 use std::collections::BTreeSet;
+use std::fs;
+use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::Context;
 use clap::Args;
@@ -9,6 +12,11 @@ use mainstay_engine::SHIMS;
 use mainstay_linux::cgroup::Hierarchies;
 use mainstay_linux::process::{Pidfd, origin, signals};
 use rustix::process::Signal;
+
+use crate::systemd;
+
+/// For what is left to do when the last pod has used up its time.
+const MARGIN: Duration = Duration::from_secs(2);
 
 /// Sleep in the control group of an instance's pods until SIGTERM; then ask them to end, and wait
 /// until they have.
@@ -21,12 +29,20 @@ use rustix::process::Signal;
 pub(super) struct Hold {
     /// The control group, from the root of each hierarchy.
     group: String,
+    /// The file that says how many seconds pods have at most to end.
+    longest_grace: PathBuf,
 }
 
 impl Hold {
     pub(super) fn run(self) -> anyhow::Result<ExitCode> {
         let signals = signals().context("cannot hear signals")?;
         while !signals.wait().context("cannot wait for a signal")?.terminate {}
+        // Without an agent to say so, nothing has more than is usual.
+        let longest = fs::read_to_string(&self.longest_grace).ok();
+        let longest = longest.and_then(|text| text.trim().parse().ok()).map(Duration::from_secs);
+        if let Some(longest) = longest.filter(|longest| *longest > systemd::SHUTDOWN_GRACE) {
+            systemd::extend_timeout(longest + MARGIN);
+        }
         let hierarchies = Hierarchies::mounted()?;
         let group = hierarchies.at(&self.group);
         let shims = hierarchies.at(&format!("{}/{SHIMS}", self.group)).processes()?;

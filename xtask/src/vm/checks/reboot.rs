@@ -30,6 +30,12 @@ pub(super) fn reboot(guest: &mut Guest) -> anyhow::Result<String> {
     for (name, manifest) in &more {
         guest.write(&format!("{MANIFESTS}/{name}.yaml"), manifest)?;
     }
+    if guest.driver == Driver::Systemd {
+        guest.write(&format!("{MANIFESTS}/slow.yaml"), pods::SLOW)?;
+        guest.wait_for("the slow one runs", &format!("grep -q '^slow 1 started' {}", pods::LOG))?;
+        let told = "grep -qx 180 /run/mainstay/longest-grace";
+        guest.wait_for("systemd is told how long pods may take", told)?;
+    }
     let lives = |after: bool| -> Vec<(&str, &str)> {
         LIVES.iter().map(|(name, old, new)| (*name, if after { *new } else { *old })).collect()
     };
@@ -58,6 +64,8 @@ pub(super) fn reboot(guest: &mut Guest) -> anyhow::Result<String> {
     ensure!(ends == 1, "the pod was told to end {ends} times: {log:#?}");
     if guest.driver == Driver::Systemd {
         ensure!(times(since, "web", "ended") == 1, "the network went before the pods");
+        ensure!(times(&log, "slow", "ended") == 1, "a pod was killed before its time was over");
+        guest.sh(&format!("rm {MANIFESTS}/slow.yaml"))?;
         order(guest)?;
     }
     Ok(format!("{:.0} s until everything ran again", time.as_secs_f64()))

@@ -509,12 +509,23 @@ fn a_sandbox_whose_shim_died_is_replaced_and_tells_until_the_new_one_can() {
             StartContainer { sandbox: SandboxId("t"), container: ContainerPlan { name: "a", restart_count: 1, round: 0, backoff: Some(Backoff { wait: 10s, since: 1970-01-01T00:01:40Z }), image: "i" } }
             StartContainer { sandbox: SandboxId("t"), container: ContainerPlan { name: "b", restart_count: 1, round: 0, backoff: Some(Backoff { wait: 10s, since: 1970-01-01T00:01:40Z }), image: "i" } }"#]],
     );
-    let running = next(&["a1 running", "b1 running"]);
+    // Then it says what the run before was.
+    let removed = r#"RemoveSandbox { id: SandboxId("s") }"#;
+    for (containers, expected) in [
+        (["a1 running", "b1 running"].as_slice(), ""),
+        (&["a2 running", "a1 exited 1 at 100", "b1 running"], ""),
+        (&["a2 running", "a1 exited 1 at 100", "b2 running", "b1 exited 1 at 100"], removed),
+    ] {
+        let told = answer(&goal, vec![next(containers), dead()], &ready(&goal));
+        assert_eq!(told, expected, "{containers:?}");
+    }
+    // None but the one before.
+    let oldest = || SeenSandbox { created_at: at(1), ..sandbox("r", &uid(&goal), false, &[]) };
     check(
         &goal,
-        vec![running, dead()],
+        vec![next(&["a1 running", "b1 running"]), dead(), oldest()],
         &ready(&goal),
-        &expect![[r#"RemoveSandbox { id: SandboxId("s") }"#]],
+        &expect![[r#"RemoveSandbox { id: SandboxId("r") }"#]],
     );
 }
 
