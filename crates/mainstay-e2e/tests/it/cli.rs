@@ -173,6 +173,56 @@ fn rotated_logs_are_read_as_one() {
     assert_eq!(node.mainstay(&["logs", "web", "--tail=150"]).success(), expected);
 }
 
+/// A container that writes as fast as it can while its log is rotated again and again.
+#[test]
+fn no_line_is_lost_or_told_twice_when_logs_are_rotated_under_load() {
+    let Some(mut node) = Node::prepare() else { return };
+    node.configure(
+        "containerLogMaxSize: 16Ki\ncontainerLogMaxFiles: 1000\ncontainerLogMonitorInterval: 3s",
+    );
+    node.launch();
+    let script = "i=0; until [ -e /host/enough ]; do for _ in $(seq 500); do i=$((i+1)); echo $i; \
+                  done; done; echo $i > /host/count";
+    node.put("web.yaml", &pod("web").with_host_directory(&node.host()).script(script));
+    let uid = node.wait_for_running("web").uid;
+    let directory = node.path(&format!("root/log/pods/default_web-n1_{uid}/main"));
+    let rotated = || fs::read_dir(&directory).unwrap().count() - 1;
+    assert!(wait_for(|| (rotated() >= 3).then_some(())).is_some(), "{}", node.log());
+    fs::write(node.host().join("enough"), "").unwrap();
+    let count: usize = node.wait_for_told("count", 1)[0].parse().unwrap();
+    let last = ["logs", "web", "--tail=1"];
+    let is_written = || node.mainstay(&last).stdout == format!("{count}\n");
+    assert!(wait_for(|| is_written().then_some(())).is_some(), "{}", node.mainstay(&last).stdout);
+    // No assertion shows these by the million.
+    let check = |place: &str, line: &str, number: &mut usize| {
+        *number += 1;
+        assert_eq!(line, number.to_string(), "{place}");
+    };
+    let mut told = 0;
+    for line in node.mainstay(&["logs", "web"]).success().lines() {
+        check("mainstay logs", line, &mut told);
+    }
+    assert_eq!(told, count);
+    // So it is for whoever reads the files, once nobody renames them any more.
+    node.terminate();
+    let mut files: Vec<_> =
+        fs::read_dir(&directory).unwrap().map(|file| file.unwrap().path()).collect();
+    // Those of before have longer names, and end in times.
+    files.sort_by_key(|file| (file.extension().is_some_and(|it| it == "log"), file.clone()));
+    let mut written = 0;
+    for file in files {
+        let text = fs::read_to_string(&file).unwrap();
+        assert!(text.is_empty() || text.ends_with('\n'), "{} ends within a line", file.display());
+        for line in text.lines() {
+            let place = file.to_str().unwrap();
+            let (_, line) =
+                line.split_once(" stdout F ").unwrap_or_else(|| panic!("{place}: {line}"));
+            check(place, line, &mut written);
+        }
+    }
+    assert_eq!(written, count);
+}
+
 #[test]
 fn those_who_collect_logs_find_that_of_each_run_by_its_name() {
     let Some(mut node) = Node::start() else { return };

@@ -1,14 +1,20 @@
 //! Pods with addresses of IPv4 and IPv6, and bounds of what they receive and send.
 
+use std::fs::File;
+use std::io::ErrorKind;
 use std::net::SocketAddr;
+use std::os::fd::AsFd;
 
+use mainstay_linux::namespace::in_network;
 use mainstay_linux::netlink::RouteSocket;
 use serde_json::json;
 
 use crate::api::{create, shown, wait_for_event, wait_for_words};
 use crate::http;
+use crate::machines::{Machines, enter};
 use crate::manifest::{Manifest, pod};
 use crate::node::{Node, wait_for};
+use crate::program::run;
 
 /// Whether this machine has IPv6; if not it is printed.
 pub(crate) fn has_ipv6() -> bool {
@@ -75,6 +81,42 @@ fn a_pod_has_addresses_of_both_kinds_and_is_reached_by_them() {
     // Whoever asks for localhost and tries this first goes on at once.
     let refused = get(&format!("[::1]:{port}")).unwrap_err();
     assert_eq!(refused.kind(), std::io::ErrorKind::ConnectionRefused);
+}
+
+#[test]
+fn a_port_of_one_address_of_ipv6_or_of_all_of_them_leads_into_the_pod() {
+    let Some(machines) = Machines::new(2).filter(|_| has_ipv6()) else { return };
+    let Some(mut node) = Node::prepare() else { return };
+    node.machine = Some(machines.path(0));
+    let add = ["address", "add", "fd10::99/64", "dev", "eth0", "nodad"];
+    run(enter(&machines.path(0), "ip").args(add)).success();
+    node.launch();
+    let ports = json!([
+        { "containerPort": 80, "hostPort": 8080, "hostIP": "fd10::1" },
+        { "containerPort": 80, "hostPort": 8081, "hostIP": "::" },
+    ]);
+    node.put("web.yaml", &server("web").main("ports", ports));
+    node.wait_for_running("web");
+    let get = |from: usize, address: &str| {
+        let space = File::open(machines.path(from)).unwrap();
+        in_network(space.as_fd(), || http::get(address.parse().unwrap()))
+    };
+    for from in [0, 1] {
+        for address in ["[fd10::1]:8080", "[fd10::1]:8081", "[fd10::99]:8081"] {
+            let page = get(from, address).unwrap();
+            assert!(page.ends_with("page\n"), "{address} from machine {from}: {page}");
+        }
+        for address in ["[fd10::99]:8080", "10.0.0.1:8080", "10.0.0.1:8081"] {
+            let refused = get(from, address).unwrap_err();
+            assert_eq!(refused.kind(), ErrorKind::ConnectionRefused, "{address} from {from}");
+        }
+    }
+    // Gone with the pod.
+    node.take("web.yaml");
+    node.wait_for_gone("web");
+    for address in ["[fd10::1]:8080", "[fd10::99]:8081"] {
+        assert_eq!(get(1, address).unwrap_err().kind(), ErrorKind::ConnectionRefused, "{address}");
+    }
 }
 
 #[test]

@@ -1,10 +1,18 @@
 //! What pods see of the network, and who can reach them.
 
-use std::net::SocketAddr;
+use std::fs::File;
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr, TcpStream, UdpSocket};
+use std::os::fd::AsFd;
+use std::path::Path;
+use std::time::Duration;
 
+use mainstay_linux::namespace::in_network;
+use mainstay_testkit::datagrams::Server;
 use serde_json::json;
 
 use crate::http;
+use crate::machines::Machines;
 use crate::manifest::pod;
 use crate::node::{Node, wait_for};
 
@@ -77,6 +85,87 @@ fn whoever_is_not_root_binds_any_port_of_a_network_of_the_pods_own_and_pings() {
     let asks = web.set("metadata.name", "asks").set("spec.securityContext.sysctls", first);
     node.put("asks.yaml", &asks.set("spec.restartPolicy", "Never").exactly(serves));
     node.wait_for_state("asks", "Error");
+}
+
+/// What takes part in a network namespace.
+fn there<T: Send>(space: &Path, work: impl FnOnce() -> io::Result<T> + Send) -> io::Result<T> {
+    in_network(File::open(space).unwrap().as_fd(), work)
+}
+
+/// A server of datagrams in the network of the only pod of a node, which busybox does not have. It says who it is.
+fn serve_datagrams(node: &Node, port: u16, word: &'static str) -> Server {
+    let shims = Vec::from_iter(node.processes("shims"));
+    let [shim] = shims[..] else { panic!("shims: {shims:?}") };
+    let network = format!("/proc/{shim}/ns/net");
+    let socket =
+        there(Path::new(&network), || UdpSocket::bind((Ipv4Addr::UNSPECIFIED, port))).unwrap();
+    Server::start(socket, |_, _| vec![word.as_bytes().to_vec()])
+}
+
+/// Who asks at an address by datagrams, and hears nobody else.
+fn asker(address: SocketAddr) -> io::Result<UdpSocket> {
+    let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
+    socket.set_read_timeout(Some(Duration::from_secs(5)))?;
+    socket.connect(address)?;
+    Ok(socket)
+}
+
+/// What is said to one who asks.
+fn ask(socket: &UdpSocket) -> io::Result<String> {
+    let mut answer = [0; 64];
+    socket.send(b"who?")?;
+    let length = socket.recv(&mut answer)?;
+    Ok(String::from_utf8_lossy(&answer[..length]).into_owned())
+}
+
+#[test]
+fn datagrams_to_ports_of_the_host_reach_the_pod_that_has_them_now() {
+    let Some(machines) = Machines::new(2) else { return };
+    let Some(mut node) = Node::prepare() else { return };
+    node.machine = Some(machines.path(0));
+    node.launch();
+    let ports = json!([
+        { "containerPort": 53, "hostPort": 5300, "protocol": "UDP" },
+        { "containerPort": 53, "hostPort": 5301, "protocol": "UDP", "hostIP": "127.0.0.1" },
+    ]);
+    let dns = pod("dns").set("spec.hostNetwork", false).set("spec.dnsPolicy", "Default");
+    let dns = dns.main("ports", ports);
+    node.put("dns.yaml", &dns);
+    node.wait_for_running("dns");
+    let first = serve_datagrams(&node, 53, "first");
+    let (own, loopback) = (Machines::address(0), Ipv4Addr::LOCALHOST);
+    let at = |machine: usize, address: Ipv4Addr, port: u16| {
+        there(&machines.path(machine), || asker((address, port).into())).unwrap()
+    };
+    for (machine, address, port) in
+        [(1, own, 5300), (0, own, 5300), (0, loopback, 5300), (0, loopback, 5301)]
+    {
+        let answer = ask(&at(machine, address, port));
+        assert_eq!(answer.unwrap(), "first", "{address}:{port} from machine {machine}");
+    }
+    // Neither the other address nor the other protocol.
+    let refused = |answer: io::Result<_>| answer.unwrap_err().kind();
+    let elsewhere = ask(&at(1, own, 5301));
+    assert_eq!(refused(elsewhere), io::ErrorKind::ConnectionRefused);
+    let stream = there(&machines.path(1), || TcpStream::connect((own, 5300)).map(drop));
+    assert_eq!(refused(stream.map(|()| String::new())), io::ErrorKind::ConnectionRefused);
+
+    // Those who asked before and those who asked in vain reach the one that comes next.
+    let known = [at(1, own, 5300), at(0, loopback, 5300)];
+    assert!(known.iter().all(|asker| ask(asker).unwrap() == "first"));
+    node.take("dns.yaml");
+    node.wait_for_gone("dns");
+    drop(first);
+    let early = [at(1, own, 5300), at(0, loopback, 5301)];
+    for asker in known.iter().chain(&early) {
+        assert_eq!(refused(ask(asker)), io::ErrorKind::ConnectionRefused);
+    }
+    node.put("dns.yaml", &dns.set("metadata.labels.version", "second"));
+    node.wait_for_running("dns");
+    let _second = serve_datagrams(&node, 53, "second");
+    for asker in known.iter().chain(&early) {
+        assert_eq!(ask(asker).unwrap(), "second", "{asker:?}");
+    }
 }
 
 /// Whatever its network, and whoever has the port: a pod waits for it, and begins when it is free.

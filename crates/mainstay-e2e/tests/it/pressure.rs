@@ -1,12 +1,13 @@
 //! When something is short on the machine.
 
-use std::fs::File;
-use std::path::Path;
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
 
+use mainstay_testkit::tools;
 use rustix::fs::statvfs;
 use serde_json::json;
 
-use crate::api::{create, shown, wait_for_phase};
+use crate::api::{create, shown, wait_for_phase, wait_for_shown};
 use crate::bad_input::Small;
 use crate::image::Image;
 use crate::manifest::{Manifest, pod};
@@ -226,4 +227,230 @@ fn what_is_kept_from_pods_is_kept_by_ending_one_and_not_by_the_kernel() {
         let now = node.wait_for_running(name);
         assert_eq!((now.id(), now.restarts), (before.id(), 0), "{now:#?}");
     }
+}
+
+/// Takes as many files or processes as its script does at its first start, and none later.
+fn takes(node: &Node, name: &str, script: &str) -> Manifest {
+    let own = pod(name).with_host_directory(&node.host());
+    own.with_volume(json!({ "name": "cache", "emptyDir": {} }))
+        .script(&format!("test -e /host/{name} || {{ {script}; }}; echo start >> /host/{name}"))
+}
+
+/// Runs a pod that takes too much beside one that is more important, until it has been ended for that and runs
+/// again. What is said of it begins so.
+fn the_one_that_takes_ends_and_comes_back(node: &Node, script: &str, beginning: &str) {
+    let important = takes(node, "important", "true").set("spec.priority", 7);
+    node.put("important.yaml", &important);
+    let important = node.wait_for_running("important");
+    node.put("takes.yaml", &takes(node, "takes", script));
+    let ended = node.wait_for_state("takes", "Evicted");
+    let status = &ended.status;
+    assert_eq!(
+        (status.phase.as_deref(), status.reason.as_deref()),
+        (Some("Failed"), Some("Evicted"))
+    );
+    let message = status.message.as_deref().unwrap();
+    assert!(message.starts_with(beginning), "{message}");
+    assert!(message.ends_with("It is started again when the node has enough again. "), "{message}");
+    node.wait_for_told("takes", 2);
+    let back = node.wait_for_running("takes");
+    let [evicted] = back.events("Evicted")[..] else { panic!("{back:#?}") };
+    assert_eq!((&*evicted.kind, &*evicted.message), ("Warning", message));
+    assert_eq!(back.events("Returned").len(), 1, "{back:#?}");
+    let now = node.wait_for_running("important");
+    assert_eq!((now.id(), now.restarts), (important.id(), 0));
+}
+
+#[test]
+fn a_pod_with_too_many_files_makes_room_for_those_of_others() {
+    let Some(mut node) = Node::prepare() else { return };
+    let small = Small::below(&node, 160 * MI);
+    // The node has some hundred of its own there, and the pod twice as many as there may be beside them. One more
+    // than an even number, since thousands are told by a letter.
+    let least = (statvfs(node.path("root")).unwrap().f_ffree - 4000) | 1;
+    node.configure(&format!(
+        "evictionHard: {{nodefs.inodesFree: \"{least}\"}}\nevictionPressureTransitionPeriod: 5s\n\
+         imageMinimumGCAge: 1ms"
+    ));
+    node.launch();
+    let beginning =
+        format!("The node was low on resource: inodes. Threshold quantity: {least}, available: ");
+    let script = "cd /cache; seq 8000 | xargs touch";
+    the_one_that_takes_ends_and_comes_back(&node, script, &beginning);
+    node.mainstay(&["down"]).success();
+    node.terminated();
+    drop(small);
+}
+
+/// How many more processes and threads there may be on this machine, as a kubelet counts them.
+fn processes_left() -> u64 {
+    let read = |path: &str| fs::read_to_string(path).unwrap();
+    let most = ["/proc/sys/kernel/pid_max", "/proc/sys/kernel/threads-max"];
+    let most: u64 = most.iter().map(|path| read(path).trim().parse().unwrap()).min().unwrap();
+    let load = read("/proc/loadavg");
+    let (_, all) = load.split_whitespace().nth(3).unwrap().split_once('/').unwrap();
+    most - all.parse::<u64>().unwrap()
+}
+
+#[test]
+fn a_pod_with_too_many_processes_makes_room_for_those_of_others() {
+    let Some(mut node) = Node::prepare() else { return };
+    // Other tests begin and end processes too, but not so many.
+    let least = (processes_left() - 1000) | 1;
+    node.configure(&format!(
+        "evictionHard: {{pid.available: \"{least}\"}}\nevictionPressureTransitionPeriod: 5s"
+    ));
+    node.launch();
+    let beginning =
+        format!("The node was low on resource: pids. Threshold quantity: {least}, available: ");
+    let script = "for _ in $(seq 2000); do sleep infinity & done";
+    the_one_that_takes_ends_and_comes_back(&node, script, &beginning);
+}
+
+#[test]
+fn for_a_soft_threshold_pods_end_after_a_while_and_have_time_for_it() {
+    let Some(mut node) = Node::prepare() else { return };
+    // So much is never there.
+    node.arguments.extend([
+        "--eviction-soft=memory.available<99.9%".to_owned(),
+        "--eviction-soft-grace-period=memory.available=11s".to_owned(),
+        "--eviction-max-pod-grace-period=5".to_owned(),
+    ]);
+    node.launch();
+    let ends = |name: &str, at_end: &str| {
+        let own = pod(name).with_host_directory(&node.host());
+        own.set("spec.terminationGracePeriodSeconds", 90).exactly(&format!(
+            "trap 'echo {name} >> /host/ends; {at_end}' TERM; while true; do sleep 0.1; done"
+        ))
+    };
+    // One of them takes longer than those have that are ended for a hard threshold, the other one for ever.
+    let polite = ends("polite", "sleep 2; echo done >> /host/ends; exit 3");
+    node.put("polite.yaml", &polite.set("spec.priority", 1));
+    node.put("stubborn.yaml", &ends("stubborn", ""));
+    node.wait_for_running("polite");
+    node.wait_for_running("stubborn");
+    let pressure = "{.status.conditions[?(@.type==\"MemoryPressure\")].status}";
+    wait_for_shown(&node, &["node", "n1"], pressure, Some("True"));
+    // It is told at the first look, and nobody has to end before the third.
+    assert_eq!(node.told("ends"), [""; 0]);
+    for (name, code) in [("stubborn", 137), ("polite", 3)] {
+        let status = node.wait_until(&format!("{name} has ended"), |status| {
+            let state = status.pod(name).and_then(|pod| pod.container("main").state.clone());
+            let ended = state.and_then(|state| state.terminated);
+            ended.is_some_and(|ended| ended.exit_code == code)
+        });
+        let ended = &status.pod(name).unwrap().status;
+        assert_eq!(ended.reason.as_deref(), Some("Evicted"), "{ended:#?}");
+        let message = ended.message.as_deref().unwrap();
+        let beginning = "The node was low on resource: memory. Threshold quantity: ";
+        assert!(message.starts_with(beginning), "{message}");
+    }
+    assert_eq!(node.told("ends"), ["stubborn", "polite", "done"]);
+}
+
+/// A clock of an agent that goes forward when it is told to. Whoever gives the kernel a time to wait for, as the
+/// store of the API does, does not hear of it: nothing is asked of the API.
+struct Clock {
+    file: PathBuf,
+    seconds: u64,
+}
+
+impl Clock {
+    /// The one of this node's next agent.
+    fn of(node: &mut Node) -> Self {
+        let library = tools::program("libfaketime.so.1").canonicalize().unwrap();
+        let clock = Self { file: node.path("clock"), seconds: 0 };
+        node.environment = vec![
+            ("LD_PRELOAD", library.to_str().unwrap().to_owned()),
+            ("FAKETIME_TIMESTAMP_FILE", clock.file.to_str().unwrap().to_owned()),
+            ("FAKETIME_CACHE_DURATION", "1".to_owned()),
+            ("NO_FAKE_STAT", "1".to_owned()),
+        ];
+        clock.write();
+        clock
+    }
+
+    fn advance(&mut self, seconds: u64) {
+        self.seconds += seconds;
+        self.write();
+    }
+
+    fn write(&self) {
+        let whole = self.file.with_extension("new");
+        fs::write(&whole, format!("+{}\n", self.seconds)).unwrap();
+        fs::rename(whole, &self.file).unwrap();
+    }
+}
+
+#[test]
+fn a_disk_that_is_fuller_than_it_should_be_loses_the_images_that_nobody_needs() {
+    let Some(mut node) = Node::prepare() else { return };
+    let small = Small::below(&node, 200 * MI);
+    node.configure(
+        "imageGCHighThresholdPercent: 80\nimageGCLowThresholdPercent: 75\nimageMinimumGCAge: 7m",
+    );
+    let mut clock = Clock::of(&mut node);
+    node.launch();
+    let provide = |name: &str, mebibytes: usize| {
+        let file = node.path(&format!("{name}.tar"));
+        let image = Image::busybox().with_file("content", &"x".repeat(mebibytes << 20));
+        image.docker_archive(&format!("local/{name}:1"), &file);
+        node.import(&file);
+        fs::remove_file(file).unwrap();
+    };
+    for (name, mebibytes) in [("web", 25), ("past", 26)] {
+        provide(name, mebibytes);
+        node.put(&format!("{name}.yaml"), &pod(name).main("image", format!("local/{name}:1")));
+    }
+    node.put("plain.yaml", &pod("plain"));
+    let web = node.wait_for_running("web");
+    node.wait_for_running("past");
+    node.wait_for_running("plain");
+    // With the next image more than 80 of 100 parts are taken.
+    leave(&node.path("root"), 60 * MI);
+    provide("never", 30);
+
+    // That one is too new to go.
+    let in_vain = || node.log().matches("unused images (freed 0 bytes)").count();
+    clock.advance(300);
+    assert!(wait_for(|| (in_vain() > 0).then_some(())).is_some(), "{}", node.log());
+    assert!(node.images().contains("local/never"));
+
+    // Of those that nobody needs the one goes that was not needed for longer, which is enough.
+    node.take("past.yaml");
+    node.wait_for_gone("past");
+    clock.advance(600);
+    wait_for_images(&node, &["busybox", "past", "web"]);
+    // And when even the other one is not enough, those that are needed stay.
+    let more = File::create(node.path("root/more")).unwrap();
+    rustix::fs::fallocate(more, rustix::fs::FallocateFlags::empty(), 0, 50 * MI).unwrap();
+    clock.advance(300);
+    wait_for_images(&node, &["busybox", "web"]);
+    let before = in_vain();
+    clock.advance(300);
+    assert!(wait_for(|| (in_vain() > before).then_some(())).is_some(), "{}", node.log());
+    wait_for_images(&node, &["busybox", "web"]);
+    let now = node.wait_for_running("web");
+    assert_eq!((now.id(), now.restarts), (web.id(), 0));
+    node.mainstay(&["down"]).success();
+    node.terminated();
+    drop(small);
+}
+
+/// Waits until these images are there and no others.
+#[track_caller]
+fn wait_for_images(node: &Node, names: &[&str]) {
+    let is = || {
+        let all = node.images();
+        let names = names.iter().filter(|name| all.contains(&format!("local/{name}:1"))).count();
+        (names, all.lines().count())
+    };
+    // The first line is a head.
+    let expected = (names.len(), names.len() + 1);
+    assert!(
+        wait_for(|| (is() == expected).then_some(())).is_some(),
+        "{}\n{}",
+        node.images(),
+        node.log()
+    );
 }

@@ -1,9 +1,12 @@
 //! What containers may do.
 
 use std::fs;
+use std::path::Path;
 
+use rustix::io::Errno;
 use serde_json::{Value, json};
 
+use crate::api::{shown, wait_for_phase};
 use crate::image::Image;
 use crate::manifest::{Manifest, command, pod};
 use crate::node::{Node, Pod};
@@ -303,4 +306,39 @@ fn a_read_only_root_file_system_is_and_a_privileged_container_sees_the_devices()
             "{devices}"
         );
     }
+}
+
+/// As a kubelet's runtime does, which has nothing to give them to.
+#[test]
+fn labels_of_selinux_are_accepted_without_effect_on_a_kernel_that_has_none() {
+    if Path::new("/sys/fs/selinux/enforce").exists() {
+        println!("skipped: this kernel has SELinux, where such pods are rejected");
+        return;
+    }
+    let Some(node) = Node::start() else { return };
+    let options = json!({
+        "user": "system_u", "role": "system_r", "type": "container_t", "level": "s0:c123,c456",
+    });
+    let of_pod = json!({ "seLinuxOptions": options, "seLinuxChangePolicy": "Recursive" });
+    let labelled = with_context("labelled", json!({ "seLinuxOptions": { "level": "s0:c7" } }))
+        .set("spec.securityContext", of_pod)
+        .with_volume(json!({ "name": "data", "emptyDir": {} }))
+        .script("touch /data/file");
+    node.put("labelled.yaml", &labelled);
+    node.put("plain.yaml", &pod("plain"));
+    node.wait_for_running("plain");
+    let uid = node.wait_for_running("labelled").uid;
+    // Nothing is said against it, and whoever asks sees what was written.
+    assert_eq!(node.status().notes("labelled.yaml"), "");
+    wait_for_phase(&node, "labelled-n1", "Running");
+    let path = "{.spec.securityContext.seLinuxOptions.level} \
+                {.spec.containers[0].securityContext.seLinuxOptions.level}";
+    assert_eq!(shown(&node, &["pod", "labelled-n1"], path).as_deref(), Some("s0:c123,c456 s0:c7"));
+    // Its processes are called what others are, whatever another module of the kernel calls them, and its files
+    // nothing.
+    let label = |name| node.sh(name, "main", "cat /proc/1/attr/current 2>&1; true");
+    assert_eq!(label("labelled"), label("plain"));
+    let file = node.path(&format!("root/pods/{uid}/volumes/kubernetes.io~empty-dir/data/file"));
+    let labelled = rustix::fs::getxattr(&file, "security.selinux", &mut [0; 64]);
+    assert!(matches!(labelled, Err(Errno::NODATA | Errno::OPNOTSUPP)), "{labelled:?}");
 }

@@ -74,7 +74,10 @@ pub(super) const FIELDS: &[Field] = &[
     ),
     taken("clusterDomain", "the domain that pods' names end in, `cluster.local` by default"),
     named("configMapAndSecretChangeDetectionStrategy", &[r#""Watch""#], "they are watched"),
-    taken("containerLogMaxFiles", "files of one container's log, 5 by default, none of them compressed"),
+    taken(
+        "containerLogMaxFiles",
+        "files of one container's log, 5 by default, none of them compressed",
+    ),
     taken("containerLogMaxSize", "bytes of one of them, `10Mi` by default"),
     named("containerLogMaxWorkers", &["1"], "one task rotates logs, which renames files only"),
     taken(
