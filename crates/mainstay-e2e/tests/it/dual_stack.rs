@@ -52,6 +52,7 @@ fn a_pod_has_addresses_of_both_kinds_and_is_reached_by_them() {
     let ports = json!([{ "containerPort": 80, "hostPort": port }]);
     node.put("web.yaml", &server("web").main("ports", ports));
     node.put("other.yaml", &pod("other").set("spec.hostNetwork", false));
+    node.wait_for_running("web");
     let ips = told(&node, "pod", "web-n1", "{.status.podIPs[*].ip}", 2);
     assert!(ips[0].contains('.') && ips[1].contains(':'), "{ips:?}");
     assert_eq!(told(&node, "pod", "web-n1", "{.status.podIP}", 1), ips[..1]);
