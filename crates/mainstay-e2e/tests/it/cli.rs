@@ -173,6 +173,70 @@ fn rotated_logs_are_read_as_one() {
     assert_eq!(node.mainstay(&["logs", "web", "--tail=150"]).success(), expected);
 }
 
+/// A container that writes as fast as it can while its log is rotated again and again.
+#[test]
+fn no_line_is_lost_or_told_twice_when_logs_are_rotated_under_load() {
+    let Some(mut node) = Node::prepare() else { return };
+    node.configure(
+        "containerLogMaxSize: 16Ki\ncontainerLogMaxFiles: 1000\ncontainerLogMonitorInterval: 3s",
+    );
+    node.launch();
+    let script = "i=0; until [ -e /host/enough ]; do for _ in $(seq 500); do i=$((i+1)); echo $i; \
+                  done; done; echo $i > /host/count";
+    node.put("web.yaml", &pod("web").with_host_directory(&node.host()).script(script));
+    let uid = node.wait_for_running("web").uid;
+    // Somebody reads along, until the pod ends.
+    let followed = node.path("followed");
+    let mut follower = node.command(&["logs", "-f", "web"]);
+    let mut follower = follower.stdout(fs::File::create(&followed).unwrap()).spawn().unwrap();
+    let directory = node.path(&format!("root/log/pods/default_web-n1_{uid}/main"));
+    let rotated = || fs::read_dir(&directory).unwrap().count() - 1;
+    assert!(wait_for(|| (rotated() >= 3).then_some(())).is_some(), "{}", node.log());
+    fs::write(node.host().join("enough"), "").unwrap();
+    let count: usize = node.wait_for_told("count", 1)[0].parse().unwrap();
+    let last = ["logs", "web", "--tail=1"];
+    let is_written = || node.mainstay(&last).stdout == format!("{count}\n");
+    assert!(wait_for(|| is_written().then_some(())).is_some(), "{}", node.mainstay(&last).stdout);
+    // One line at a time: all of them are too many to be shown when one is wrong.
+    let check = |place: &str, line: &str, number: &mut usize| {
+        *number += 1;
+        assert_eq!(line, number.to_string(), "{place}");
+    };
+    let end = format!("\n{count}\n");
+    let is_whole = || fs::read_to_string(&followed).unwrap().ends_with(&end).then_some(());
+    assert!(wait_for(is_whole).is_some(), "whoever follows does not hear of the last line");
+    follower.kill().unwrap();
+    follower.wait().unwrap();
+    let read = node.mainstay(&["logs", "web"]).success();
+    for (how, text) in [("followed", fs::read_to_string(&followed).unwrap()), ("read", read)] {
+        let mut told = 0;
+        text.lines().for_each(|line| check(how, line, &mut told));
+        assert_eq!(told, count, "{how}");
+    }
+    // So it is for whoever reads the files, once nobody renames them any more.
+    node.terminate();
+    let mut files: Vec<_> =
+        fs::read_dir(&directory).unwrap().map(|file| file.unwrap().path()).collect();
+    // Those of before have longer names, and end in times.
+    files.sort_by_key(|file| (file.extension().is_some_and(|it| it == "log"), file.clone()));
+    let (mut written, mut line) = (0, String::new());
+    for file in files {
+        let (text, place) = (fs::read_to_string(&file).unwrap(), file.to_str().unwrap());
+        assert!(text.is_empty() || text.ends_with('\n'), "{place} ends within a line");
+        for entry in text.lines() {
+            // The time, the stream, whether the line ends here, and what of it. Source: the CRI's format.
+            let [_, "stdout", tag, part] = entry.splitn(4, ' ').collect::<Vec<_>>()[..] else {
+                panic!("{place}: {entry}")
+            };
+            line.push_str(part);
+            if tag == "F" {
+                check(place, &std::mem::take(&mut line), &mut written);
+            }
+        }
+    }
+    assert_eq!(written, count);
+}
+
 #[test]
 fn exec_passes_on_input_output_and_how_the_command_ended() {
     let Some(mut node) = Node::start() else { return };
