@@ -1,6 +1,6 @@
 //! When something is short on the machine.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::path::Path;
 
 use rustix::fs::statvfs;
@@ -226,4 +226,82 @@ fn what_is_kept_from_pods_is_kept_by_ending_one_and_not_by_the_kernel() {
         let now = node.wait_for_running(name);
         assert_eq!((now.id(), now.restarts), (before.id(), 0), "{now:#?}");
     }
+}
+
+/// Takes as many files or processes as its script does at its first start, and none later.
+fn takes(node: &Node, name: &str, script: &str) -> Manifest {
+    let own = pod(name).with_host_directory(&node.host());
+    own.with_volume(json!({ "name": "cache", "emptyDir": {} }))
+        .script(&format!("test -e /host/{name} || {{ {script}; }}; echo start >> /host/{name}"))
+}
+
+/// Runs a pod that takes too much beside one that is more important, until it has been ended for that and runs
+/// again. What is said of it begins so.
+fn the_one_that_takes_ends_and_comes_back(node: &Node, script: &str, beginning: &str) {
+    let important = takes(node, "important", "true").set("spec.priority", 7);
+    node.put("important.yaml", &important);
+    let important = node.wait_for_running("important");
+    node.put("takes.yaml", &takes(node, "takes", script));
+    let ended = node.wait_for_state("takes", "Evicted");
+    let status = &ended.status;
+    assert_eq!(
+        (status.phase.as_deref(), status.reason.as_deref()),
+        (Some("Failed"), Some("Evicted"))
+    );
+    let message = status.message.as_deref().unwrap();
+    assert!(message.starts_with(beginning), "{message}");
+    assert!(message.ends_with("It is started again when the node has enough again. "), "{message}");
+    node.wait_for_told("takes", 2);
+    let back = node.wait_for_running("takes");
+    let [evicted] = back.events("Evicted")[..] else { panic!("{back:#?}") };
+    assert_eq!((&*evicted.kind, &*evicted.message), ("Warning", message));
+    assert_eq!(back.events("Returned").len(), 1, "{back:#?}");
+    let now = node.wait_for_running("important");
+    assert_eq!((now.id(), now.restarts), (important.id(), 0));
+}
+
+#[test]
+fn a_pod_with_too_many_files_makes_room_for_those_of_others() {
+    let Some(mut node) = Node::prepare() else { return };
+    let small = Small::below(&node, 160 * MI);
+    // The node has some hundred of its own there, and the pod twice as many as there may be beside them. One more
+    // than an even number, since thousands are told by a letter.
+    let least = (statvfs(node.path("root")).unwrap().f_ffree - 4000) | 1;
+    node.configure(&format!(
+        "evictionHard: {{nodefs.inodesFree: \"{least}\"}}\nevictionPressureTransitionPeriod: 5s\n\
+         imageMinimumGCAge: 1ms"
+    ));
+    node.launch();
+    let beginning =
+        format!("The node was low on resource: inodes. Threshold quantity: {least}, available: ");
+    let script = "cd /cache; seq 8000 | xargs touch";
+    the_one_that_takes_ends_and_comes_back(&node, script, &beginning);
+    node.mainstay(&["down"]).success();
+    node.terminated();
+    drop(small);
+}
+
+/// How many more processes and threads there may be on this machine, as a kubelet counts them.
+fn processes_left() -> u64 {
+    let read = |path: &str| fs::read_to_string(path).unwrap();
+    let most = ["/proc/sys/kernel/pid_max", "/proc/sys/kernel/threads-max"];
+    let most: u64 = most.iter().map(|path| read(path).trim().parse().unwrap()).min().unwrap();
+    let load = read("/proc/loadavg");
+    let (_, all) = load.split_whitespace().nth(3).unwrap().split_once('/').unwrap();
+    most - all.parse::<u64>().unwrap()
+}
+
+#[test]
+fn a_pod_with_too_many_processes_makes_room_for_those_of_others() {
+    let Some(mut node) = Node::prepare() else { return };
+    // Other tests begin and end processes too, but not so many.
+    let least = (processes_left() - 1000) | 1;
+    node.configure(&format!(
+        "evictionHard: {{pid.available: \"{least}\"}}\nevictionPressureTransitionPeriod: 5s"
+    ));
+    node.launch();
+    let beginning =
+        format!("The node was low on resource: pids. Threshold quantity: {least}, available: ");
+    let script = "for _ in $(seq 2000); do sleep infinity & done";
+    the_one_that_takes_ends_and_comes_back(&node, script, &beginning);
 }
