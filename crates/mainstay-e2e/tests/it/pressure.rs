@@ -6,7 +6,7 @@ use std::path::Path;
 use rustix::fs::statvfs;
 use serde_json::json;
 
-use crate::api::{create, shown, wait_for_phase};
+use crate::api::{create, shown, wait_for_phase, wait_for_shown};
 use crate::bad_input::Small;
 use crate::image::Image;
 use crate::manifest::{Manifest, pod};
@@ -304,4 +304,45 @@ fn a_pod_with_too_many_processes_makes_room_for_those_of_others() {
         format!("The node was low on resource: pids. Threshold quantity: {least}, available: ");
     let script = "for _ in $(seq 2000); do sleep infinity & done";
     the_one_that_takes_ends_and_comes_back(&node, script, &beginning);
+}
+
+#[test]
+fn for_a_soft_threshold_pods_end_after_a_while_and_have_time_for_it() {
+    let Some(mut node) = Node::prepare() else { return };
+    // So much is never there.
+    node.arguments.extend([
+        "--eviction-soft=memory.available<99.9%".to_owned(),
+        "--eviction-soft-grace-period=memory.available=11s".to_owned(),
+        "--eviction-max-pod-grace-period=5".to_owned(),
+    ]);
+    node.launch();
+    let ends = |name: &str, at_end: &str| {
+        let own = pod(name).with_host_directory(&node.host());
+        own.set("spec.terminationGracePeriodSeconds", 90).exactly(&format!(
+            "trap 'echo {name} >> /host/ends; {at_end}' TERM; while true; do sleep 0.1; done"
+        ))
+    };
+    // One of them takes longer than those have that are ended for a hard threshold, the other one for ever.
+    let polite = ends("polite", "sleep 2; echo done >> /host/ends; exit 3");
+    node.put("polite.yaml", &polite.set("spec.priority", 1));
+    node.put("stubborn.yaml", &ends("stubborn", ""));
+    node.wait_for_running("polite");
+    node.wait_for_running("stubborn");
+    let pressure = "{.status.conditions[?(@.type==\"MemoryPressure\")].status}";
+    wait_for_shown(&node, &["node", "n1"], pressure, Some("True"));
+    // It is told at the first look, and nobody has to end before the third.
+    assert_eq!(node.told("ends"), [""; 0]);
+    for (name, code) in [("stubborn", 137), ("polite", 3)] {
+        let status = node.wait_until(&format!("{name} has ended"), |status| {
+            let state = status.pod(name).and_then(|pod| pod.container("main").state.clone());
+            let ended = state.and_then(|state| state.terminated);
+            ended.is_some_and(|ended| ended.exit_code == code)
+        });
+        let ended = &status.pod(name).unwrap().status;
+        assert_eq!(ended.reason.as_deref(), Some("Evicted"), "{ended:#?}");
+        let message = ended.message.as_deref().unwrap();
+        let beginning = "The node was low on resource: memory. Threshold quantity: ";
+        assert!(message.starts_with(beginning), "{message}");
+    }
+    assert_eq!(node.told("ends"), ["stubborn", "polite", "done"]);
 }
