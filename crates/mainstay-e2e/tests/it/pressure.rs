@@ -1,8 +1,9 @@
 //! When something is short on the machine.
 
 use std::fs::{self, File};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
+use mainstay_testkit::tools;
 use rustix::fs::statvfs;
 use serde_json::json;
 
@@ -345,4 +346,111 @@ fn for_a_soft_threshold_pods_end_after_a_while_and_have_time_for_it() {
         assert!(message.starts_with(beginning), "{message}");
     }
     assert_eq!(node.told("ends"), ["stubborn", "polite", "done"]);
+}
+
+/// A clock of an agent that goes forward when it is told to. Whoever gives the kernel a time to wait for, as the
+/// store of the API does, does not hear of it: nothing is asked of the API.
+struct Clock {
+    file: PathBuf,
+    seconds: u64,
+}
+
+impl Clock {
+    /// The one of this node's next agent.
+    fn of(node: &mut Node) -> Self {
+        let library = tools::program("libfaketime.so.1").canonicalize().unwrap();
+        let clock = Self { file: node.path("clock"), seconds: 0 };
+        node.environment = vec![
+            ("LD_PRELOAD", library.to_str().unwrap().to_owned()),
+            ("FAKETIME_TIMESTAMP_FILE", clock.file.to_str().unwrap().to_owned()),
+            ("FAKETIME_CACHE_DURATION", "1".to_owned()),
+            ("NO_FAKE_STAT", "1".to_owned()),
+        ];
+        clock.write();
+        clock
+    }
+
+    fn advance(&mut self, seconds: u64) {
+        self.seconds += seconds;
+        self.write();
+    }
+
+    fn write(&self) {
+        let whole = self.file.with_extension("new");
+        fs::write(&whole, format!("+{}\n", self.seconds)).unwrap();
+        fs::rename(whole, &self.file).unwrap();
+    }
+}
+
+#[test]
+fn a_disk_that_is_fuller_than_it_should_be_loses_the_images_that_nobody_needs() {
+    let Some(mut node) = Node::prepare() else { return };
+    let small = Small::below(&node, 200 * MI);
+    node.configure(
+        "imageGCHighThresholdPercent: 80\nimageGCLowThresholdPercent: 75\nimageMinimumGCAge: 7m",
+    );
+    let mut clock = Clock::of(&mut node);
+    node.launch();
+    let provide = |name: &str, mebibytes: usize| {
+        let file = node.path(&format!("{name}.tar"));
+        let image = Image::busybox().with_file("content", &"x".repeat(mebibytes << 20));
+        image.docker_archive(&format!("local/{name}:1"), &file);
+        node.import(&file);
+        fs::remove_file(file).unwrap();
+    };
+    for (name, mebibytes) in [("web", 25), ("past", 26)] {
+        provide(name, mebibytes);
+        node.put(&format!("{name}.yaml"), &pod(name).main("image", format!("local/{name}:1")));
+    }
+    node.put("plain.yaml", &pod("plain"));
+    let web = node.wait_for_running("web");
+    node.wait_for_running("past");
+    node.wait_for_running("plain");
+    // With the next image more than 80 of 100 parts are taken.
+    leave(&node.path("root"), 60 * MI);
+    provide("never", 30);
+
+    // That one is too new to go.
+    let in_vain = || node.log().matches("unused images (freed 0 bytes)").count();
+    clock.advance(300);
+    assert!(wait_for(|| (in_vain() > 0).then_some(())).is_some(), "{}", node.log());
+    assert!(node.images().contains("local/never"));
+
+    // Of those that nobody needs the one goes that was not needed for longer, which is enough.
+    node.take("past.yaml");
+    node.wait_for_gone("past");
+    clock.advance(600);
+    wait_for_images(&node, &["busybox", "past", "web"]);
+    // And when even the other one is not enough, those that are needed stay.
+    let more = File::create(node.path("root/more")).unwrap();
+    rustix::fs::fallocate(more, rustix::fs::FallocateFlags::empty(), 0, 50 * MI).unwrap();
+    clock.advance(300);
+    wait_for_images(&node, &["busybox", "web"]);
+    let before = in_vain();
+    clock.advance(300);
+    assert!(wait_for(|| (in_vain() > before).then_some(())).is_some(), "{}", node.log());
+    wait_for_images(&node, &["busybox", "web"]);
+    let now = node.wait_for_running("web");
+    assert_eq!((now.id(), now.restarts), (web.id(), 0));
+    node.mainstay(&["down"]).success();
+    node.terminated();
+    drop(small);
+}
+
+/// Waits until these images are there and no others.
+#[track_caller]
+fn wait_for_images(node: &Node, names: &[&str]) {
+    let is = || {
+        let all = node.images();
+        let names = names.iter().filter(|name| all.contains(&format!("local/{name}:1"))).count();
+        (names, all.lines().count())
+    };
+    // The first line is a head.
+    let expected = (names.len(), names.len() + 1);
+    assert!(
+        wait_for(|| (is() == expected).then_some(())).is_some(),
+        "{}\n{}",
+        node.images(),
+        node.log()
+    );
 }
