@@ -2,6 +2,7 @@
 
 mod install;
 mod kernel;
+mod logind;
 mod power;
 mod purge;
 mod reboot;
@@ -45,6 +46,7 @@ pub(super) const STEPS: &[(Driver, Check)] = &[
     step(Systemd, "NFS", kernel::nfs),
     step(Systemd, "SCTP", kernel::sctp),
     step(Systemd, "memory that is kept", kernel::memory),
+    step(Systemd, "logind", logind::shutdown),
     step(Systemd, "reboot", reboot::reboot),
     step(Systemd, "power cuts", power::cuts),
     step(Systemd, "down --purge", purge::purge),

@@ -98,6 +98,12 @@ impl Guest {
         self.switch_on()
     }
 
+    /// Switches it off as an operator does, and on again.
+    pub(super) fn power_off_and_on(&mut self) -> anyhow::Result<()> {
+        self.machine.take().context("the guest is off")?.end_by("systemctl --no-block poweroff")?;
+        self.switch_on()
+    }
+
     pub(super) fn cut_power(&mut self) -> anyhow::Result<()> {
         self.machine.take().context("the guest is off")?.cut_power()
     }

@@ -6,7 +6,7 @@ use crate::vm::guest::{Driver, Guest};
 use crate::vm::payload::IMAGES;
 use crate::vm::pods::{self, MANIFESTS};
 
-const DEFAULTS: &str = "/etc/default/mainstay";
+pub(super) const DEFAULTS: &str = "/etc/default/mainstay";
 const DROP_IN: &str = "/etc/systemd/system/mainstay.service.d";
 const CONFIG: &str = "/etc/mainstay/config.yaml";
 /// Those that make a bridge network, host ports and container file systems. They are loaded when
