@@ -185,6 +185,10 @@ fn no_line_is_lost_or_told_twice_when_logs_are_rotated_under_load() {
                   done; done; echo $i > /host/count";
     node.put("web.yaml", &pod("web").with_host_directory(&node.host()).script(script));
     let uid = node.wait_for_running("web").uid;
+    // Somebody reads along, until the pod ends.
+    let followed = node.path("followed");
+    let mut follower = node.command(&["logs", "-f", "web"]);
+    let mut follower = follower.stdout(fs::File::create(&followed).unwrap()).spawn().unwrap();
     let directory = node.path(&format!("root/log/pods/default_web-n1_{uid}/main"));
     let rotated = || fs::read_dir(&directory).unwrap().count() - 1;
     assert!(wait_for(|| (rotated() >= 3).then_some(())).is_some(), "{}", node.log());
@@ -193,31 +197,41 @@ fn no_line_is_lost_or_told_twice_when_logs_are_rotated_under_load() {
     let last = ["logs", "web", "--tail=1"];
     let is_written = || node.mainstay(&last).stdout == format!("{count}\n");
     assert!(wait_for(|| is_written().then_some(())).is_some(), "{}", node.mainstay(&last).stdout);
-    // No assertion shows these by the million.
+    // One line at a time: all of them are too many to be shown when one is wrong.
     let check = |place: &str, line: &str, number: &mut usize| {
         *number += 1;
         assert_eq!(line, number.to_string(), "{place}");
     };
-    let mut told = 0;
-    for line in node.mainstay(&["logs", "web"]).success().lines() {
-        check("mainstay logs", line, &mut told);
+    let end = format!("\n{count}\n");
+    let is_whole = || fs::read_to_string(&followed).unwrap().ends_with(&end).then_some(());
+    assert!(wait_for(is_whole).is_some(), "whoever follows does not hear of the last line");
+    follower.kill().unwrap();
+    follower.wait().unwrap();
+    let read = node.mainstay(&["logs", "web"]).success();
+    for (how, text) in [("followed", fs::read_to_string(&followed).unwrap()), ("read", read)] {
+        let mut told = 0;
+        text.lines().for_each(|line| check(how, line, &mut told));
+        assert_eq!(told, count, "{how}");
     }
-    assert_eq!(told, count);
     // So it is for whoever reads the files, once nobody renames them any more.
     node.terminate();
     let mut files: Vec<_> =
         fs::read_dir(&directory).unwrap().map(|file| file.unwrap().path()).collect();
     // Those of before have longer names, and end in times.
     files.sort_by_key(|file| (file.extension().is_some_and(|it| it == "log"), file.clone()));
-    let mut written = 0;
+    let (mut written, mut line) = (0, String::new());
     for file in files {
-        let text = fs::read_to_string(&file).unwrap();
-        assert!(text.is_empty() || text.ends_with('\n'), "{} ends within a line", file.display());
-        for line in text.lines() {
-            let place = file.to_str().unwrap();
-            let (_, line) =
-                line.split_once(" stdout F ").unwrap_or_else(|| panic!("{place}: {line}"));
-            check(place, line, &mut written);
+        let (text, place) = (fs::read_to_string(&file).unwrap(), file.to_str().unwrap());
+        assert!(text.is_empty() || text.ends_with('\n'), "{place} ends within a line");
+        for entry in text.lines() {
+            // The time, the stream, whether the line ends here, and what of it. Source: the CRI's format.
+            let [_, "stdout", tag, part] = entry.splitn(4, ' ').collect::<Vec<_>>()[..] else {
+                panic!("{place}: {entry}")
+            };
+            line.push_str(part);
+            if tag == "F" {
+                check(place, &std::mem::take(&mut line), &mut written);
+            }
         }
     }
     assert_eq!(written, count);

@@ -64,23 +64,10 @@ impl LogReader {
     ///
     /// When it cannot be read; one that was never written to is absent.
     pub fn open(path: &Path, options: LogOptions) -> io::Result<Self> {
-        let mut files = VecDeque::new();
-        for part in super::rotated(path)? {
-            match File::open(part) {
-                // The oldest one went meanwhile.
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                other => files.push_back(BufReader::new(other?)),
-            }
-        }
-        match File::open(path) {
-            // It is being rotated; its new file is found when it is there.
-            Err(error) if error.kind() == io::ErrorKind::NotFound && !files.is_empty() => {}
-            other => files.push_back(BufReader::new(other?)),
-        }
         let mut reader = Self {
             path: path.to_owned(),
             options,
-            files,
+            files: with_older(path, File::open(path))?,
             skip: 0,
             unfinished: Vec::new(),
             within_line: false,
@@ -142,16 +129,20 @@ impl LogReader {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
             other => other?,
         };
-        if let Some(present) = self.files.front() {
-            let (present, newest) = (present.get_ref().metadata()?, newest.metadata()?);
-            if (present.dev(), present.ino()) == (newest.dev(), newest.ino()) {
-                return Ok(false);
-            }
+        let Some(present) = self.files.front().map(|it| identity(it.get_ref())).transpose()? else {
+            return Ok(false);
+        };
+        if identity(&newest)? == present {
+            return Ok(false);
         }
+        // There may have been more than one rotation since. What is not there any more was the oldest.
+        let mut later = with_older(&self.path, Ok(newest))?;
+        let known = identities(&later)?.iter().rposition(|it| *it == present);
+        later.drain(..known.map_or(0, |at| at + 1));
         // The present file is looked at once more before it is left: it was written to until the
         // newest one was there.
-        self.files.push_back(BufReader::new(newest));
-        Ok(true)
+        self.files.append(&mut later);
+        Ok(self.files.len() > 1)
     }
 
     fn take_in(&mut self, line: &[u8], out: &mut Vec<u8>) {
@@ -184,6 +175,44 @@ impl LogReader {
     }
 }
 
+/// The files of a log, the oldest first, of which the newest one has been opened already: if it is renamed meanwhile,
+/// it is one of the others, and none is missing.
+///
+/// # Errors
+///
+/// When one cannot be read, or there is none.
+fn with_older(path: &Path, newest: io::Result<File>) -> io::Result<VecDeque<BufReader<File>>> {
+    let mut files = VecDeque::new();
+    for part in super::rotated(path)? {
+        match File::open(part) {
+            // The oldest one went meanwhile.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            other => files.push_back(BufReader::new(other?)),
+        }
+    }
+    match newest {
+        // It is being rotated; its new file is found when it is there.
+        Err(error) if error.kind() == io::ErrorKind::NotFound && !files.is_empty() => {}
+        newest => {
+            let newest = newest?;
+            if !identities(&files)?.contains(&identity(&newest)?) {
+                files.push_back(BufReader::new(newest));
+            }
+        }
+    }
+    Ok(files)
+}
+
+/// What a file is told from others by, whatever it is called.
+fn identity(file: &File) -> io::Result<(u64, u64)> {
+    let status = file.metadata()?;
+    Ok((status.dev(), status.ino()))
+}
+
+fn identities(files: &VecDeque<BufReader<File>>) -> io::Result<Vec<(u64, u64)>> {
+    files.iter().map(|file| identity(file.get_ref())).collect()
+}
+
 impl LogOptions {
     fn wants(&self, entry: &Entry<'_>) -> bool {
         if self.stream.is_some_and(|stream| stream != entry.stream) {
@@ -211,81 +240,4 @@ pub(super) fn parse(line: &[u8]) -> Option<Entry<'_>> {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::fs;
-    use std::io::Write;
-
-    use super::*;
-
-    fn line(second: u8, text: &str) -> String {
-        format!("2026-01-02T03:04:0{second}.5Z stdout F {text}\n")
-    }
-
-    fn all(reader: &mut LogReader) -> String {
-        let mut out = Vec::new();
-        reader.read(&mut out, usize::MAX).unwrap();
-        String::from_utf8(out).unwrap()
-    }
-
-    #[test]
-    fn rotated_parts_come_first_and_options_choose() {
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("0.log");
-        let older = directory.path().join("0.log.20260102-030400");
-        fs::write(&older, line(0, "zero") + &line(1, "one")).unwrap();
-        let partial = "2026-01-02T03:04:02Z stderr P tw\n2026-01-02T03:04:02Z stderr F o\n";
-        fs::write(&path, partial.to_owned() + &line(3, "") + "not an entry\n").unwrap();
-        let check = |options, wanted: &str| {
-            let mut reader = LogReader::open(&path, options).unwrap();
-            assert_eq!(all(&mut reader), wanted, "{options:?}");
-            assert_eq!(all(&mut reader), "", "{options:?}");
-        };
-        let options = LogOptions::default();
-        check(options, "zero\none\ntwo\n\nnot an entry\n");
-        check(LogOptions { tail: Some(3), ..options }, "two\n\nnot an entry\n");
-        check(LogOptions { tail: Some(0), ..options }, "");
-        check(LogOptions { tail: Some(100), ..options }, "zero\none\ntwo\n\nnot an entry\n");
-        let stdout = Some(LogStream::Stdout);
-        check(LogOptions { stream: stdout, ..options }, "zero\none\n\nnot an entry\n");
-        check(LogOptions { stream: Some(LogStream::Stderr), ..options }, "two\nnot an entry\n");
-        let since = Some("2026-01-02T03:04:02Z".parse().unwrap());
-        check(LogOptions { since, ..options }, "two\n\nnot an entry\n");
-        check(LogOptions { since, tail: Some(2), ..options }, "\nnot an entry\n");
-        let timestamps = LogOptions { timestamps: true, tail: Some(3), ..options };
-        let wanted = "2026-01-02T03:04:02Z two\n2026-01-02T03:04:03.5Z \nnot an entry\n";
-        check(timestamps, wanted);
-    }
-
-    #[test]
-    fn what_is_added_later_is_read_through_a_rotation() {
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("0.log");
-        let mut file = File::create(&path).unwrap();
-        let mut reader = LogReader::open(&path, LogOptions::default()).unwrap();
-        assert_eq!(all(&mut reader), "");
-        let (front, back) = (line(1, "one"), line(2, "two"));
-        file.write_all(&front.as_bytes()[..10]).unwrap();
-        assert_eq!(all(&mut reader), "");
-        file.write_all(&front.as_bytes()[10..]).unwrap();
-        assert_eq!(all(&mut reader), "one\n");
-        fs::rename(&path, directory.path().join("0.log.20260102-030405")).unwrap();
-        assert_eq!(all(&mut reader), "");
-        // The writer has not heard of the rotation yet.
-        file.write_all(back.as_bytes()).unwrap();
-        fs::write(&path, line(3, "three")).unwrap();
-        assert_eq!(all(&mut reader), "two\nthree\n");
-    }
-
-    #[test]
-    fn reading_stops_where_it_is_told_to_and_goes_on() {
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("0.log");
-        fs::write(&path, line(1, "one") + &line(2, "two")).unwrap();
-        let mut reader = LogReader::open(&path, LogOptions::default()).unwrap();
-        let mut out = Vec::new();
-        reader.read(&mut out, 1).unwrap();
-        assert_eq!(out, b"one\n");
-        reader.read(&mut out, 1).unwrap();
-        assert_eq!(out, b"one\ntwo\n");
-    }
-}
+mod tests;
