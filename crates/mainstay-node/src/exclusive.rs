@@ -70,7 +70,10 @@ impl Exclusives {
         let pages = if what.huge_pages.is_empty() { BTreeMap::new() } else { huge_pages() };
         let mut wants = self.lock();
         let had = self.observer.exclusives();
-        let had = had.iter().map(|(key, what)| Claim { key, what, standing: Standing::Has });
+        // A sandbox that is being made may be seen already.
+        let is_making = |key: &PodKey| wants.get(key).is_some_and(|want| want.is_making);
+        let had = had.iter().filter(|(key, _)| !is_making(key));
+        let had = had.map(|(key, what)| Claim { key, what, standing: Standing::Has });
         let wanted = wants.iter().map(|(key, want)| {
             let standing = if want.is_making { Standing::Has } else { Standing::Wants(want.since) };
             Claim { key, what: &want.what, standing }
@@ -78,11 +81,16 @@ impl Exclusives {
         let others: Vec<Claim<'_>> = had.chain(wanted).collect();
         let admitted = admit(key, since, &what, &others, &pages);
         let is_making = admitted.is_ok();
-        wants.insert(key.clone(), Want { what, since, is_making });
-        drop(wants);
-        if let Err(Conflict::HugePages { .. }) = admitted {
+        let let_go = if let Err(Conflict::HugePages { .. }) = admitted {
             // It may wait for ever, and nobody has to wait for its ports until then.
-            self.release(key);
+            wants.remove(key).is_some()
+        } else {
+            wants.insert(key.clone(), Want { what, since, is_making });
+            false
+        };
+        drop(wants);
+        if let_go {
+            self.observer.tell_of_freed();
         }
         admitted.map(|()| Making { all: self, key, is_made: false })
     }
@@ -149,24 +157,24 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let runtime = FakeRuntime::default();
         let observer = Arc::new(Observer::new(Arc::new(runtime.clone()), NodeFacts::default()));
-        let ports = Exclusives::new(observer.clone());
+        let exclusives = Exclusives::new(observer.clone());
         let (a, b) = (with_port("a"), with_port("b"));
         let (key_a, key_b) = (key_of(&a), key_of(&b));
         let why = |claimed: Result<Making<'_>, Conflict>| claimed.err().map(|it| it.to_string());
         let mut changes = observer.freed();
-        ports.expect(&key_a, &a);
-        ports.expect(&key_b, &b);
+        exclusives.expect(&key_a, &a);
+        exclusives.expect(&key_b, &b);
         let first = "host port 80/TCP is for pod default/a-n1, which was accepted first";
-        assert_eq!(why(ports.claim(&key_b, &b)).as_deref(), Some(first));
+        assert_eq!(why(exclusives.claim(&key_b, &b)).as_deref(), Some(first));
         // One that cannot begin is in nobody's way, and comes back when it can.
         hears(&mut changes);
-        ports.release(&key_a);
+        exclusives.release(&key_a);
         assert!(hears(&mut changes));
-        drop(ports.claim(&key_b, &b).unwrap());
+        drop(exclusives.claim(&key_b, &b).unwrap());
         assert!(hears(&mut changes));
-        let making = ports.claim(&key_a, &a).unwrap();
+        let making = exclusives.claim(&key_a, &a).unwrap();
         let in_use = "host port 80/TCP is in use by pod default/a-n1";
-        assert_eq!(why(ports.claim(&key_b, &b)).as_deref(), Some(in_use));
+        assert_eq!(why(exclusives.claim(&key_b, &b)).as_deref(), Some(in_use));
         // As it is made.
         let mut sample = Sample::new("t", root.path());
         sample.sandbox.metadata.name = key_a.name.clone();
@@ -177,16 +185,37 @@ mod tests {
         observer.refresh(&id).await.unwrap();
         making.made();
         // Its manifest goes, and it does later.
-        ports.release(&key_a);
+        exclusives.release(&key_a);
         hears(&mut changes);
-        assert_eq!(why(ports.claim(&key_b, &b)).as_deref(), Some(in_use));
+        assert_eq!(why(exclusives.claim(&key_b, &b)).as_deref(), Some(in_use));
         runtime.stop_pod_sandbox(&id).await.unwrap();
         observer.refresh(&id).await.unwrap();
         assert!(hears(&mut changes));
-        ports.claim(&key_b, &b).unwrap().made();
+        exclusives.claim(&key_b, &b).unwrap().made();
         // If that goes again, it is still before one that was accepted later.
         let first = first.replace("default/a", "default/b");
         let later = a.as_ref().clone().with_config_seen("2100-01-01T00:00:00Z");
-        assert_eq!(why(ports.claim(&key_a, &later)), Some(first));
+        assert_eq!(why(exclusives.claim(&key_a, &later)), Some(first));
+    }
+    #[tokio::test]
+    async fn a_pod_that_waits_for_huge_pages_wakes_nobody_by_that() {
+        let observer =
+            Arc::new(Observer::new(Arc::new(FakeRuntime::default()), NodeFacts::default()));
+        let exclusives = Exclusives::new(observer.clone());
+        let big =
+            pod("apiVersion: v1\nkind: Pod\nmetadata: {name: big}\nspec:\n  hostNetwork: true\n  \
+             containers: [{name: c, image: i, ports: [{containerPort: 80}], \
+             resources: {limits: {cpu: 1, hugepages-2Mi: 1Pi}}}]\n");
+        let (key, web) = (key_of(&big), with_port("web"));
+        let (mut changes, web_key) = (observer.freed(), key_of(&web));
+        exclusives.expect(&key, &big);
+        exclusives.expect(&web_key, &web);
+        hears(&mut changes);
+        // Its port is free at once, and then nothing changes however often it looks.
+        for heard in [true, false, false] {
+            assert!(exclusives.claim(&key, &big).is_err());
+            assert_eq!(hears(&mut changes), heard);
+        }
+        exclusives.claim(&web_key, &web).unwrap().made();
     }
 }

@@ -122,6 +122,17 @@ impl Observer {
         all
     }
 
+    /// How long what runs has at most to end.
+    pub(crate) fn longest_grace(&self) -> Duration {
+        let pods = self.lock();
+        let longest = |pod: &watch::Sender<Arc<SeenPod>>| {
+            let seen = pod.borrow();
+            let alive = seen.sandboxes.iter().filter(|sandbox| sandbox.is_alive());
+            alive.map(|sandbox| sandbox.grace).max()
+        };
+        pods.values().filter_map(longest).max().unwrap_or_default()
+    }
+
     /// Changes when something may be free that pods wait for.
     pub(crate) fn freed(&self) -> watch::Receiver<u64> {
         self.freed.subscribe()

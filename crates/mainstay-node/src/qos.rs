@@ -34,9 +34,10 @@ pub(crate) async fn keep(
         if seen.is_complete() {
             let (performer, all) = (performer.clone(), all.clone());
             let set = spawn_blocking(move || {
-                weigh(&performer, &seen)?;
-                let graces = seen.active().map(|report| report.pod.termination_grace_period());
-                all.keep_longest_grace(graces.max().unwrap_or_default())
+                let weighed = weigh(&performer, &seen);
+                // Those that are ending are not on the board any more.
+                let kept = all.keep_longest_grace(performer.observer.longest_grace());
+                weighed.and(kept)
             });
             let set = set.await;
             let failed = set.unwrap_or_else(|error| Err(error.to_string())).err();

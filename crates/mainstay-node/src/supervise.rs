@@ -245,7 +245,7 @@ impl Supervisor {
             }
             self.add_containers(key, goal);
         }
-        self.expect_ports(&goals);
+        self.expect_exclusives(&goals);
         self.earlier.retain(|key, _| goals.contains_key(key));
         // Also those that went while no agent ran.
         let gone = |key: &&PodKey| !goals.contains_key(*key) && self.is_decided(key);
@@ -258,8 +258,8 @@ impl Supervisor {
         self.see_to_workers();
     }
 
-    /// Tells of ports of the host that pods need which are to begin.
-    fn expect_ports(&self, goals: &Goals) {
+    /// Tells of what pods need for themselves which are to begin.
+    fn expect_exclusives(&self, goals: &Goals) {
         for (key, goal) in goals.iter().filter(|(_, goal)| goal.stop.is_none()) {
             let known = self.goals.get(key).is_some_and(|it| it.pod.uid() == goal.pod.uid());
             if !known && self.performer.record(key).is_none_or(|it| it.finished.is_none()) {

@@ -322,16 +322,14 @@ pub(crate) fn forget_runs(
 ) -> Result<(), VolumeError> {
     let Some(forgotten) = last_forgotten(number) else { return Ok(()) };
     let path = facts.pod_log_directory(pod.namespace(), pod.name(), pod.uid()).join(container);
-    logs::forget(&path, forgotten + 1)
-        .and_then(|()| {
-            let is_gone = |log: &Path| log.starts_with(&path) && !log.exists();
-            logs::sweep(&facts.log_directory, is_gone)
-        })
-        .map_err(|source| VolumeError::File {
-            step: "remove what earlier runs logged in",
-            path,
-            source,
-        })
+    let is_gone = |log: &Path| log.starts_with(&path) && !log.exists();
+    let forgotten = logs::forget(&path, forgotten + 1);
+    logs::sweep(&facts.log_directory, is_gone);
+    forgotten.map_err(|source| VolumeError::File {
+        step: "remove what earlier runs logged in",
+        path,
+        source,
+    })
 }
 
 /// Makes the file that a container leaves its termination message in: the one with this number of its name.
@@ -364,11 +362,7 @@ pub(crate) fn clean_up(
     for log_directory in matching(&facts.log_directory, of_pod)? {
         remove(&log_directory)?;
     }
-    logs::unlink_pod(&facts.log_directory, uid).map_err(|source| VolumeError::File {
-        step: "remove the links to what was logged in",
-        path: facts.log_directory.clone(),
-        source,
-    })?;
+    logs::unlink_pod(&facts.log_directory, uid);
     // Last, since by its directory the next agent knows that there is something to clear.
     let directory = facts.pod_directory(uid);
     empty_dir::unmount_below(&directory).map_err(|source| VolumeError::File {

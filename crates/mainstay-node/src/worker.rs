@@ -40,6 +40,7 @@ use mainstay_plan::status::{self, Facts, Phase};
 use mainstay_pod::{Diagnostic, Pod, RestartPolicy};
 use tokio::sync::{mpsc, watch};
 use tokio::task::{AbortHandle, JoinSet};
+use tokio::time::timeout;
 
 pub(crate) use evictions::EvictionOrder;
 use evictions::Evictions;
@@ -53,6 +54,8 @@ use crate::publish::{EventKind, PodReport, Publication, about, of_failure, waits
 
 /// The longest time between two attempts at the same action.
 const LONGEST_RETRY: Duration = Duration::from_secs(30);
+/// How long a look for an image on this machine may take.
+const LOOK_PATIENCE: Duration = Duration::from_secs(1);
 /// How often whoever waits for what others have looks whether there is more of it by itself.
 const LOOK_AGAIN: Duration = Duration::from_secs(10);
 /// The same for images. Source: `MaxImageBackOff` of the kubelet, 300 s.
@@ -319,7 +322,9 @@ impl Worker {
         let run = self.goal.borrow().goal.pod().cloned().filter(|_| !missing.is_empty());
         let Some(run) = run else { return };
         for container in missing {
-            if self.performer.has_images(&run, &container).await {
+            // Meanwhile nothing else is heard; without an answer its own time comes.
+            let looked = timeout(LOOK_PATIENCE, self.performer.has_images(&run, &container)).await;
+            if looked == Ok(true) {
                 self.memory.retry_image(&container, Timestamp::now());
             }
         }
@@ -382,6 +387,7 @@ impl Worker {
             Some(Ok(done)) => {
                 tracing::debug!(pod = %self.key, ?action, "done");
                 self.memory.failures.remove(&key);
+                self.waits_for_others &= key != Key::Sandbox;
                 if let Done::Volumes { left, renew_at } = done {
                     self.memory.outdated |= left;
                     sources.renew_at = renew_at;

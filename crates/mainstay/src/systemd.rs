@@ -66,10 +66,9 @@ fn notify(state: sd_notify::NotifyState<'_>) {
 /// Has systemd wait so long for the end of the unit that this process is of. Source: `EXTEND_TIMEOUT_USEC` in
 /// sd_notify(3).
 pub(crate) fn extend_timeout(by: Duration) {
-    let microseconds = u32::try_from(by.as_micros()).unwrap_or(u32::MAX);
-    if let Err(error) =
-        sd_notify::notify(&[sd_notify::NotifyState::ExtendTimeoutUsec(microseconds)])
-    {
+    // The state of that name holds no more than 71 minutes.
+    let message = format!("EXTEND_TIMEOUT_USEC={}", by.as_micros());
+    if let Err(error) = sd_notify::notify(&[sd_notify::NotifyState::Custom(&message)]) {
         tracing::warn!(%error, "systemd ends pods earlier than they are to end");
     }
 }
@@ -180,7 +179,11 @@ impl PodsGroup for DelegatedGroup {
         if fs::read_to_string(&path).is_ok_and(|known| known == text) {
             return Ok(());
         }
-        fs::write(&path, text).map_err(|error| format!("cannot write {}: {error}", path.display()))
+        // Whoever reads it finds the one or the other.
+        let new = path.with_extension("new");
+        fs::write(&new, text)
+            .and_then(|()| fs::rename(&new, &path))
+            .map_err(|error| format!("cannot write {}: {error}", path.display()))
     }
 
     fn name(&self) -> String {

@@ -191,6 +191,7 @@ fn without_a_registry_the_pull_policy_decides() {
     }
     let (tagged, latest) = (format!("{NOBODY}/app:1"), format!("{NOBODY}/app:latest"));
     let (untagged, missing) = (format!("{NOBODY}/app"), format!("{NOBODY}/missing:1"));
+    let absent = format!("{NOBODY}/absent:latest");
     let pods = [
         ("tagged", &tagged, ""),
         ("latest", &latest, ""),
@@ -200,6 +201,7 @@ fn without_a_registry_the_pull_policy_decides() {
         ("always", &tagged, "Always"),
         ("missing", &missing, ""),
         ("missing-never", &missing, "Never"),
+        ("missing-latest", &absent, ""),
     ];
     for (name, image, policy) in pods {
         let pod = teller(&node, name, image);
@@ -259,10 +261,15 @@ fn without_a_registry_the_pull_policy_decides() {
             ]],
         );
     }
-    // It comes from elsewhere.
-    import(&node, &version("found"), &missing);
-    for name in ["missing", "missing-never"] {
-        assert_eq!(node.wait_for_told(name, 1), ["found"]);
+    // They come from elsewhere.
+    assert!(wait_for_refusal(&node, "missing-latest").contains("ErrImagePull"));
+    for (image, names) in
+        [(&missing, &["missing", "missing-never"][..]), (&absent, &["missing-latest"])]
+    {
+        import(&node, &version("found"), image);
+        for name in names {
+            assert_eq!(node.wait_for_told(name, 1), ["found"]);
+        }
     }
     assert_eq!(node.told("always"), [""; 0]);
 }

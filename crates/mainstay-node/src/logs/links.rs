@@ -36,48 +36,46 @@ pub(crate) fn link(
             fs::create_dir_all(&directory)?;
             symlink(log, &path)
         }
-        // It was begun anew under the same agent or another one.
+        // It was begun before; or its name is so long that it is cut off before what tells it from another run's.
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
         made => made,
     }
 }
 
-/// Removes those that lead to something of this kind.
-///
-/// # Errors
-///
-/// Why one of them is still there.
-pub(crate) fn sweep(logs: &Path, is: impl Fn(&Path) -> bool) -> io::Result<()> {
-    let Some(directory) = links_directory(logs) else { return Ok(()) };
-    let entries = match fs::read_dir(&directory) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        entries => entries?,
-    };
-    for entry in entries {
-        let path = entry?.path();
-        // What is no link, or has just gone, is somebody else's.
-        let Ok(target) = fs::read_link(&path) else { continue };
-        if target.starts_with(logs) && is(&target) {
-            match fs::remove_file(&path) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-                _ => {}
+/// Removes those that lead to something of this kind. The directory is everybody's: what cannot be removed from it is
+/// told of, and is in nobody's way.
+pub(crate) fn sweep(logs: &Path, is: impl Fn(&Path) -> bool) {
+    let Some(directory) = links_directory(logs) else { return };
+    let remove = || -> io::Result<()> {
+        for entry in fs::read_dir(&directory)? {
+            let path = entry?.path();
+            // What is no link, or has just gone, is somebody else's.
+            let Ok(target) = fs::read_link(&path) else { continue };
+            if target.starts_with(logs) && is(&target) {
+                match fs::remove_file(&path) {
+                    Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                    _ => {}
+                }
             }
         }
+        Ok(())
+    };
+    match remove() {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            let directory = directory.display();
+            tracing::warn!(%error, %directory, "links to logs that have gone are left");
+        }
+        _ => {}
     }
-    Ok(())
 }
 
-/// Removes those that lead to logs of a version of a pod.
-///
-/// # Errors
-///
-/// As of [`sweep`].
-pub fn unlink_pod(logs: &Path, uid: &str) -> io::Result<()> {
+/// Removes those that lead to logs of a version of a pod, as [`sweep`] does.
+pub fn unlink_pod(logs: &Path, uid: &str) {
     let end = format!("_{uid}");
     sweep(logs, |target| {
         let below = target.strip_prefix(logs).ok().and_then(|below| below.iter().next());
         below.and_then(|name| name.to_str()).is_some_and(|name| name.ends_with(&end))
-    })
+    });
 }
 
 #[cfg(test)]
@@ -103,12 +101,12 @@ mod tests {
         symlink("/elsewhere_u1", root.path().join("containers/other")).unwrap();
         let link_of = root.path().join("containers/web_ns_main-c2.log");
         assert_eq!(fs::read_link(link_of).unwrap(), log("u2"));
-        unlink_pod(&logs, "u1").unwrap();
+        unlink_pod(&logs, "u1");
         assert_eq!(names(), ["other", "web_ns_main-c2.log"]);
         let long = "a".repeat(300);
         link(&logs, (&long, "ns"), ("main", "c3"), &log("u3")).unwrap();
         assert_eq!(names()[0].len(), LONGEST);
-        sweep(&logs, |target| !target.exists()).unwrap();
+        sweep(&logs, |target| !target.exists());
         assert_eq!(names(), ["other"]);
         // Logs that are elsewhere have none.
         link(root.path(), ("web", "ns"), ("main", "c4"), &log("u4")).unwrap();

@@ -34,15 +34,17 @@ impl Performer {
         Ok(Done::Image { version: run.pod.uid().to_owned(), image: image.to_owned() })
     }
 
-    /// Whether all that [`Performer::ensure_image`] sees to is here, so that nothing would be pulled.
+    /// Whether all that [`Performer::ensure_image`] sees to is here, so that it would be used, also if that is after
+    /// a pull in vain.
     pub(super) async fn has_images(&self, run: &RunGoal, name: &str) -> bool {
         let Some(container) = container(run, name) else { return false };
         let of_volumes =
             images_of_volumes(&run.pod, container).map(|(_, image, policy)| (image, policy));
         for (image, policy) in of_volumes.chain([image_of(&run.pod, container)]) {
             let Ok(present) = self.image(image).await else { return false };
-            if image::decide(policy, presence_of(present.as_ref())) != Decision::Use {
-                return false;
+            match image::decide(policy, presence_of(present.as_ref())) {
+                Decision::Use | Decision::Pull { patience: Some(_) } => {}
+                Decision::Pull { patience: None } | Decision::Refuse => return false,
             }
         }
         true

@@ -38,7 +38,6 @@ use super::pulls::Pulls;
 use crate::agent::AgentConfig;
 use crate::dns as host_dns;
 use crate::exclusive::Exclusives;
-
 use crate::ledger::{Ledger, Record};
 use crate::logs;
 use crate::objects::Objects;
@@ -554,7 +553,11 @@ impl Performer {
             }
         };
         self.show(run, &plan.name, "Created", "Container created".to_owned());
-        let started = self.runtime.start_container(&id).await;
+        // Both, so that one that runs has its link whatever becomes of this agent.
+        let (started, ()) = tokio::join!(
+            self.runtime.start_container(&id),
+            self.link_log(&run.pod, &plan.name, &id, &config.log_path)
+        );
         self.refresh(sandbox).await;
         match started {
             Ok(()) => {
@@ -562,7 +565,6 @@ impl Performer {
                 self.show(run, name, "Started", "Container started".to_owned());
                 let message = format!("Container started: {name}");
                 self.events.tell(&key_of(&run.pod), EventKind::Normal, "Started", message);
-                self.link_log(&run.pod, name, &id, &config.log_path).await;
                 Ok(Done::Started { id, has_hook: lifecycle::post_start(container).is_some() })
             }
             Err(error) => {

@@ -141,9 +141,7 @@ fn remove_logs(instance: &Instance, log_directory: &Path) -> anyhow::Result<()> 
         }
     }
     for uid in &uids {
-        unlink_pod(log_directory, uid).with_context(|| {
-            format!("cannot remove the links to logs in {}", log_directory.display())
-        })?;
+        unlink_pod(log_directory, uid);
     }
     for directory in
         [Some(log_directory.to_owned()), links_directory(log_directory)].into_iter().flatten()
