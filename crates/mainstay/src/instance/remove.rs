@@ -39,11 +39,13 @@ const ROOT_ENTRIES: [&str; 22] = [
 ];
 
 /// The same of a run directory.
-const RUN_ENTRIES: [&str; 12] = [
+const RUN_ENTRIES: [&str; 14] = [
     "boot",
     "cri.sock",
     "healthz-port",
     "instance.new",
+    "longest-grace",
+    "longest-grace.new",
     "mainstay.sock",
     "netns",
     "port",

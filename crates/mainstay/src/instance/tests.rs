@@ -1,8 +1,11 @@
 use std::os::unix::fs::symlink;
+use std::time::Duration;
 
 use expect_test::{Expect, expect};
+use mainstay_node::PodsGroup;
 
 use super::*;
+use crate::systemd::DelegatedGroup;
 
 /// An instance whose directories are not there yet.
 fn instance(directory: &Path) -> Instance {
@@ -173,6 +176,9 @@ fn what_is_not_mainstays_is_not_removed_and_removal_can_be_repeated() {
     }
     fs::write(instance.root_dir.join("network.tmp"), "half").unwrap();
     fs::create_dir(instance.run_dir.join("sandboxes")).unwrap();
+    let grace = Duration::from_secs(60);
+    DelegatedGroup(instance.clone()).keep_longest_grace(grace).unwrap();
+    fs::write(instance.run_dir.join("longest-grace.new"), "6").unwrap();
     instance.remove_run_dir().unwrap();
     for _ in 0..2 {
         let error = instance.remove_root_dir().unwrap_err().to_string();
