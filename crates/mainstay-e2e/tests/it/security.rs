@@ -207,6 +207,8 @@ fn users_groups_and_capabilities_are_as_written() {
         ("none", json!({ "capabilities": { "drop": ["ALL"] } }), 0, 0),
         ("one", json!({ "capabilities": { "drop": ["ALL"], "add": ["CHOWN"] } }), 0, 1),
         ("other", json!({ "runAsUser": 5 }), 5, 0),
+        // Whoever is not root has them only by programs whose files bear them: none is ambient.
+        ("asking", json!({ "runAsUser": 5, "capabilities": { "add": ["NET_ADMIN"] } }), 5, 0),
     ];
     for (name, context, ..) in &cases {
         node.put(&format!("{name}.yaml"), &with_context(name, context.clone()));
@@ -219,6 +221,7 @@ fn users_groups_and_capabilities_are_as_written() {
         let effective = u64::from_str_radix(&field(&status, "CapEff"), 16).unwrap();
         // None more than this machine lets anybody have.
         assert_eq!(effective, expected & held, "{name}");
+        assert_eq!(field(&status, "CapAmb"), "0000000000000000", "{name}");
         assert_eq!(field(&status, "Uid").split('\t').next(), Some(&*uid.to_string()), "{name}");
     }
 }
