@@ -197,6 +197,7 @@ mod tests {
         let later = a.as_ref().clone().with_config_seen("2100-01-01T00:00:00Z");
         assert_eq!(why(exclusives.claim(&key_a, &later)), Some(first));
     }
+
     #[tokio::test]
     async fn a_pod_that_waits_for_huge_pages_wakes_nobody_by_that() {
         let observer =

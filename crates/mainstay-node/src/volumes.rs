@@ -139,8 +139,12 @@ pub(crate) fn prepare(
 /// The control group of a pod: where it is already, if an agent has made it that had all pods side by side.
 pub(crate) fn cgroup(pod: &Pod, facts: &NodeFacts, hierarchies: &Hierarchies) -> String {
     let root = &facts.cgroup_root;
-    let made = qos::cgroups(root, pod.uid()).find(|group| hierarchies.at(group).exists());
-    made.unwrap_or_else(|| qos::cgroup(root, pod))
+    let own = qos::cgroup(root, pod);
+    let is_made = |group: &String| hierarchies.at(group).exists();
+    if is_made(&own) {
+        return own;
+    }
+    qos::cgroups(root, pod.uid()).find(is_made).unwrap_or(own)
 }
 
 fn limits(limits: resources::Limits, facts: &NodeFacts) -> Limits {

@@ -54,12 +54,12 @@ use crate::publish::{EventKind, PodReport, Publication, about, of_failure, waits
 
 /// The longest time between two attempts at the same action.
 const LONGEST_RETRY: Duration = Duration::from_secs(30);
-/// How long a look for an image on this machine may take.
-const LOOK_PATIENCE: Duration = Duration::from_secs(1);
-/// How often whoever waits for what others have looks whether there is more of it by itself.
-const LOOK_AGAIN: Duration = Duration::from_secs(10);
 /// The same for images. Source: `MaxImageBackOff` of the kubelet, 300 s.
 const LONGEST_IMAGE_RETRY: Duration = Duration::from_secs(300);
+/// How often whoever waits for what others have looks whether there is more of it by itself.
+const LOOK_AGAIN: Duration = Duration::from_secs(10);
+/// How long a look for an image on this machine may take.
+const LOOK_PATIENCE: Duration = Duration::from_secs(1);
 
 /// What a worker is started with.
 pub(crate) struct Worker {

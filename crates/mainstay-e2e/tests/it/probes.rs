@@ -5,7 +5,7 @@ use std::fs;
 use jiff::Timestamp;
 use mainstay_pki::{Pki, Wanted};
 use mainstay_testkit::tools;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::api::kubectl;
 use crate::manifest::{Manifest, pod};
@@ -17,7 +17,7 @@ fn probed(node: &Node, name: &str) -> Manifest {
 }
 
 /// A probe that asks every second whether a file of the host's directory is there.
-fn exists(file: &str) -> serde_json::Value {
+fn exists(file: &str) -> Value {
     let command = ["sh", "-c", &format!("cat /host/{file}")];
     json!({ "exec": { "command": command }, "periodSeconds": 1, "timeoutSeconds": 10 })
 }
@@ -90,7 +90,7 @@ fn a_container_that_its_probe_gives_up_is_ended_and_started_again() {
 
 /// A probe that notes in a file of the host's directory that it asked, and fails as the script says; `$n` is how
 /// often it has asked.
-fn counted(file: &str, script: &str) -> serde_json::Value {
+fn counted(file: &str, script: &str) -> Value {
     let script = format!("echo asked >> /host/{file}; n=$(grep -c . /host/{file}); {script}");
     json!({
         "exec": { "command": ["sh", "-c", script] }, "periodSeconds": 1, "timeoutSeconds": 60,
@@ -241,21 +241,26 @@ http {
 }
 ";
 
+/// Puts a server that goes by the configuration in the host's directory, and is ready when a probe says so.
+fn put_nginx(node: &Node, name: &str, probe: Value) {
+    let manifest = probed(node, name)
+        .set("spec.hostNetwork", false)
+        .main("image", "local/nginx:1")
+        .main("command", json!(["nginx", "-c", "/host/nginx.conf", "-g", "daemon off;"]))
+        .main("readinessProbe", probe);
+    node.put(&format!("{name}.yaml"), &manifest);
+}
+
 #[test]
 fn a_server_is_asked_with_the_headers_that_are_written() {
     let Some(mut node) = Node::prepare() else { return };
     node.provide(&tools::image("nginx"));
     node.launch();
     fs::write(node.host().join("nginx.conf"), PICKY).unwrap();
-    let nginx = |name: &str, headers: serde_json::Value| {
+    let nginx = |name: &str, headers: Value| {
         let get = json!({ "port": 8080, "httpHeaders": headers });
         let probe = json!({ "httpGet": get, "periodSeconds": 1, "initialDelaySeconds": 1 });
-        let manifest = probed(&node, name)
-            .set("spec.hostNetwork", false)
-            .main("image", "local/nginx:1")
-            .main("command", json!(["nginx", "-c", "/host/nginx.conf", "-g", "daemon off;"]))
-            .main("readinessProbe", probe);
-        node.put(&format!("{name}.yaml"), &manifest);
+        put_nginx(&node, name, probe);
     };
     let header = |name: &str, value: &str| json!({ "name": name, "value": value });
     let host = header("Host", "probed.example");
@@ -298,12 +303,7 @@ fn a_server_is_asked_over_tls_whoever_vouches_for_it() {
     fs::write(node.host().join("nginx.conf"), SEALED).unwrap();
     let nginx = |name: &str, scheme: &str| {
         let probe = json!({ "httpGet": { "port": 8443, "scheme": scheme }, "periodSeconds": 1 });
-        let manifest = probed(&node, name)
-            .set("spec.hostNetwork", false)
-            .main("image", "local/nginx:1")
-            .main("command", json!(["nginx", "-c", "/host/nginx.conf", "-g", "daemon off;"]))
-            .main("readinessProbe", probe);
-        node.put(&format!("{name}.yaml"), &manifest);
+        put_nginx(&node, name, probe);
     };
     nginx("sealed", "HTTPS");
     nginx("open", "HTTP");
@@ -322,7 +322,7 @@ fn etcd_is_asked_in_its_own_protocol() {
     let Some(mut node) = Node::prepare() else { return };
     node.provide(&tools::image("etcd"));
     node.launch();
-    let etcd = |name: &str, grpc: serde_json::Value| {
+    let etcd = |name: &str, grpc: Value| {
         let listen = ["--listen-client-urls=http://0.0.0.0:2379", "--data-dir=/tmp/etcd"];
         let advertise = "--advertise-client-urls=http://127.0.0.1:2379";
         let manifest = probed(&node, name)

@@ -148,7 +148,9 @@ impl Planner<'_> {
         // can tell more; and then what the run before the one of now came to, as long as that is in none other.
         let replaced = current.is_some_and(|current| self.is_complete(run, current));
         let before = others.iter().find(|other| run.is_own(&other.uid, other.incarnation));
-        let before = before.map(|sandbox| sandbox.id.clone());
+        let before = before
+            .filter(|before| current.is_some_and(|current| tells_before(before, current)))
+            .map(|before| &before.id);
         // What was written down of it tells enough, when there is no room for more, or it had to go for room.
         let eviction = self.memory.eviction(run);
         // One that is started anew by itself begins with empty volumes.
@@ -162,8 +164,7 @@ impl Planner<'_> {
             let newest = self.seen.sandboxes.iter().find(|other| other.uid == uid);
             let tells = newest.is_some_and(|newest| newest.id == sandbox.id)
                 || (current.is_some() && !replaced && sandbox.uid == uid)
-                || (before.as_ref() == Some(&sandbox.id)
-                    && current.is_some_and(|current| tells_before(sandbox, current)));
+                || before == Some(&sandbox.id);
             let is_own = run.is_own(&sandbox.uid, sandbox.incarnation);
             let grace = eviction
                 .filter(|_| is_own)
