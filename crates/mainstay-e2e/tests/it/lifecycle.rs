@@ -122,9 +122,11 @@ fn what_is_done_before_an_end_has_the_grace_period_and_no_longer() {
 #[test]
 fn what_is_done_before_the_end_of_sidecars_is_done_at_once_and_they_end_last() {
     let Some(node) = Node::start() else { return };
-    let stop = |name: &str| exec(&format!("echo stop {name} >> /host/web"));
+    // Each hook waits for the other one, which it can only do beside it.
+    let both = "until [ $(grep -c '^stop [lp]' /host/web) = 2 ]; do sleep 0.02; done";
     let sidecar = |name: &str| {
-        let mut sidecar = telling(name, "true", &json!({ "preStop": stop(name) }));
+        let stop = exec(&format!("echo stop {name} >> /host/web; {both}"));
+        let mut sidecar = telling(name, "true", &json!({ "preStop": stop }));
         sidecar["restartPolicy"] = "Always".into();
         sidecar
     };
@@ -135,7 +137,7 @@ fn what_is_done_before_the_end_of_sidecars_is_done_at_once_and_they_end_last() {
     node.wait_for_running("web");
     assert_eq!(node.wait_for_told("web", 3), ["start log", "start proxy", "start main"]);
     node.take("web.yaml");
-    // All hooks run at the same time, so these two in whatever order; and nothing ends before the main container.
+    // All hooks run at the same time, so these two tell in whatever order; and nothing ends before the main container.
     let hooks = |told: &[String]| {
         let mut hooks = told[3..5].to_vec();
         hooks.sort();
