@@ -7,7 +7,7 @@ use mainstay_pki::{Pki, Wanted};
 use mainstay_testkit::tools;
 use serde_json::{Value, json};
 
-use crate::api::kubectl;
+use crate::api::{create, kubectl};
 use crate::manifest::{Manifest, pod};
 use crate::node::{Node, Pod, wait_for};
 
@@ -365,8 +365,7 @@ fn a_pod_with_a_gate_is_ready_when_somebody_opens_it() {
     let Some(node) = Node::start() else { return };
     let gates = json!([{ "conditionType": "example.com/open" }]);
     let web = pod("web").set("spec.nodeName", "n1").set("spec.readinessGates", gates);
-    let file = node.stage("web.yaml", &web);
-    kubectl(&node, &["create", "-f", file.to_str().unwrap()]).success();
+    create(&node, &web);
     let ready = || {
         let path = "-o=jsonpath={.status.phase} {.status.conditions[?(@.type=='Ready')]['status','reason']}";
         kubectl(&node, &["get", "pod", "web", path]).stdout
