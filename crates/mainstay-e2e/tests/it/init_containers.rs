@@ -5,7 +5,7 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-use crate::manifest::{Manifest, command, container, exactly, pod};
+use crate::manifest::{self, Manifest, command, container, exactly, pod};
 use crate::node::{Node, Pod, wait_for};
 
 /// A container that tells in the pod's file that it has begun, and does as the script says.
@@ -15,14 +15,14 @@ fn telling(pod: &str, name: &str, script: &str) -> Value {
 
 /// One that runs until it is told to end, and tells of that.
 fn lasting(pod: &str, name: &str) -> Value {
-    let script = format!("trap 'echo -{name} >> /host/{pod}; exit' TERM; sleep infinity & wait");
-    telling(pod, name, &script)
+    let script = format!(
+        "trap 'echo -{name} >> /host/{pod}; exit' TERM; echo {name} >> /host/{pod}; sleep infinity & wait"
+    );
+    container(name, &exactly(&script))
 }
 
 fn sidecar(pod: &str, name: &str) -> Value {
-    let mut container = lasting(pod, name);
-    container["restartPolicy"] = "Always".into();
-    container
+    manifest::sidecar(lasting(pod, name), pod, name)
 }
 
 fn with(name: &str, host: &Path, init: Value, main: Value) -> Manifest {

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::http::free_port;
-use crate::manifest::{Manifest, container, exactly, pod};
+use crate::manifest::{Manifest, container, exactly, pod, sidecar};
 use crate::node::{Node, Pod};
 
 /// A container that tells when it starts and when it is asked to end, with these hooks.
@@ -87,6 +87,7 @@ fn what_is_done_before_an_end_is_waited_for_and_then_the_signal_comes() {
     let containers = [telling("main", "true", &json!({ "preStop": exec(hook) }))];
     node.put("web.yaml", &web(&node, &containers));
     node.wait_for_running("web");
+    node.wait_for_told("web", 1);
     // It is replaced.
     let containers = [telling("main", "true", &json!({ "preStop": exec("exit 3") }))];
     node.put("web.yaml", &web(&node, &containers));
@@ -113,6 +114,7 @@ fn what_is_done_before_an_end_has_the_grace_period_and_no_longer() {
     let manifest = web(&node, &[telling("main", "true", &hooks)]);
     node.put("web.yaml", &manifest.set("spec.terminationGracePeriodSeconds", 1));
     node.wait_for_running("web");
+    node.wait_for_told("web", 1);
     node.take("web.yaml");
     node.wait_for_gone("web");
     // There was time to end also after it.
@@ -124,13 +126,12 @@ fn what_is_done_before_the_end_of_sidecars_is_done_at_once_and_they_end_last() {
     let Some(node) = Node::start() else { return };
     // Each hook waits for the other one, which it can only do beside it.
     let both = "until [ $(grep -c '^stop [lp]' /host/web) = 2 ]; do sleep 0.02; done";
-    let sidecar = |name: &str| {
+    let hooked = |name: &str| {
         let stop = exec(&format!("echo stop {name} >> /host/web; {both}"));
-        let mut sidecar = telling(name, "true", &json!({ "preStop": stop }));
-        sidecar["restartPolicy"] = "Always".into();
-        sidecar
+        let container = telling(name, "true", &json!({ "preStop": stop }));
+        sidecar(container, "web", &format!("start {name}"))
     };
-    let init = json!([sidecar("log"), sidecar("proxy")]);
+    let init = json!([hooked("log"), hooked("proxy")]);
     let gate = "until [ -e /host/gate ]; do sleep 0.02; done; echo stop main >> /host/web";
     let main = telling("main", "true", &json!({ "preStop": exec(gate) }));
     node.put("web.yaml", &web(&node, &[main]).set("spec.initContainers", init.clone()));
@@ -213,7 +214,7 @@ fn check_hooks_over_http(node: &Node, host_network: bool, port: u16) {
     let manifest = web(node, &[main]).set("spec.hostNetwork", host_network);
     node.put("web.yaml", &manifest.set("spec.initContainers", json!([server])));
     node.wait_for_running("web");
-    let told = node.told("web");
+    let told = node.wait_for_told("web", 3);
     assert_eq!(told[..1], ["start server"], "{told:?}");
     assert!(told.contains(&"up".to_owned()), "{told:?}");
     node.take("web.yaml");

@@ -42,6 +42,17 @@ pub(crate) fn exactly(script: &str) -> Value {
     json!(["sh", "-c", script])
 }
 
+/// Makes a sidecar of a container that tells of its start by a line in a file of `/host`.
+///
+/// Whoever comes after it is started when that is the last line. For Kubernetes it has started as soon as its process
+/// runs, and the next one could overtake it.
+pub(crate) fn sidecar(mut container: Value, file: &str, line: &str) -> Value {
+    let told = format!("until [ \"$(tail -n 1 /host/{file})\" = '{line}' ]; do sleep 0.02; done");
+    container["restartPolicy"] = "Always".into();
+    container["lifecycle"]["postStart"] = json!({ "exec": { "command": exactly(&told) } });
+    container
+}
+
 impl Manifest {
     /// Runs a script before it waits to be told to end.
     pub(crate) fn script(self, script: &str) -> Self {

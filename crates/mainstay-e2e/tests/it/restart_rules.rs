@@ -4,7 +4,7 @@ use std::fs;
 
 use serde_json::{Value, json};
 
-use crate::manifest::{Manifest, command, container, exactly, pod};
+use crate::manifest::{Manifest, command, container, exactly, pod, sidecar};
 use crate::node::Node;
 
 /// A container that tells that it starts, and does as the script says.
@@ -102,7 +102,7 @@ fn what_prepares_a_pod_can_have_all_containers_started_over() {
     let Some(node) = Node::start() else { return };
     let second = with(telling("second", &fails_once(7)), "restartPolicy", "Never".into());
     let second = with(second, "restartPolicyRules", rule("RestartAllContainers", 7));
-    let sidecar = with(lasting("log"), "restartPolicy", "Always".into());
+    let sidecar = sidecar(lasting("log"), "web", "log");
     let init = [telling("first", "true"), sidecar, second];
     node.put("web.yaml", &prepared(&node, "Never", &init));
     let told = node.wait_for_told("web", 7);
@@ -122,7 +122,7 @@ fn all_containers_are_started_over_in_the_sandbox_that_they_have() {
     let gate = "until [ -e /host/gate ]; do sleep 0.02; done; rm /host/gate; exit 7";
     let source = with(telling("source", gate), "restartPolicy", "Never".into());
     let source = with(source, "restartPolicyRules", rule("RestartAllContainers", 7));
-    let sidecar = with(lasting("log"), "restartPolicy", "Always".into());
+    let sidecar = sidecar(lasting("log"), "web", "log");
     let web = pod("web")
         .with_host_directory(&node.host())
         .set("spec.restartPolicy", "Never")
