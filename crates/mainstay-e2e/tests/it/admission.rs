@@ -29,6 +29,7 @@ fn a_static_pod_runs_on_the_nodes_that_it_selects() {
     node.put("there.yaml", &selects("there", "n2"));
     node.put("affinity.yaml", &affinity);
     node.wait_for_running("here");
+    node.wait_for_told("here", 1);
     let check = |node: &Node| {
         for name in ["there", "affinity"] {
             let pod = node.wait_for_state(name, "NodeAffinity");
@@ -50,10 +51,8 @@ fn a_static_pod_runs_on_the_nodes_that_it_selects() {
     node.wait_for_state("here", "NodeAffinity");
     node.put("there.yaml", &selects("there", "n1"));
     node.wait_for_running("there");
-    assert_eq!(
-        (node.told("here"), node.told("there")),
-        (vec!["start".into()], vec!["start".into()])
-    );
+    assert_eq!(node.wait_for_told("there", 1), ["start"]);
+    assert_eq!(node.told("here"), ["start"]);
     node.take("here.yaml");
     node.wait_for_gone("here");
 }

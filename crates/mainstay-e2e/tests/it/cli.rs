@@ -363,6 +363,7 @@ fn restart_ends_a_pod_in_its_way_and_starts_it_anew() {
         sleep infinity & wait";
     node.put("web.yaml", &pod("web").with_host_directory(&node.host()).exactly(script));
     let before = node.wait_for_running("web");
+    node.wait_for_told("web", 1);
     let told = node.mainstay(&["restart", "web"]).success();
     assert!(told.contains("default/web-n1"), "{told}");
     node.wait_for_told("web", 3);

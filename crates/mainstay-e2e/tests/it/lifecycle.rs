@@ -178,6 +178,7 @@ fn a_container_can_name_the_signal_that_ends_it() {
     );
     node.put("web.yaml", &web(&node, &[container]).set("spec.os.name", "linux"));
     node.wait_for_running("web");
+    node.wait_for_told("web", 1);
     node.take("web.yaml");
     node.wait_for_gone("web");
     assert_eq!(node.told("web"), ["start main", "usr1"]);
@@ -205,8 +206,7 @@ fn check_hooks_over_http(node: &Node, host_network: bool, port: u16) {
     );
     let hook = |path: &str| json!({ "httpGet": { "port": "http", "path": format!("/cgi-bin/{path}"), "scheme": "HTTPS" } });
     // There is a server before the first hook runs and until after the last one.
-    let mut server = telling("server", &serve, &Value::Null);
-    server["restartPolicy"] = json!("Always");
+    let mut server = sidecar(telling("server", &serve, &Value::Null), "web", "start server");
     server["startupProbe"] = json!({ "tcpSocket": { "port": port }, "periodSeconds": 1 });
     let mut main =
         telling("main", "true", &json!({ "postStart": hook("up"), "preStop": hook("down") }));
