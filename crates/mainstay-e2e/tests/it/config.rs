@@ -291,7 +291,8 @@ fn what_is_optional_may_be_missing_and_files_are_where_and_as_they_are_asked_for
     "#]]
     .assert_eq(&files());
     // Of two files of one path the later source's is there.
-    assert_eq!(node.sh("web", "main", "cat /all/late; cat /map/deep/late"), "sy");
+    let said = || node.sh("web", "main", "cat /all/late; cat /map/deep/late");
+    assert!(wait_for(|| (said() == "sy").then_some(())).is_some(), "{}", said());
     assert_eq!(node.wait_for_running("web").id(), running.id());
 
     // Without the word it waits.
@@ -429,8 +430,9 @@ fn parts_of_volumes_are_mounted_and_lead_nowhere_else() {
 #[test]
 fn pods_of_the_api_take_what_the_api_has() {
     let Some(mut node) = Node::start() else { return };
-    let script =
-        format!("{FOLLOW}env > /host/env; follow /map/k map & follow /down/labels labels &");
+    let script = format!(
+        "{FOLLOW}env > /host/env.new; mv /host/env.new /host/env; follow /map/k map & follow /down/labels labels &"
+    );
     let web = pod("web")
         .with_host_directory(&node.host())
         .script(&script)

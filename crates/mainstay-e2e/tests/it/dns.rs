@@ -306,8 +306,9 @@ fn pods_that_do_not_ask_have_what_they_had() {
     assert_eq!(servers(&node, "host"), of_machine);
     assert_eq!(servers(&node, "asking"), gateway);
     assert_eq!(servers(&node, "client"), format!("{gateway}192.0.2.9\n"));
-    let told = node.sh("asking", "main", "nslookup -type=a client.default.svc.cluster.local");
-    assert!(told.contains("Name:"), "{told}");
+    let name = "client.default.svc.cluster.local";
+    let told = || node.mainstay(&["exec", "asking", "--", "nslookup", "-type=a", name]).stdout;
+    assert!(wait_for(|| told().contains("Name:").then_some(())).is_some(), "{}", told());
     // Switched off, those that run keep what they have.
     node.terminate();
     node.arguments.push("--no-pod-dns".to_owned());

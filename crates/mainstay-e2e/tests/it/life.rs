@@ -92,10 +92,10 @@ fn containers_start_beside_each_other_and_wait_for_nobody() {
         ]),
     );
     node.put("web.yaml", &web);
-    let before = node
-        .wait_until("both have met", |status| status.pod("web").is_some_and(|pod| pod.ready == 2));
+    let before = node.wait_until("both have met, and the third is missed", |status| {
+        status.state("web") == "ErrImageNeverPull" && status.pod("web").unwrap().ready == 2
+    });
     let before = before.pod("web").unwrap();
-    assert_eq!(before.state, "ErrImageNeverPull");
     let problem = before.problem.as_deref().unwrap();
     assert!(
         problem.starts_with("late: Container image \"local/late:1\" is not present"),
