@@ -201,8 +201,8 @@ fn a_port_that_somebody_has_is_named() {
     if node.skips_on_containerd("ports of the host in a network without the plugin portmap") {
         return;
     }
-    let port = http::free_port();
-    let listener = TcpListener::bind(("0.0.0.0", port)).unwrap();
+    let listener = TcpListener::bind(("0.0.0.0", 0)).unwrap();
+    let port = listener.local_addr().unwrap().port();
     let ports = json!([{ "containerPort": 80, "hostPort": port }]);
     let server = |name: &str| {
         let server = pod(name).set("spec.hostNetwork", false).main("ports", ports.clone());
