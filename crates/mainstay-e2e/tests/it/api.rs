@@ -64,6 +64,15 @@ pub(crate) fn wait_for_event(node: &Node, selector: &str, text: &str) {
     assert!(found.is_some(), "{selector}: {text:?} is not in {:?}\n{}", told(), node.log());
 }
 
+/// Waits until the API knows the port at which this agent is asked for logs and the like; the one before it had
+/// another.
+#[track_caller]
+pub(crate) fn wait_for_node_port(node: &Node) {
+    let port = std::fs::read_to_string(node.path("run/port")).unwrap();
+    let path = "{.status.daemonEndpoints.kubeletEndpoint.Port}";
+    wait_for_shown(node, &["node", &node.name], path, Some(port.trim()));
+}
+
 /// A pod as the API shows it.
 pub(crate) fn pod_object(node: &Node, name: &str) -> Value {
     let outcome = kubectl(node, &["get", "pod", name, "-o", "json"]);

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::api::{create, kubectl, pod_object, wait_for_event, wait_for_phase};
+use crate::api::{create, kubectl, pod_object, wait_for_event, wait_for_node_port, wait_for_phase};
 use crate::manifest::{command, container, pod};
 use crate::node::{Node, wait_for};
 
@@ -63,6 +63,7 @@ fn what_is_added_to_a_static_pod_outlives_the_agent_and_the_mirror_and_ends_with
     // Another agent finds it as it is.
     node.kill();
     node.launch();
+    wait_for_node_port(&node);
     let after = wait_for_state(&node, "web-n1", "tool", "running");
     assert_eq!(after, before);
     assert!(sh(&node, "web-n1", "tool", "ps -o args").contains("sleep 1234"));
@@ -109,7 +110,7 @@ fn what_is_added_to_a_static_pod_outlives_the_agent_and_the_mirror_and_ends_with
 
     node.take("web.yaml");
     node.wait_for_gone("web");
-    assert_eq!(node.processes("shims").len(), 0);
+    assert!(wait_for(|| node.processes("shims").is_empty().then_some(())).is_some());
 }
 
 #[test]
