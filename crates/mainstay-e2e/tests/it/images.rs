@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use crate::image::Image;
 use crate::manifest::{Manifest, pod};
-use crate::node::{Node, Pod};
+use crate::node::{Node, Pod, wait_for};
 
 /// Nobody listens there.
 const NOBODY: &str = "127.0.0.1:1";
@@ -111,6 +111,9 @@ fn image_files_are_imported_by_themselves_in_every_format() {
 #[test]
 fn images_are_imported_listed_and_removed_by_command() {
     let Some(node) = Node::start() else { return };
+    // The agent imports files in its own time.
+    let is_imported = || node.images().contains("local/busybox:1").then_some(());
+    assert!(wait_for(is_imported).is_some(), "{}", node.log());
     let (docker, layout, archive) = (node.path("a.tar"), node.path("b"), node.path("c.tar.gz"));
     version("a").docker_archive("local/a:1", &docker);
     version("b").oci_layout("registry.example/team/b:2", &layout);
