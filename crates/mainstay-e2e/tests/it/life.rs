@@ -173,10 +173,8 @@ fn one_container_that_ends_leaves_the_others_alone() {
         .set("spec.containers.1", ends);
     node.put("web.yaml", &web);
     node.wait_for_told("ends", 2);
-    let status = node.wait_until("one waits, and the other runs", |status| {
-        status.state("web") == "CrashLoopBackOff" && status.pod("web").unwrap().ready == 1
-    });
-    assert_eq!(status.pod("web").unwrap().container("main").restart_count, 0);
+    let pod = node.wait_for_state("web", "CrashLoopBackOff");
+    assert_eq!((pod.ready, pod.container("main").restart_count), (1, 0));
     assert_eq!(node.wait_for_told("main", 1), ["start"]);
 }
 
