@@ -202,7 +202,7 @@ fn what_was_taken_away_while_no_agent_ran_ends_in_its_own_time() {
     let deaf = "trap 'echo asked >> /host/deaf' TERM
         echo up >> /host/deaf; while :; do sleep infinity & wait; done";
     node.put("slow.yaml", &told("slow", 600, asked));
-    node.put("deaf.yaml", &told("deaf", 1, deaf));
+    node.put("deaf.yaml", &told("deaf", 3, deaf));
     for name in ["slow", "deaf"] {
         node.wait_for_told(name, 1);
         node.wait_for_running(name);

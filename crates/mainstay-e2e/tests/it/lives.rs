@@ -2,6 +2,7 @@
 //! begins anew.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
 
 use mainstay_testkit::tools;
 use serde_json::json;
@@ -29,6 +30,17 @@ fn picture(node: &Node) -> Picture {
         (name.to_owned(), (pod.id().to_owned(), pod.restarts, ips.collect()))
     });
     Picture { pods: pods.into(), processes: node.processes("") }
+}
+
+/// Waits until all containers have come to what they stay with, and returns the picture.
+fn first_picture(node: &Node) -> Picture {
+    let sleeps = |pid: &&i32| {
+        let line = fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        line == "sleep\0infinity\0"
+    };
+    // One of the pods has two containers.
+    let stays = |picture: &Picture| picture.processes.iter().filter(sleeps).count() > PODS.len();
+    wait_for(|| Some(picture(node)).filter(stays)).unwrap()
 }
 
 /// Waits until all is as it was. What began anew never is.
@@ -81,7 +93,7 @@ fn pods_outlive_every_change_of_who_is_above_them() {
     node.put("own.yaml", &pod("own").set("spec.hostNetwork", false));
     let other = json!({ "name": "other", "image": "local/busybox:1", "command": command("") });
     node.put("pair.yaml", &pod("pair").set("spec.containers.1", other));
-    let first = picture(&node);
+    let first = first_picture(&node);
     wait_for_mirrors(own_kubectl(&cluster, &node), &PODS);
     // In a cluster.
     node.terminate();

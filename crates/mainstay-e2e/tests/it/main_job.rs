@@ -126,7 +126,11 @@ fn a_broken_manifest_leaves_its_pod_running_and_is_explained() {
 
     // The same again changes nothing.
     node.put("web.yaml", &web("  restartPolicy: Always"));
-    let status = node.wait_until("the manifest is mended", |status| status.manifests.is_empty());
+    // The pod hears of it after the manifest is told.
+    let status = node.wait_until("the manifest is mended", |status| {
+        let heard = status.pod("web").is_some_and(|pod| pod.problem.is_none());
+        heard && status.manifests.is_empty()
+    });
     assert_eq!(status.pod("web").unwrap().id(), before.id());
     node.mainstay(&["status"]).success();
     // A new version counts.
@@ -154,7 +158,7 @@ fn a_removed_pod_ends_within_its_grace_period_and_its_way() {
     let quits = told("quits", &quits).main("image", "local/quit:1");
     let quits = quits.set("spec.terminationGracePeriodSeconds", 600);
     let ignores = format!("trap 'echo TERM >> FILE' TERM; echo up >> FILE; {wait}");
-    let ignores = told("ignores", &ignores).set("spec.terminationGracePeriodSeconds", 1);
+    let ignores = told("ignores", &ignores).set("spec.terminationGracePeriodSeconds", 3);
     // Without a handler the first process of a container hears nothing at all.
     let deaf = told("deaf", "echo up >> FILE; exec sleep infinity");
     let deaf = deaf.set("spec.terminationGracePeriodSeconds", 0);

@@ -38,10 +38,13 @@ fn containers_that_share_process_numbers_see_each_other_and_nothing_of_the_machi
     assert_eq!(own("main"), own("beside"));
     let of_host = fs::read_link("/proc/self/ns/pid").unwrap();
     assert_ne!(own("main").trim(), of_host.to_str().unwrap());
-    let seen = node.sh("web", "main", "ps -o pid,args");
     // So is what containerd's sandboxes are made of here.
-    let first = usize::from(node.is_on_containerd());
-    assert_eq!(seen.matches("sleep infinity").count(), 4 + first, "{seen}");
+    let all = 4 + usize::from(node.is_on_containerd());
+    let seen = || node.sh("web", "main", "ps -o pid,args");
+    // A shell that runs may not have come to it yet.
+    let seen =
+        wait_for(|| Some(seen()).filter(|seen| seen.matches("sleep infinity").count() == all))
+            .unwrap_or_else(|| panic!("{}", seen()));
     assert!(!seen.contains("mainstay run"), "{seen}");
 
     if !node.is_on_containerd() {

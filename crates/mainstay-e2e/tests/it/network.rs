@@ -182,6 +182,7 @@ fn a_pod_waits_for_ports_of_the_host_that_another_one_has() {
     };
     node.put("a.yaml", &web("a"));
     node.wait_for_running("a");
+    node.wait_for_told("served", 1);
     node.put("b.yaml", &web("b"));
     let in_network = json!([{ "containerPort": 80, "hostPort": port }]);
     node.put("c.yaml", &pod("c").set("spec.hostNetwork", false).main("ports", in_network));
@@ -214,7 +215,8 @@ fn a_pod_waits_for_ports_of_the_host_that_another_one_has() {
         "trap 'while [ ! -e /host/go ]; do sleep 0.05; done; exit' TERM\nhttpd -p {port} -h /\n\
          echo old >> /host/served\nsleep infinity & wait"
     );
-    node.put("b.yaml", &web("old").exactly(&slow));
+    let old = web("old").exactly(&slow).set("spec.terminationGracePeriodSeconds", 600);
+    node.put("b.yaml", &old);
     node.wait_for_told("served", 3);
     node.put("b.yaml", &web("new"));
     let in_use = format!("host port {port}/TCP is in use by pod default/old-n1");
@@ -436,12 +438,9 @@ fn a_pod_is_called_and_knows_others_as_its_manifest_says() {
         let hosts = node.sh(name, "main", "cat /etc/hosts");
         assert!(hosts.ends_with(added), "{name}: {hosts}");
     }
-    let status = node.wait_until("it is told why", |status| {
-        status.pod("long").is_some_and(|pod| pod.problem.is_some())
+    let why = "is too long (64 characters is the max, 90 characters requested)";
+    node.wait_until("it is told why", |status| {
+        let problem = status.pod("long").and_then(|pod| pod.problem.as_ref());
+        problem.is_some_and(|problem| problem.contains(why))
     });
-    let problem = status.pod("long").unwrap().problem.clone().unwrap();
-    assert!(
-        problem.contains("is too long (64 characters is the max, 90 characters requested)"),
-        "{problem}"
-    );
 }
