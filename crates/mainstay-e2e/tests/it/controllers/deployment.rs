@@ -130,6 +130,10 @@ async fn a_replica_set_of_the_same_template_is_adopted() {
     until_complete(&cluster, 1).await;
     cluster.delete(WEB, "Orphan").await;
     cluster.until_gone(WEB).await;
+    // Whoever has heard of what is changed now has heard that it is nobody's.
+    let set = format!("{SETS}/{}", name(&cluster.list(SETS).await[0]));
+    cluster.merge(&set, json!({ "spec": { "replicas": 2 } })).await;
+    cluster.until(&set, |it| it.unwrap()["status"]["replicas"] == 2).await;
     let there = cluster.create(DEPLOYMENTS, deployment(&json!({}))).await;
     until_complete(&cluster, 1).await;
     let sets = cluster.list(SETS).await;
