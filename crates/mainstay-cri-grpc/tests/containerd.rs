@@ -181,7 +181,9 @@ async fn a_pod_lives_and_only_its_own_instance_sees_it(below: &Below) {
         command: ["sh", "-c", script].map(str::to_owned).to_vec(),
         timeout: Some(PATIENCE),
     };
-    let said = runtime.exec_sync(&command("echo a; echo b >&2; exit 3")).await.unwrap();
+    // When the first process has said all that it has to say.
+    let script = "until [ -s /data/file ]; do sleep 0.1; done; echo a; echo b >&2; exit 3";
+    let said = runtime.exec_sync(&command(script)).await.unwrap();
     assert_eq!((&*said.stdout, &*said.stderr, said.exit_code), (&b"a\n"[..], &b"b\n"[..], 3));
     assert_eq!(std::fs::read_to_string(volume.join("part/file")).unwrap(), "/\n");
 
@@ -191,8 +193,16 @@ async fn a_pod_lives_and_only_its_own_instance_sees_it(below: &Below) {
     assert_eq!(container.image.0, "docker.io/local/busybox:1");
     let log = below.directory.path().join("logs/life/main/0.log");
     assert_eq!(Path::new(&container.log_path), log);
-    let text = std::fs::read_to_string(&log).unwrap();
-    assert!(text.contains(" stdout F out") && text.contains(" stderr F err"), "{text}");
+    let logged = async {
+        loop {
+            let text = std::fs::read_to_string(&log).unwrap();
+            if text.contains(" stdout F out") && text.contains(" stderr F err") {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    timeout(PATIENCE, logged).await.expect("it is logged");
     std::fs::rename(&log, log.with_extension("old")).unwrap();
     runtime.reopen_container_log(&id).await.unwrap();
     assert!(log.exists());

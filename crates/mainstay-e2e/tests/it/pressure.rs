@@ -15,13 +15,15 @@ use crate::node::{Node, wait_for};
 
 const MI: u64 = 1 << 20;
 
-/// A pod with a volume of its own in which it writes so many MiB, and then tells how many files it found.
+/// A pod with a volume of its own that tells how many files it found in it, and the first time writes so many MiB
+/// there before.
 fn writes(node: &Node, name: &str, mebibytes: u32) -> Manifest {
     pod(name)
         .with_host_directory(&node.host())
         .with_volume(json!({ "name": "cache", "emptyDir": {} }))
         .script(&format!(
-            "found=$(ls /cache | wc -l); dd if=/dev/zero of=/cache/file bs=1M count={mebibytes}; \
+            "found=$(ls /cache | wc -l); \
+             test -e /host/{name} || dd if=/dev/zero of=/cache/file bs=1M count={mebibytes}; \
              echo $found files >> /host/{name}"
         ))
 }
@@ -153,6 +155,7 @@ fn when_memory_is_short_pods_of_both_kinds_end_and_static_ones_come_back_under_a
     wait_for_phase(&node, "ours-n1", "Running");
     let critical = node.wait_for_running("critical");
     node.wait_for_running("low");
+    node.wait_for_told("low", 1);
 
     node.terminate();
     // So much is never there, and less than the machine has.
@@ -168,7 +171,7 @@ fn when_memory_is_short_pods_of_both_kinds_end_and_static_ones_come_back_under_a
     let condition = "{.status.conditions[?(@.type==\"DisruptionTarget\")].reason}";
     assert_eq!(told("pod/ours-n1", condition), "TerminationByKubelet");
     let pressure = "{.status.conditions[?(@.type==\"MemoryPressure\")].status}";
-    assert_eq!(told("node/n1", pressure), "True");
+    wait_for_shown(&node, &["node", "n1"], pressure, Some("True"));
     let taints = || told("node/n1", "{.spec.taints[*].key}");
     let tainted = wait_for(|| taints().contains("memory-pressure").then_some(()));
     assert!(tainted.is_some(), "{}", node.log());
@@ -191,6 +194,12 @@ fn when_memory_is_short_pods_of_both_kinds_end_and_static_ones_come_back_under_a
     wait_for_phase(&node, "ours-n1", "Failed");
 }
 
+/// Tells of each start, and does this at the first one only, however early it is ended for it.
+fn first(name: &str, script: &str) -> String {
+    let tell = format!("test -e /host/{name}; again=$?; echo start >> /host/{name}");
+    format!("{tell}; test $again = 0 || {{ {script}; }}")
+}
+
 #[test]
 fn what_is_kept_from_pods_is_kept_by_ending_one_and_not_by_the_kernel() {
     let Some(mut node) = Node::prepare() else { return };
@@ -205,13 +214,11 @@ fn what_is_kept_from_pods_is_kept_by_ending_one_and_not_by_the_kernel() {
     ));
     node.launch();
     let holds = |name: &str, mebibytes: u32| {
+        let script = format!("dd if=/dev/zero of=/memory/file bs=1M count={mebibytes}");
         pod(name)
             .with_host_directory(&node.host())
             .with_volume(json!({ "name": "memory", "emptyDir": { "medium": "Memory" } }))
-            .script(&format!(
-                "test -e /host/{name} || dd if=/dev/zero of=/memory/file bs=1M count={mebibytes}; \
-                 echo start >> /host/{name}"
-            ))
+            .script(&first(name, &script))
     };
     node.put("important.yaml", &holds("important", 30).set("spec.priority", 7));
     node.put("idle.yaml", &holds("idle", 0).set("spec.priority", 1));
@@ -232,8 +239,7 @@ fn what_is_kept_from_pods_is_kept_by_ending_one_and_not_by_the_kernel() {
 /// Takes as many files or processes as its script does at its first start, and none later.
 fn takes(node: &Node, name: &str, script: &str) -> Manifest {
     let own = pod(name).with_host_directory(&node.host());
-    own.with_volume(json!({ "name": "cache", "emptyDir": {} }))
-        .script(&format!("test -e /host/{name} || {{ {script}; }}; echo start >> /host/{name}"))
+    own.with_volume(json!({ "name": "cache", "emptyDir": {} })).script(&first(name, script))
 }
 
 /// Runs a pod that takes too much beside one that is more important, until it has been ended for that and runs

@@ -14,10 +14,8 @@ const QUOTA: [&str; 2] = ["cpu.cfs_quota_us", "cpu.max"];
 /// Makes a pod of the API, bound to the node, and waits until it runs.
 #[track_caller]
 fn start(node: &Node, name: &str, manifest: Manifest) {
-    let manifest = manifest
-        .set("spec.nodeName", "n1")
-        .set("spec.automountServiceAccountToken", false)
-        .set("spec.terminationGracePeriodSeconds", 1);
+    let manifest = manifest.set("spec.nodeName", "n1");
+    let manifest = manifest.set("spec.automountServiceAccountToken", false);
     create(node, &manifest);
     wait_for_phase(node, name, "Running");
 }

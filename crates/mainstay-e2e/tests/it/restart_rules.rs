@@ -5,7 +5,7 @@ use std::fs;
 use serde_json::{Value, json};
 
 use crate::manifest::{Manifest, command, container, exactly, pod, sidecar};
-use crate::node::Node;
+use crate::node::{Node, Pod};
 
 /// A container that tells that it starts, and does as the script says.
 fn telling(name: &str, script: &str) -> Value {
@@ -38,12 +38,20 @@ fn a_container_is_started_again_as_it_says_itself() {
         [lasting("main"), ends("once", "Never", 3), ends("well", "OnFailure", 0), ruled, unruled];
     let web = pod("web").with_host_directory(&node.host()).set("spec.containers", &containers[..]);
     node.put("web.yaml", &web);
-    let pod = node.wait_for_state("web", "CrashLoopBackOff");
+    let over = |pod: &Pod, name: &str| {
+        let state = pod.container(name).state.clone()?;
+        Some(state.terminated?.exit_code)
+    };
+    let ended = [("once", 3), ("well", 0), ("unruled", 8)];
+    let status = node.wait_until("one waits and three have ended", |status| {
+        let pod = status.pod("web").filter(|pod| pod.state == "CrashLoopBackOff");
+        pod.is_some_and(|pod| ended.iter().all(|(name, _)| over(pod, name).is_some()))
+    });
+    let pod = status.pod("web").unwrap();
     let count = |name: &str| node.told("web").iter().filter(|line| *line == name).count();
     assert!(count("ruled") >= 2);
-    for (name, code) in [("once", 3), ("well", 0), ("unruled", 8)] {
-        let state = pod.container(name).state.as_ref().unwrap();
-        assert_eq!(state.terminated.as_ref().unwrap().exit_code, code, "{name}");
+    for (name, code) in ended {
+        assert_eq!(over(pod, name), Some(code), "{name}");
         assert_eq!(count(name), 1, "{name}");
     }
     assert_eq!(pod.status.phase.as_deref(), Some("Running"));
@@ -54,7 +62,6 @@ fn prepared(node: &Node, policy: &str, init: &[Value]) -> Manifest {
     pod("web")
         .with_host_directory(&node.host())
         .set("spec.restartPolicy", policy)
-        .set("spec.terminationGracePeriodSeconds", 1)
         .set("spec.initContainers", init)
         .set("spec.containers", json!([lasting("main")]))
 }
@@ -119,14 +126,14 @@ fn what_prepares_a_pod_can_have_all_containers_started_over() {
 #[test]
 fn all_containers_are_started_over_in_the_sandbox_that_they_have() {
     let Some(mut node) = Node::start() else { return };
-    let gate = "until [ -e /host/gate ]; do sleep 0.02; done; rm /host/gate; exit 7";
+    let gate =
+        "trap exit TERM; until [ -e /host/gate ]; do sleep 0.02; done; rm /host/gate; exit 7";
     let source = with(telling("source", gate), "restartPolicy", "Never".into());
     let source = with(source, "restartPolicyRules", rule("RestartAllContainers", 7));
     let sidecar = sidecar(lasting("log"), "web", "log");
     let web = pod("web")
         .with_host_directory(&node.host())
         .set("spec.restartPolicy", "Never")
-        .set("spec.terminationGracePeriodSeconds", 1)
         .set("spec.hostNetwork", false)
         .set("spec.initContainers", json!([telling("init", "true"), sidecar]))
         .set("spec.containers", json!([lasting("main"), source]));

@@ -325,8 +325,7 @@ fn labels_of_selinux_are_accepted_without_effect_on_a_kernel_that_has_none() {
     let of_pod = json!({ "seLinuxOptions": options, "seLinuxChangePolicy": "Recursive" });
     let labelled = with_context("labelled", json!({ "seLinuxOptions": { "level": "s0:c7" } }))
         .set("spec.securityContext", of_pod)
-        .with_volume(json!({ "name": "data", "emptyDir": {} }))
-        .script("touch /data/file");
+        .with_volume(json!({ "name": "data", "emptyDir": {} }));
     node.put("labelled.yaml", &labelled);
     node.put("plain.yaml", &pod("plain"));
     node.wait_for_running("plain");
@@ -341,6 +340,7 @@ fn labels_of_selinux_are_accepted_without_effect_on_a_kernel_that_has_none() {
     // nothing.
     let label = |name| node.sh(name, "main", "cat /proc/1/attr/current 2>&1; true");
     assert_eq!(label("labelled"), label("plain"));
+    node.sh("labelled", "main", "touch /data/file");
     let file = node.path(&format!("root/pods/{uid}/volumes/kubernetes.io~empty-dir/data/file"));
     let labelled = rustix::fs::getxattr(&file, "security.selinux", &mut [0; 64]);
     assert!(matches!(labelled, Err(Errno::NODATA | Errno::OPNOTSUPP)), "{labelled:?}");

@@ -3,7 +3,7 @@
 use std::fs;
 use std::net::{SocketAddr, TcpStream};
 
-use mainstay_testkit::tools;
+use mainstay_testkit::{etcd, tools};
 use serde_json::json;
 
 use crate::http::{free_port, get};
@@ -38,9 +38,10 @@ fn etcd_answers_and_keeps_its_data_whatever_becomes_of_its_manifest() {
     let Some(mut node) = Node::prepare() else { return };
     node.provide(&tools::image("etcd"));
     node.launch();
-    let (port, peers) = (free_port(), free_port());
-    let clients = format!("http://127.0.0.1:{port}");
-    let peers = format!("http://127.0.0.1:{peers}");
+    // Nobody else has it.
+    let address = etcd::address();
+    let clients = format!("http://{address}:2379");
+    let peers = format!("http://{address}:2380");
     let etcdctl = |arguments: &[&str]| -> Outcome {
         let mut etcdctl = command(tools::program("etcd/usr/bin/etcdctl"));
         etcdctl.env("ETCDCTL_API", "3").arg(format!("--endpoints={clients}"));
@@ -99,7 +100,7 @@ fn etcd_answers_and_keeps_its_data_whatever_becomes_of_its_manifest() {
 
     // After a power cut.
     node.cut_power();
-    TcpStream::connect(("127.0.0.1", port)).unwrap_err();
+    TcpStream::connect((address, 2379)).unwrap_err();
     node.launch();
     answers();
     assert_eq!((read("a"), read("b")), ("1\n".into(), "2\n".into()));
@@ -107,7 +108,7 @@ fn etcd_answers_and_keeps_its_data_whatever_becomes_of_its_manifest() {
     // Removed: nobody answers, and the data stays.
     node.take("etcd.yaml");
     node.wait_for_gone("etcd");
-    TcpStream::connect(("127.0.0.1", port)).unwrap_err();
+    TcpStream::connect((address, 2379)).unwrap_err();
     assert!(host.join("etcd/member").is_dir());
 
     // Back.
@@ -165,8 +166,9 @@ fn nginx_serves_its_page_whatever_becomes_of_its_manifest() {
     wait_for_successor(&node, "nginx", &before);
     serves("another page\n");
     // It tells where containers do.
-    let logs = node.mainstay(&["logs", "nginx"]).success();
-    assert!(logs.contains("\"GET / HTTP/1.0\" 200"), "{logs}");
+    let logs = || node.mainstay(&["logs", "nginx"]).success();
+    let told = wait_for(|| logs().contains("\"GET / HTTP/1.0\" 200").then_some(()));
+    assert!(told.is_some(), "{}", logs());
 
     // Removed: the port is free again.
     node.take("nginx.yaml");

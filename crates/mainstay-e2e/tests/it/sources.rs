@@ -103,15 +103,15 @@ spec:
         let first = manifest(&name);
         let rest = first.split_once("  - name: first").unwrap().1;
         let rest = format!("  - name: second{}", rest.replace("half", "whole"));
+        let begin = Instant::now();
         let mut file = File::create(node.manifests().join(format!("{name}.yaml"))).unwrap();
         file.write_all(first.as_bytes()).unwrap();
-        let begin = Instant::now();
         let fence = format!("fence-{number}");
         node.put(&format!("{fence}.yaml"), &pod(&fence));
         node.wait_until("the other manifest is read", |status| status.pod(&fence).is_some());
-        let pause = begin.elapsed();
         file.write_all(rest.as_bytes()).unwrap();
         drop(file);
+        let pause = begin.elapsed();
         let pod = node.wait_for_running(&name);
         if pause < slow {
             assert_eq!(pod.containers, 2);
@@ -404,7 +404,7 @@ fn manifests_behind_links_are_followed_also_when_the_links_change() {
     data("..1", "first");
     point_to("..1");
     symlink("..data/web.yaml", node.manifests().join("web.yaml")).unwrap();
-    node.wait_for_running("web");
+    node.wait_for_told("web", 1);
     data("..2", "second");
     point_to("..2");
     node.wait_for_told("web", 2);

@@ -68,6 +68,10 @@ fn containers_are_told_of_the_api_and_of_services() {
         let web = pod(name).set("spec.nodeName", "n1").set("spec.enableServiceLinks", links);
         web.main("imagePullPolicy", "Never")
     };
+    // The node hears of it in its own time. What it knows its static pods do too, at their next start at the latest.
+    let script = "[ \"$MY_WEB_SERVICE_HOST\" ] || exit 1; echo $MY_WEB_SERVICE_HOST >> /host/own";
+    node.put("own.yaml", &web("own", true).with_host_directory(&node.host()).script(script));
+    assert_eq!(node.wait_for_told("own", 1), [&*address]);
     for (name, links) in [("with", true), ("without", false)] {
         let file = node.stage("pod.json", &web(name, links));
         kubectl(&node, &["create", "-f", file.to_str().unwrap()]).success();
@@ -79,9 +83,4 @@ fn containers_are_told_of_the_api_and_of_services() {
         assert_eq!(has(&format!("MY_WEB_SERVICE_HOST={address}")), links, "{told}");
         assert_eq!(has(&format!("MY_WEB_PORT=tcp://{address}:80")), links, "{told}");
     }
-    // What the node knows by now, its static pods do too.
-    node.put("own.yaml", &web("own", true));
-    node.wait_for_running("own");
-    let told = node.sh("own", "main", "echo $MY_WEB_SERVICE_HOST");
-    assert_eq!(told, format!("{address}\n"));
 }

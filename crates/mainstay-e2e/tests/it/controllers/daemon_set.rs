@@ -48,12 +48,16 @@ fn places(list: Option<&Value>) -> BTreeMap<String, String> {
     pods.collect()
 }
 
-/// Waits until these nodes have a pod each, of this image, and no other node has one.
+/// Waits until these nodes have a pod each, of this image, and no other node has one. All are bound: others would not
+/// be seen to go, since they go at once.
 async fn until_on(cluster: &Cluster, nodes: &[&str], image: &str) {
     let expected: BTreeMap<String, String> =
         nodes.iter().map(|node| ((*node).to_owned(), image.to_owned())).collect();
     let is = |list: Option<&Value>| {
-        places(list) == expected && list.unwrap()["items"].as_array().unwrap().len() == nodes.len()
+        let pods = list.unwrap()["items"].as_array().unwrap();
+        places(list) == expected
+            && pods.len() == nodes.len()
+            && pods.iter().all(|pod| pod["spec"]["nodeName"].is_string())
     };
     cluster.until(PODS, is).await;
 }

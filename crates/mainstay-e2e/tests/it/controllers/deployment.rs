@@ -62,6 +62,12 @@ fn is_complete(deployment: &Value, generation: u64) -> bool {
         && conditions.into_iter().any(is_available)
 }
 
+/// Waits until this has been told of a ReplicaSet.
+async fn until_scaled(cluster: &Cluster, message: &str) {
+    let is = |event: &Value| event["reason"] == "ScalingReplicaSet" && event["message"] == message;
+    cluster.until_event(is).await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_template_is_rolled_out_and_back() {
     let cluster = Cluster::new().await;
@@ -79,9 +85,7 @@ async fn a_template_is_rolled_out_and_back() {
     let set = sets.iter().find(|set| set["spec"]["replicas"] == 3).unwrap();
     assert_eq!(set["metadata"]["annotations"][REVISION], "3");
     assert_eq!(set["metadata"]["annotations"][HISTORY], "1");
-    let expected = format!("Scaled up replica set {} from 0 to 3", name(set));
-    let told = cluster.messages("ScalingReplicaSet").await;
-    assert!(told.contains(&expected), "{told:?}");
+    until_scaled(&cluster, &format!("Scaled up replica set {} from 0 to 3", name(set))).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -99,8 +103,7 @@ async fn all_old_pods_are_gone_first() {
     let steps = [(&old[0], "up", 0, 3), (&old[0], "down", 3, 0), (&new[0], "up", 0, 3)];
     for (set, direction, from, to) in steps {
         let step = format!("Scaled {direction} replica set {} from {from} to {to}", name(set));
-        let told = cluster.messages("ScalingReplicaSet").await;
-        assert!(told.contains(&step), "{told:?}");
+        until_scaled(&cluster, &step).await;
     }
 }
 
@@ -127,6 +130,10 @@ async fn a_replica_set_of_the_same_template_is_adopted() {
     until_complete(&cluster, 1).await;
     cluster.delete(WEB, "Orphan").await;
     cluster.until_gone(WEB).await;
+    // Whoever has heard of what is changed now has heard that it is nobody's.
+    let set = format!("{SETS}/{}", name(&cluster.list(SETS).await[0]));
+    cluster.merge(&set, json!({ "spec": { "replicas": 2 } })).await;
+    cluster.until(&set, |it| it.unwrap()["status"]["replicas"] == 2).await;
     let there = cluster.create(DEPLOYMENTS, deployment(&json!({}))).await;
     until_complete(&cluster, 1).await;
     let sets = cluster.list(SETS).await;

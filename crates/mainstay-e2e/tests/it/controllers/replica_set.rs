@@ -106,6 +106,9 @@ async fn pods_are_adopted_and_let_go() {
         "spec": { "containers": [{ "name": "main", "image": "x" }] },
     });
     cluster.create(PODS, pod).await;
+    // Who has not heard of it makes another one. The scheduler says that it has, and hears what all controllers do.
+    let is_heard_of = |pod: Option<&Value>| pod.unwrap()["status"]["conditions"].is_array();
+    cluster.until(&format!("{PODS}/free"), is_heard_of).await;
     let owner = cluster.create(SETS, set("web", 1)).await;
     until_status(&cluster, "web", "replicas", 1).await;
     let free = cluster.get(&format!("{PODS}/free")).await.unwrap();

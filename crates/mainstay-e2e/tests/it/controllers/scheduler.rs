@@ -62,12 +62,15 @@ async fn pods_are_spread_over_nodes_until_these_are_full() {
     for index in 0..31 {
         cluster.create(PODS, pod(&format!("p{index}"), "10m")).await;
     }
+    let full = "0/3 nodes are available: 3 Too many pods. no new claims to deallocate, preemption: \
+                0/3 nodes are available: 3 No preemption victims found for incoming pod.";
+    // All may have waited for the nodes at first, for another reason.
     cluster
         .until(PODS, |list| {
             let pods = list.unwrap()["items"].as_array().unwrap();
             pods.iter().filter(|pod| pod["spec"]["nodeName"].is_string()).count() == 30
                 && pods.iter().any(|pod| {
-                    condition(pod, "PodScheduled").is_some_and(|it| it["status"] == "False")
+                    condition(pod, "PodScheduled").is_some_and(|it| it["message"] == full)
                 })
         })
         .await;
@@ -83,11 +86,13 @@ async fn pods_are_spread_over_nodes_until_these_are_full() {
                 assert_eq!(event(&cluster, name, "Scheduled").await, message);
             }
             None => {
-                let message = "0/3 nodes are available: 3 Too many pods. no new claims to \
-                               deallocate, preemption: 0/3 nodes are available: 3 No preemption \
-                               victims found for incoming pod.";
-                assert_eq!(scheduled["message"], message);
-                assert_eq!(event(&cluster, name, "FailedScheduling").await, message);
+                assert_eq!(scheduled["status"], "False");
+                let is = |event: &Value| {
+                    event["involvedObject"]["name"] == name
+                        && event["reason"] == "FailedScheduling"
+                        && event["message"] == full
+                };
+                cluster.until_event(is).await;
             }
         }
     }
@@ -104,10 +109,16 @@ async fn what_changes_helps_those_who_wait() {
 
     let a = format!("{NODES}/a");
     cluster.merge(&a, json!({"spec": {"unschedulable": true}})).await;
+    // Its taint tells that the controllers have heard of it.
+    let is_cordoned = |node: Option<&Value>| {
+        let taints = node.unwrap()["spec"]["taints"].as_array();
+        let key = "node.kubernetes.io/unschedulable";
+        taints.is_some_and(|taints| taints.iter().any(|it| it["key"] == key))
+    };
+    cluster.until(&a, is_cordoned).await;
     let useless = "no new claims to deallocate, preemption: 0/1 nodes are available: 1 Preemption \
                    is not helpful for scheduling.";
     let cordoned = format!("0/1 nodes are available: 1 node(s) were unschedulable. {useless}");
-    // The node may not be cordoned yet where it counts; then this one is the last that it takes.
     let mut gated = pod("second", "1");
     gated["spec"]["schedulingGates"] = json!([{"name": "example.com/wait"}]);
     let gated = cluster.create(PODS, gated).await;

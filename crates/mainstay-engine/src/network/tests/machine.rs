@@ -8,7 +8,7 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use mainstay_cri::{Bandwidth, PortMapping, Protocol};
 use mainstay_linux::namespace::{Namespaces, in_network, unshare};
@@ -336,7 +336,17 @@ pub(super) fn connect(
     let address = SocketAddr::new(address.into(), port);
     let client = place.open(|| TcpStream::connect_timeout(&address, PATIENCE));
     let client = client.unwrap_or_else(|error| panic!("connect to {address}: {error}"));
-    let (server, peer) = listener.accept().expect("the connection went elsewhere");
+    // The client may know of it a moment earlier.
+    let end = Instant::now() + PATIENCE;
+    let accepted = loop {
+        match listener.accept() {
+            Err(error) if error.kind() == ErrorKind::WouldBlock && Instant::now() < end => {
+                std::thread::yield_now();
+            }
+            accepted => break accepted,
+        }
+    };
+    let (server, peer) = accepted.expect("the connection went elsewhere");
     server.set_nonblocking(false).unwrap();
     let connection = Connection { client, server };
     connection.check();
