@@ -205,7 +205,8 @@ async fn whoever_cannot_wait_is_told_in_time() {
     if not_root() {
         return;
     }
-    let fixture = Fixture::new();
+    let mut fixture = Fixture::new();
+    fixture.config.timeouts.stalled = Duration::from_secs(3);
     let within = |reference: &str, limit: u64| PullRequest {
         answer_within: Some(Duration::from_millis(limit)),
         ..fixture.request(reference)
@@ -224,9 +225,10 @@ async fn whoever_cannot_wait_is_told_in_time() {
     assert_eq!(error.kind(), PullErrorKind::RegistryUnavailable);
     let text = show(error, &gone);
     assert!(text.ends_with("Connection refused (os error 111)"), "{text}");
-    // A registry that answers in time has all the time for the rest.
-    let slow = flaky(&big_blob(), vec![cut_at(1000), cut_at(1000), Answer::new(503, "")]);
-    fixture.puller().pull(&within(&name(&slow), 30_000)).await.unwrap();
+    // A registry that answers in time has all the time for the rest: this one stalls for longer.
+    let stalled = Answer { hang: Some(1000), ..Answer::new(200, big_layer()) };
+    let slow = flaky(&big_blob(), vec![stalled, Answer::new(503, "")]);
+    fixture.puller().pull(&within(&name(&slow), 2_000)).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
