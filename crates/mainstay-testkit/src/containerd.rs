@@ -186,9 +186,7 @@ impl Containerd {
 
     /// Has it stand still, or go on.
     pub fn suspend(&self, suspended: bool) {
-        let signal = if suspended { Signal::STOP } else { Signal::CONT };
-        let child = self.child.as_ref().unwrap();
-        kill_process(Pid::from_child(child), signal).unwrap();
+        tools::suspend(self.child.as_ref().unwrap(), suspended);
     }
 
     /// Starts it, for the first time or anew, if it is not running.

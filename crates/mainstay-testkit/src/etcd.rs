@@ -9,8 +9,6 @@ use std::process::{Child, Command, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, Signal, kill_process};
-
 use crate::tools;
 
 /// How long it may take to begin.
@@ -89,9 +87,7 @@ impl Etcd {
 
     /// Has a member stand still, or go on.
     pub fn suspend(&self, member: usize, suspended: bool) {
-        let signal = if suspended { Signal::STOP } else { Signal::CONT };
-        let child = self.members[member].as_ref().unwrap();
-        kill_process(Pid::from_child(child), signal).unwrap();
+        tools::suspend(self.members[member].as_ref().unwrap(), suspended);
     }
 
     /// Starts a member that was killed.

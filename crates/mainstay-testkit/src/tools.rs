@@ -1,6 +1,10 @@
 //! What tests run, unpacked from Debian packages by `cargo xtask test-tools`.
 
 use std::path::PathBuf;
+use std::process::Child;
+
+use rustix::io::retry_on_intr;
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process, waitid};
 
 /// The directory of it all: `$MAINSTAY_TEST_TOOLS`, an absolute path, else `target/test-tools`.
 pub fn directory() -> PathBuf {
@@ -50,4 +54,22 @@ pub fn is_root() -> bool {
         println!("skipped: needs root");
     }
     root
+}
+
+/// Has a program stand still, or go on. When this returns, none of its threads runs: between the signal and the first
+/// thread that takes it they may, and answer.
+///
+/// # Panics
+///
+/// When it has ended.
+#[expect(clippy::unwrap_used, reason = "for tests")]
+pub fn suspend(child: &Child, suspended: bool) {
+    let pid = Pid::from_child(child);
+    if !suspended {
+        return kill_process(pid, Signal::CONT).unwrap();
+    }
+    kill_process(pid, Signal::STOP).unwrap();
+    let stopped = WaitIdOptions::STOPPED | WaitIdOptions::EXITED | WaitIdOptions::NOWAIT;
+    let status = retry_on_intr(|| waitid(WaitId::Pid(pid), stopped)).unwrap().unwrap();
+    assert!(status.stopped(), "{status:?}");
 }
