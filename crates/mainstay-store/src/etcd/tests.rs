@@ -131,6 +131,7 @@ async fn two_that_count_lose_nothing() {
     let world = world(1, &[]);
     let stores = [world.open().await, world.open().await];
     let start = commit(&*stores[0], vec![put("counter", "0")]).await;
+    stores[1].catch_up().await.unwrap();
     let counting = stores.iter().map(|store| async move {
         for _ in 0..100 {
             loop {
