@@ -66,14 +66,6 @@ fn lasting(node: &Node, name: &str) -> Manifest {
     pod(name).with_host_directory(&node.host()).script(&script)
 }
 
-/// Waits until a pod's log says this: containerd writes it in its own time.
-#[track_caller]
-fn wait_for_log(node: &Node, pod: &str, expected: &str) {
-    let logged = || node.mainstay(&["logs", pod]);
-    let found = wait_for(|| (logged().stdout == expected).then_some(()));
-    assert!(found.is_some(), "{:?}", logged());
-}
-
 /// Whether the runtime is told to be there.
 fn runtime_is(status: &Status, ready: bool) -> bool {
     status.runtime.iter().any(|it| it.kind == "RuntimeReady" && it.status == ready)
@@ -117,7 +109,7 @@ fn a_manifest_runs_on_containerd() {
     let running = node.wait_for_running("web");
     assert_eq!(node.wait_for_told("ip", 1), [running.status.pod_ip.clone().unwrap()]);
     assert_eq!(node.sh("web", "main", "cat /part/file; hostname"), "made\nweb-n1\n");
-    wait_for_log(node, "web", "hello\nmade\n");
+    node.wait_for_said("web", "hello\nmade\n");
     assert!(fs::read_to_string(on.log_of("web")).unwrap().contains(" stdout F hello"));
     let id = running.container("main").container_id.clone().unwrap();
     assert!(id.starts_with("containerd://"), "{id}");
@@ -170,7 +162,7 @@ fn containerd_comes_late_and_goes_and_pods_run_on() {
     on.begin();
     let before = on.node.wait_for_running("web");
     on.node.wait_until("it is told that the runtime is there", |status| runtime_is(status, true));
-    wait_for_log(&on.node, "web", "hello\n");
+    on.node.wait_for_said("web", "hello\n");
 
     on.containerd.as_mut().unwrap().kill();
     on.node.wait_until("it is told that the runtime is away", |status| runtime_is(status, false));

@@ -94,9 +94,7 @@ fn another_agent_runs_its_pods_here_and_both_leave_the_others_alone() {
     let beats = above.wait_for_running("beats");
     above.wait_for_told("web", 1);
     assert_eq!(above.sh("web", "main", "echo $((1 + 1)); hostname"), "2\nweb-n2\n");
-    // What it said to a file is there at once, what it said otherwise is on its way.
-    let said = || (above.mainstay(&["logs", "web"]).success() == "hello\n").then_some(());
-    assert!(wait_for(said).is_some());
+    above.wait_for_said("web", "hello\n");
     with_client(&above, |client| async move {
         let pods: Api<KubePod> = Api::default_namespaced(client);
         let connected = async || {

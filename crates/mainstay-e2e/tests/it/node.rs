@@ -414,6 +414,13 @@ impl Node {
         told.unwrap_or_else(|| panic!("{file} does not get {lines} lines: {:?}", self.told(file)))
     }
 
+    /// Waits until this is what a pod has logged. What it said to a file is there at once, what it logs is on its way.
+    #[track_caller]
+    pub(crate) fn wait_for_said(&self, pod: &str, expected: &str) {
+        let said = || self.mainstay(&["logs", pod]).success();
+        assert!(wait_for(|| (said() == expected).then_some(())).is_some(), "{pod}: {:?}", said());
+    }
+
     /// Waits until an agent has said this.
     #[track_caller]
     pub(crate) fn wait_for_log(&self, text: &str) {

@@ -8,11 +8,12 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use mainstay_cri::{Bandwidth, PortMapping, Protocol};
 use mainstay_linux::namespace::{Namespaces, in_network, unshare};
 use mainstay_linux::netlink::{Address, Bridge, Route, RouteSocket, Veth, VethPeer};
+use rustix::event::{PollFd, PollFlags, poll};
 use tempfile::TempDir;
 
 use super::super::{Finding, IpFamily, LiveSandbox, Network, NetworkConfig, SandboxNetwork};
@@ -337,16 +338,9 @@ pub(super) fn connect(
     let client = place.open(|| TcpStream::connect_timeout(&address, PATIENCE));
     let client = client.unwrap_or_else(|error| panic!("connect to {address}: {error}"));
     // The client may know of it a moment earlier.
-    let end = Instant::now() + PATIENCE;
-    let accepted = loop {
-        match listener.accept() {
-            Err(error) if error.kind() == ErrorKind::WouldBlock && Instant::now() < end => {
-                std::thread::yield_now();
-            }
-            accepted => break accepted,
-        }
-    };
-    let (server, peer) = accepted.expect("the connection went elsewhere");
+    let patience = PATIENCE.try_into().unwrap();
+    poll(&mut [PollFd::new(listener, PollFlags::IN)], Some(&patience)).unwrap();
+    let (server, peer) = listener.accept().expect("the connection went elsewhere");
     server.set_nonblocking(false).unwrap();
     let connection = Connection { client, server };
     connection.check();
