@@ -264,14 +264,14 @@ async fn history_that_is_gone_meanwhile_is_not_missed_in_silence() {
     reader.catch_up().await.unwrap();
     let mut watch = reader.watch("", first).await.unwrap();
     contract::assert_pending(&mut watch);
-    proxy.cut(true);
+    proxy.cut().await;
     commit(&*writer, vec![put("a", "2")]).await;
     let deleted = commit(&*writer, vec![delete("b")]).await;
     let last = commit(&*writer, vec![put("c", "1")]).await;
     world.etcd.ctl_ok(&["compact", &last.0.to_string()]);
     // It goes on telling what it knows.
     assert_eq!(&reader.get("b").await.unwrap().0.unwrap().value[..], b"1");
-    proxy.cut(false);
+    proxy.mend();
     let ended = coming(&mut watch).await.unwrap_err();
     assert!(matches!(ended, StoreError::Compacted { asked, .. } if asked == first), "{ended}");
     let now = reader.catch_up().await.unwrap();

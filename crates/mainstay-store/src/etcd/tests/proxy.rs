@@ -47,8 +47,14 @@ impl Proxy {
         self.endpoint.clone()
     }
 
-    /// Ends all connections, and lets none come until it is put right again.
-    pub(super) fn cut(&self, cut: bool) {
-        self.cut.send_replace(cut);
+    /// Ends all connections, and lets none come until it is mended. Nothing is passed on any more
+    /// when it returns: whoever passes on holds a receiver until it has ended.
+    pub(super) async fn cut(&self) {
+        self.cut.send_replace(true);
+        self.cut.closed().await;
+    }
+
+    pub(super) fn mend(&self) {
+        self.cut.send_replace(false);
     }
 }
